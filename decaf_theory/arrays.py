@@ -1,0 +1,59 @@
+"""The namespace and the dtype rule that every numeric function shares."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import array_api_compat
+
+Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device and dtype come back
+
+
+def namespace(*arrays: Array) -> Any:
+    """Return the array-API namespace of `arrays`; TypeError where they are no arrays or mixed."""
+    return array_api_compat.array_namespace(*arrays)
+
+
+def transpose(x: Array) -> Array:
+    """Return x with its last two axes exchanged: [..., d, k] -> [..., k, d]."""
+    return namespace(x).matrix_transpose(x)
+
+
+def eps(x: Array) -> float:
+    """Return the unit roundoff spacing of x's dtype (2.2e-16 for float64)."""
+    return float(namespace(x).finfo(x.dtype).eps)
+
+
+def scalar(x: Array) -> float:
+    """Return a one-element array of any backend as a Python float."""
+    return float(x)
+
+
+def require_real(name: str, x: Array) -> None:
+    """Raise ValueError unless x is real floating point; integers are not converted silently."""
+    xp = namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        raise ValueError(
+            f"{name} must be a real floating-point array, got dtype {x.dtype}; convert it first"
+        )
+
+
+def working(x: Array) -> Array:
+    """Return x in the dtype in which factorizations run: half types raised to float32."""
+    xp = namespace(x)
+    # finfo and not a list of names: bfloat16 exists in torch only
+    return xp.astype(x, xp.float32) if xp.finfo(x.dtype).bits < 32 else x
+
+
+def like(x: Array, reference: Array) -> Array:
+    """Return x in the dtype of `reference`."""
+    return x if x.dtype == reference.dtype else namespace(x).astype(x, reference.dtype)
+
+
+def convert(x: Array, reference: Array) -> Array:
+    """Return x, of any backend, as an array of the kind, device and dtype of `reference`."""
+    xp = namespace(reference)
+    device = array_api_compat.device(reference)
+    if array_api_compat.is_torch_array(x) and not array_api_compat.is_torch_array(reference):
+        x = x.detach().cpu().numpy()
+    return xp.asarray(x, dtype=reference.dtype, device=device)

@@ -1,0 +1,141 @@
+"""Low-rank products B A: norms, spectra, gauges and means without forming d x k matrices.
+
+Axes: matrices are the last two; leading axes are batch, the agent axis last among them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from decaf_theory.arrays import Array, convert, namespace, transpose, working
+
+
+class Factors(NamedTuple):
+    """The two factors of a product B A, B [..., d, r] and A [..., r, k]."""
+
+    B: Array
+    A: Array
+
+    @property
+    def rank(self) -> int:
+        """Inner dimension r."""
+        return int(self.A.shape[-2])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (d, k) of the product."""
+        return int(self.B.shape[-2]), int(self.A.shape[-1])
+
+
+def check_factors(factors: Factors) -> None:
+    """Raise ValueError unless the shapes of B and A belong together."""
+    B, A = factors
+    if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
+        raise ValueError(
+            f"factors must be B [..., d, r] and A [..., r, k] with equal leading axes, "
+            f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
+        )
+
+
+def product(factors: Factors) -> Array:
+    """Return the dense product B A, [..., d, k]."""
+    return factors.B @ factors.A
+
+
+def orthogonal_core(factors: Factors) -> tuple[Array, Array, Array]:
+    """Return (Q_B, core, Q_A) with B A = Q_B core Q_A' and orthonormal columns in both Q.
+
+    Q_B [..., d, p], core [..., p, q], Q_A [..., k, q]; p = min(d, r), q = min(k, r). By two thin
+    QR factorizations, so singular values keep their relative size to |B||A| eps (a product of
+    Gram matrices would keep only its square root).
+    """
+    xp = namespace(factors.B, factors.A)
+    Q_B, R_B = xp.linalg.qr(working(factors.B), mode="reduced")
+    Q_A, R_A = xp.linalg.qr(transpose(working(factors.A)), mode="reduced")
+    return Q_B, R_B @ transpose(R_A), Q_A
+
+
+def spectrum(factors: Factors) -> Array:
+    """Return the singular values of B A in decreasing order, [..., min(d, r, k)]."""
+    _, core, _ = orthogonal_core(factors)
+    return namespace(core).linalg.svdvals(core)
+
+
+def inner(left: Factors, right: Factors) -> Array:
+    """Return the Frobenius inner product <B_1 A_1, B_2 A_2>, [...]."""
+    xp = namespace(left.B)
+    return xp.sum((transpose(left.B) @ right.B) * (left.A @ transpose(right.A)), axis=(-2, -1))
+
+
+def subtract(left: Factors, right: Factors) -> Factors:
+    """Return factors of B_1 A_1 - B_2 A_2, of rank r_1 + r_2."""
+    xp = namespace(left.B)
+    return Factors(xp.concat([left.B, -right.B], axis=-1), xp.concat([left.A, right.A], axis=-2))
+
+
+def balance(factors: Factors) -> Factors:
+    """Return the balanced factors (B'B = AA' = diag of singular values) of the same product.
+
+    Unique up to a rotation in O(r) where singular values repeat. Rank and shapes are kept; where
+    r > min(d, k) the surplus columns of B and rows of A are zero.
+    """
+    xp = namespace(factors.B)
+    Q_B, core, Q_A = orthogonal_core(factors)
+    U, S, Vh = xp.linalg.svd(core, full_matrices=False)
+    root = xp.sqrt(S)
+    B, A = Q_B @ (U * root[..., None, :]), (root[..., :, None] * Vh) @ transpose(Q_A)
+    return pad_rank(Factors(B, A), factors.rank)
+
+
+def pad_rank(factors: Factors, rank: int) -> Factors:
+    """Return the same product with inner dimension `rank`, by zero columns of B and rows of A."""
+    xp = namespace(factors.B)
+    missing = rank - factors.rank
+    if missing <= 0:
+        return factors
+    B, A = factors
+    zeros_B = xp.zeros((*B.shape[:-1], missing), dtype=B.dtype, device=B.device)
+    zeros_A = xp.zeros((*A.shape[:-2], missing, A.shape[-1]), dtype=A.dtype, device=A.device)
+    return Factors(xp.concat([B, zeros_B], axis=-1), xp.concat([A, zeros_A], axis=-2))
+
+
+def gauge(factors: Factors, R: Array) -> Factors:
+    """Return (B R^-1, R A): other factors of the same product. R [..., r, r], invertible."""
+    xp = namespace(factors.B)
+    inverse_times = transpose(xp.linalg.solve(transpose(R), transpose(factors.B)))
+    return Factors(inverse_times, R @ factors.A)
+
+
+def align(factors: Factors, reference: Factors) -> Factors:
+    """Return (B O, O'A), the rotation O in O(r) that brings the factors nearest to `reference`.
+
+    Orthogonal Procrustes on Z = [B; A']: O = U V' from the SVD of Z'Z_ref. The product is kept.
+    """
+    xp = namespace(factors.B)
+    cross = transpose(factors.B) @ reference.B + factors.A @ transpose(reference.A)
+    U, _, Vh = xp.linalg.svd(cross, full_matrices=False)
+    O = U @ Vh  # noqa: E741  (the literature's letter)
+    return Factors(factors.B @ O, transpose(O) @ factors.A)
+
+
+def mean_over_agents(X: Array, Pi: Array) -> Array:
+    """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
+
+    Pi is dense or scipy.sparse; the agent axis is moved first and the rest flattened, because
+    sparse matrices multiply in two dimensions only.
+    """
+    xp = namespace(X)
+    moved = xp.moveaxis(X, -3, 0)
+    flat = xp.reshape(moved, (moved.shape[0], -1))
+    mixed = Pi @ flat if hasattr(Pi, "tocsr") else convert(Pi, X) @ flat
+    return xp.moveaxis(xp.reshape(mixed, (Pi.shape[0], *moved.shape[1:])), 0, -3)
+
+
+def mix_factors(factors: Factors, Pi: Array) -> Factors:
+    """Return the factor means (Bbar_i, Abar_i), one for each row of Pi [n, N]."""
+    return Factors(mean_over_agents(factors.B, Pi), mean_over_agents(factors.A, Pi))
+
+
+def mix_products(factors: Factors, Pi: Array) -> Array:
+    """Return the dense product means M_i = sum_j pi_ij B_j A_j, [..., n, d, k]."""
+    return mean_over_agents(product(factors), Pi)

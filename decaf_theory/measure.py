@@ -1,0 +1,151 @@
+"""Every measured quantity, defined once: consensus, interference, truncation, gradients, rank.
+
+Axes as in `lowrank`: [..., agent, rows, columns]. `Pi` [n, N] holds the mixing rows wanted; where
+it is said to be stochastic, its rows sum to one.
+"""
+
+from __future__ import annotations
+
+from decaf_theory.arrays import Array, convert, eps, namespace, transpose
+from decaf_theory.lowrank import Factors, mix_factors, product, spectrum, subtract
+from decaf_theory.tsvd import TSVD
+
+NORMS = ("fro", "op", "nuc")
+
+
+def schatten(singular_values: Array, norm: str = "fro") -> Array:
+    """Return the Frobenius ("fro"), operator ("op") or nuclear ("nuc") norm, [...].
+
+    Of the matrix with these singular values [..., p]; 0 where p = 0. ValueError: another name.
+    """
+    xp = namespace(singular_values)
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+    if singular_values.shape[-1] == 0:
+        return xp.sum(singular_values, axis=-1)
+    largest = xp.max(singular_values, axis=-1)
+    if norm == "op":
+        return largest
+    if norm == "nuc":
+        return xp.sum(singular_values, axis=-1)
+    # scaled, so that squares neither overflow nor vanish; a zero matrix is divided by one
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+    return unit * xp.sqrt(xp.sum((singular_values / unit[..., None]) ** 2, axis=-1))
+
+
+def product_norm(factors: Factors, norm: str = "fro") -> Array:
+    """Return |B A| in a norm of `NORMS` without forming the product, [...]."""
+    return schatten(spectrum(factors), norm)
+
+
+def deviations(X: Array) -> Array:
+    """Return X~ = (I - J) X, the deviations from the network mean, [..., N, a, b]."""
+    return X - namespace(X).mean(X, axis=-3, keepdims=True)
+
+
+def consensus_distance(X: Array | Factors) -> Array:
+    """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B."""
+    if isinstance(X, Factors):
+        return consensus_distance(X.B) + consensus_distance(X.A)
+    xp = namespace(X)
+    return xp.sum(deviations(X) ** 2, axis=(-3, -2, -1)) / X.shape[-3]
+
+
+def weighted_deviations(factors: Factors, weights: Array) -> Factors:
+    """Return the panels X [..., d, N r] and Y [..., N r, k] with interference I = X Y.
+
+    X = [sqrt(pi_j) (B_j - Bbar)]_j and Y likewise, for one stochastic row `weights` [N]. So
+    |X|_F^2 = V_B and |Y|_F^2 = V_A.
+    """
+    xp = namespace(factors.B)
+    weights = convert(weights, factors.B)
+    root = xp.sqrt(weights)[:, None, None]
+    mean = mix_factors(factors, weights[None, :])
+    X, Y = root * (factors.B - mean.B), root * (factors.A - mean.A)
+    *batch, N, d, r = X.shape
+    k = Y.shape[-1]
+    return Factors(
+        xp.reshape(xp.moveaxis(X, -3, -2), (*batch, d, N * r)), xp.reshape(Y, (*batch, N * r, k))
+    )
+
+
+def interference(factors: Factors, Pi: Array) -> Array:
+    """Return I_i = M_i - Bbar_i Abar_i, dense [..., n, d, k], for stochastic rows Pi.
+
+    Computed as the weighted cross-covariance sum_j pi_ij (B_j - Bbar_i)(A_j - Abar_i) (T8), which
+    loses nothing to cancellation near consensus.
+    """
+    xp = namespace(factors.B)
+    rows = [product(weighted_deviations(factors, row)) for row in Pi]
+    return xp.stack(rows, axis=-3)
+
+
+def interference_norm(factors: Factors, Pi: Array, norm: str = "fro") -> Array:
+    """Return |I_i| for each stochastic row of Pi without forming d x k matrices, [..., n]."""
+    xp = namespace(factors.B)
+    rows = [product_norm(weighted_deviations(factors, row), norm) for row in Pi]
+    return xp.stack(rows, axis=-1)
+
+
+def truncation_error(truncated: TSVD, norm: str = "fro") -> Array:
+    """Return |E| = |M - TSVD_r(M)|, the norm of the dropped singular values (Eckart-Young)."""
+    return schatten(truncated.tail, norm)
+
+
+def mix_norm(truncated: TSVD, norm: str = "fro") -> Array:
+    """Return |M|, from kept and dropped singular values."""
+    xp = namespace(truncated.tail)
+    return schatten(xp.concat([truncated.singular_values, truncated.tail], axis=-1), norm)
+
+
+def product_distance(left: Factors, right: Factors, norm: str = "fro") -> Array:
+    """Return |B_1 A_1 - B_2 A_2| without forming the products, [...]."""
+    return product_norm(subtract(left, right), norm)
+
+
+def factor_gradients(gradient: Array, factors: Factors, s: float) -> Factors:
+    """Return (grad_B, grad_A) = (s g A', s B' g) for the weight-space gradient g [..., d, k]."""
+    return Factors(s * gradient @ transpose(factors.A), s * transpose(factors.B) @ gradient)
+
+
+def sigma_max(factors: Factors) -> Array:
+    """Return max(sigma_1(A), sigma_1(B)), the least c of Assumption 2 for these factors, [...]."""
+    xp = namespace(factors.B)
+    largest_B = xp.linalg.matrix_norm(factors.B, ord=2)
+    largest_A = xp.linalg.matrix_norm(factors.A, ord=2)
+    return xp.where(largest_B > largest_A, largest_B, largest_A)
+
+
+def imbalance(factors: Factors) -> Array:
+    """Return |B'B - AA'|_F / |BA|_F, 0 for balanced factors; 0 where both are zero, [...]."""
+    xp = namespace(factors.B)
+    B, A = factors
+    gap = xp.linalg.matrix_norm(transpose(B) @ B - A @ transpose(A), ord="fro")
+    size = product_norm(factors)
+    # > and not >=: a zero product with unequal factors is infinitely far from balance
+    infinite = xp.where(gap > 0, gap * xp.inf, gap)
+    return xp.where(size > 0, gap / xp.where(size > 0, size, xp.ones_like(size)), infinite)
+
+
+def numerical_rank(singular_values: Array, *, d: int, k: int) -> Array:
+    """Return how many singular values [..., p] exceed max(d, k) eps sigma_1, [...]."""
+    xp = namespace(singular_values)
+    threshold = max(d, k) * eps(singular_values) * singular_values[..., :1]
+    return xp.sum(xp.astype(singular_values > threshold, xp.int64), axis=-1)
+
+
+def kept_energy(truncated: TSVD) -> Array:
+    """Return sum_{i<=r} sigma_i^2 / sum_i sigma_i^2, 1 for a zero matrix, [...]."""
+    xp = namespace(truncated.tail)
+    total = mix_norm(truncated)
+    safe = xp.where(total > 0, total, xp.ones_like(total))
+    kept = (schatten(truncated.singular_values) / safe) ** 2
+    return xp.where(total > 0, kept, xp.ones_like(kept))
+
+
+def effective_rank(singular_values: Array) -> Array:
+    """Return |M|_*^2 / |M|_F^2, between 1 and the rank; 0 for a zero matrix, [...]."""
+    xp = namespace(singular_values)
+    norm = schatten(singular_values)
+    safe = xp.where(norm > 0, norm, xp.ones_like(norm))
+    return (schatten(singular_values, "nuc") / safe) ** 2

@@ -1,0 +1,1 @@
+"""Exactly specified problems with proved constants."""

@@ -1,0 +1,1 @@
+"""The figures: `python -m figures`, drawn from stored rows only."""

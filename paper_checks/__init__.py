@@ -1,0 +1,1 @@
+"""What ties the code to the paper and to full-size models."""

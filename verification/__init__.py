@@ -1,0 +1,1 @@
+"""The main job: every claim of the theory gets a verdict. Run `python -m verification`."""

@@ -1,0 +1,246 @@
+"""What a claim is, what a row of evidence is, and how rows are judged. No physics here."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from decaf_theory.rng import generator
+
+RELATIONS = ("<=", ">=", "==")
+Value = str | int | float | bool
+
+
+class Outcome(StrEnum):
+    """The outcome of a row or a claim, in the order in which a worse one wins."""
+
+    VIOLATED = "violated"
+    INCONCLUSIVE = "inconclusive"
+    HOLDS = "holds"
+    NOT_APPLICABLE = "not_applicable"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: `measured relation bound`, up to `rounding`.
+
+    For "==" `measured` is the residual |left - right| and `bound` is 0. `low` and `high` enclose
+    the true value of `measured`: equal to it where it is computed exactly, the ends of a confidence
+    interval where it is estimated. `rounding` is the allowance for floating point, derived from eps
+    at the place that makes the row. `params` are the coordinates of the row (r, N, topology, ...),
+    for tables and figures.
+    """
+
+    case: str
+    relation: str
+    measured: float
+    bound: float
+    rounding: float
+    low: float
+    high: float
+    assumptions_held: bool = True
+    params: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown relation, and a parameter that would overwrite a field."""
+        if self.relation not in RELATIONS:
+            raise ValueError(f"relation must be one of {RELATIONS}, got {self.relation!r}")
+        taken = FIELDS & self.params.keys()
+        if taken:
+            raise ValueError(f"params may not be called {sorted(taken)}: fields of every row")
+
+    @property
+    def outcome(self) -> Outcome:
+        """How this row is judged: NaN and infinite bounds never pass."""
+        numbers = (self.measured, self.low, self.high, self.bound, self.rounding)
+        if not self.assumptions_held:
+            return Outcome.NOT_APPLICABLE
+        if not all(map(math.isfinite, numbers)):
+            return Outcome.INCONCLUSIVE
+        if self.slack >= 0:
+            return Outcome.HOLDS
+        beyond = (
+            self.bound - self.rounding - self.high
+            if self.relation == ">="
+            else self.low - self.bound - self.rounding
+        )
+        return Outcome.VIOLATED if beyond > 0 else Outcome.INCONCLUSIVE
+
+    @property
+    def slack(self) -> float:
+        """Room left before the row stops holding; negative where it does not."""
+        if self.relation == ">=":
+            return self.low - (self.bound - self.rounding)
+        return self.bound + self.rounding - self.high
+
+    @property
+    def tightness(self) -> float | None:
+        """measured / bound (bound / measured for ">="): 1 is an extremal case; None for "=="."""
+        over, under = (
+            (self.bound, self.measured) if self.relation == ">=" else (self.measured, self.bound)
+        )
+        if self.relation == "==" or not self.assumptions_held or over < 0 or under <= 0:
+            return None
+        return over / under
+
+    def as_json(self) -> dict[str, Value]:
+        """Return the flat object that is stored."""
+        return {
+            "case": self.case,
+            "relation": self.relation,
+            "measured": self.measured,
+            "low": self.low,
+            "high": self.high,
+            "bound": self.bound,
+            "rounding": self.rounding,
+            "assumptions_held": self.assumptions_held,
+            "outcome": self.outcome.value,
+            **self.params,
+        }
+
+
+FIELDS = frozenset(
+    "claim case relation measured low high bound rounding assumptions_held outcome".split()
+)
+
+
+def compare(
+    case: str,
+    measured: Any,
+    relation: str,
+    bound: Any,
+    *,
+    rounding: float,
+    low: Any = None,
+    high: Any = None,
+    held: Any = True,
+    **params: Value,
+) -> Row:
+    """Return the row `measured relation bound`; low and high are `measured` unless given."""
+    value = float(measured)
+    return Row(
+        case,
+        relation,
+        value,
+        float(bound),
+        float(rounding),
+        value if low is None else float(low),
+        value if high is None else float(high),
+        bool(held),
+        params,
+    )
+
+
+def identity(
+    case: str, residual: Any, *, rounding: float, held: Any = True, **params: Value
+) -> Row:
+    """Return the row of an identity: |left - right| = 0 up to `rounding`."""
+    return compare(case, abs(float(residual)), "==", 0.0, rounding=rounding, held=held, **params)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a claim may ask of the run: its size, random streams, and the kind of arrays."""
+
+    claim: str
+    size: str = "quick"
+    seed: int = 0
+    device: str = "cpu"
+
+    def pick(self, quick: Any, full: Any) -> Any:
+        """Return `quick` or `full`, by the size of the run."""
+        return full if self.size == "full" else quick
+
+    def rng(self, *name: str | int) -> np.random.Generator:
+        """Return the random stream `name` of this claim."""
+        return generator(self.seed, self.claim, *name)
+
+    def array(self, x: Any) -> Any:
+        """Return x as a float64 array of the run's device: NumPy on "cpu", else a torch tensor."""
+        if self.device == "cpu":
+            return np.asarray(x, dtype=np.float64)
+        import torch  # only where asked for: verification runs on NumPy alone
+
+        device = "cpu" if self.device == "torch" else self.device
+        return torch.as_tensor(np.asarray(x, dtype=np.float64), device=device)
+
+
+Instance = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement and the function that yields its evidence.
+
+    `rows.__doc__` is the text of the claim: its first line is the statement, then follow
+    assumptions, proof, extremal example, counterexample and source. `replay` recomputes the row of
+    one stored instance (plain numbers and lists) with the library; `script` is a NumPy program,
+    independent of it, that reads the same instance as a dict called `instance` and prints the
+    measured value and the bound as `measured = ...` and `bound = ...`.
+    """
+
+    id: str
+    area: str
+    status: str
+    rows: Callable[[Context], Iterable[Row]]
+    replay: Callable[[Instance], Row] | None = None
+    script: str | None = None
+    instance: Callable[[], Instance] | None = None
+
+    @property
+    def text(self) -> str:
+        """The docstring of `rows`, dedented."""
+        return inspect.getdoc(self.rows) or ""
+
+    @property
+    def statement(self) -> str:
+        """The one-line statement."""
+        return self.text.split("\n", 1)[0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of a claim: its worst row, its best tightness, its least slack."""
+
+    claim: str
+    status: str
+    outcome: Outcome
+    tightness: float | None
+    slack: float | None
+    rows: int
+    seconds: float
+
+
+def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
+    """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies."""
+    found = list(rows)
+    applicable = [row for row in found if row.assumptions_held]
+    outcomes = {row.outcome for row in found}
+    worst = next((o for o in Outcome if o in outcomes), Outcome.NOT_APPLICABLE)
+    ratios = [row.tightness for row in applicable if row.tightness is not None]
+    finite = [row.slack for row in applicable if math.isfinite(row.slack)]
+    return Verdict(
+        claim.id,
+        claim.status,
+        worst,
+        max(ratios, default=None),
+        min(finite, default=None),
+        len(found),
+        seconds,
+    )
+
+
+def collect(claim: Claim, context: Context) -> Iterator[Row]:
+    """Yield the rows of a claim; a claim without rows is a defect of the claim."""
+    count = 0
+    for row in claim.rows(context):
+        count += 1
+        yield row
+    if not count:
+        raise RuntimeError(f"claim {claim.id} yielded no row")
