@@ -1,0 +1,130 @@
+"""The house's rules: who imports whom, what stays lazy, what is installed, what is pinned."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("decaf_theory", "verification", "figures", "paper_checks", "tests")
+
+LEAVES = {"arrays", "rng", "topology", "lowrank", "bounds", "stats"}
+# what each module of the library may import from the library, by first component
+ALLOWED = {
+    "arrays": set(),
+    "rng": set(),
+    "bounds": set(),
+    "stats": set(),
+    "topology": {"arrays"},
+    "lowrank": {"arrays"},
+    "tsvd": {"arrays", "lowrank", "tsvd"},
+    "methods": {"arrays", "lowrank", "tsvd", "methods"},
+    "measure": {"arrays", "lowrank", "tsvd"},
+    "problems": {"arrays", "rng", "lowrank", "topology", "problems"},
+    "moments": {"arrays", "lowrank", "topology"},
+    "trace": {"arrays", "lowrank", "tsvd", "measure", "methods", "problems"},
+    "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
+    | {"methods", "measure", "problems", "moments", "trace"},
+    "adapters": {"arrays", "lowrank", "tsvd", "topology", "methods", "measure", "adapters"},
+    "adversary": {"arrays", "rng", "lowrank", "tsvd", "topology", "methods", "measure"},
+    "cli": {"adapters", "topology", "methods", "measure", "bounds"},
+    "__init__": set(),
+}
+# what each room may import from the other rooms, as dotted prefixes
+ROOM_ALLOWED = {
+    "decaf_theory": ("decaf_theory",),
+    "verification": ("decaf_theory", "verification"),
+    "figures": ("figures", "verification.store", "decaf_theory.topology"),
+    "paper_checks": ("paper_checks", "decaf_theory", "verification.claim", "verification.store"),
+}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted(path for path in (ROOT / room).rglob("*.py") if "out" not in path.parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Return the dotted names that a file imports; `from a import b` counts as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; say the full name"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def library_module(path: Path) -> str:
+    parts = path.relative_to(ROOT / "decaf_theory").with_suffix("").parts
+    return parts[0]
+
+
+@pytest.mark.parametrize("path", sources("decaf_theory"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_library_imports_downward_only(path):
+    module = library_module(path)
+    assert module in ALLOWED, f"{module} has no line in ALLOWED: say where it stands"
+    inside = {name.split(".")[1] for name in imported(path) if name.startswith("decaf_theory.")}
+    own = {module} if path.parent != ROOT / "decaf_theory" else set()
+    assert inside - own <= ALLOWED[module]
+
+
+@pytest.mark.parametrize("room", ROOM_ALLOWED)
+def test_each_room_imports_only_the_rooms_below_it(room):
+    for path in sources(room):
+        for name in imported(path):
+            if name.split(".")[0] in ROOMS:
+                fits = any(
+                    name == prefix or name.startswith(prefix + ".") for prefix in ROOM_ALLOWED[room]
+                )
+                assert fits, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_bounds_import_nothing_of_ours():
+    for path in sources("decaf_theory/bounds"):
+        outside = {n for n in imported(path) if n.startswith("decaf_theory")}
+        assert all(name.startswith("decaf_theory.bounds") for name in outside)
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_library_loads_no_heavy_module():
+    modules = ", ".join(
+        f"decaf_theory.{name}"
+        for name in sorted(ALLOWED)
+        if name != "__init__" and list((ROOT / "decaf_theory").glob(f"{name}*"))
+    )
+    heavy = {"torch", "matplotlib", "transformers", "networkx", "scipy.stats"}
+    assert not heavy & loaded_by("import decaf_theory")
+    assert not heavy & loaded_by(f"import {modules}")
+
+
+def test_verification_on_the_cpu_runs_without_torch():
+    assert not {"torch", "matplotlib"} & loaded_by("import verification.__main__")
+
+
+def test_constraints_pin_every_dependency_exactly():
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert lines
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), lines
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"], *extras["dev"]]
+    names = {re.match(r"[A-Za-z0-9._-]+", text)[0].lower().replace("_", "-") for text in wanted}
+    assert names <= pinned
+    # builds of torch for CUDA pin their own triton
+    assert "triton" not in pinned
+
+
+@pytest.mark.parametrize("room", ROOM_ALLOWED)
+def test_every_room_says_what_it_is(room):
+    assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
