@@ -1,0 +1,237 @@
+"""Searches for the largest measured / bound of a claim, from random starts only.
+
+Two searchers share one description of the domain, `Attack`: gradient ascent (torch, many restarts
+in one batch) and hypothesis' targeted search. Neither is believed: what they find is handed to a
+judge that recomputes the ratio of the one best instance with the library itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from decaf_theory.arrays import Array
+from decaf_theory.rng import generator
+
+Parameters = Mapping[str, Array]
+Judge = Callable[[Mapping[str, Any]], float | None]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The domain of a claim as free parameters, and the ratio that is to be made large.
+
+    shapes: name -> shape of each parameter of one instance. ratio(p): measured / bound [restarts],
+    differentiable in the torch tensors p[name] [restarts, *shape]. instance(p): the plain instance
+    (numbers, nested lists) of one set of NumPy parameters, as `Claim.replay` reads it. project(p):
+    the nearest parameters in the domain, applied after every step. tight: whether the bound is
+    attained, so that a bound 2 % smaller must be broken.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    ratio: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+    instance: Callable[[dict[str, np.ndarray[Any, Any]]], Mapping[str, Any]]
+    project: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = lambda p: p
+    tight: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best instance of a search, as judged; seconds until it was found and in all."""
+
+    ratio: float
+    instance: Mapping[str, Any] | None
+    searcher: str
+    rounds: int
+    seconds_to_best: float
+    seconds: float
+
+
+class _Truncate(torch.autograd.Function):
+    """TSVD_r with a derivative that divides by gaps between kept and dropped values only.
+
+    In the singular bases the derivative maps the pair (F_ij, F_ji), i kept and j dropped, to
+    (s_i^2 F_ij + s_i s_j F_ji) / (s_i^2 - s_j^2); it is its own adjoint. torch's own SVD also
+    divides by gaps among the kept values, which vanish at most extremal instances.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, M: torch.Tensor, rank: int) -> torch.Tensor:
+        U, S, Vh = torch.linalg.svd(M, full_matrices=True)
+        ctx.save_for_backward(U, S, Vh)
+        ctx.rank = rank
+        product: torch.Tensor = (U[..., :rank] * S[..., None, :rank]) @ Vh[..., :rank, :]
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        U, S, Vh = ctx.saved_tensors
+        r, n = ctx.rank, S.shape[-1]
+        F = U.mT @ gradients[0] @ Vh.mT
+        out = F.clone()
+        out[..., r:, r:] = 0
+        kept, dropped = S[..., :r, None], S[..., None, r:]
+        gap = (kept**2 - dropped**2).clamp_min(1e-12 * float(S.max().clamp_min(1e-300)) ** 2)
+        upper, lower = F[..., :r, r:n], F[..., r:n, :r].mT
+        out[..., :r, r:n] = (kept**2 * upper + kept * dropped * lower) / gap
+        out[..., r:n, :r] = ((kept**2 * lower + kept * dropped * upper) / gap).mT
+        return U @ out @ Vh, None
+
+
+def truncate(M: torch.Tensor, rank: int) -> torch.Tensor:
+    """Return TSVD_r(M), differentiable wherever sigma_r > sigma_{r+1}; M [..., d, k]."""
+    product: torch.Tensor = _Truncate.apply(M, rank)  # type: ignore[no-untyped-call]
+    return product
+
+
+def clip_singular_values(X: torch.Tensor, c: float) -> torch.Tensor:
+    """Return the nearest matrices with sigma_max <= c, [..., a, b]: the projection on Omega_c."""
+    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
+    clipped: torch.Tensor = (U * S.clamp_max(c)[..., None, :]) @ Vh
+    return clipped
+
+
+def _starts(attack: Attack, restarts: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.as_tensor(rng.standard_normal((restarts, *shape)))
+        for name, shape in attack.shapes.items()
+    }
+
+
+def _near(
+    best: dict[str, torch.Tensor], restarts: int, spread: float, rng: np.random.Generator
+) -> dict[str, torch.Tensor]:
+    """Return restarts around one found instance, which stays among them."""
+    out = {}
+    for name, X in best.items():
+        noise = torch.as_tensor(rng.standard_normal((restarts, *X.shape)))
+        noise[0] = 0
+        out[name] = X[None] + spread * noise
+    return out
+
+
+def climb(
+    attack: Attack, start: dict[str, torch.Tensor], *, steps: int, lr: float
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return the best ratio seen by `steps` steps of Adam on all restarts, and its parameters.
+
+    The step size falls to zero along a cosine. A restart whose gradient is not finite stays where
+    it is for that step.
+    """
+    current = attack.project(start)
+    moments = {name: [torch.zeros_like(X), torch.zeros_like(X)] for name, X in current.items()}
+    best, best_at = -np.inf, {name: X[0] for name, X in current.items()}
+    for step in range(1, steps + 1):
+        leaves = {name: X.detach().requires_grad_(True) for name, X in current.items()}
+        ratios = attack.ratio(leaves)
+        safe = torch.nan_to_num(ratios.detach(), nan=-np.inf, posinf=-np.inf)
+        winner = int(safe.argmax())
+        if float(safe[winner]) > best:
+            best = float(safe[winner])
+            best_at = {name: X.detach()[winner].clone() for name, X in leaves.items()}
+        gradients = torch.autograd.grad(ratios.sum(), list(leaves.values()), allow_unused=True)
+        rate = lr * 0.5 * (1 + np.cos(np.pi * step / steps))
+        moved = {}
+        for (name, X), gradient in zip(leaves.items(), gradients, strict=True):
+            g = torch.zeros_like(X) if gradient is None else torch.nan_to_num(gradient, 0, 0, 0)
+            first, second = moments[name]
+            first.mul_(0.9).add_(g, alpha=0.1)
+            second.mul_(0.99).addcmul_(g, g, value=0.01)
+            scale = (second / (1 - 0.99**step)).sqrt() + 1e-12
+            moved[name] = X.detach() + rate * (first / (1 - 0.9**step)) / scale
+        current = attack.project(moved)
+    return best, best_at
+
+
+def ascend(
+    attack: Attack,
+    judge: Judge,
+    *,
+    seed: int = 0,
+    seconds: float = 20.0,
+    restarts: int = 48,
+    steps: int = 300,
+    enough: float = np.inf,
+    tell: Callable[[int, float], None] = lambda rounds, ratio: None,
+) -> Found:
+    """Return the best judged instance found by gradient ascent within `seconds`.
+
+    Rounds alternate between fresh random starts and starts around the best so far with a falling
+    spread. `judge(instance)` returns the ratio that counts; the search ends early once it exceeds
+    `enough`. `tell(rounds, best)` is called after each round.
+    """
+    begin = time.monotonic()
+    rng = generator(seed, "adversary")
+    best, instance, to_best, rounds = -np.inf, None, 0.0, 0
+    hill, hill_ratio, spread = None, -np.inf, 0.3
+    while rounds == 0 or (time.monotonic() - begin < seconds and best <= enough):
+        fresh = hill is None or rounds % 2 == 0
+        start = (
+            _starts(attack, restarts, rng)
+            if fresh or hill is None
+            else _near(hill, restarts, spread, rng)
+        )
+        ratio, at = climb(attack, start, steps=steps, lr=0.1 if fresh else 0.1 * spread)
+        rounds += 1
+        spread = spread if fresh else max(spread / 3, 1e-6)
+        if ratio > hill_ratio:
+            hill, hill_ratio = at, ratio
+            found = attack.instance({name: X.numpy() for name, X in at.items()})
+            judged = judge(found)
+            if judged is not None and judged > best:
+                best, instance, to_best = judged, found, time.monotonic() - begin
+        tell(rounds, best)
+    return Found(best, instance, "ascent", rounds, to_best, time.monotonic() - begin)
+
+
+def target(
+    attack: Attack, judge: Judge, *, seed: int = 0, examples: int = 300, scale: float = 3.0
+) -> Found:
+    """Return the best judged instance found by hypothesis' targeted search.
+
+    Needs hypothesis (extra `test`). Every parameter is drawn entry by entry from [-scale, scale],
+    zeros and ties included, which a Gaussian start never draws.
+    """
+    import hypothesis
+    from hypothesis import strategies as st
+
+    begin = time.monotonic()
+    best: list[Any] = [-np.inf, None, 0.0, 0]
+    sizes = {name: int(np.prod(shape, dtype=int)) for name, shape in attack.shapes.items()}
+    entry = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-scale, scale, width=32))
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.target),
+    )
+    @hypothesis.given(
+        st.fixed_dictionaries(
+            {n: st.lists(entry, min_size=s, max_size=s) for n, s in sizes.items()}
+        )
+    )
+    def search(drawn: dict[str, list[float]]) -> None:
+        raw = {
+            name: torch.tensor(values, dtype=torch.float64).reshape(1, *attack.shapes[name])
+            for name, values in drawn.items()
+        }
+        inside = {name: X[0].numpy() for name, X in attack.project(raw).items()}
+        instance = attack.instance(inside)
+        ratio = judge(instance)
+        best[3] += 1
+        if ratio is None or not np.isfinite(ratio):
+            return
+        hypothesis.target(float(ratio))
+        if ratio > best[0]:
+            best[:3] = [float(ratio), instance, time.monotonic() - begin]
+
+    search()
+    return Found(best[0], best[1], "hypothesis", best[3], best[2], time.monotonic() - begin)
