@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+PRELOADED = "numpy scipy.linalg scipy.sparse.linalg scipy.stats networkx hypothesis pytest".split()
 LIMIT_S = 300  # a change that makes the tests run for ever is caught too
 
 
@@ -73,14 +74,8 @@ def _run_child(change: Change | None, tests: list[str], log: str) -> None:
 
 def serve() -> None:
     """Answer one JSON line a change on standard output: its exit code."""
-    import array_api_compat.numpy
-    import hypothesis.extra.numpy
-    import networkx
-    import pytest
-    import scipy.linalg
-    import scipy.sparse.linalg
-    import scipy.stats
-
+    for name in PRELOADED:
+        importlib.import_module(name)
     assert "decaf_theory" not in sys.modules
     for line in sys.stdin:
         job = json.loads(line)
