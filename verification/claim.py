@@ -14,12 +14,17 @@ import numpy as np
 from decaf_theory.rng import generator
 
 RELATIONS = ("<=", ">=", "==")
+RESOLUTION = 1e-6  # a claim is called tight within 1e-6 of 1: rounding must leave these digits
 Value = str | int | float | bool
 
 
 class Outcome(StrEnum):
-    """The outcome of a row or a claim, in the order in which a worse one wins."""
+    """The outcome of a row or a claim, in the order in which a worse one wins.
 
+    ERROR is never a row's: it is the outcome of a claim whose program raised.
+    """
+
+    ERROR = "error"
     VIOLATED = "violated"
     INCONCLUSIVE = "inconclusive"
     HOLDS = "holds"
@@ -34,7 +39,7 @@ class Row:
     the true value of `measured`: equal to it where it is computed exactly, the ends of a confidence
     interval where it is estimated. `rounding` is the allowance for floating point, derived from eps
     at the place that makes the row. `params` are the coordinates of the row (r, N, topology, ...),
-    for tables and figures.
+    for tables and figures: plain strings, numbers and booleans.
     """
 
     case: str
@@ -48,46 +53,71 @@ class Row:
     params: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an unknown relation, and a parameter that would overwrite a field."""
+        """Refuse what could not be judged or stored; NaN and infinities are let through."""
         if self.relation not in RELATIONS:
             raise ValueError(f"relation must be one of {RELATIONS}, got {self.relation!r}")
+        if self.rounding < 0:
+            raise ValueError(f"rounding must be >= 0, got {self.rounding}")
+        # a pair of ends in the wrong order could satisfy both sides of the judgement
+        if self.low > self.high or self.measured < self.low or self.measured > self.high:
+            raise ValueError(
+                "measured must lie between low and high, "
+                f"got {self.measured} in [{self.low}, {self.high}]"
+            )
+        if self.relation == "==" and (self.bound != 0 or self.low < 0):
+            raise ValueError(
+                "an identity is judged by its residual |left - right| >= 0 against 0, "
+                f"got {self.measured} against {self.bound}; use identity()"
+            )
         taken = FIELDS & self.params.keys()
         if taken:
             raise ValueError(f"params may not be called {sorted(taken)}: fields of every row")
+        for name, value in self.params.items():
+            if not isinstance(value, Value):
+                raise ValueError(
+                    f"params must be str, int, float or bool, got {name}={value!r} "
+                    f"of type {type(value).__name__}; convert it"
+                )
+
+    @property
+    def limit(self) -> float:
+        """The last value that still passes: the bound, widened by rounding."""
+        return self.bound + (-self.rounding if self.relation == ">=" else self.rounding)
 
     @property
     def outcome(self) -> Outcome:
         """How this row is judged: NaN and infinite bounds never pass."""
-        numbers = (self.measured, self.low, self.high, self.bound, self.rounding)
         if not self.assumptions_held:
             return Outcome.NOT_APPLICABLE
-        if not all(map(math.isfinite, numbers)):
+        # the limit too: two finite numbers may add up to an infinite one
+        if not all(map(math.isfinite, (self.measured, self.low, self.high, self.limit))):
             return Outcome.INCONCLUSIVE
         if self.slack >= 0:
             return Outcome.HOLDS
-        beyond = (
-            self.bound - self.rounding - self.high
-            if self.relation == ">="
-            else self.low - self.bound - self.rounding
-        )
-        return Outcome.VIOLATED if beyond > 0 else Outcome.INCONCLUSIVE
+        beyond = self.high < self.limit if self.relation == ">=" else self.low > self.limit
+        return Outcome.VIOLATED if beyond else Outcome.INCONCLUSIVE
 
     @property
     def slack(self) -> float:
         """Room left before the row stops holding; negative where it does not."""
-        if self.relation == ">=":
-            return self.low - (self.bound - self.rounding)
-        return self.bound + self.rounding - self.high
+        return self.low - self.limit if self.relation == ">=" else self.limit - self.high
 
     @property
     def tightness(self) -> float | None:
-        """measured / bound (bound / measured for ">="): 1 is an extremal case; None for "=="."""
+        """measured / bound (bound / measured for ">="): 1 is an extremal case.
+
+        None for "==", where an assumption is broken, and where the ratio says nothing: a number
+        that is not finite, a negative numerator, a denominator that is not positive or not above
+        rounding (0 <= 1e-16 on noise is no extremal case).
+        """
         over, under = (
             (self.bound, self.measured) if self.relation == ">=" else (self.measured, self.bound)
         )
-        if self.relation == "==" or not self.assumptions_held or over < 0 or under <= 0:
+        if self.relation == "==" or not self.assumptions_held:
             return None
-        return over / under
+        if not (math.isfinite(over) and math.isfinite(under) and over >= 0 and under > 0):
+            return None
+        return over / under if self.rounding <= RESOLUTION * under else None
 
     def as_json(self) -> dict[str, Value]:
         """Return the flat object that is stored."""
@@ -103,6 +133,13 @@ class Row:
             "outcome": self.outcome.value,
             **self.params,
         }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Row:
+        """Return the row of a stored object; its outcome is judged anew."""
+        params = {name: value for name, value in record.items() if name not in FIELDS}
+        fields = FIELDS & record.keys() - {"claim", "outcome"}
+        return cls(**{name: record[name] for name in fields}, params=params)
 
 
 FIELDS = frozenset(
@@ -218,12 +255,17 @@ class Verdict:
 
 
 def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
-    """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies."""
+    """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies.
+
+    Tightness is the largest of the rows, slack the least; rows that do not apply count in `rows`
+    alone.
+    """
     found = list(rows)
     applicable = [row for row in found if row.assumptions_held]
     outcomes = {row.outcome for row in found}
     worst = next((o for o in Outcome if o in outcomes), Outcome.NOT_APPLICABLE)
-    ratios = [row.tightness for row in applicable if row.tightness is not None]
+    # finite: a ratio may overflow, and one NaN would make the maximum depend on the order
+    ratios = [t for row in applicable if (t := row.tightness) is not None and math.isfinite(t)]
     finite = [row.slack for row in applicable if math.isfinite(row.slack)]
     return Verdict(
         claim.id,
@@ -233,6 +275,25 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
         min(finite, default=None),
         len(found),
         seconds,
+    )
+
+
+def worst_row(rows: Iterable[Row]) -> Row | None:
+    """Return the row that decides a claim: of the worst outcome, the one with least slack."""
+    order = list(Outcome)
+
+    def badness(row: Row) -> tuple[int, float]:
+        return order.index(row.outcome), row.slack if math.isfinite(row.slack) else -math.inf
+
+    return min(rows, key=badness, default=None)
+
+
+def tightest_row(rows: Iterable[Row]) -> Row | None:
+    """Return the row that comes nearest to its bound, None where no row has a ratio."""
+    return max(
+        (row for row in rows if row.tightness is not None),
+        key=lambda row: row.tightness or 0.0,
+        default=None,
     )
 
 

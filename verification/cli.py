@@ -1,0 +1,231 @@
+"""The command line of the main job: `python -m verification --help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from verification import replay, store, table
+from verification.claim import Claim, Outcome, Row
+from verification.run import LEDGER, Evidence, Settings, claims_of, evaluate_all, expected_outcomes
+
+OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(Exception):
+    """A request that cannot be served; exit code 2."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(prog="python -m verification", description=DESCRIPTION)
+    p.add_argument("--only", nargs="+", metavar="ID", help="these claims alone")
+    p.add_argument("--size", choices=("quick", "full"), default="quick", help="how many instances")
+    p.add_argument("--seed", type=int, default=0, help="of every random stream (default 0)")
+    p.add_argument(
+        "--device",
+        choices=("cpu", "torch", "cuda"),
+        default="cpu",
+        help="NumPy on the CPU (default), torch on the CPU, torch on a GPU",
+    )
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    p.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
+    p.add_argument("--list", action="store_true", help="list the claims")
+    p.add_argument("--explain", metavar="ID", help="a claim's text, deciding rows, counterexample")
+    p.add_argument("--replay", type=Path, metavar="FILE", help="recompute a stored instance")
+    p.add_argument("--script", action="store_true", help="with --replay: print a NumPy program")
+    p.add_argument(
+        "--store-counterexamples",
+        action="store_true",
+        help="write verification/counterexamples/ID.json for every claim expected violated",
+    )
+    p.add_argument(
+        "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
+    )
+    p.add_argument("--topology", default="complete", help="with --adapters: who mixes with whom")
+    p.add_argument("--rank", type=int, help="with --adapters: rank of the mix (default: theirs)")
+    return p
+
+
+DESCRIPTION = """Give every claim of the theory a verdict. Exit code 0: every outcome is the
+expected one; 1: some outcome differs; 2: bad usage."""
+
+
+def main(argv: Sequence[str] | None = None, *, ledger: str = LEDGER) -> int:
+    """Serve one command line; return the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        check(args)
+        action = next(a for wanted, a in ACTIONS if wanted(args))
+        return action(args, claims_of(ledger), ledger)
+    except (UsageError, replay.ReplayError, store.StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("interrupted; finished claims are kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UsageError for what argparse does not see."""
+    if args.jobs < 1:
+        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
+    if args.seed < 0:
+        raise UsageError(f"--seed must be >= 0, got {args.seed}")
+    if args.script and not args.replay:
+        raise UsageError("--script needs --replay FILE")
+    if args.device != "cpu" and importlib.util.find_spec("torch") is None:
+        raise UsageError(f"--device {args.device} needs torch, which is not installed")
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("--device cuda needs a GPU, and torch sees none")
+
+
+def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
+    """Return the claims asked for, in reading order. UsageError: an unknown id."""
+    ids = [claim.id for claim in claims]
+    for name in args.only or ():
+        if name not in ids:
+            raise UsageError(replay.nearest(name, ids))
+    return [claim for claim in claims if not args.only or claim.id in args.only]
+
+
+def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
+    """Pass evidence through, showing a bar on a terminal and else a line a claim, on stderr."""
+    if not sys.stderr.isatty():
+        for evidence in found:
+            verdict = evidence.verdict
+            print(
+                f"{verdict.claim}: {verdict.outcome.value}, {verdict.seconds:.2f} s",
+                file=sys.stderr,
+            )
+            yield evidence
+        return
+    with tqdm(found, total=total, unit="claim", leave=False) as bar:
+        for evidence in bar:
+            bar.set_postfix_str(evidence.verdict.claim)
+            yield evidence
+
+
+def keep(run: store.Run, evidence: Evidence, expected: dict[str, str]) -> None:
+    """Store the evidence of a claim."""
+    verdict = asdict(evidence.verdict)
+    record = {
+        "claim": verdict["claim"],
+        "status": verdict["status"],
+        "outcome": verdict["outcome"].value,
+        "expected": expected.get(verdict["claim"]),
+        "tightness": verdict["tightness"],
+        "slack": verdict["slack"],
+        "rows": verdict["rows"],
+        "seconds": round(verdict["seconds"], 3),
+    }
+    run.put(verdict["claim"], (row.as_json() for row in evidence.rows), record)
+
+
+def judge_all(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+    """Evaluate, store and print; the main job."""
+    wanted, expected = chosen(args, claims), expected_outcomes()
+    settings = Settings(args.size, args.seed, args.device)
+    store.require_writable(args.out)
+    surprises = []
+    with store.locked(args.out):
+        run, reasons = store.open_run(
+            args.out, store.configuration(**asdict(settings)), [claim.id for claim in claims]
+        )
+        for reason in reasons:
+            print(f"earlier results are not used: {reason}", file=sys.stderr)
+        start = time.perf_counter()
+        found = evaluate_all(wanted, settings, jobs=args.jobs, ledger=ledger)
+        for evidence in progress(found, len(wanted)):
+            run.seconds = time.perf_counter() - start
+            keep(run, evidence, expected)
+            if not table.as_expected(run.verdicts[evidence.verdict.claim]):
+                surprises.append(evidence)
+    verdicts = [run.verdicts[claim.id] for claim in wanted]
+    print(table.table(verdicts, {c.id: c.statement for c in claims}, table.width()))
+    for evidence in surprises:
+        print(f"\n{evidence.verdict.claim}: {evidence.error or table.deciding(evidence.rows)}")
+    where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {args.out}"
+    print(f"\n{table.summary(verdicts)} {where}")
+    return DIFFERS if surprises else OK
+
+
+def list_claims(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+    """Print id, area, status and statement of every claim."""
+    print(table.listing(chosen(args, claims)))
+    return OK
+
+
+def explain(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+    """Print a claim's text, the stored rows that decided it, and its counterexample."""
+    claim = replay.find(claims, args.explain)
+    expected = expected_outcomes().get(claim.id, "unknown")
+    print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n\n{claim.text}\n")
+    try:
+        rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
+        print(f"{len(rows)} rows in {store.rows_path(args.out, claim.id)}\n{table.deciding(rows)}")
+    except store.StoreError as error:
+        print(f"no deciding rows: {error}")
+    kept = replay.stored_path(claim)
+    if kept.exists():
+        found = replay.load(kept)
+        print(f"\ncounterexample\n{replay.line(claim, replay.recompute(claim, found), found)}")
+        print(f"again: python -m verification --replay {shown(kept)}")
+    print(f"\nrun again: python -m verification --only {claim.id}")
+    return OK
+
+
+def shown(path: Path) -> Path:
+    """Return a path relative to the working folder where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def replay_file(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+    """Print one line of numbers: does a stored instance still give what it gave?"""
+    found = replay.load(args.replay)
+    claim = replay.find(claims, found.claim)
+    if args.script:
+        print(replay.program(claim, found), end="")
+        return OK
+    row = replay.recompute(claim, found)
+    print(replay.line(claim, row, found))
+    same = replay.equal(row, found) and row.outcome == expected_outcomes().get(claim.id)
+    return OK if same else DIFFERS
+
+
+def store_counterexamples(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+    """Write the counterexample of every claim that is expected to be violated."""
+    expected = expected_outcomes()
+    for claim in chosen(args, claims):
+        if expected.get(claim.id) == Outcome.VIOLATED:
+            row = replay.store(claim)
+            print(f"{shown(replay.stored_path(claim))}: {table.row_line(row)}")
+    return OK
+
+
+def report_adapters(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+    """Print the report on trained adapters and store its rows."""
+    raise NotImplementedError
+
+
+Action = Callable[[argparse.Namespace, Sequence[Claim], str], int]
+ACTIONS: list[tuple[Callable[[argparse.Namespace], Any], Action]] = [
+    (lambda args: args.list, list_claims),
+    (lambda args: args.explain, explain),
+    (lambda args: args.replay, replay_file),
+    (lambda args: args.store_counterexamples, store_counterexamples),
+    (lambda args: args.adapters, report_adapters),
+    (lambda args: True, judge_all),
+]

@@ -1,0 +1,151 @@
+"""Stored instances: recompute one, print it as a program, store the counterexamples.
+
+A file holds one JSON object: claim, relation, measured, bound, and `instance`, the plain numbers
+and lists from which `Claim.replay` recomputes the row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from pprint import pformat
+from typing import Any
+
+from verification.claim import RELATIONS, Claim, Outcome, Row
+from verification.store import number, strict, write_atomically
+
+COUNTEREXAMPLES = Path(__file__).parent / "counterexamples"
+FIELDS = ("claim", "relation", "measured", "bound", "instance")
+
+
+class ReplayError(ValueError):
+    """A file that cannot be replayed; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An instance as it was stored, with the row it gave then."""
+
+    claim: str
+    relation: str
+    measured: float
+    bound: float
+    instance: dict[str, Any]
+
+
+def nearest(claim: str, ids: Sequence[str]) -> str:
+    """Return the ids that look most like an unknown one, for an error message."""
+    lower = {known.lower(): known for known in ids}
+    close = get_close_matches(claim.lower(), lower, n=3, cutoff=0.3)
+    found = ", ".join(lower[name] for name in close)
+    return f"unknown claim {claim!r}" + (f"; did you mean {found}?" if found else "; see --list")
+
+
+def load(path: Path) -> Stored:
+    """Return the instance stored in a file. ReplayError: unreadable, or not such an object."""
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ReplayError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ReplayError(f"{path} is not JSON: {error}") from None
+    missing = [name for name in FIELDS if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ReplayError(f"{path} must be an object with {', '.join(FIELDS)}; missing: {missing}")
+    if not isinstance(found["instance"], dict):
+        raise ReplayError(f"{path}: instance must be an object, got {found['instance']!r}")
+    if found["relation"] not in RELATIONS:
+        raise ReplayError(f"{path}: relation must be one of {RELATIONS}, got {found['relation']!r}")
+    try:
+        numbers = number(found["measured"]), number(found["bound"])
+    except ValueError as error:
+        raise ReplayError(f"{path}: measured and bound must be numbers: {error}") from None
+    return Stored(str(found["claim"]), found["relation"], *numbers, found["instance"])
+
+
+def dump(stored: Stored) -> str:
+    """Return the text of a file: one field of the object, and of the instance, a line."""
+    head = {name: getattr(stored, name) for name in FIELDS[:-1]}
+    entry = [f'  "{name}": {json.dumps(strict(value))}' for name, value in head.items()]
+    inner = [f'    "{k}": {json.dumps(v, allow_nan=False)}' for k, v in stored.instance.items()]
+    body = ",\n".join([*entry, '  "instance": {\n' + ",\n".join(inner) + "\n  }"])
+    return "{\n" + body + "\n}\n"
+
+
+def find(claims: Iterable[Claim], name: str) -> Claim:
+    """Return the claim of an id. ReplayError: unknown, with the nearest ids."""
+    by_id = {claim.id: claim for claim in claims}
+    if name not in by_id:
+        raise ReplayError(nearest(name, list(by_id)))
+    return by_id[name]
+
+
+def recompute(claim: Claim, stored: Stored) -> Row:
+    """Return the row of a stored instance, computed anew. ReplayError where it makes no sense."""
+    if claim.replay is None:
+        raise ReplayError(f"claim {claim.id} has no replay")
+    try:
+        return claim.replay(stored.instance)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ReplayError(
+            f"the instance does not fit claim {claim.id}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def equal(row: Row, stored: Stored) -> bool:
+    """Return whether a row has the stored numbers, up to rounding.
+
+    Each of the two computations may be off by the row's rounding. Where that is 0 (exact numbers)
+    a few units in the last place stay free: another BLAS may add in another order.
+    """
+
+    def near(a: float, b: float) -> bool:
+        slip = max(2 * row.rounding, 8 * sys.float_info.epsilon * abs(b))
+        return a == b or abs(a - b) <= slip or (math.isnan(a) and math.isnan(b))
+
+    same = near(row.measured, stored.measured) and near(row.bound, stored.bound)
+    return same and row.relation == stored.relation
+
+
+def line(claim: Claim, row: Row, stored: Stored) -> str:
+    """Return the one line of numbers that a replay prints."""
+    value = "-" if row.bound == 0 else f"{row.measured / row.bound:.6g}"
+    verb = "equals" if equal(row, stored) else "DIFFERS FROM"
+    return (
+        f"{claim.id}: claimed measured {row.relation} bound; measured {row.measured:.15g}, "
+        f"bound {row.bound:.15g}, ratio {value}: {row.outcome.value}; "
+        f"{verb} the stored {stored.measured:.15g} and {stored.bound:.15g}"
+    )
+
+
+def program(claim: Claim, stored: Stored) -> str:
+    """Return a NumPy program, independent of this package, that shows the instance again."""
+    if claim.script is None:
+        raise ReplayError(
+            f"claim {claim.id} has no script; --replay without --script recomputes it"
+        )
+    literal = pformat(stored.instance, sort_dicts=False, width=92)
+    return f"# {claim.id}: {claim.statement}\ninstance = {literal}\n{claim.script.strip()}\n"
+
+
+def stored_path(claim: Claim, folder: Path = COUNTEREXAMPLES) -> Path:
+    """Return where the counterexample of a claim is kept."""
+    return folder / f"{claim.id}.json"
+
+
+def store(claim: Claim, folder: Path = COUNTEREXAMPLES) -> Row:
+    """Write the counterexample of a false claim; ReplayError where it violates nothing."""
+    if claim.instance is None or claim.replay is None:
+        raise ReplayError(f"claim {claim.id} has no instance to store")
+    instance = dict(claim.instance())
+    row = claim.replay(instance)
+    if row.outcome is not Outcome.VIOLATED:
+        raise ReplayError(f"the instance of claim {claim.id} violates nothing: {row}")
+    found = Stored(claim.id, row.relation, row.measured, row.bound, instance)
+    write_atomically(stored_path(claim, folder), dump(found).encode())
+    return row

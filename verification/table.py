@@ -1,0 +1,120 @@
+"""The text of the terminal: the table of verdicts, its last line, a claim's explanation."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verification.claim import Claim, Outcome, Row, tightest_row, worst_row
+
+COLUMNS = ("claim", "statement", "outcome", "expected", "tightness", "rows", "seconds")
+WIDTH = 100
+MARK = "<- unexpected"
+SYMBOLS = {r"\le": "<=", r"\ge": ">=", r"\lambda": "lam", r"\varphi": "phi", r"\cdot": "*"}
+Record = Mapping[str, Any]
+
+
+def width() -> int:
+    """Return the number of columns to fill: the terminal's, or 100 where there is none."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+
+
+def plain(formula: str) -> str:
+    """Return a sentence with its `$...$` formulas as plain text."""
+    text = re.sub(r"\\(?:mathrm|operatorname|text|bar|tilde|hat)\{(\w+)\}", r"\1", formula)
+    text = re.sub(r"\\sqrt\{?(\w+)\}?", r"sqrt(\1)", text)
+    text = re.sub(r"\\[a-zA-Z]+", lambda m: SYMBOLS.get(m[0], m[0][1:]), text)
+    return text.replace("$", "").replace("{", "").replace("}", "").replace("\\|", "|")
+
+
+def shorten(text: str, room: int) -> str:
+    """Return at most `room` characters of a text, with an ellipsis where it is cut."""
+    return text if len(text) <= room else text[: max(room - 3, 0)].rstrip() + "..."
+
+
+def ratio(value: float | None) -> str:
+    """Return a tightness with four digits; "-" for none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def cells(record: Record, statement: str) -> list[str]:
+    """Return the texts of one line of the table."""
+    return [
+        record["claim"],
+        plain(statement),
+        record["outcome"],
+        record["expected"] or "-",
+        ratio(record["tightness"]),
+        str(record["rows"]),
+        f"{record['seconds']:.2f}",
+    ]
+
+
+def table(verdicts: Sequence[Record], statements: Mapping[str, str], columns: int = WIDTH) -> str:
+    """Return the table of verdicts; the statements are shortened until the lines fit."""
+    lines = [list(COLUMNS)] + [cells(v, statements.get(v["claim"], "")) for v in verdicts]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    marks = ["", *("" if as_expected(v) else f"  {MARK}" for v in verdicts)]
+    room = columns - sum(widths) + widths[1] - 2 * (len(COLUMNS) - 1) - max(map(len, marks))
+    widths[1] = min(widths[1], max(room, len(COLUMNS[1])))
+
+    def row(line: Sequence[str]) -> str:
+        texts = (shorten(cell, size) for cell, size in zip(line, widths, strict=True))
+        pads = zip(texts, widths, "<<<<>>>", strict=True)
+        return "  ".join(f"{text:{side}{size}}" for text, size, side in pads)
+
+    return "\n".join((row(line) + mark).rstrip() for line, mark in zip(lines, marks, strict=True))
+
+
+def as_expected(verdict: Record) -> bool:
+    """Return whether a claim came out as expected."""
+    return bool(verdict["outcome"] == verdict["expected"])
+
+
+def summary(verdicts: Sequence[Record]) -> str:
+    """Return the counts: `31 claims: 22 hold, 9 violated as expected, 0 unexpected`."""
+    counts = Counter(v["outcome"] for v in verdicts if as_expected(v))
+    words = {
+        Outcome.HOLDS: "hold",
+        Outcome.VIOLATED: "violated as expected",
+        Outcome.INCONCLUSIVE: "inconclusive as expected",
+        Outcome.NOT_APPLICABLE: "not applicable as expected",
+    }
+    always = (Outcome.HOLDS, Outcome.VIOLATED)
+    parts = [f"{counts[o]} {words[o]}" for o in words if counts[o] or o in always]
+    unexpected = len(verdicts) - counts.total()
+    claims = "1 claim" if len(verdicts) == 1 else f"{len(verdicts)} claims"
+    return f"{claims}: {', '.join(parts)}, {unexpected} unexpected"
+
+
+def listing(claims: Sequence[Claim]) -> str:
+    """Return id, area, status and statement of every claim."""
+    lines = [(c.id, c.area, c.status, plain(c.statement)) for c in claims]
+    widths = [max(len(line[i]) for line in lines) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=False)), line[3]])
+        for line in lines
+    )
+
+
+def row_line(row: Row) -> str:
+    """Return a row as one line of text."""
+    params = ", ".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in row.params.items()
+    )
+    interval = "" if row.low == row.high else f" in [{row.low:.6g}, {row.high:.6g}]"
+    return (
+        f"{row.case}: {row.measured:.10g}{interval} {row.relation} {row.bound:.10g} "
+        f"(rounding {row.rounding:.1e}) {row.outcome.value}" + (f"  [{params}]" if params else "")
+    )
+
+
+def deciding(rows: Sequence[Row]) -> str:
+    """Return the rows that decided a claim: the worst and the tightest."""
+    named = {"worst row": worst_row(rows), "tightest row": tightest_row(rows)}
+    return "\n".join(f"{name:<13}{row_line(row)}" for name, row in named.items() if row)
