@@ -12,7 +12,7 @@ import numpy as np
 
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
-from verification.claim import Row, Value, identity
+from verification.claim import Context, Row, Value, identity
 from verification.claims._mixes import EPS, Mix, worst
 
 
@@ -44,6 +44,48 @@ def inside_omega(factors: Factors, c: float) -> Any:
     allowed = c * (1 + 4 * max(*factors.shape, factors.rank) * EPS)
     top_B, top_A = (xp.linalg.matrix_norm(X, ord=2) for X in factors)
     return xp.logical_and(top_B <= allowed, top_A <= allowed)
+
+
+def mix_of(ctx: Context, family: str, B: Any, A: Any, weights: Any) -> Mix:
+    """Return a mix under one row of weights [m], on the run's device.
+
+    Factors of one instance, B [m, d, r], or of several, B [instances, m, d, r].
+    """
+    B, A = (x[None] if np.ndim(x) == 3 else x for x in (B, A))
+    return Mix(family, Factors(ctx.array(B), ctx.array(A)), ctx.array(weights)[None])
+
+
+def signed(B: np.ndarray, A: np.ndarray, signs: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return agents (+-B, +-A), one a sign, B [m, d, r], A [m, r, k]: all hold the product BA."""
+    column = np.asarray(signs, dtype=np.float64)[:, None, None]
+    return column * B, column * A
+
+
+def rotated(B: np.ndarray, A: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return agents (B R', R A), R a turn of each pair of the r (even) coordinates by one angle."""
+    turn = np.kron(np.eye(A.shape[0] // 2), [[0.0, -1.0], [1.0, 0.0]])
+    cos, sin = np.cos(angles)[:, None, None], np.sin(angles)[:, None, None]
+    R = cos * np.eye(A.shape[0]) + sin * turn
+    return B @ R.mT, R @ A
+
+
+def closing_angles(weights: Any) -> np.ndarray:
+    """Return angles with sum_j pi_j (cos, sin)(angle_j) = 0, for weights of at most 1/2 each.
+
+    The largest weight, then the others in order of size as long as they sum to at most 1/2, then
+    the rest, make the three sides of a triangle; its angles are those of three equal weights where
+    the sides are equal: 0, 120, 240 degrees.
+    """
+    pi = np.asarray(weights, dtype=np.float64)
+    order = np.argsort(-pi, kind="stable")
+    second = np.concatenate([[False], np.cumsum(pi[order[1:]]) <= 0.5])
+    group = np.empty(len(pi), dtype=np.int64)
+    group[order] = np.where(second, 1, 2)
+    group[order[0]] = 0
+    a, b, c = np.bincount(group, weights=pi, minlength=3)
+    at_b = np.pi - np.arccos(np.clip((a * a + b * b - c * c) / (2 * a * b), -1, 1))
+    closing = -(a + b * np.exp(1j * at_b))
+    return np.array([0.0, at_b, np.angle(closing)])[group]
 
 
 def worst_identity(case: str, residual: Any, *, rounding: Any, **params: Value) -> Row:

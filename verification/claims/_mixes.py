@@ -175,6 +175,7 @@ def worst(
     """
     columns = (host(x) if hasattr(x, "shape") else x for x in (measured, bound, rounding, held))
     values, limits, slips, mask = (x.ravel() for x in np.broadcast_arrays(*columns))
+    mask = mask != 0  # a mask of floats would index
     if mask.any():
         values, limits, slips = values[mask], limits[mask], slips[mask]
     room = limits + slips - values if relation == "<=" else values - (limits - slips)

@@ -12,7 +12,7 @@ from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import NORMS, product_norm, schatten, weighted_deviations
 from verification.claim import Claim, Context, Row
-from verification.claims._cases import each
+from verification.claims._cases import each, mix_of
 from verification.claims._mixes import EPS, Mix, host, isometry, load, mixes, stored, worst
 
 SHAPES = [(4, 6, 2), (6, 4, 2), (5, 5, 1), (7, 3, 3)]  # d, k, r
@@ -41,7 +41,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     for name, extremal, norms in EXTREMAL:
         for d, k, r in SHAPES:
             rng = ctx.rng(name, d, k, r)
-            mix = of_arrays(ctx, name, *extremal(rng, ctx.pick(4, 40), d, k, r))
+            mix = mix_of(ctx, name, *extremal(rng, ctx.pick(4, 40), d, k, r))
             yield from three_norms("extremal", mix, norms)
     yield replay(instance())
 
@@ -116,11 +116,6 @@ EXTREMAL = [
     ("sign pair, B an isometry", opposite, ("fro",)),
     ("sign pair, A an isometry", opposite_transposed, ("fro",)),
 ]
-
-
-def of_arrays(ctx: Context, family: str, B: Any, A: Any, weights: Any) -> Mix:
-    """Return the mix of these arrays under one row of weights, on the run's device."""
-    return Mix(family, Factors(ctx.array(B), ctx.array(A)), ctx.array(weights)[None])
 
 
 def instance() -> Mapping[str, Any]:
