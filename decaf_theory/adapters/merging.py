@@ -1,0 +1,158 @@
+"""Mix the adapters of several agents into one, and write an adapter in peft's file format."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from decaf_theory.adapters.agents import Agents, base_name
+from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
+from decaf_theory.arrays import Array
+from decaf_theory.lowrank import Factors, balance, pad_rank
+from decaf_theory.methods import METHODS
+from decaf_theory.tsvd import tsvd_of_mix
+
+MERGES = ("decaf", "dlora")
+
+
+def merge(
+    agents: Agents,
+    *,
+    weights: Sequence[float] | None = None,
+    method: str = "decaf",
+    rank: int | None = None,
+) -> Adapter:
+    """Return one adapter, the mix of the agents with `weights` (equal weights by default).
+
+    "decaf" mixes the products, TSVD_r(sum_j pi_j B_j A_j); `rank` is r at every site, by default
+    the largest of the agents' ranks there, at most min(d, k). "dlora" averages the factors, with
+    the scale in B. Heads and biases are averaged in both. The factors returned are balanced. Rank
+    directions that the mix does not use are zero in both factors, and training does not revive
+    them (T23). ValueError: weights that are not a probability row, method, rank.
+    """
+    if method not in MERGES:
+        raise ValueError(f"method must be one of {MERGES}, got {method!r}")
+    if method == "dlora" and rank is not None:
+        raise ValueError("rank belongs to method 'decaf': averaged factors keep the agents' rank")
+    row = check_weights(weights, len(agents.names))[None, :]
+    sites = {site: _mix(factors, row, method, rank) for site, factors in agents.factors.items()}
+    others = {name: np.tensordot(row[0], X, axes=1) for name, X in agents.others.items()}
+    scales = dict.fromkeys(sites, 1.0)
+    return Adapter(f"{method} of {len(agents.names)} agents", agents.config, sites, scales, others)
+
+
+def check_weights(weights: Sequence[float] | None, N: int) -> Array:
+    """Return the weights [N] of the agents, equal where None; ValueError: no probability row."""
+    if weights is None:
+        return np.full(N, 1.0 / N)
+    row = np.asarray(weights, dtype=np.float64)
+    if row.shape != (N,):
+        raise ValueError(f"weights must be {N} numbers, one per agent, got {row.size}")
+    if not np.all(np.isfinite(row)) or np.any(row < 0):
+        raise ValueError(f"weights must be nonnegative numbers, got {row.tolist()}")
+    # room for decimals that were typed with ten digits
+    if abs(row.sum() - 1.0) > 1e-9:
+        raise ValueError(f"weights must sum to one, got sum {row.sum():.10g}; divide by it")
+    return row
+
+
+def _mix(factors: Factors, row: Array, method: str, rank: int | None) -> Factors:
+    """Return the balanced factors of one site's mix."""
+    if METHODS[method].product:
+        r = min(factors.rank, *factors.shape) if rank is None else rank
+        mixed = tsvd_of_mix(factors, row, r).factors
+    else:
+        mixed = balance(METHODS[method].mix(factors, row, 0))
+    return Factors(mixed.B[0], mixed.A[0])
+
+
+def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> None:
+    """Write an adapter that peft loads: float32, one rank r at all sites, alpha = r (scale one).
+
+    Sites of smaller rank are zero-padded. The rounding to float32 changes a product by at most
+    2^-23 |B|_F |A|_F. The folder appears whole or not at all; one that is there already is replaced
+    only under `overwrite`, and only where it holds nothing but an adapter. ValueError: that rule,
+    or a number beyond float32. OSError: a place that cannot be written.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    folder = Path(folder)
+    check_target(folder, overwrite=overwrite)
+    r = max(factors.rank for factors in adapter.sites.values())
+    tensors = _tensors(adapter, r)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}-{uuid4().hex}")
+    fresh.mkdir()
+    try:
+        (fresh / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
+        text = json.dumps(_portable(adapter.config, r), indent=2, sort_keys=True)
+        (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
+        _replace(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Raise ValueError or OSError where `save` could not or must not write to this folder."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        foreign = sorted({path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS})
+        if foreign:
+            raise ValueError(f"{folder}: holds {foreign[0]!r}, which is no part of an adapter")
+        if not overwrite:
+            raise ValueError(f"{folder}: exists already; overwrite it (--force) or name another")
+    elif folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; name a folder")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise PermissionError(f"{folder}: cannot be written below {above}")
+
+
+def _replace(fresh: Path, folder: Path) -> None:
+    """Move `fresh` to `folder`; what was there is put aside first and removed last."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    aside = fresh.with_name(f"{fresh.name}-old")
+    folder.rename(aside)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside)
+
+
+def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
+    """Return the float32 tensors by peft's names; ValueError where one is beyond float32."""
+    tensors = {PREFIX + name: X for name, X in adapter.others.items()}
+    for site, factors in adapter.sites.items():
+        B, A = pad_rank(factors, r)
+        tensors[f"{PREFIX}{site}.lora_B.weight"] = B
+        tensors[f"{PREFIX}{site}.lora_A.weight"] = A
+    largest = np.finfo(np.float32).max
+    for name, X in tensors.items():
+        if not np.all(np.abs(X) <= largest):
+            raise ValueError(f"tensor {name} holds numbers beyond float32; scale the adapters down")
+    return {name: np.ascontiguousarray(X, dtype=np.float32) for name, X in tensors.items()}
+
+
+def _portable(config: Mapping[str, Any], r: int) -> dict[str, Any]:
+    """Return peft's settings for rank r and scale one, with a base model's name for its path."""
+    own = {
+        "r": r,
+        "lora_alpha": r,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "base_model_name_or_path": base_name(config.get("base_model_name_or_path")) or None,
+    }
+    return {**config, **own}

@@ -1,0 +1,212 @@
+"""One trained LoRA adapter in peft's file format -> its factors, with the scale folded into B."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from decaf_theory.arrays import Array
+from decaf_theory.lowrank import Factors
+
+CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+PREFIX = "base_model.model."
+FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<factor>[AB])\.weight")
+DTYPES = ("F64", "F32", "F16", "BF16")
+
+# settings of peft under which the update is not s B A alone, each with what it adds
+VARIANTS = {
+    "use_dora": "DoRA adds a magnitude vector",
+    "use_qalora": "QALoRA pools the input of A",
+    "use_bdlora": "BD-LoRA makes a factor block-diagonal over devices",
+    "kasa_config": "KaSA adds a diagonal between the factors",
+    "monteclora_config": "MonteCLoRA samples the factors",
+    "arrow_config": "Arrow routes between adapters",
+    "alora_invocation_tokens": "activated LoRA adds the update at some tokens only",
+    "lora_bias": "lora_bias adds a bias to B",
+    "target_parameters": "target_parameters adapts stacked parameters, not linear layers",
+    "trainable_token_indices": "trainable_token_indices adapts rows of an embedding",
+}
+# initializations that subtract their start from the base weights, by the prefix of their name
+REBASED = ("pissa", "corda", "olora", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: W = W0 + B A at every site, and what was trained beside it.
+
+    name: where it comes from. config: peft's settings. sites: float64 factors B [d, r], A [r, k] by
+    module name, the LoRA scale folded into B. scales: that scale. others: the tensors that are no
+    factors (heads of `modules_to_save`, biases), by name.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    sites: dict[str, Factors]
+    scales: dict[str, float]
+    others: dict[str, Array]
+
+
+def load(folder: str | Path) -> Adapter:
+    """Return the adapter of a folder that holds adapter_config.json and adapter_model.safetensors.
+
+    The scale of a site is alpha / r, with rsLoRA alpha / sqrt(r); r and alpha by `pattern_value`.
+    Half-precision files are read exactly. With fan_in_fan_out peft adds (B A)' to a weight that is
+    stored transposed: the factors are the same. ValueError names folder, site and rule: no adapter
+    folder, another kind than LoRA or a variant of it, a file that is cut short, a factor without
+    its partner, shapes and ranks that do not fit, nan or inf.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    pairs, others = _split(folder, _read_tensors(folder))
+    scales = {site: _scale(folder, site, pair, config) for site, pair in pairs.items()}
+    sites = {site: Factors(pair.B * scales[site], pair.A) for site, pair in pairs.items()}
+    for site, factors in sites.items():
+        for name, X in zip("BA", factors, strict=True):
+            _require_finite(f"{folder}: site {site}: lora_{name}", X)
+    for name, X in others.items():
+        _require_finite(f"{folder}: tensor {name}", X)
+    return Adapter(str(folder), config, sites, scales, others)
+
+
+def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -> Any:
+    """Return the entry of a rank_pattern or alpha_pattern for a site, by peft's rule.
+
+    Keys are regular expressions; the first that matches the site's whole name, or its end after a
+    dot, counts. A key that is literally the name counts too; without any it is the default.
+    """
+    patterns = patterns or {}
+    for key, value in patterns.items():
+        if re.match(rf"(.*\.)?({key})$", site):
+            return value
+    return patterns.get(site, default)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the settings of a plain LoRA adapter; ValueError where they are of another kind."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give one folder per trained adapter")
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder}: not an adapter folder: {CONFIG} is missing")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise ValueError(f"{path}: peft_type must be 'LORA', got {kind!r}")
+    for key, reason in VARIANTS.items():
+        if config.get(key):
+            raise ValueError(f"{folder}: {reason} ({key}), so its update is not s B A: unsupported")
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise ValueError(f"{path}: {key} must be an object of numbers, got {config[key]!r}")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(REBASED):
+        raise ValueError(
+            f"{folder}: init_lora_weights = {start!r} changed the base weights, so its update is "
+            f"not s B A; save it with peft's path_initial_model_for_weight_conversion"
+        )
+    return config
+
+
+def _read_tensors(folder: Path) -> dict[str, Array]:
+    """Return every tensor of the weights file in float64, by name without peft's prefix."""
+    path = folder / WEIGHTS
+    if not path.is_file() and (folder / PICKLE).is_file():
+        raise ValueError(
+            f"{folder}: {PICKLE} is a pickle, which can run code and is not read; "
+            f"load it in peft and save it again with safe_serialization=True"
+        )
+    if not path.is_file():
+        raise ValueError(f"{folder}: not an adapter folder: {WEIGHTS} is missing")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+        for name, kind in kinds.items():
+            if kind not in DTYPES:
+                raise ValueError(f"{path}: tensor {name}: dtype must be in {DTYPES}, got {kind}")
+        # NumPy has no bfloat16; torch is imported for such files only
+        framework = "pt" if "BF16" in kinds.values() else "numpy"
+        with safe_open(path, framework=framework) as file:
+            tensors = {name: _float64(file.get_tensor(name)) for name in kinds}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged or cut short: {error}") from None
+    return {name.removeprefix(PREFIX): X for name, X in tensors.items()}
+
+
+def _float64(X: Array) -> Array:
+    """Return a NumPy array or a torch tensor as a NumPy array in float64."""
+    return np.asarray(X.double().numpy() if hasattr(X, "double") else X, dtype=np.float64)
+
+
+def _split(
+    folder: Path, tensors: Mapping[str, Array]
+) -> tuple[dict[str, Factors], dict[str, Array]]:
+    """Return the factors by site, scale not applied, and all other tensors."""
+    found: dict[str, dict[str, Array]] = {}
+    others = {}
+    for name, X in tensors.items():
+        match = FACTOR.fullmatch(name)
+        if match:
+            found.setdefault(match["site"], {})[match["factor"]] = X
+        elif ".lora_" in name:
+            reason = "DoRA's" if "lora_magnitude_vector" in name else "neither lora_A nor lora_B"
+            raise ValueError(
+                f"{folder}: tensor {name} is {reason}: only LoRA of linear layers is supported"
+            )
+        else:
+            others[name] = X
+    if not found:
+        raise ValueError(f"{folder}: {WEIGHTS} holds no lora_A and lora_B tensors")
+    for site, pair in found.items():
+        if len(pair) == 1:
+            (has,) = pair
+            raise ValueError(f"{folder}: site {site}: lora_{has} has no partner in the file")
+    return {site: Factors(**pair) for site, pair in found.items()}, others
+
+
+def _scale(folder: Path, site: str, factors: Factors, config: Mapping[str, Any]) -> float:
+    """Return alpha / r or alpha / sqrt(r); ValueError unless the shapes are those of rank r."""
+    B, A = factors
+    r = _number(folder, config, "rank_pattern", "r", site)
+    alpha = _number(folder, config, "alpha_pattern", "lora_alpha", site)
+    if r != int(r) or r < 1:
+        raise ValueError(f"{folder}: site {site}: r must be a positive integer, got {r}")
+    if B.ndim != 2 or A.ndim != 2 or 0 in (*B.shape, *A.shape):
+        raise ValueError(
+            f"{folder}: site {site}: lora_B and lora_A must be matrices d x r and r x k, "
+            f"got shapes {B.shape} and {A.shape}"
+        )
+    if B.shape[1] != r or A.shape[0] != r:
+        raise ValueError(
+            f"{folder}: site {site}: {CONFIG} says r = {int(r)}, "
+            f"but lora_B is {B.shape[0]} x {B.shape[1]} and lora_A {A.shape[0]} x {A.shape[1]}"
+        )
+    return alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r
+
+
+def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, site: str) -> float:
+    """Return a setting of one site as a finite number."""
+    try:
+        value = pattern_value(config.get(patterns), site, config.get(key, 8))  # peft's default
+    except re.error as error:
+        raise ValueError(
+            f"{folder}: {patterns} holds a wrong regular expression: {error}"
+        ) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
+    return float(value)
+
+
+def _require_finite(where: str, X: Array) -> None:
+    if not np.all(np.isfinite(X)):
+        raise ValueError(f"{where} holds nan or inf")

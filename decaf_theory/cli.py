@@ -1,0 +1,114 @@
+"""The command line `decaf`: diagnose and merge trained LoRA adapters."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from fractions import Fraction
+
+OK, USAGE = 0, 2
+WIDTH = 96
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve one command line; return the exit code: 0 done, 2 bad usage or input."""
+    # before NumPy is loaded: the matrices are small, and threads would only wait for each other
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    args = parser().parse_args(argv)
+    commands = {"diagnose": diagnose, "merge": merge}
+    try:
+        commands[args.command](args)
+    except (ValueError, OSError) as error:
+        print(f"decaf: error: {error}", file=sys.stderr)
+        return USAGE
+    return OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(prog="decaf", description="Mix LoRA adapters of several agents.")
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    find = commands.add_parser(
+        "diagnose",
+        help="what would averaging the factors lose?",
+        description="Tell, for each adapted matrix and in total, how far the agents' factors lie "
+        "apart, and how much of the mixed update is lost by averaging the factors or by "
+        "truncating the mixed product.",
+    )
+    mix = commands.add_parser(
+        "merge",
+        help="write one adapter, the mix of the agents'",
+        description="Mix the agents' adapters into one adapter that peft loads. Heads and biases "
+        "are averaged.",
+    )
+    for command in (find, mix):
+        command.add_argument(
+            "folders", nargs="+", metavar="DIR", help="adapter folders in peft's format, one each"
+        )
+        command.add_argument(
+            "--rank", type=int, metavar="R", help="rank of the mix (default: that of the agents)"
+        )
+    find.add_argument(
+        "--topology",
+        default="complete",
+        metavar="NAME",
+        help="who mixes with whom: complete (default), ring, star, ...",
+    )
+    mix.add_argument("--out", required=True, metavar="DIR", help="folder of the new adapter")
+    mix.add_argument(
+        "--method",
+        choices=("decaf", "dlora"),
+        default="decaf",
+        help="decaf: truncated mix of the products (default); dlora: average of the factors",
+    )
+    mix.add_argument(
+        "--weights",
+        type=weights,
+        metavar="W,W,...",
+        help="weights of the agents, nonnegative with sum one, as 1/2,1/4,1/4 (default: equal)",
+    )
+    mix.add_argument("--force", action="store_true", help="replace an adapter that is there")
+    return p
+
+
+def weights(text: str) -> list[float]:
+    """Return numbers that are separated by commas; fractions such as 1/3 are welcome."""
+    try:
+        return [float(Fraction(part.strip())) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        message = f"must be numbers separated by commas, as 0.5,1/4,1/4; got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def diagnose(args: argparse.Namespace) -> None:
+    """Print the table of the numbers of each adapted matrix, and what they mean."""
+    from decaf_theory import adapters
+
+    agents = adapters.load_agents(args.folders)
+    N = len(agents.names)
+    sites = adapters.diagnose(agents, adapters.mixing_matrix(args.topology, N), args.rank)
+    print(f"{N} agents, {args.topology} graph")
+    print(adapters.table(sites))
+    print(f"\n{adapters.LEGEND}\n")
+    for paragraph in (adapters.plain_words(sites, N), *adapters.notes(agents)):
+        print(textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Write the mix of the agents' adapters, and print one line about it."""
+    from decaf_theory import adapters
+
+    adapters.check_target(args.out, overwrite=args.force)
+    agents = adapters.load_agents(args.folders)
+    mixed = adapters.merge(agents, weights=args.weights, method=args.method, rank=args.rank)
+    adapters.save(mixed, args.out, overwrite=args.force)
+    rank = max(factors.rank for factors in mixed.sites.values())
+    print(
+        f"{mixed.name}: {len(mixed.sites)} matrices of rank {rank}"
+        + (f", {len(mixed.others)} other tensors averaged" if mixed.others else "")
+        + f" -> {args.out}"
+    )

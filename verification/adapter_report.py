@@ -1,0 +1,286 @@
+"""The report on trained adapters: what mixing them loses, and how tight the bounds are on them.
+
+Every number is that of the update itself: B carries the LoRA scale. All matrices are handled in
+compressed form, so that no d x k matrix is formed. float64 throughout.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decaf_theory import adapters, bounds
+from decaf_theory.lowrank import Factors, mix_factors, subtract
+from decaf_theory.measure import (
+    NORMS,
+    interference_norm,
+    product_distance,
+    product_norm,
+    schatten,
+    truncation_error,
+    weighted_deviations,
+)
+from decaf_theory.tsvd import TSVD
+from verification.claim import Claim, Outcome, Row, Value, Verdict, compare, judge
+
+EPS = float(np.finfo(np.float64).eps)
+WIDTH = 96
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured on the adapters of N agents that mix over a graph.
+
+    rows: the evidence by claim (T9, T17, T18, T21), for each matrix and norm the row of Pi with the
+    least slack. sites: one flat dict per matrix, the keys of `decaf_theory.adapters.diagnose`.
+    total: the same, pooled. verdicts: one per claim, in the order of `rows`.
+    """
+
+    agents: adapters.Agents
+    topology: str
+    rows: dict[str, list[Row]]
+    sites: list[dict[str, Any]]
+    total: dict[str, Any]
+    verdicts: list[Verdict]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether every bound held, or (T21 away from consensus, a rank cut) did not apply."""
+        fine = (Outcome.HOLDS, Outcome.NOT_APPLICABLE)
+        return all(verdict.outcome in fine for verdict in self.verdicts)
+
+    def text(self) -> str:
+        """Return the report for a terminal: numbers, verdicts, and their meaning in words."""
+        N = len(self.agents.names)
+        paragraphs = (adapters.plain_words(self.sites, N), *adapters.notes(self.agents))
+        wrapped = [
+            textwrap.fill(p, WIDTH, break_long_words=False, break_on_hyphens=False)
+            for p in paragraphs
+        ]
+        return "\n\n".join(
+            [
+                f"{N} agents, {self.topology} graph\n{adapters.table(self.sites)}",
+                adapters.LEGEND,
+                _verdict_table(self.verdicts, self.rows),
+                "\n".join(wrapped),
+            ]
+        )
+
+
+def report(
+    folders: Iterable[str | Path], topology: str = "complete", rank: int | None = None
+) -> Report:
+    """Return the report on adapters in peft's format, one folder per agent.
+
+    `rank` is that of the truncation, by default the agents'. ValueError: folders that are no LoRA
+    adapters or do not belong together, an unknown topology, a rank beyond a matrix's shape.
+    """
+    agents = adapters.load_agents(folders)
+    Pi = adapters.mixing_matrix(topology, len(agents.names))
+    sites: list[dict[str, Any]] = []
+    rows: dict[str, list[Row]] = {claim: [] for claim in EVIDENCE}
+    for site, factors in agents.factors.items():
+        small = adapters.compress(factors)
+        numbers = adapters.site_numbers(site, factors, small, Pi, rank)
+        truncated = adapters.truncate_mix(small, factors.shape, Pi, rank)
+        params = {"site": site, "topology": topology, "N": len(Pi)}
+        params |= {name: numbers[name] for name in ("d", "k", "r")}
+        case = Case(small, Pi, truncated, _rounding(small, factors.shape), params)
+        sites.append(numbers)
+        for claim, (_, evidence) in EVIDENCE.items():
+            rows[claim] += evidence(case)
+    verdicts = [
+        judge(Claim(claim, area, "derived", lambda _: iter(())), rows[claim])
+        for claim, (area, _) in EVIDENCE.items()
+    ]
+    return Report(agents, topology, rows, sites, adapters.pool(sites), verdicts)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One matrix's compressed factors B [N, p, r], A [N, r, q], their truncated mix, rounding."""
+
+    small: Factors
+    Pi: Any
+    truncated: TSVD
+    rounding: float
+    params: dict[str, Value]
+
+    @property
+    def averages_fit(self) -> bool:
+        """Whether Bbar Abar and every agent's product have rank at most r, as T17-T21 assume."""
+        return self.small.rank <= self.truncated.factors.rank
+
+    def worst(self, name: str, measured: Any, bound: Any, *, rounding: Any, held: Any) -> Row:
+        """Return the row of Pi with the least slack, of those where the assumptions hold if any."""
+        columns = np.broadcast_arrays(measured, bound, rounding, held)
+        found = [
+            compare(name, m, "<=", b, rounding=e, held=h, agent=i, instances=len(self.Pi))
+            for i, (m, b, e, h) in enumerate(zip(*columns, strict=True))
+        ]
+        chosen = min(found, key=lambda row: (not row.assumptions_held, row.slack))
+        return Row(**{**vars(chosen), "params": {**self.params, **chosen.params}})
+
+
+def _rounding(small: Factors, shape: tuple[int, int]) -> float:
+    """Return what rounding may change in the difference of a measured norm and its bound.
+
+    Two QR factorizations, a mix and the SVD of a core err by at most p eps |B||A| each in Frobenius
+    norm, p = max(d, k); the mix of any agents is no larger than the largest |B_i||A_j|. Both sides
+    of a comparison come that way, and no bound multiplies a norm by more than 2. Nuclear norms take
+    another root of the number of singular values.
+    """
+    size = [float(np.max(np.linalg.matrix_norm(X))) for X in small]
+    return 10 * max(shape) * EPS * size[0] * size[1]
+
+
+def _in_norm(rounding: float, small: Factors, norm: str) -> float:
+    return rounding * np.sqrt(min(small.shape)) if norm == "nuc" else rounding
+
+
+def deviation_bounds(case: Case) -> Iterator[Row]:
+    """Yield T9's rows: |I| against the weighted deviations of the factors, in three norms."""
+    panels = [weighted_deviations(case.small, row) for row in case.Pi]
+    X, Y = (np.stack([np.linalg.svdvals(panel[i]) for panel in panels]) for i in (0, 1))
+    X_op, X_fro, Y_op, Y_fro = (schatten(Z, norm) for Z in (X, Y) for norm in ("op", "fro"))
+    limits = {
+        "fro": [
+            bounds.interference_frobenius(X_op=a, X_fro=b, Y_op=c, Y_fro=d)
+            for a, b, c, d in zip(X_op, X_fro, Y_op, Y_fro, strict=True)
+        ],
+        "op": [
+            bounds.interference_operator(X_op=a, Y_op=c) for a, c in zip(X_op, Y_op, strict=True)
+        ],
+        "nuc": [
+            bounds.interference_nuclear(V_A=d**2, V_B=b**2)
+            for b, d in zip(X_fro, Y_fro, strict=True)
+        ],
+    }
+    for norm in NORMS:
+        slip = _in_norm(case.rounding, case.small, norm)
+        measured = interference_norm(case.small, case.Pi, norm)
+        yield case.worst(f"|I| {norm}", measured, limits[norm], rounding=slip, held=True)
+
+
+def truncation_bounds(case: Case) -> Iterator[Row]:
+    """Yield T17's rows: |E| against |I| in three norms, and against the nearest agent's product."""
+    for norm in NORMS:
+        slip = _in_norm(case.rounding, case.small, norm)
+        measured = truncation_error(case.truncated, norm)
+        limit = interference_norm(case.small, case.Pi, norm)
+        yield case.worst(
+            f"|E| against |I| {norm}", measured, limit, rounding=slip, held=case.averages_fit
+        )
+    nearest = [np.min(_distances(case.small, mean)) for mean in _mixes(case)]
+    yield case.worst(
+        "|E| against the nearest agent fro",
+        truncation_error(case.truncated),
+        nearest,
+        rounding=case.rounding,
+        held=case.averages_fit,
+    )
+
+
+def difference_bounds(case: Case) -> Iterator[Row]:
+    """Yield T18's rows: |TSVD_r(M) - Bbar Abar| against |I| times phi (Frobenius) or 2."""
+    for norm in NORMS:
+        averaged = mix_factors(case.small, case.Pi)
+        limit = [
+            bounds.decaf_dlora_difference(interference=float(x), norm=norm)
+            for x in interference_norm(case.small, case.Pi, norm)
+        ]
+        yield case.worst(
+            f"|P - Bbar Abar| {norm}",
+            product_distance(case.truncated.factors, averaged, norm),
+            limit,
+            rounding=_in_norm(case.rounding, case.small, norm),
+            held=case.averages_fit,
+        )
+
+
+def second_order_bound(case: Case) -> Iterator[Row]:
+    """Yield T21's row with P0 = TSVD_r(M_i): it applies where every agent is within sigma_r of it.
+
+    delta = max_j |B_j A_j - P0|_op over the agents that row i weights. As P0 = M_i - E_i, the sum
+    sum_j pi_j (B_j A_j - P0) is E_i itself.
+    """
+    P, sigma_r = case.truncated.factors, case.truncated.singular_values[:, -1]
+    measured = truncation_error(case.truncated)
+    limits, slips, held = [], [], []
+    for i, row in enumerate(case.Pi):
+        P0 = Factors(P.B[i], P.A[i])
+        delta = float(np.max(_distances(case.small, P0, "op")[row > 0]))
+        numbers = {
+            "mean_square": float(row @ _distances(case.small, P0) ** 2),
+            "square_mean": float(measured[i] ** 2),
+        }
+        gap = float(sigma_r[i]) - delta
+        limit = bounds.truncation_second_order(**numbers, sigma_r=float(sigma_r[i]), delta=delta)
+        # > and not >=: within rounding of the condition nothing can be said
+        applies = case.averages_fit and gap > 4 * case.rounding
+        limits.append(limit)
+        slips.append(_second_order_rounding(case.rounding, sum(numbers.values()), gap, applies))
+        held.append(applies)
+    yield case.worst("|E| second order", measured, limits, rounding=slips, held=held)
+
+
+def _second_order_rounding(e: float, S: float, gap: float, applies: bool) -> float:
+    """Return what norms that are off by e do to |E| and to its bound S / (2 gap), gap > 4 e.
+
+    S, a sum of two squares x^2 + y^2, is off by 2 (x + y) e + 2 e^2 <= 3 sqrt(S) e + 2 e^2, gap by
+    2 e; so S / (2 gap) by (3 sqrt(S) e + 2 e^2 + 2 e S / gap) / (2 (gap - 2 e)), gap - 2 e > gap/2.
+    """
+    return e + (3 * math.sqrt(S) * e + 2 * e**2 + 2 * e * S / gap) / gap if applies else e
+
+
+# claim -> (area, its rows on one matrix)
+EVIDENCE: dict[str, tuple[str, Callable[[Case], Iterator[Row]]]] = {
+    "T9": ("interference", deviation_bounds),
+    "T17": ("truncation", truncation_bounds),
+    "T18": ("truncation", difference_bounds),
+    "T21": ("truncation", second_order_bound),
+}
+
+
+def _mixes(case: Case) -> list[Factors]:
+    """Return exact factors of each M_i: all agents' factors side by side."""
+    N, p, r = case.small.B.shape
+    A = case.small.A.reshape(N * r, -1)
+    weighted = case.Pi[:, :, None, None] * case.small.B
+    return [Factors(np.moveaxis(B, 0, 1).reshape(p, N * r), A) for B in weighted]
+
+
+def _distances(small: Factors, reference: Factors, norm: str = "fro") -> Any:
+    """Return |B_j A_j - reference| for every agent j, [N]."""
+    N = len(small.B)
+    wide = Factors(*(np.broadcast_to(X, (N, *X.shape)) for X in reference))
+    return product_norm(subtract(small, wide), norm)
+
+
+def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:
+    """Return one line per claim: outcome, tightness, rows that apply, and why not where none."""
+    lines = [f"{'bounds on these adapters':<33}{'outcome':<16}tightness   applies"]
+    for verdict in verdicts:
+        bound, condition = WORDS[verdict.claim]
+        held = sum(row.assumptions_held for row in rows[verdict.claim])
+        tight = "-" if verdict.tightness is None else f"{verdict.tightness:.4f}"
+        lines.append(
+            f"{verdict.claim:<5}{bound:<28}{verdict.outcome.value:<16}{tight:>9}   "
+            f"{held} of {verdict.rows}" + ("" if held else f": {condition}")
+        )
+    return "\n".join(lines)
+
+
+# claim -> (its bound, the condition that is broken where it does not apply)
+WORDS = {
+    "T9": ("|I| <= factor deviations", ""),
+    "T17": ("|E| <= |I|", "r < agents' rank"),
+    "T18": ("|D| <= 1.618 |I| or 2 |I|", "r < agents' rank"),
+    "T21": ("|E| second order", "near consensus only"),
+}
