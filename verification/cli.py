@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from verification import replay, store, table
 from verification.claim import Claim, Outcome, Row
-from verification.run import LEDGER, Evidence, Settings, claims_of, evaluate_all, expected_outcomes
+from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
 OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -59,14 +59,14 @@ DESCRIPTION = """Give every claim of the theory a verdict. Exit code 0: every ou
 expected one; 1: some outcome differs; 2: bad usage."""
 
 
-def main(argv: Sequence[str] | None = None, *, ledger: str = LEDGER) -> int:
+def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Serve one command line; return the exit code."""
     args = parser().parse_args(argv)
     try:
         check(args)
         action = next(a for wanted, a in ACTIONS if wanted(args))
-        return action(args, claims_of(ledger), ledger)
-    except (UsageError, replay.ReplayError, store.StoreError) as error:
+        return action(args, ledger)
+    except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
@@ -119,23 +119,24 @@ def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
 
 def keep(run: store.Run, evidence: Evidence, expected: dict[str, str]) -> None:
     """Store the evidence of a claim."""
-    verdict = asdict(evidence.verdict)
+    verdict = evidence.verdict
     record = {
-        "claim": verdict["claim"],
-        "status": verdict["status"],
-        "outcome": verdict["outcome"].value,
-        "expected": expected.get(verdict["claim"]),
-        "tightness": verdict["tightness"],
-        "slack": verdict["slack"],
-        "rows": verdict["rows"],
-        "seconds": round(verdict["seconds"], 3),
+        "claim": verdict.claim,
+        "status": verdict.status,
+        "outcome": verdict.outcome.value,
+        "expected": expected.get(verdict.claim),
+        "tightness": verdict.tightness,
+        "slack": verdict.slack,
+        "rows": verdict.rows,
+        "seconds": round(verdict.seconds, 3),
     }
-    run.put(verdict["claim"], (row.as_json() for row in evidence.rows), record)
+    run.put(verdict.claim, (row.as_json() for row in evidence.rows), record)
 
 
-def judge_all(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     """Evaluate, store and print; the main job."""
-    wanted, expected = chosen(args, claims), expected_outcomes()
+    claims, expected = ledger.claims, ledger.expected
+    wanted = chosen(args, claims)
     settings = Settings(args.size, args.seed, args.device)
     store.require_writable(args.out)
     surprises = []
@@ -161,23 +162,23 @@ def judge_all(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) ->
     return DIFFERS if surprises else OK
 
 
-def list_claims(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print id, area, status and statement of every claim."""
-    print(table.listing(chosen(args, claims)))
+    print(table.listing(chosen(args, ledger.claims)))
     return OK
 
 
-def explain(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print a claim's text, the stored rows that decided it, and its counterexample."""
-    claim = replay.find(claims, args.explain)
-    expected = expected_outcomes().get(claim.id, "unknown")
+    claim = replay.find(ledger.claims, args.explain)
+    expected = ledger.expected.get(claim.id, "unknown")
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n\n{claim.text}\n")
     try:
         rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
         print(f"{len(rows)} rows in {store.rows_path(args.out, claim.id)}\n{table.deciding(rows)}")
     except store.StoreError as error:
         print(f"no deciding rows: {error}")
-    kept = replay.stored_path(claim)
+    kept = ledger.counterexample(claim.id)
     if kept.exists():
         found = replay.load(kept)
         print(f"\ncounterexample\n{replay.line(claim, replay.recompute(claim, found), found)}")
@@ -192,35 +193,36 @@ def shown(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def replay_file(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print one line of numbers: does a stored instance still give what it gave?"""
     found = replay.load(args.replay)
-    claim = replay.find(claims, found.claim)
+    claim = replay.find(ledger.claims, found.claim)
     if args.script:
         print(replay.program(claim, found), end="")
         return OK
     row = replay.recompute(claim, found)
     print(replay.line(claim, row, found))
-    same = replay.equal(row, found) and row.outcome == expected_outcomes().get(claim.id)
+    same = replay.equal(row, found) and row.outcome == ledger.expected.get(claim.id)
     return OK if same else DIFFERS
 
 
-def store_counterexamples(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the counterexample of every claim that is expected to be violated."""
-    expected = expected_outcomes()
-    for claim in chosen(args, claims):
+    expected = ledger.expected
+    for claim in chosen(args, ledger.claims):
         if expected.get(claim.id) == Outcome.VIOLATED:
-            row = replay.store(claim)
-            print(f"{shown(replay.stored_path(claim))}: {table.row_line(row)}")
+            path = ledger.counterexample(claim.id)
+            row = replay.store(claim, path)
+            print(f"{shown(path)}: {table.row_line(row)}")
     return OK
 
 
-def report_adapters(args: argparse.Namespace, claims: Sequence[Claim], ledger: str) -> int:
+def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print the report on trained adapters and store its rows."""
     raise NotImplementedError
 
 
-Action = Callable[[argparse.Namespace, Sequence[Claim], str], int]
+Action = Callable[[argparse.Namespace, Ledger], int]
 ACTIONS: list[tuple[Callable[[argparse.Namespace], Any], Action]] = [
     (lambda args: args.list, list_claims),
     (lambda args: args.explain, explain),

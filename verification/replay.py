@@ -19,7 +19,6 @@ from typing import Any
 from verification.claim import RELATIONS, Claim, Outcome, Row
 from verification.store import number, strict, write_atomically
 
-COUNTEREXAMPLES = Path(__file__).parent / "counterexamples"
 FIELDS = ("claim", "relation", "measured", "bound", "instance")
 
 
@@ -133,12 +132,7 @@ def program(claim: Claim, stored: Stored) -> str:
     return f"# {claim.id}: {claim.statement}\ninstance = {literal}\n{claim.script.strip()}\n"
 
 
-def stored_path(claim: Claim, folder: Path = COUNTEREXAMPLES) -> Path:
-    """Return where the counterexample of a claim is kept."""
-    return folder / f"{claim.id}.json"
-
-
-def store(claim: Claim, folder: Path = COUNTEREXAMPLES) -> Row:
+def store(claim: Claim, path: Path) -> Row:
     """Write the counterexample of a false claim; ReplayError where it violates nothing."""
     if claim.instance is None or claim.replay is None:
         raise ReplayError(f"claim {claim.id} has no instance to store")
@@ -147,5 +141,5 @@ def store(claim: Claim, folder: Path = COUNTEREXAMPLES) -> Row:
     if row.outcome is not Outcome.VIOLATED:
         raise ReplayError(f"the instance of claim {claim.id} violates nothing: {row}")
     found = Stored(claim.id, row.relation, row.measured, row.bound, instance)
-    write_atomically(stored_path(claim, folder), dump(found).encode())
+    write_atomically(path, dump(found).encode())
     return row

@@ -19,10 +19,35 @@ from typing import Any
 
 from verification.claim import Claim, Context, Outcome, Row, Verdict, collect, judge
 
-EXPECTED = Path(__file__).parent / "expected.json"
-LEDGER = "verification.claims"  # the module that holds the list CLAIMS
 ATTEMPTS = 2  # how often a claim is tried whose process is killed
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where claims are listed (a module with the list CLAIMS) and what is stored about them."""
+
+    module: str
+    folder: Path
+
+    @property
+    def claims(self) -> list[Claim]:
+        """The claims, in reading order."""
+        claims: list[Claim] = importlib.import_module(self.module).CLAIMS
+        return claims
+
+    @property
+    def expected(self) -> dict[str, str]:
+        """The outcome that is expected of each claim."""
+        outcomes: dict[str, str] = json.loads((self.folder / "expected.json").read_text())
+        return outcomes
+
+    def counterexample(self, claim: str) -> Path:
+        """Return where the counterexample of a claim is kept."""
+        return self.folder / "counterexamples" / f"{claim}.json"
+
+
+LEDGER = Ledger("verification.claims", Path(__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -47,18 +72,6 @@ class Evidence:
     error: str | None = None
 
 
-def expected_outcomes(path: Path = EXPECTED) -> dict[str, str]:
-    """Return the outcome that is expected of each claim."""
-    outcomes: dict[str, str] = json.loads(path.read_text())
-    return outcomes
-
-
-def claims_of(ledger: str = LEDGER) -> list[Claim]:
-    """Return the claims of a ledger, in reading order."""
-    claims: list[Claim] = importlib.import_module(ledger).CLAIMS
-    return claims
-
-
 def failed(claim: Claim, error: str, seconds: float = 0.0) -> Evidence:
     """Return the evidence of a claim that could not be evaluated."""
     return Evidence(
@@ -77,7 +90,7 @@ def evaluate(claim: Claim, settings: Settings) -> Evidence:
 
 
 def evaluate_all(
-    claims: Sequence[Claim], settings: Settings, *, jobs: int = 1, ledger: str = LEDGER
+    claims: Sequence[Claim], settings: Settings, *, jobs: int = 1, ledger: Ledger = LEDGER
 ) -> Iterator[Evidence]:
     """Yield the evidence of each claim as it comes: in order, or from `jobs` processes."""
     if jobs == 1 or len(claims) < 2:
@@ -85,17 +98,17 @@ def evaluate_all(
     return _in_processes(claims, settings, min(jobs, len(claims)), ledger)
 
 
-def _serve(pipe: Connection, settings: Settings, ledger: str) -> None:
+def _serve(pipe: Connection, settings: Settings, ledger: Ledger) -> None:
     """Answer claim ids with evidence until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    by_id = {claim.id: claim for claim in claims_of(ledger)}
+    by_id = {claim.id: claim for claim in ledger.claims}
     with suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(evaluate(by_id[pipe.recv()], settings))
 
 
 def _in_processes(
-    claims: Sequence[Claim], settings: Settings, jobs: int, ledger: str
+    claims: Sequence[Claim], settings: Settings, jobs: int, ledger: Ledger
 ) -> Iterator[Evidence]:
     """Yield evidence from `jobs` processes; a claim whose process is killed is tried again."""
     # spawn: a fork would copy the locks of BLAS and torch threads in whatever state they are
@@ -119,7 +132,8 @@ def _in_processes(
                 busy[pipe] = claim, attempt
                 with suppress(OSError):  # a process that died while idle: seen below
                     pipe.send(claim.id)
-            for pipe in wait(list(busy)):
+            ready = wait(list(busy))
+            for pipe in [pipe for pipe in busy if pipe in ready]:
                 claim, attempt = busy.pop(pipe)
                 try:
                     evidence = pipe.recv()

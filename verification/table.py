@@ -38,7 +38,9 @@ def shorten(text: str, room: int) -> str:
 
 def ratio(value: float | None) -> str:
     """Return a tightness with four digits; "-" for none."""
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value >= 1e-3 else f"{value:.1e}"
 
 
 def cells(record: Record, statement: str) -> list[str]:
