@@ -161,8 +161,8 @@ def ascend(
 ) -> Found:
     """Return the best judged instance found by gradient ascent within `seconds`.
 
-    Rounds alternate between fresh random starts and starts around the best so far with a falling
-    spread. `judge(instance)` returns the ratio that counts; the search ends early once it exceeds
+    Rounds alternate between fresh random starts, twice as long each time up to eight times `steps`,
+    and starts around the best so far with a falling spread. `judge(instance)` returns the ratio that counts; the search ends early once it exceeds
     `enough`. `tell(rounds, best)` is called after each round.
     """
     begin = time.monotonic()
@@ -176,7 +176,8 @@ def ascend(
             if fresh or hill is None
             else _near(hill, restarts, spread, rng)
         )
-        ratio, at = climb(attack, start, steps=steps, lr=0.1 if fresh else 0.1 * spread)
+        length = steps * 2 ** min(rounds // 2, 3)
+        ratio, at = climb(attack, start, steps=length, lr=0.1 if fresh else 0.1 * spread)
         rounds += 1
         spread = spread if fresh else max(spread / 3, 1e-6)
         if ratio > hill_ratio:
