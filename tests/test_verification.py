@@ -1,0 +1,310 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import fake_ledger
+from verification import table
+from verification.cli import main
+from verification.run import LEDGER, Ledger
+
+ROOT = Path(__file__).parents[1]
+EXPECTED = {"T1": "holds", "T2-square": "violated", "T3": "holds", "T4": "holds", "T5": "holds"}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    folder = tmp_path / "ledger"
+    folder.mkdir()
+    (folder / "expected.json").write_text(json.dumps(EXPECTED))
+    return Ledger("tests.fake_ledger", folder)
+
+
+@pytest.fixture
+def call(tmp_path, ledger, capsys):
+    """Run a command line against the fake ledger: exit code, stdout, stderr."""
+
+    def run(*arguments, out=tmp_path / "out"):
+        try:
+            code = main([*arguments, "--out", str(out)], ledger=ledger)
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def stored(tmp_path, name):
+    return json.loads((tmp_path / "out" / name).read_text())
+
+
+def test_outcomes_as_expected_end_with_zero_and_a_line_that_counts(call, tmp_path):
+    code, out, err = call("--only", "T2-square", "T1")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split() == list(table.COLUMNS)
+    assert lines[1].startswith("T1         A random number is below one.  ")
+    assert re.search(r"  violated  violated     2\.0000     1     0\.\d\d$", lines[2])
+    assert re.fullmatch(
+        r"2 claims: 1 hold, 1 violated as expected, 0 unexpected "
+        r"\(\d\.\d s, quick, seed 0\) -> .*out",
+        lines[-1],
+    )
+    assert err.splitlines()[0].startswith("T1: holds, ")
+    assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
+
+
+def test_a_verdict_is_stored_with_its_eight_fields(call, tmp_path):
+    call("--only", "T2-square")
+    (verdict,) = stored(tmp_path, "verdicts.json")
+    seconds = verdict.pop("seconds")
+    assert 0 <= seconds < 1
+    assert verdict == {
+        "claim": "T2-square",
+        "status": "derived",
+        "outcome": "violated",
+        "expected": "violated",
+        "tightness": 2.0,
+        "slack": -2.0,
+        "rows": 1,
+    }
+
+
+def test_an_unexpected_outcome_is_marked_shown_and_ends_with_one(call, ledger):
+    (ledger.folder / "expected.json").write_text(json.dumps({"T1": "holds", "T2-square": "holds"}))
+    code, out, _ = call("--only", "T1", "T2-square")
+    assert code == 1
+    (marked,) = [line for line in out.splitlines() if line.endswith(table.MARK)]
+    assert marked.startswith("T2-square")
+    assert "worst row    square: 4 <= 2 (rounding 0.0e+00) violated" in out
+    assert "1 hold, 0 violated as expected, 1 unexpected" in out
+
+
+def test_a_claim_that_nobody_expects_anything_of_is_unexpected(call, ledger):
+    (ledger.folder / "expected.json").write_text("{}")
+    code, out, _ = call("--only", "T1")
+    assert code == 1
+    assert re.search(rf"holds    -  .*{table.MARK}", out)
+
+
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_claim_that_raises_is_named_and_the_others_are_judged(call, tmp_path, jobs):
+    code, out, _ = call("--only", "T1", "T3", "T2-square", "--jobs", jobs)
+    assert code == 1
+    assert re.search(rf"^T3 .* error  .*{table.MARK}$", out, re.MULTILINE)
+    assert "ZeroDivisionError: the defect" in out
+    assert "3 claims: 1 hold, 1 violated as expected, 1 unexpected" in out
+    assert [v["outcome"] for v in stored(tmp_path, "verdicts.json")] == [
+        "holds",
+        "violated",
+        "error",
+    ]
+    assert sorted(p.name for p in (tmp_path / "out" / "rows").iterdir()) == [
+        "T1.jsonl",
+        "T2-square.jsonl",
+    ]
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_only_its_claim_a_second_try(call, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("FAKE_LEDGER_NOTE", str(tmp_path / "note"))
+    code, out, _ = call("--only", "T1", "T2-square", "T4", "T5", "--jobs", "2")
+    assert code == 1
+    assert "claim T4: its process ended with exit code -9; trying once more" in caplog.text
+    assert "T5: its process ended with exit code -9, 2 times" in out
+    assert {v["claim"]: v["outcome"] for v in stored(tmp_path, "verdicts.json")} == {
+        "T1": "holds",
+        "T2-square": "violated",
+        "T4": "holds",
+        "T5": "error",
+    }
+
+
+def test_only_adds_to_the_results_of_the_same_run_and_prints_its_own(call, tmp_path):
+    call("--only", "T1")
+    before = (tmp_path / "out" / "rows" / "T1.jsonl").read_bytes()
+    _, out, _ = call("--only", "T2-square")
+    assert out.splitlines()[-1].startswith("1 claim: 0 hold, 1 violated")
+    assert (tmp_path / "out" / "rows" / "T1.jsonl").read_bytes() == before
+    assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
+
+
+def test_results_of_another_size_are_not_mixed_in_and_the_reason_is_printed(call, tmp_path):
+    call("--only", "T1")
+    _, _, err = call("--only", "T2-square", "--size", "full")
+    assert "earlier results are not used: size: quick -> full" in err
+    assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T2-square"]
+    assert stored(tmp_path, "run.json")["size"] == "full"
+
+
+def test_size_and_seed_reach_the_claims(call, tmp_path):
+    def row(*arguments):
+        call("--only", "T1", *arguments)
+        return json.loads((tmp_path / "out/rows/T1.jsonl").read_text().splitlines()[0])
+
+    quick, full, other = row(), row("--size", "full"), row("--seed", "1")
+    assert (quick["n"], full["n"], other["n"]) == (3, 30, 3)
+    assert quick["measured"] != other["measured"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "T11"], "unknown claim 'T11'; did you mean T1"),
+        (["--only", "square"], "did you mean T2-square?"),
+        (["--only", "t1"], "did you mean T1"),
+        (["--only", "???"], "unknown claim '???'; see --list"),
+        (["--explain", "T33"], "did you mean T3"),
+        (["--jobs", "0"], "--jobs must be >= 1, got 0"),
+        (["--seed", "-1"], "--seed must be >= 0, got -1"),
+        (["--size", "huge"], "invalid choice: 'huge'"),
+        (["--script"], "--script needs --replay FILE"),
+        (["--onyl", "T1"], "unrecognized arguments: --onyl"),
+    ],
+)
+def test_bad_usage_ends_with_two_and_says_what_is_wrong(call, tmp_path, arguments, message):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_computing(call, tmp_path):
+    (tmp_path / "file").touch()
+    start = time.perf_counter()
+    code, _, err = call("--only", "T6", out=tmp_path / "file" / "out")  # T6 takes a minute
+    assert code == 2
+    assert "cannot write results to" in err
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_bad_usage(call):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    code, _, err = call("--only", "T1", "--device", "cuda")
+    assert code == 2
+    assert "needs a GPU" in err
+
+
+def test_the_list_shows_id_area_status_and_statement(call):
+    code, out, _ = call("--list")
+    assert code == 0
+    assert len(out.splitlines()) == len(fake_ledger.CLAIMS)
+    assert out.splitlines()[0].split(None, 3)[:3] == ["T1", "smoothness", "derived"]
+    assert "x^2 <= x" in out
+
+
+def test_an_explanation_has_text_deciding_rows_and_how_to_run_it_again(call):
+    code, out, _ = call("--explain", "T1")
+    assert code == 0
+    assert "Assumptions: none." in out
+    assert "no deciding rows" in out
+    call("--only", "T1")
+    _, out, _ = call("--explain", "T1")
+    assert "2 rows in" in out
+    assert "worst row    difference: 0 == 0" in out
+    assert "tightest row largest: 0." in out
+    assert "[n=3]" in out
+    assert out.endswith("run again: python -m verification --only T1\n")
+
+
+def test_an_explanation_shows_the_counterexample(call):
+    call("--store-counterexamples")
+    _, out, _ = call("--explain", "T2-square")
+    assert "measured 4, bound 2, ratio 2: violated" in out
+    assert "--replay" in out
+
+
+RECORD = {
+    "claim": "T1",
+    "outcome": "holds",
+    "expected": "holds",
+    "tightness": 0.99999,
+    "rows": 3,
+    "seconds": 0.25,
+}
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_the_table_fits_its_columns_and_marks_what_differs(columns):
+    verdicts = [RECORD, {**RECORD, "claim": "T2", "outcome": "violated", "tightness": 1e-5}]
+    statements = {"T1": "words " * 30, "T2": "short"}
+    lines = table.table(verdicts, statements, columns).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "..." in lines[1]
+    assert lines[2].endswith(table.MARK)
+    assert "1.0000" in lines[1]
+    assert "1.0e-05" in lines[2]
+
+
+def test_a_summary_counts_every_kind_of_outcome():
+    kinds = ["holds", "violated", "inconclusive", "not_applicable"]
+    verdicts = [{**RECORD, "outcome": kind, "expected": kind} for kind in kinds]
+    odd = {**RECORD, "outcome": "violated"}
+    assert table.summary([*verdicts, odd]) == (
+        "5 claims: 1 hold, 1 violated as expected, 1 inconclusive as expected, "
+        "1 not applicable as expected, 1 unexpected"
+    )
+
+
+def test_formulas_become_plain_text():
+    assert table.plain(r"$\|I\|_F \le \sqrt{r} c^2$ holds") == "|I|_F <= sqrt(r) c^2 holds"
+
+
+@pytest.mark.slow
+def test_equal_inputs_give_equal_bytes_in_one_process_or_two(tmp_path):
+    cheap = [claim.id for claim in LEDGER.claims if claim.area == "interference"][:3]
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder, jobs in zip(folders, "12", strict=True):
+        command = [sys.executable, "-m", "verification", "--only", *cheap, "--jobs", jobs]
+        run = subprocess.run(
+            [*command, "--out", folder], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert json.loads((folder / "run.json").read_text())["threads"] == 1
+    for claim in cheap:
+        one, two = (folder / "rows" / f"{claim}.jsonl" for folder in folders)
+        assert one.read_bytes() == two.read_bytes()
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from verification.cli import main
+from verification.run import Ledger
+
+ledger = Ledger("tests.fake_ledger", Path("."))
+sys.exit(main(["--only", "T1", "T6", "--out", "out", "--jobs", sys.argv[1]], ledger=ledger))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs):
+    (tmp_path / "expected.json").write_text(json.dumps(EXPECTED))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, jobs],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out/verdicts.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted; finished claims are kept" in err
+    assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1"]
