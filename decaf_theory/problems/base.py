@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
 
 from decaf_theory.arrays import Array
+from decaf_theory.lowrank import Factors
+
+Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
+NoiseKind = Literal["gauss", "rademacher"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,14 @@ class Constants:
 
 @dataclass(frozen=True)
 class Problem:
-    """N agents' losses f_i on W [d, k], W0 included by the caller.
+    """N agents' losses f_i on W [d, k]; F = (1/N) sum_i f_i.
 
-    loss(W): [..., N, d, k] -> [..., N], each agent's own loss at its own point.
-    grad(W): [..., N, d, k] -> [..., N, d, k]. noise(rng, shape): draws additive, zero-mean,
-    independent gradient noise of shape [..., N, d, k] as a NumPy array, None where there is none.
+    loss(W): [..., N, d, k] -> [..., N], each agent's own loss at its own point. grad(W): the
+    gradients there, [..., N, d, k] -> [..., N, d, k]. An agent axis of length one is one point for
+    all agents. W is the whole matrix: the caller adds W0 [d, k].
+    noise(rng, shape): additive, zero-mean gradient noise of shape [..., N, d, k] as a NumPy array,
+    independent over all leading axes and of W; None where gradients are exact.
+    Pi [N, N], start (factors [N, d, r], [N, r, k]): where the problem prescribes them.
     """
 
     name: str
@@ -42,4 +52,34 @@ class Problem:
     grad: Callable[[Array], Array]
     constants: Constants
     W0: Array
-    noise: Callable[..., Array] | None = None
+    noise: Noise | None = None
+    Pi: Array | None = None
+    start: Factors | None = None
+
+
+def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
+    """Return isotropic noise: independent entries of variance tau^2, None where tau = 0.
+
+    "gauss" draws normal entries, "rademacher" +-tau (bounded: |noise|_F = tau sqrt(d k) always).
+    Either way E|noise|_F^2 = tau^2 d k exactly. ValueError: negative tau, another kind.
+    """
+    if kind not in ("gauss", "rademacher"):
+        raise ValueError(f"noise kind must be 'gauss' or 'rademacher', got {kind!r}")
+    if not 0 <= tau < np.inf:
+        raise ValueError(f"tau must be finite and >= 0, got {tau}")
+    if tau == 0:
+        return None
+
+    def gauss(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        return tau * rng.standard_normal(shape)
+
+    def rademacher(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        return tau * (2.0 * rng.integers(0, 2, shape) - 1.0)
+
+    return gauss if kind == "gauss" else rademacher
+
+
+def require(name: str, value: float, rule: str, held: bool) -> None:
+    """Raise ValueError naming argument, rule and value unless `held`."""
+    if not held:
+        raise ValueError(f"{name} must be {rule}, got {value}")

@@ -1,0 +1,231 @@
+"""Problems in B alone, A frozen: P5 (isotropic) and P10 (heterogeneous curvature), both quadratic.
+
+`column_quadratic` is the loss in W, `frozen` the same loss in B. Running a method that trains and
+mixes B only on the first is running full-matrix DSGD on the second, noise included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from decaf_theory.arrays import Array, convert, namespace, transpose
+from decaf_theory.problems.approximation import heterogeneous, planted, spread
+from decaf_theory.problems.base import (
+    Constants,
+    Noise,
+    NoiseKind,
+    Problem,
+    entry_noise,
+    require,
+)
+from decaf_theory.rng import generator
+
+Real: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def column_quadratic(
+    targets: Real,
+    curvature: Real,
+    *,
+    radius: float,
+    name: str = "P10",
+    tau: float = 0.0,
+    noise: NoiseKind = "gauss",
+) -> Problem:
+    """Return f_i(W) = |(W - W_i*) X_i|_F^2 / 2 with X_i X_i' = S_i = diag(h_i), W0 = 0.
+
+    targets W_i* [N, d, k], curvature h [N, k] >= 0. grad f_i = (W - W_i*) S_i, so L = max h,
+    attained along that column. G(s, c) = max_i (s c^2 max_j h_ij + |W_i* S_i|_op), upper.
+    grad f_i - grad F = W (S_i - Sbar) - (C_i - Cbar) with C_i = W_i* S_i: with curvatures that
+    differ it has no bound on the whole space. On |W|_F <= radius, by Minkowski, kappa <=
+    radius max_j std_i(h_ij) + ((1/N) sum_i |C_i - Cbar|_F^2)^(1/2), upper. sigma^2 = tau^2 d k.
+    F_star: column by column, F is a quadratic with curvature hbar_j and minimizer cbar_j / hbar_j
+    (0 where hbar_j = 0, as then all c_ij vanish).
+    """
+    W_star = np.array(targets, dtype=np.float64)
+    h = np.array(curvature, dtype=np.float64)
+    N, d, k = W_star.shape
+    if h.shape != (N, k) or not np.all(h >= 0):
+        raise ValueError(f"curvature must be [{N}, {k}] and >= 0, got shape {h.shape}")
+    require("radius", radius, ">= 0", radius >= 0)
+    rows = h[:, None, :]
+    C = W_star * rows
+
+    def grad(W: Array) -> Array:
+        return (W - convert(W_star, W)) * convert(rows, W)
+
+    def loss(W: Array) -> Array:
+        xp = namespace(W)
+        return xp.sum((W - convert(W_star, W)) ** 2 * convert(rows, W), axis=(-2, -1)) / 2
+
+    constants = Constants(
+        L=float(h.max()),
+        G=lambda s, c: float(
+            np.max(s * c**2 * h.max(axis=1) + np.linalg.norm(C, ord=2, axis=(1, 2)))
+        ),
+        kappa=float(
+            radius * np.max(h.std(axis=0)) + np.sqrt(np.sum((C - C.mean(axis=0)) ** 2) / N)
+        ),
+        sigma=tau * (d * k) ** 0.5,
+        F_star=quadratic_minimum(W_star, [np.diag(row) for row in h]),
+    )
+    return Problem(name, N, d, k, loss, grad, constants, np.zeros((d, k)), entry_noise(tau, noise))
+
+
+def quadratic_minimum(targets: Real, S: Any, A: Real | None = None, s: float = 1.0) -> float:
+    """Return min over B of (1/N) sum_i tr (W - W_i*) S_i (W - W_i*)' / 2, W = s B A or free.
+
+    The normal equations are B (s A Sbar A') = Cbar A' with Cbar the mean of W_i* S_i, solved in
+    the least-squares sense, which is exact: they are consistent as Cbar lies in Sbar's range.
+    """
+    S = np.asarray(S, dtype=np.float64)
+    k = targets.shape[-1]
+    panel = np.eye(k) if A is None else s * A
+    mean_C = np.mean(targets @ S, axis=0)
+    B = mean_C @ panel.T @ np.linalg.pinv(panel @ S.mean(axis=0) @ panel.T, hermitian=True)
+    gap = B @ panel - targets
+    return float(np.mean(np.sum((gap @ S) * gap, axis=(1, 2))) / 2)
+
+
+def frozen(
+    problem: Problem,
+    A: Real,
+    *,
+    s: float = 1.0,
+    name: str,
+    L: float,
+    kappa: float,
+    sigma: float,
+    F_star: float,
+) -> Problem:
+    """Return the problem B -> f_i(W0 + s B A) in B [d, r] for a frozen A [r, k].
+
+    The gradient is s grad f_i(W) A' and the noise s (noise) A': the same draws as in W. Of the
+    constants, those given are the caller's; G(s', c') = s |A|_op G_W(s |A|_op s', c'), because
+    adapters s' B' A' of B in Omega_c' make W - W0 = (s |A|_op s') B' (A' A / |A|_op) with both
+    factors in Omega_c'.
+    """
+    A = np.array(A, dtype=np.float64)
+    r, k = A.shape
+    size = float(np.linalg.norm(A, ord=2))
+
+    def weights(B: Array) -> Array:
+        return convert(problem.W0, B) + s * (B @ convert(A, B))
+
+    def grad(B: Array) -> Array:
+        return s * problem.grad(weights(B)) @ transpose(convert(A, B))
+
+    base = problem.noise
+
+    def pulled_back(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        assert base is not None
+        return s * base(rng, (*shape[:-1], k)) @ A.T
+
+    noise: Noise | None = None if base is None else pulled_back
+    G_W: Callable[[float, float], float] = problem.constants.G
+    constants = Constants(L, lambda s_, c: s * size * G_W(s * size * s_, c), kappa, sigma, F_star)
+    return Problem(
+        name,
+        problem.N,
+        problem.d,
+        r,
+        lambda B: problem.loss(weights(B)),
+        grad,
+        constants,
+        np.zeros((problem.d, r)),
+        noise,
+    )
+
+
+def frozen_A(*, r: int, k: int, seed: int = 0) -> Real:
+    """Return the seeded Gaussian A [r, k] of variance 1/k that P5 and P10 freeze."""
+    A: Real = generator(seed, "problem", "frozen A").standard_normal((r, k)) / np.sqrt(k)
+    return A
+
+
+def frozen_heterogeneous(
+    *,
+    N: int = 4,
+    d: int = 6,
+    k: int = 5,
+    rank: int = 2,
+    r: int = 2,
+    s: float = 1.0,
+    kappa: float = 0.5,
+    tau: float = 0.0,
+    noise: NoiseKind = "gauss",
+    seed: int = 0,
+) -> Problem:
+    """Return P5: P3 (same parameters) with A = `frozen_A(r, k, seed)` frozen, as a problem in B.
+
+    The Hessian of f_i(s B A) in B is s^2 A A' for each row: L = s^2 sigma_1(A)^2, attained along
+    A's leading left singular vector. grad f_i - grad F = -s D_i A' for all B: kappa^2 =
+    (s^2/N) sum_i |D_i A'|_F^2. E|s noise A'|_F^2 = s^2 tau^2 d |A|_F^2 = sigma^2, attained.
+    F_star = |Wbar (I - A^+ A)|_F^2 / 2 + (1/N) sum_i |D_i|_F^2 / 2: B A ranges over the matrices
+    whose rows lie in A's row space.
+    """
+    A = frozen_A(r=r, k=k, seed=seed)
+    problem = heterogeneous(N=N, d=d, k=k, rank=rank, kappa=kappa, tau=tau, noise=noise, seed=seed)
+    mean = planted(d=d, k=k, rank=rank, seed=seed)
+    D = spread(N=N, d=d, k=k, kappa=kappa, seed=seed)
+    missed = mean - mean @ np.linalg.pinv(A) @ A
+    return frozen(
+        problem,
+        A,
+        s=s,
+        name="P5",
+        L=float(s**2 * np.linalg.norm(A, ord=2) ** 2),
+        kappa=float(s * np.sqrt(np.sum((D @ A.T) ** 2) / N)),
+        sigma=float(s * tau * np.sqrt(d) * np.linalg.norm(A)),
+        F_star=float(np.sum(missed**2) + kappa**2) / 2,
+    )
+
+
+def frozen_curvature(
+    *,
+    N: int = 4,
+    d: int = 6,
+    k: int = 5,
+    r: int = 2,
+    s: float = 1.0,
+    kappa: float = 0.5,
+    ratio: float = 4.0,
+    radius: float = 2.0,
+    tau: float = 0.0,
+    noise: NoiseKind = "gauss",
+    seed: int = 0,
+) -> Problem:
+    """Return P10: `column_quadratic` with A = `frozen_A(r, k, seed)` frozen, as a problem in B.
+
+    Targets as in P3 (rank r, |D|^2 = kappa^2); curvatures h_ij log-uniform in [1/ratio, 1], seeded.
+    The Hessian in B is s^2 A S_i A' for each row: L = max_i s^2 |A S_i A'|_op, attained. kappa
+    holds on |B|_F <= radius only: sup |B R_i| terms give, by Minkowski, kappa <= radius s^2
+    |(1/N) sum_i (A (S_i - Sbar) A')^2|_op^(1/2) + s ((1/N) sum_i |(C_i - Cbar) A'|_F^2)^(1/2),
+    upper. sigma^2 = s^2 tau^2 d |A|_F^2, attained. F_star by the normal equations.
+    """
+    require("ratio", ratio, ">= 1", ratio >= 1)
+    A = frozen_A(r=r, k=k, seed=seed)
+    targets = planted(d=d, k=k, rank=min(r, d, k), seed=seed) + spread(
+        N=N, d=d, k=k, kappa=kappa, seed=seed
+    )
+    h = ratio ** -generator(seed, "problem", "curvature").random((N, k))
+    S = h[:, None, :] * np.eye(k)
+    problem = column_quadratic(
+        targets, h, radius=s * radius * float(np.linalg.norm(A, ord=2)), tau=tau, noise=noise
+    )
+    C, H = targets @ S, A @ S @ A.T
+    bend = np.mean((H - H.mean(axis=0)) @ (H - H.mean(axis=0)), axis=0)
+    pull = np.sqrt(np.sum(((C - C.mean(axis=0)) @ A.T) ** 2) / N)
+    return frozen(
+        problem,
+        A,
+        s=s,
+        name="P10",
+        L=float(s**2 * np.max(np.linalg.norm(H, ord=2, axis=(1, 2)))),
+        kappa=float(s**2 * radius * np.sqrt(np.linalg.norm(bend, ord=2)) + s * pull),
+        sigma=float(s * tau * np.sqrt(d) * np.linalg.norm(A)),
+        F_star=quadratic_minimum(targets, S, A, s),
+    )

@@ -1,0 +1,21 @@
+"""One loop for every method: mixing and local steps on exactly specified problems, over runs.
+
+from decaf_theory.simulate import Config, simulate
+trace = simulate(Config(method="decaf", problem=problem, Pi=Pi, rank=2, lr=0.1, steps=100))
+trace.require_finished().loss                   # [runs, steps + 1]
+"""
+
+from decaf_theory.simulate.config import ORDERS, Config, DeadStartWarning, start_factors
+from decaf_theory.simulate.rounds import DIVERGED, simulate
+from decaf_theory.simulate.trace import SimulationError, Trace
+
+__all__ = [
+    "DIVERGED",
+    "ORDERS",
+    "Config",
+    "DeadStartWarning",
+    "SimulationError",
+    "Trace",
+    "simulate",
+    "start_factors",
+]

@@ -1,0 +1,130 @@
+"""What a simulation records: the trace, the quantities in it, and the error that carries one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from decaf_theory import measure
+from decaf_theory.arrays import Array, namespace
+from decaf_theory.lowrank import Factors, product, spectrum
+from decaf_theory.problems.base import Problem
+
+Recorded: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Arrays [runs, S] over the recorded steps `step` [S], as NumPy arrays on the host.
+
+    Step t is the point at which the gradients of step t are taken (in "combine", of the state
+    before mixing); W_i = W0 + s B_i A_i are the agents' points and Wbar is their mean.
+
+    loss = F(Wbar); agent_loss = mean of f_i(W_i); gradient = |grad F(Wbar)|_F^2;
+    consensus_factors = Xi of (B, A); consensus_products = Xi of B A;
+    interference, truncation = mean over agents of |I_i|_F and |E_i|_F in the mix that led to this
+    step, both in units of B A (times s for weights), 0 where there was no mix yet;
+    adapter_norm = mean of |s B_i A_i|_F; sigma_max = the largest sigma_1 of any factor (the c of
+    Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
+    numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far.
+
+    status: "finished"; "diverged" where a loss exceeded 1e5 times its scale at the start;
+    "nonfinite" in the trace that a `SimulationError` carries. `note` says where. Either way the
+    recorded steps are those before, all finite, and `final` the last state [runs, N, ...].
+    """
+
+    status: str
+    step: Recorded
+    loss: Recorded
+    agent_loss: Recorded
+    gradient: Recorded
+    consensus_factors: Recorded
+    consensus_products: Recorded
+    interference: Recorded
+    truncation: Recorded
+    adapter_norm: Recorded
+    sigma_max: Recorded
+    imbalance: Recorded
+    numerical_rank: Recorded
+    comm_bytes: Recorded
+    final: Factors
+    note: str = ""
+
+    def require_finished(self) -> Trace:
+        """Return the trace; ValueError where the run did not reach its last step."""
+        if self.status != "finished":
+            raise ValueError(f"the run {self.status} and is no data: {self.note}")
+        return self
+
+
+class SimulationError(ValueError):
+    """A loss, gradient or factor that is not finite, with the trace up to it."""
+
+    def __init__(self, what: str, *, run: int, agent: int, step: int) -> None:
+        """Name what is not finite, and where."""
+        super().__init__(f"{what} of agent {agent} in run {run} not finite at step {step}")
+        self.run, self.agent, self.step = run, agent, step
+        self.trace: Trace | None = None
+
+
+class Visit(NamedTuple):
+    """The state at one step, and what led to it."""
+
+    step: int
+    state: Factors  # [runs, N, ...]
+    W: Array  # the agents' points, [runs, N, d, k]
+    agent_loss: Array  # [runs, N]
+    before: Factors | None  # the factors that entered the last mix
+    truncation: Array | None  # |E_i|_F of that mix, [runs, N]
+    comm_bytes: int
+
+
+def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[str, Array]:
+    """Return every quantity of a `Trace` at this step, [runs]; mixes [N, N] is who mixed."""
+    xp = namespace(visit.W)
+    Wbar = xp.mean(visit.W, axis=-3, keepdims=True)
+    singular_values = spectrum(visit.state)
+    d, k = visit.state.shape
+    zero = xp.zeros_like(visit.agent_loss)
+    interference = zero if visit.before is None else interference_norms(visit.before, mixes)
+    truncation = zero if visit.truncation is None else visit.truncation
+    return {
+        "loss": xp.mean(problem.loss(Wbar), axis=-1),
+        "agent_loss": xp.mean(visit.agent_loss, axis=-1),
+        "gradient": xp.sum(xp.mean(problem.grad(Wbar), axis=-3) ** 2, axis=(-2, -1)),
+        "consensus_factors": measure.consensus_distance(visit.state),
+        "consensus_products": measure.consensus_distance(product(visit.state)),
+        "interference": xp.mean(interference, axis=-1),
+        "truncation": xp.mean(truncation, axis=-1),
+        "adapter_norm": s * xp.mean(measure.schatten(singular_values), axis=-1),
+        "sigma_max": xp.max(measure.sigma_max(visit.state), axis=-1),
+        "imbalance": xp.max(measure.imbalance(visit.state), axis=-1),
+        "numerical_rank": xp.min(measure.numerical_rank(singular_values, d=d, k=k), axis=-1),
+    }
+
+
+def interference_norms(factors: Factors, mixes: Array) -> Array:
+    """Return |I_i|_F for every agent, [runs, N]."""
+    return measure.interference_norm(factors, mixes)
+
+
+def assemble(
+    status: str, note: str, visits: Sequence[tuple[Visit, Mapping[str, Array]]], final: Factors
+) -> Trace:
+    """Return the trace of the recorded visits."""
+    runs = final.B.shape[0]
+    columns = {
+        name: np.stack([host(found[name]) for _, found in visits], axis=-1) for name in visits[0][1]
+    }
+    sent = np.array([visit.comm_bytes for visit, _ in visits])
+    step = np.array([visit.step for visit, _ in visits])
+    comm_bytes = np.broadcast_to(sent, (runs, len(visits))).copy()
+    return Trace(status, step, **columns, comm_bytes=comm_bytes, final=final, note=note)
+
+
+def host(x: Array) -> Recorded:
+    """Return x as a NumPy array."""
+    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
