@@ -1,11 +1,22 @@
 """A ledger of small claims for the tests of the runner: one of each kind of ending."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
 
 from verification.claim import Claim, compare, identity
+from verification.run import Ledger
+
+EXPECTED = {"T1": "holds", "T2-square": "violated", "T3": "holds", "T4": "holds", "T5": "holds"}
+
+
+def ledger_in(folder):
+    """The ledger of the claims below, with its expectations in a folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "expected.json").write_text(json.dumps(EXPECTED))
+    return Ledger(__name__, folder)
 
 
 def _true(ctx):

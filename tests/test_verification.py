@@ -12,18 +12,14 @@ import pytest
 from tests import fake_ledger
 from verification import table
 from verification.cli import main
-from verification.run import LEDGER, Ledger
+from verification.run import LEDGER
 
 ROOT = Path(__file__).parents[1]
-EXPECTED = {"T1": "holds", "T2-square": "violated", "T3": "holds", "T4": "holds", "T5": "holds"}
 
 
 @pytest.fixture
 def ledger(tmp_path):
-    folder = tmp_path / "ledger"
-    folder.mkdir()
-    (folder / "expected.json").write_text(json.dumps(EXPECTED))
-    return Ledger("tests.fake_ledger", folder)
+    return fake_ledger.ledger_in(tmp_path / "ledger")
 
 
 @pytest.fixture
@@ -279,9 +275,9 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from verification.cli import main
-from verification.run import Ledger
+from tests.fake_ledger import ledger_in
 
-ledger = Ledger("tests.fake_ledger", Path("."))
+ledger = ledger_in(Path("ledger"))
 sys.exit(main(["--only", "T1", "T6", "--out", "out", "--jobs", sys.argv[1]], ledger=ledger))
 """
 
@@ -289,7 +285,6 @@ sys.exit(main(["--only", "T1", "T6", "--out", "out", "--jobs", sys.argv[1]], led
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs):
-    (tmp_path / "expected.json").write_text(json.dumps(EXPECTED))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, jobs],
