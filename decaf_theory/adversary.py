@@ -162,7 +162,8 @@ def ascend(
     """Return the best judged instance found by gradient ascent within `seconds`.
 
     Rounds alternate between fresh random starts, twice as long each time up to eight times `steps`,
-    and starts around the best so far with a falling spread. `judge(instance)` returns the ratio that counts; the search ends early once it exceeds
+    and starts around the best so far with a falling spread. `judge(instance)` returns the ratio
+    that counts, None where the claim does not apply; the search ends early once it exceeds
     `enough`. `tell(rounds, best)` is called after each round.
     """
     begin = time.monotonic()
@@ -191,9 +192,15 @@ def ascend(
 
 
 def target(
-    attack: Attack, judge: Judge, *, seed: int = 0, examples: int = 300, scale: float = 3.0
+    attack: Attack,
+    judge: Judge,
+    *,
+    seed: int = 0,
+    seconds: float = 20.0,
+    examples: int = 1000,
+    scale: float = 3.0,
 ) -> Found:
-    """Return the best judged instance found by hypothesis' targeted search.
+    """Return the best judged instance found by hypothesis' targeted search, for about `seconds`.
 
     Needs hypothesis (extra `test`). Every parameter is drawn entry by entry from [-scale, scale],
     zeros and ties included, which a Gaussian start never draws.
@@ -220,6 +227,8 @@ def target(
         )
     )
     def search(drawn: dict[str, list[float]]) -> None:
+        if time.monotonic() - begin > seconds:
+            return  # what is left of the examples costs nothing
         raw = {
             name: torch.tensor(values, dtype=torch.float64).reshape(1, *attack.shapes[name])
             for name, values in drawn.items()
