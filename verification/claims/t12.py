@@ -110,7 +110,7 @@ def enumerate_squares(
 ) -> tuple[float, float, float]:
     """Return (E|I|_F^2, E|M|_F^2, rounding) over all values of all entries.
 
-    An entry of I or M is a sum of n = m (r + 2) products at most, of size b = A_SCALE max |value|^2,
+    An entry of I or M is a sum of at most n = m (r + 2) products of size b = A_SCALE max |value|^2,
     4 b with differences; d k squares of at most (4 r b)^2 are added, and then averaged. So the mean
     is off by at most (2 n + d k + entries) eps times d k (4 r b)^2.
     """
