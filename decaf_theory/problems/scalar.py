@@ -77,7 +77,7 @@ def huber(
     k: int = 2,
     L: float = 1.0,
     G: float = 1.0,
-    x0: float = 0.0,
+    x0: float = -2.0,
     tau: float = 0.0,
     noise: NoiseKind = "gauss",
 ) -> Problem:

@@ -138,12 +138,10 @@ def _check_numbers(config: Config) -> None:
 
 
 def _check_mixing(config: Config) -> None:
-    Pi, N = config.mixing, config.problem.N
+    Pi = config.mixing
     if Pi is None:
         raise ValueError(f"Pi must be given: problem {config.problem.name} prescribes none")
-    if tuple(Pi.shape) != (N, N):
-        raise ValueError(f"Pi must be [{N}, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
-    check_mixing_matrix(Pi)
+    check_mixing_matrix(Pi, config.problem.N)
 
 
 def _check_start(config: Config) -> None:

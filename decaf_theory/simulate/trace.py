@@ -89,7 +89,9 @@ def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[s
     singular_values = spectrum(visit.state)
     d, k = visit.state.shape
     zero = xp.zeros_like(visit.agent_loss)
-    interference = zero if visit.before is None else interference_norms(visit.before, mixes)
+    interference = (
+        zero if visit.before is None else measure.interference_norm(visit.before, mixes)
+    )
     truncation = zero if visit.truncation is None else visit.truncation
     return {
         "loss": xp.mean(problem.loss(Wbar), axis=-1),
@@ -104,11 +106,6 @@ def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[s
         "imbalance": xp.max(measure.imbalance(visit.state), axis=-1),
         "numerical_rank": xp.min(measure.numerical_rank(singular_values, d=d, k=k), axis=-1),
     }
-
-
-def interference_norms(factors: Factors, mixes: Array) -> Array:
-    """Return |I_i|_F for every agent, [runs, N]."""
-    return measure.interference_norm(factors, mixes)
 
 
 def assemble(
