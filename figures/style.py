@@ -1,0 +1,103 @@
+"""One look for every figure: 3.4 in wide, 8 pt, Okabe-Ito colours, files that are byte-stable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+WIDTH = 3.4  # in, one column of a two-column page
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#999999",
+}
+RC = {
+    "font.size": 8,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "decaf-theory",  # else the ids in the file are random
+    "svg.fonttype": "path",
+}
+# no dates and no versions in the files: equal rows give equal bytes
+METADATA: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
+
+
+def line(color: str, marker: str, dash: str) -> dict[str, Any]:
+    """Return the look of a curve."""
+    return {"color": OKABE_ITO[color], "marker": marker, "linestyle": dash}
+
+
+# a method keeps its colour, marker and dash in every figure
+METHODS = {
+    "decaf": line("blue", "o", "-"),
+    "dlora": line("vermilion", "s", "--"),
+    "dlora_fa": line("green", "^", "-."),
+    "dsgd": line("orange", "D", "-"),
+    "fedavg": line("purple", "v", "--"),
+    "centralized": line("sky", "P", "-."),
+    "local": line("grey", "x", ":"),
+}
+BOUND = {"color": OKABE_ITO["black"], "linestyle": ":", "linewidth": 1.0}
+
+
+def look() -> AbstractContextManager[None]:
+    """Return the context in which a figure is made, filled and saved."""
+    return matplotlib.rc_context(RC)
+
+
+def panels(count: int, height: float) -> tuple[Figure, list[Any]]:
+    """Return a figure of `count` panels above each other, each `height` in, with common axes."""
+    figure = Figure(figsize=(WIDTH, count * height), layout="constrained")
+    axes = figure.subplots(count, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    return figure, list(axes)
+
+
+def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2) -> None:
+    """Put one legend above the panels, with every label once."""
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper left",
+        ncols=columns,
+        handlelength=2.8,
+    )
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write PDF, SVG and PNG files called `path` with their endings; return their paths."""
+    written = []
+    for ending, metadata in METADATA.items():
+        written.append(path.with_suffix(f".{ending}"))
+        figure.savefig(written[-1], metadata=metadata, dpi=300)
+    return written
