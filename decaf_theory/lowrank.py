@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from decaf_theory.arrays import Array, convert, namespace, transpose, working
+import numpy as np
+
+from decaf_theory.arrays import Array, convert, like, namespace, transpose, working
 
 
 class Factors(NamedTuple):
@@ -28,8 +30,10 @@ class Factors(NamedTuple):
 
 
 def check_factors(factors: Factors) -> None:
-    """Raise ValueError unless the shapes of B and A belong together."""
+    """Raise ValueError unless the shapes and dtypes of B and A belong together."""
     B, A = factors
+    if B.dtype != A.dtype:
+        raise ValueError(f"factors must share one dtype, got B {B.dtype} and A {A.dtype}")
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
             f"factors must be B [..., d, r] and A [..., r, k] with equal leading axes, "
@@ -58,7 +62,7 @@ def orthogonal_core(factors: Factors) -> tuple[Array, Array, Array]:
 def spectrum(factors: Factors) -> Array:
     """Return the singular values of B A in decreasing order, [..., min(d, r, k)]."""
     _, core, _ = orthogonal_core(factors)
-    return namespace(core).linalg.svdvals(core)
+    return like(namespace(core).linalg.svdvals(core), factors.B)
 
 
 def inner(left: Factors, right: Factors) -> Array:
@@ -84,7 +88,7 @@ def balance(factors: Factors) -> Factors:
     U, S, Vh = xp.linalg.svd(core, full_matrices=False)
     root = xp.sqrt(S)
     B, A = Q_B @ (U * root[..., None, :]), (root[..., :, None] * Vh) @ transpose(Q_A)
-    return pad_rank(Factors(B, A), factors.rank)
+    return pad_rank(Factors(like(B, factors.B), like(A, factors.B)), factors.rank)
 
 
 def pad_rank(factors: Factors, rank: int) -> Factors:
@@ -102,8 +106,8 @@ def pad_rank(factors: Factors, rank: int) -> Factors:
 def gauge(factors: Factors, R: Array) -> Factors:
     """Return (B R^-1, R A): other factors of the same product. R [..., r, r], invertible."""
     xp = namespace(factors.B)
-    inverse_times = transpose(xp.linalg.solve(transpose(R), transpose(factors.B)))
-    return Factors(inverse_times, R @ factors.A)
+    inverse_times = transpose(xp.linalg.solve(transpose(working(R)), transpose(working(factors.B))))
+    return Factors(like(inverse_times, factors.B), R @ factors.A)
 
 
 def align(factors: Factors, reference: Factors) -> Factors:
@@ -113,8 +117,8 @@ def align(factors: Factors, reference: Factors) -> Factors:
     """
     xp = namespace(factors.B)
     cross = transpose(factors.B) @ reference.B + factors.A @ transpose(reference.A)
-    U, _, Vh = xp.linalg.svd(cross, full_matrices=False)
-    O = U @ Vh  # noqa: E741  (the literature's letter)
+    U, _, Vh = xp.linalg.svd(working(cross), full_matrices=False)
+    O = like(U @ Vh, cross)  # noqa: E741  (the literature's letter)
     return Factors(factors.B @ O, transpose(O) @ factors.A)
 
 
@@ -127,7 +131,9 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
     xp = namespace(X)
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))
-    mixed = Pi @ flat if hasattr(Pi, "tocsr") else convert(Pi, X) @ flat
+    # scipy multiplies NumPy arrays alone, and in the wider of the two dtypes
+    sparse = hasattr(Pi, "tocsr")
+    mixed = convert(Pi @ convert(flat, np.empty(0)), X) if sparse else convert(Pi, X) @ flat
     return xp.moveaxis(xp.reshape(mixed, (Pi.shape[0], *moved.shape[1:])), 0, -3)
 
 

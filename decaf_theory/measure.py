@@ -6,9 +6,10 @@ it is said to be stochastic, its rows sum to one.
 
 from __future__ import annotations
 
-from decaf_theory.arrays import Array, convert, eps, namespace, transpose
-from decaf_theory.lowrank import Factors, mix_factors, product, spectrum, subtract
+from decaf_theory.arrays import Array, convert, eps, like, namespace, transpose, working
+from decaf_theory.lowrank import Factors, product, spectrum, subtract
 from decaf_theory.tsvd import TSVD
+from decaf_theory.tsvd.mixing import concatenate, gather, neighbours
 
 NORMS = ("fro", "op", "nuc")
 
@@ -28,8 +29,9 @@ def schatten(singular_values: Array, norm: str = "fro") -> Array:
         return largest
     if norm == "nuc":
         return xp.sum(singular_values, axis=-1)
-    # scaled, so that squares neither overflow nor vanish; a zero matrix is divided by one
-    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+    # scaled, so that squares neither overflow nor vanish; zero and infinity are divided by one
+    scalable = xp.logical_and(largest > 0, xp.isfinite(largest))
+    unit = xp.where(scalable, largest, xp.ones_like(largest))
     return unit * xp.sqrt(xp.sum((singular_values / unit[..., None]) ** 2, axis=-1))
 
 
@@ -54,18 +56,14 @@ def consensus_distance(X: Array | Factors) -> Array:
 def weighted_deviations(factors: Factors, weights: Array) -> Factors:
     """Return the panels X [..., d, N r] and Y [..., N r, k] with interference I = X Y.
 
-    X = [sqrt(pi_j) (B_j - Bbar)]_j and Y likewise, for one stochastic row `weights` [N]. So
-    |X|_F^2 = V_B and |Y|_F^2 = V_A.
+    X = [sqrt(pi_j) (B_j - Bbar)]_j and Y likewise, for stochastic weights [N], or [n, N] for
+    factors [..., n or 1, N, d, r]. So |X|_F^2 = V_B and |Y|_F^2 = V_A.
     """
     xp = namespace(factors.B)
-    weights = convert(weights, factors.B)
-    root = xp.sqrt(weights)[:, None, None]
-    mean = mix_factors(factors, weights[None, :])
-    X, Y = root * (factors.B - mean.B), root * (factors.A - mean.A)
-    *batch, N, d, r = X.shape
-    k = Y.shape[-1]
-    return Factors(
-        xp.reshape(xp.moveaxis(X, -3, -2), (*batch, d, N * r)), xp.reshape(Y, (*batch, N * r, k))
+    weights = convert(weights, factors.B)[..., None, None]
+    root = xp.sqrt(weights)
+    return concatenate(
+        Factors(*(root * (X - xp.sum(weights * X, axis=-3, keepdims=True)) for X in factors))
     )
 
 
@@ -73,18 +71,20 @@ def interference(factors: Factors, Pi: Array) -> Array:
     """Return I_i = M_i - Bbar_i Abar_i, dense [..., n, d, k], for stochastic rows Pi.
 
     Computed as the weighted cross-covariance sum_j pi_ij (B_j - Bbar_i)(A_j - Abar_i) (T8), which
-    loses nothing to cancellation near consensus.
+    loses nothing to cancellation near consensus. Pi [n, N] is dense or sparse.
     """
-    xp = namespace(factors.B)
-    rows = [product(weighted_deviations(factors, row)) for row in Pi]
-    return xp.stack(rows, axis=-3)
+    return product(_row_deviations(factors, Pi))
 
 
 def interference_norm(factors: Factors, Pi: Array, norm: str = "fro") -> Array:
     """Return |I_i| for each stochastic row of Pi without forming d x k matrices, [..., n]."""
-    xp = namespace(factors.B)
-    rows = [product_norm(weighted_deviations(factors, row), norm) for row in Pi]
-    return xp.stack(rows, axis=-1)
+    return product_norm(_row_deviations(factors, Pi), norm)
+
+
+def _row_deviations(factors: Factors, Pi: Array) -> Factors:
+    """Return the panels of `weighted_deviations` of every row, over the agents that it weights."""
+    index, weights = neighbours(Pi, int(factors.B.shape[-3]))
+    return weighted_deviations(gather(factors, index), weights)
 
 
 def truncation_error(truncated: TSVD, norm: str = "fro") -> Array:
@@ -111,20 +111,23 @@ def factor_gradients(gradient: Array, factors: Factors, s: float) -> Factors:
 def sigma_max(factors: Factors) -> Array:
     """Return max(sigma_1(A), sigma_1(B)), the least c of Assumption 2 for these factors, [...]."""
     xp = namespace(factors.B)
-    largest_B = xp.linalg.matrix_norm(factors.B, ord=2)
-    largest_A = xp.linalg.matrix_norm(factors.A, ord=2)
-    return xp.where(largest_B > largest_A, largest_B, largest_A)
+    largest = [like(xp.linalg.matrix_norm(working(X), ord=2), X) for X in factors]
+    return xp.max(xp.stack(largest), axis=0)
 
 
 def imbalance(factors: Factors) -> Array:
-    """Return |B'B - AA'|_F / |BA|_F, 0 for balanced factors; 0 where both are zero, [...]."""
+    """Return |B'B - AA'|_F / |BA|_F, 0 for balanced factors, [...].
+
+    Infinite where the product is zero but the factors are not balanced.
+    """
     xp = namespace(factors.B)
-    B, A = factors
+    B, A = (working(X) for X in factors)
     gap = xp.linalg.matrix_norm(transpose(B) @ B - A @ transpose(A), ord="fro")
-    size = product_norm(factors)
-    # > and not >=: a zero product with unequal factors is infinitely far from balance
-    infinite = xp.where(gap > 0, gap * xp.inf, gap)
-    return xp.where(size > 0, gap / xp.where(size > 0, size, xp.ones_like(size)), infinite)
+    size = product_norm(Factors(B, A))
+    ratio = gap / xp.where(size > 0, size, xp.ones_like(size))
+    # > and not >=: zero factors are balanced
+    without_product = xp.where(gap > 0, xp.full_like(gap, xp.inf), xp.zeros_like(gap))
+    return like(xp.where(size > 0, ratio, without_product), factors.B)
 
 
 def numerical_rank(singular_values: Array, *, d: int, k: int) -> Array:

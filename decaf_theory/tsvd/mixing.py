@@ -34,7 +34,8 @@ def neighbours(Pi: Array, N: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
     row. Rows with fewer neighbours are padded with weight zero. ValueError: shape, non-finite.
     """
     if hasattr(Pi, "tocsr"):
-        csr = Pi.tocsr()
+        csr = Pi.tocsr(copy=True)
+        csr.sum_duplicates()
         rows_of, columns, values = (
             np.repeat(np.arange(csr.shape[0]), np.diff(csr.indptr)),
             csr.indices,
@@ -49,8 +50,8 @@ def neighbours(Pi: Array, N: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
             values = dense[rows_of, columns]
     if len(shape) != 2 or shape[1] != N:
         raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(shape)}")
-    if not np.all(np.isfinite(values)):
-        raise ValueError("Pi must hold finite weights, got nan or inf")
+    if np.iscomplexobj(values) or not np.all(np.isfinite(values)):
+        raise ValueError("Pi must hold real finite weights, got complex numbers, nan or inf")
     counts = np.bincount(rows_of, minlength=shape[0])
     m = max(int(counts.max(initial=0)), 1)
     slot = np.arange(len(rows_of)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,0 +1,316 @@
+"""Every measured quantity against its definition, on exact numbers and on random factors."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from decaf_theory import measure
+from decaf_theory.lowrank import Factors, balance, gauge, mix_factors, mix_products, product
+from decaf_theory.tsvd import tsvd, tsvd_of_mix
+
+EPS = np.finfo(np.float64).eps
+NORM = {"fro": "fro", "op": 2, "nuc": "nuc"}
+INF = float("inf")
+
+
+def gaussian(d, k, r, *batch, seed=0):
+    rng = np.random.default_rng(seed)
+    return Factors(rng.standard_normal((*batch, d, r)), rng.standard_normal((*batch, r, k)))
+
+
+def rows(n, N, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(N), size=n)
+
+
+def slack(factors):
+    """Ten times the longest sum in eps of the sum of all |B_j||A_j|."""
+    size = np.linalg.norm(factors.B) * np.linalg.norm(factors.A)
+    return 10 * max(*factors.shape, factors.rank) * EPS * size
+
+
+def assert_near(left, right, allowed):
+    assert np.shape(left) == np.shape(right)
+    assert np.max(np.abs(np.asarray(left) - np.asarray(right)), initial=0.0) <= allowed
+
+
+def orthogonal_pair():
+    """Products e1 e1' and e2 e2'."""
+    return Factors(np.eye(2)[:, :, None], np.eye(2)[:, None, :])
+
+
+@pytest.mark.parametrize("norm", measure.NORMS)
+def test_norms_of_singular_values_are_those_of_the_matrix(norm):
+    M = gaussian(5, 4, 4, 3).B
+    values = np.linalg.svd(M, compute_uv=False)
+    expected = [np.linalg.norm(x, NORM[norm]) for x in M]
+    assert_near(measure.schatten(values, norm), expected, 50 * EPS * np.linalg.norm(M))
+
+
+def test_norms_of_exact_singular_values():
+    values = np.array([4.0, 3.0])
+    assert [float(measure.schatten(values, norm)) for norm in measure.NORMS] == [5.0, 4.0, 7.0]
+    assert measure.schatten(values) == 5.0
+    assert measure.schatten(values[::-1], "op") == 4.0
+
+
+@pytest.mark.parametrize("norm", measure.NORMS)
+def test_the_norm_of_nothing_and_of_zeros_is_zero(norm):
+    assert np.array_equal(measure.schatten(np.zeros((2, 0)), norm), [0.0, 0.0])
+    assert np.array_equal(measure.schatten(np.zeros((2, 3)), norm), [0.0, 0.0])
+
+
+def test_the_frobenius_norm_neither_overflows_nor_vanishes():
+    assert measure.schatten(np.array([3e300, 4e300])) == pytest.approx(5e300, rel=4 * EPS)
+    assert measure.schatten(np.array([3e-300, 4e-300])) == pytest.approx(5e-300, rel=4 * EPS)
+    assert measure.schatten(np.array([INF, 1.0])) == INF
+    assert np.isnan(measure.schatten(np.array([np.nan, 1.0])))
+
+
+def test_another_norm_is_an_error_that_names_the_three():
+    with pytest.raises(ValueError, match=r"norm must be one of \('fro', 'op', 'nuc'\), got 'F'"):
+        measure.schatten(np.ones(2), "F")
+
+
+@pytest.mark.parametrize("norm", measure.NORMS)
+def test_norms_and_distances_of_products_are_the_dense_ones(norm):
+    left, right = gaussian(5, 3, 2, 4, seed=1), gaussian(5, 3, 4, 4, seed=2)
+    for found, dense in (
+        (measure.product_norm(left, norm), product(left)),
+        (measure.product_distance(left, right, norm), product(left) - product(right)),
+    ):
+        expected = [np.linalg.norm(x, NORM[norm]) for x in dense]
+        assert_near(found, expected, slack(left) + slack(right))
+
+
+def test_consensus_distance_is_squared_and_per_agent():
+    X = np.array([1.0, 2.0, 6.0])[:, None, None]  # mean 3, deviations -2, -1, 3
+    assert np.array_equal(measure.deviations(X)[:, 0, 0], [-2.0, -1.0, 3.0])
+    assert measure.consensus_distance(X) == pytest.approx(14 / 3, rel=4 * EPS)
+    both = Factors(np.tile(X, (1, 2, 1)), 10 * X)
+    assert measure.consensus_distance(both) == pytest.approx((2 + 100) * 14 / 3, rel=4 * EPS)
+
+
+def test_consensus_distance_keeps_the_batch_and_runs_over_the_agents():
+    factors = gaussian(4, 3, 2, 5, 6)
+    found = measure.consensus_distance(factors)
+    assert found.shape == (5,)
+    for run in range(5):
+        B, A = factors.B[run], factors.A[run]
+        expected = sum(
+            np.sum((B[i] - B.mean(0)) ** 2) + np.sum((A[i] - A.mean(0)) ** 2) for i in range(6)
+        )
+        assert found[run] == pytest.approx(expected / 6, rel=100 * EPS)
+    same = Factors(*(np.repeat(X[:, :1], 6, axis=1) for X in factors))
+    assert np.max(measure.consensus_distance(same)) <= (4 * EPS) ** 2 * np.sum(factors.B**2)
+
+
+@pytest.mark.parametrize(("d", "k"), [(5, 3), (3, 5)])
+def test_interference_is_the_mean_product_less_the_product_of_means(d, k):
+    factors, Pi = gaussian(d, k, 2, 4, 3), rows(5, 3)
+    found = measure.interference(factors, Pi)
+    expected = mix_products(factors, Pi) - product(mix_factors(factors, Pi))
+    assert_near(found, expected, slack(factors))
+    for norm in measure.NORMS:
+        norms = [[np.linalg.norm(x, NORM[norm]) for x in run] for run in expected]
+        assert_near(measure.interference_norm(factors, Pi, norm), norms, slack(factors))
+
+
+def test_interference_of_orthogonal_products_in_exact_numbers():
+    found = measure.interference(orthogonal_pair(), np.array([[0.5, 0.5], [1.0, 0.0]]))
+    assert_near(found[0], [[0.25, -0.25], [-0.25, 0.25]], EPS)
+    assert not found[1].any()
+
+
+def test_interference_near_consensus_keeps_its_digits():
+    # all agents within 1e-7: I = 1e-14 (cross-covariance), which M - Bbar Abar would lose
+    common, apart = gaussian(5, 4, 2, 1, seed=1), gaussian(5, 4, 2, 3, seed=2)
+    size = 2.0**-24
+    near = Factors(common.B + size * apart.B, common.A + size * apart.A)
+    rounded = Factors(near.B - common.B, near.A - common.A)  # exact, by Sterbenz' lemma or nearly
+    Pi = rows(2, 3)
+    expected = measure.interference(rounded, Pi)
+    # a deviation is off by eps |B|, relative to its size: eps/size
+    allowed = 20 * EPS / size * np.max(np.abs(expected))
+    assert_near(measure.interference(near, Pi), expected, allowed)
+
+
+@pytest.mark.parametrize("kind", [sp.csr_array, sp.coo_array])
+def test_interference_of_a_sparse_mixing_matrix_is_that_of_the_dense_one(kind):
+    factors = gaussian(4, 3, 2, 2, 5)
+    Pi = np.array([[0.5, 0.5, 0, 0, 0], [0, 0.25, 0.25, 0.5, 0]])
+    expected = mix_products(factors, Pi) - product(mix_factors(factors, Pi))
+    assert_near(measure.interference(factors, kind(Pi)), expected, slack(factors))
+    assert_near(measure.interference(factors, Pi), expected, slack(factors))
+
+
+def test_the_deviation_panels_multiply_to_the_interference_and_hold_the_variances():
+    factors, weights = gaussian(4, 3, 2, 6, 5), rows(1, 5)[0]
+    X, Y = measure.weighted_deviations(factors, weights)
+    assert X.shape == (6, 4, 10)
+    assert Y.shape == (6, 10, 3)
+    assert_near(X @ Y, measure.interference(factors, weights[None])[:, 0], slack(factors))
+    for panel, factor in ((X, factors.B), (Y, factors.A)):
+        mean = np.einsum("j,ljab->lab", weights, factor)
+        variance = sum(
+            w * np.sum((factor[:, j] - mean) ** 2, axis=(-2, -1)) for j, w in enumerate(weights)
+        )
+        assert_near(np.sum(panel**2, axis=(-2, -1)), variance, 1000 * EPS * np.max(variance))
+
+
+@pytest.mark.parametrize("norm", measure.NORMS)
+def test_truncation_error_and_size_of_a_mix_are_norms_of_tail_and_spectrum(norm):
+    factors, Pi = gaussian(6, 5, 2, 3), rows(4, 3)
+    truncated = tsvd_of_mix(factors, Pi, 2)
+    M = mix_products(factors, Pi)
+    error = [np.linalg.norm(x, NORM[norm]) for x in M - product(truncated.factors)]
+    assert_near(measure.truncation_error(truncated, norm), error, 10 * slack(factors))
+    size = [np.linalg.norm(x, NORM[norm]) for x in M]
+    assert_near(measure.mix_norm(truncated, norm), size, 10 * slack(factors))
+
+
+def test_norms_of_a_truncation_default_to_frobenius():
+    truncated = tsvd(np.diag([3.0, 4.0, 12.0]), 1)
+    assert measure.truncation_error(truncated) == pytest.approx(5.0, rel=20 * EPS)
+    assert measure.mix_norm(truncated) == pytest.approx(13.0, rel=20 * EPS)
+    assert measure.product_norm(truncated.factors) == pytest.approx(12.0, rel=20 * EPS)
+    assert measure.product_distance(truncated.factors, truncated.factors) <= 100 * EPS
+    pair = orthogonal_pair()
+    assert measure.interference_norm(pair, np.full((1, 2), 0.5)) == pytest.approx(0.5, rel=20 * EPS)
+
+
+def test_factor_gradients_are_the_chain_rule():
+    factors, g = gaussian(4, 3, 2, 5), gaussian(4, 3, 3, 5, seed=1).B @ np.ones((3, 3))
+    s, step = 0.7, 1e-6
+    found = measure.factor_gradients(g, factors, s)
+    assert found.B.shape == factors.B.shape
+    assert found.A.shape == factors.A.shape
+
+    def value(B, A):  # the linear function W -> <g, W> has gradient g everywhere
+        return np.sum(g * (s * B @ A))
+
+    rng = np.random.default_rng(3)
+    dB, dA = rng.standard_normal(factors.B.shape), rng.standard_normal(factors.A.shape)
+    B, A = factors
+    # value is bilinear, so that central differences are exact but for rounding / step
+    slope = (value(B + step * dB, A + step * dA) - value(B - step * dB, A - step * dA)) / (2 * step)
+    expected = np.sum(found.B * dB) + np.sum(found.A * dA)
+    terms = np.sum(np.abs(g)) * np.max(np.abs(B)) * np.max(np.abs(A))
+    assert slope == pytest.approx(expected, abs=10 * EPS * terms / step)
+
+
+def test_sigma_max_is_the_larger_of_both_factors():
+    factors = gaussian(4, 3, 2, 5)
+    each = [np.linalg.svd(X, compute_uv=False)[:, 0] for X in factors]
+    assert np.array_equal(each[0] > each[1], each[0] >= each[1])
+    assert len({bool(x) for x in each[0] > each[1]}) == 2  # both cases are met
+    assert_near(measure.sigma_max(factors), np.maximum(*each), 50 * EPS)
+
+
+def test_imbalance_is_zero_for_balanced_factors_and_scales_with_the_gauge():
+    factors = balance(gaussian(4, 3, 2, 5))
+    assert np.max(measure.imbalance(factors)) <= 100 * EPS
+    B, A = np.array([[2.0], [0.0]]), np.array([[1.0, 0.0]])
+    assert measure.imbalance(Factors(B, A)) == pytest.approx(1.5, rel=4 * EPS)  # |4 - 1| / 2
+    assert measure.imbalance(Factors(B / 2, A * 2)) == pytest.approx(1.5, rel=4 * EPS)
+
+
+def test_imbalance_without_a_product_is_zero_or_infinite():
+    zero, one = np.zeros((2, 2, 1)), np.ones((2, 1, 3))
+    assert np.array_equal(measure.imbalance(Factors(zero, 0 * one)), [0.0, 0.0])
+    assert np.array_equal(measure.imbalance(Factors(zero, one)), [INF, INF])
+
+
+def test_numerical_rank_counts_what_exceeds_the_rounding_of_the_largest():
+    threshold = 7 * EPS
+    values = np.array([[1, 2 * threshold, threshold], [1, 1, 1], [0, 0, 0], [1, 0, 0]])
+    assert np.array_equal(measure.numerical_rank(values, d=7, k=3), [2, 3, 0, 1])
+    assert np.array_equal(measure.numerical_rank(values, d=3, k=7), [2, 3, 0, 1])
+    assert np.array_equal(measure.numerical_rank(1e-200 * values, d=7, k=3), [2, 3, 0, 1])
+    assert measure.numerical_rank(np.zeros(0), d=2, k=2) == 0
+    wide = np.array([1.0, 1e-4, 1e-8], dtype=np.float32)
+    assert measure.numerical_rank(wide, d=7, k=3) == 2
+
+
+def test_kept_energy_is_the_kept_share_of_squares():
+    truncated = tsvd(np.stack([np.diag([3.0, 4.0]), np.zeros((2, 2)), np.diag([5.0, 0.0])]), 1)
+    assert_near(measure.kept_energy(truncated), [16 / 25, 1.0, 1.0], 20 * EPS)
+
+
+def test_effective_rank_lies_between_one_and_the_rank():
+    values = np.array([[1.0, 1.0, 1.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0], [3.0, 4.0, 0.0]])
+    assert_near(measure.effective_rank(values), [3.0, 1.0, 0.0, 49 / 25], 20 * EPS)
+
+
+QUANTITIES = {
+    "schatten": lambda F, Pi: measure.schatten(abs(F.B[..., 0]), "nuc"),
+    "product_norm": lambda F, Pi: measure.product_norm(F),
+    "consensus_distance": lambda F, Pi: measure.consensus_distance(F),
+    "interference": measure.interference,
+    "interference_norm": lambda F, Pi: measure.interference_norm(F, Pi, "nuc"),
+    "product_distance": lambda F, Pi: measure.product_distance(F, Factors(2 * F.B, F.A)),
+    "sigma_max": lambda F, Pi: measure.sigma_max(F),
+    "imbalance": lambda F, Pi: measure.imbalance(F),
+    "truncation_error": lambda F, Pi: measure.truncation_error(tsvd_of_mix(F, Pi, 2)),
+    "kept_energy": lambda F, Pi: measure.kept_energy(tsvd_of_mix(F, Pi, 2)),
+    "effective_rank": lambda F, Pi: measure.effective_rank(abs(F.B[..., 0])),
+    "numerical_rank": lambda F, Pi: measure.numerical_rank(abs(F.B[..., 0]), d=5, k=4),
+}
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_numpy_and_torch_agree(name):
+    factors, Pi = gaussian(5, 4, 2, 3), rows(2, 3)
+    ours = QUANTITIES[name](factors, Pi)
+    theirs = QUANTITIES[name](Factors(*map(torch.from_numpy, factors)), torch.from_numpy(Pi))
+    assert isinstance(theirs, torch.Tensor)
+    assert_near(ours, theirs, 10 * slack(factors))
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, np.float16, np.float32], ids=str)
+def test_every_quantity_keeps_the_dtype(name, dtype):
+    factors, Pi = gaussian(5, 4, 2, 3), rows(2, 3)
+    if isinstance(dtype, torch.dtype):
+        cast, unit = Factors(*(torch.from_numpy(x).to(dtype) for x in factors)), 2.0**-7
+    else:
+        cast, unit = Factors(*(x.astype(dtype) for x in factors)), float(np.finfo(dtype).eps)
+    found = QUANTITIES[name](cast, Pi)
+    assert name == "numerical_rank" or found.dtype == dtype
+    expected = QUANTITIES[name](Factors(*(np.asarray(x.tolist()) for x in cast)), Pi)
+    # a chain of at most ten operations of that precision; squared differences lose twice
+    assert_near(np.asarray(found.tolist()), expected, 20 * unit * np.max(np.abs(expected)))
+
+
+@st.composite
+def networks(draw):
+    branch = draw(
+        st.sampled_from(["generic", "one agent", "heavy weight", "equal agents", "gauge", "tiny"])
+    )
+    event(branch)
+    d, k = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)).filter(lambda x: x[0] != x[1]))
+    r, N = draw(st.integers(1, 3)), 1 if branch == "one agent" else draw(st.integers(2, 5))
+    seed = draw(st.integers(0, 2**20))
+    factors, Pi = gaussian(d, k, r, N, seed=seed), rows(2, N, seed)
+    if branch == "heavy weight":
+        light = 10.0 ** -draw(st.integers(2, 14))
+        Pi = np.full((1, N), light / (N - 1))
+        Pi[0, 0] = 1 - light
+    if branch in ("equal agents", "gauge"):
+        factors = Factors(*(np.repeat(X[:1], N, axis=0) for X in factors))
+    if branch == "gauge":
+        factors = gauge(factors, np.linalg.qr(gaussian(r, r, r, N, seed=seed + 1).B)[0])
+    if branch == "tiny":
+        factors = Factors(1e-8 * factors.B, 1e-8 * factors.A)
+    return factors, Pi
+
+
+@given(networks())
+def test_interference_is_half_the_sum_over_pairs(network):
+    factors, Pi = network
+    B, A = factors
+    pairs = (B[:, None] - B[None]) @ (A[:, None] - A[None])
+    expected = np.einsum("ni,nj,ijab->nab", Pi, Pi, pairs) / 2
+    assert_near(measure.interference(factors, Pi), expected, 4 * slack(factors))
