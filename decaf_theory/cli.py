@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {"diagnose": diagnose, "merge": merge}
     try:
         commands[args.command](args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"decaf: error: {error}", file=sys.stderr)
         return USAGE

@@ -199,9 +199,7 @@ def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, si
     try:
         value = pattern_value(config.get(patterns), site, config.get(key, 8))  # peft's default
     except re.error as error:
-        raise ValueError(
-            f"{folder}: {patterns} holds a wrong regular expression: {error}"
-        ) from None
+        raise ValueError(f"{folder}: {patterns}: not a regular expression: {error}") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
     return float(value)
