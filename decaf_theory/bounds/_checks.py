@@ -1,0 +1,58 @@
+"""The domains of the letters: each check names argument, rule and value. NaN passes none."""
+
+from __future__ import annotations
+
+
+def nonnegative(**values: float) -> None:
+    """Raise ValueError unless every value is >= 0 (infinity passes, so that bounds compose)."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+
+
+def positive(**values: float) -> None:
+    """Raise ValueError unless every value is > 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value}")
+
+
+def at_least_one(**values: float) -> None:
+    """Raise ValueError unless every value is >= 1; reals are let in."""
+    for name, value in values.items():
+        if not value >= 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+
+
+def count(*, least: int = 1, **values: float) -> None:
+    """Raise ValueError unless every value is an integer >= `least` (1e3 counts as one)."""
+    for name, value in values.items():
+        if not (value >= least and value == value // 1):
+            raise ValueError(f"{name} must be an integer >= {least}, got {value}")
+
+
+def below_one(**values: float) -> None:
+    """Raise ValueError unless every value lies in [0, 1)."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def at_most_one(**values: float) -> None:
+    """Raise ValueError unless every value lies in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {value}")
+
+
+def largest_weight(pi_max: float) -> None:
+    """Raise ValueError unless pi_max can be the largest of some weights that sum to one."""
+    if not 0 < pi_max <= 1:
+        raise ValueError(f"pi_max must lie in (0, 1], got {pi_max}")
+
+
+def one_of(choices: tuple[str, ...], **values: str) -> None:
+    """Raise ValueError unless every value is one of `choices`."""
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}")

@@ -1,0 +1,292 @@
+r"""Part D: rates of decentralized SGD on F = (1/N) sum_i f_i, each f_i L-smooth (T25-T29, T34-T37).
+
+Order "MS": mix, then step at the mixed point (y = Pi x, x+ = y - lr g(y)). Order "CB": combine
+(x+ = Pi x - lr g(x)). The constants of one are false for the other. lam = sqrt(rho) = |Pi - J|_op;
+`eigenvalues` are those of Pi without the leading 1. sigma^2 bounds the noise variance of each
+agent, kappa^2 = (1/N) sum_i |grad f_i - grad F|^2 at the mean; all agents start equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import fsum, inf, sqrt, ulp
+
+from decaf_theory.bounds._checks import below_one, count, nonnegative, one_of, positive
+
+ORDERS = ("MS", "CB")
+# a step size equal to the largest one allowed, however it was rounded, is inside
+INSIDE = 1 + 8 * ulp(1.0)
+
+
+def network_q(*, lam: float, order: str) -> float:
+    """Return q, how much a bounded drift is amplified by the network.
+
+        sum_{j>=1} lam^j = lam / (1 - lam)  "MS",     sum_{j>=0} lam^j = 1 / (1 - lam)  "CB"
+
+    Tight: N = 2 with constant opposite drifts, lam the other eigenvalue. Source: derived (T25).
+    """
+    one_of(ORDERS, order=order)
+    below_one(lam=lam)
+    return (lam if order == "MS" else 1) / (1 - lam)
+
+
+def network_S(*, eigenvalues: Sequence[float], order: str) -> float:
+    """Return S, how much white noise is amplified by the network.
+
+        sum_mu sum_{j>=1} mu^{2j} = sum_mu mu^2 / (1 - mu^2)  "MS",   sum_mu 1 / (1 - mu^2)  "CB"
+
+    Over the eigenvalues mu without the leading 1; 0 for N = 1. Exact as t -> infinity for noise
+    alone (L = 0). Source: derived (T25).
+    """
+    one_of(ORDERS, order=order)
+    _check_eigenvalues(eigenvalues)
+    return fsum((mu**2 if order == "MS" else 1) / (1 - mu**2) for mu in eigenvalues)
+
+
+def consensus_bound(
+    *, lr: float, L: float, sigma: float, kappa: float, N: int, q: float, S: float
+) -> float:
+    """Return the upper bound on E Xi_t at the points of evaluation, for every t.
+
+        lr^2 (sigma sqrt(S/N) + kappa q)^2 / (1 - lr L q)^2
+
+    inf where lr L q >= 1. Tight as t -> infinity: N = 2, f_i = -L x^2/2 +- kappa x without noise;
+    any Pi for noise alone. Source: derived (T25).
+    """
+    nonnegative(lr=lr, L=L, sigma=sigma, kappa=kappa, q=q, S=S)
+    count(N=N)
+    return _consensus(lr * (sigma * sqrt(S / N) + kappa * q), lr * L * q)
+
+
+def dsgd_rate(
+    *, F_gap: float, lr: float, T: int, L: float, sigma: float, N: int, Xi: float
+) -> float:
+    """Return the upper bound on (1/T) sum_{t<T} E |grad F(xbar_t)|^2.
+
+        2 F_gap / (lr T) + lr L sigma^2 / N + L^2 Xi
+
+    F_gap = F(xbar_0) - inf F; Xi is the average of E Xi_t over t < T, or `consensus_bound`. inf
+    where lr L > 1. Each term is attained in a limit: 2 F_gap/(lr T) at lr L = 1 without noise, the
+    second as lr L = 1, T -> infinity, the third for N = 2, f'' = L and -(L - eps).
+    Source: derived (T25, T26).
+    """
+    nonnegative(Xi=Xi)
+    if not _step_allowed(lr, L, 1):
+        return inf
+    return _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N) + L**2 * Xi
+
+
+def dsgd_textbook(
+    *,
+    F_gap: float,
+    lr: float,
+    T: int,
+    L: float,
+    sigma: float,
+    kappa: float,
+    N: int,
+    q: float,
+    S: float,
+) -> float:
+    """Return `dsgd_rate` with the textbook form of its last term, for lr <= `safe_step`.
+
+        2 F_gap / (lr T) + lr L sigma^2 / N + 8 lr^2 L^2 (sigma^2 S / N + kappa^2 q^2)
+
+    Upper; inf for a larger step. Not tight: (a + b)^2 <= 2 a^2 + 2 b^2. Source: derived (T25).
+    """
+    nonnegative(kappa=kappa, q=q, S=S)
+    if not _step_allowed(lr, L, max(1, 2 * q)):
+        return inf
+    network = 8 * (lr * L) ** 2 * (sigma**2 * S / N + (kappa * q) ** 2)
+    return _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N) + network
+
+
+def dsgd_corollary(
+    *, F_gap: float, L: float, sigma: float, kappa: float, N: int, T: int, q: float, S: float
+) -> float:
+    """Return the upper bound on (1/T) sum_{t<T} E |grad F(xbar_t)|^2 at lr = sqrt(N/T).
+
+        (2 F_gap + L sigma^2) / sqrt(N T) + (4 N L^2 / T) (sigma sqrt(S/N) + kappa q)^2
+
+    Upper for T >= `corollary_horizon`, inf before. The network enters in the O(N/T) term alone.
+    Source: derived (T28).
+    """
+    nonnegative(F_gap=F_gap, L=L, sigma=sigma, kappa=kappa, q=q, S=S)
+    count(N=N, T=T)
+    if T * INSIDE < corollary_horizon(L=L, N=N, q=q):
+        return inf
+    leading = (2 * F_gap + L * sigma**2) / sqrt(N * T)
+    return leading + 4 * N * L**2 / T * (sigma * sqrt(S / N) + kappa * q) ** 2
+
+
+def corollary_horizon(*, L: float, N: int, q: float) -> float:
+    """Return the least T at which lr = sqrt(N/T) is a `safe_step`.
+
+        N max(L^2, 4 L^2 q^2)
+
+    Exact. Source: derived (T28).
+    """
+    nonnegative(L=L, q=q)
+    count(N=N)
+    return N * (L * max(1, 2 * q)) ** 2
+
+
+def safe_step(*, L: float, q: float) -> float:
+    """Return the largest step size with lr L <= 1 and lr L q <= 1/2.
+
+        min(1 / L, 1 / (2 L q))
+
+    Exact; L > 0. Source: derived (T25).
+    """
+    positive(L=L)
+    nonnegative(q=q)
+    return 1 / (L * max(1, 2 * q))
+
+
+def mixing_error_rate(
+    *,
+    F_gap: float,
+    lr: float,
+    T: int,
+    L: float,
+    sigma: float,
+    N: int,
+    Xi: float,
+    ebar: float,
+    predictable: bool = False,
+) -> float:
+    """Return the upper bound on (1/T) sum_{t<T} E |grad F|^2 when mixing adds errors e_i.
+
+        2 F_gap/(lr T) + 2 lr L sigma^2/N + 2 L^2 Xi + 2 (ebar/lr)^2      in general
+        2 F_gap/(lr T) + lr L sigma^2/N + (L sqrt(Xi) + ebar/lr)^2        predictable
+
+    ebar = sqrt of the average over t of E |mean_i e_i^{t+1}|^2; predictable means that e^{t+1} is
+    independent of the noise of step t (not so in DeCAF with stochastic gradients). inf where
+    lr L > 1. Tight: in general N = 1, lr L = 1, e = -lr noise; predictable where e cancels the
+    step. Source: derived (T29); the second form by Minkowski from the averages.
+    """
+    nonnegative(Xi=Xi, ebar=ebar)
+    positive(lr=lr)
+    if not _step_allowed(lr, L, 1):
+        return inf
+    descent, floor = _descent(F_gap, lr, T), _noise_floor(lr, L, sigma, N)
+    if predictable:
+        return descent + floor + (L * sqrt(Xi) + ebar / lr) ** 2
+    return descent + 2 * floor + 2 * L**2 * Xi + 2 * (ebar / lr) ** 2
+
+
+def mixing_error_consensus(
+    *,
+    lr: float,
+    L: float,
+    sigma: float,
+    kappa: float,
+    N: int,
+    q: float,
+    S: float,
+    lam: float,
+    eps: float,
+) -> float:
+    """Return the upper bound on E Xi_t when mixing adds errors with (E |e~|_F^2)^(1/2) <= eps.
+
+        ([lr (sigma sqrt(S/N) + kappa q) + eps / (sqrt(N) (1 - lam))] / (1 - lr L q))^2
+
+    inf where lr L q >= 1; `consensus_bound` at eps = 0. Tight as t -> infinity: its example with
+    constant opposite errors along the drift. Source: derived (T29).
+    """
+    nonnegative(lr=lr, L=L, sigma=sigma, kappa=kappa, q=q, S=S, eps=eps)
+    below_one(lam=lam)
+    count(N=N)
+    drift = lr * (sigma * sqrt(S / N) + kappa * q)
+    return _consensus(drift + eps / (sqrt(N) * (1 - lam)), lr * L * q)
+
+
+def convex_curvature(*, L: float, m: float) -> float:
+    """Return what replaces L^2 before Xi in `dsgd_rate` if all Hessians are >= -m.
+
+        ((L + m) / 2)^2,   0 <= m <= L
+
+    L^2/4 for convex losses. Upper: deviations sum to zero, so that (L - m)/2 may be taken off
+    every Hessian. Source: derived (T34).
+    """
+    nonnegative(L=L, m=m)
+    if m > L:
+        raise ValueError(f"m must be <= L = {L} (an L-smooth f has Hessians >= -L), got {m}")
+    return ((L + m) / 2) ** 2
+
+
+def local_steps_q_S(
+    *, lam: float, eigenvalues: Sequence[float], N: int, K: int
+) -> tuple[float, float]:
+    """Return (q, S) of `consensus_bound` for K local steps a round, order MS, at every local point.
+
+        q = K lam/(1 - lam) + K - 1,   S = K S_MS + (K - 1)(N - 1)
+
+    Tight as lr L -> 0: N = 2, f_i = +- kappa x, at the last local point. Source: derived (T35).
+    """
+    count(N=N, K=K)
+    if len(eigenvalues) != N - 1:
+        raise ValueError(f"eigenvalues must be the N - 1 = {N - 1} others, got {len(eigenvalues)}")
+    q = K * network_q(lam=lam, order="MS") + K - 1
+    return q, K * network_S(eigenvalues=eigenvalues, order="MS") + (K - 1) * (N - 1)
+
+
+def momentum_q_S(*, lam: float, eigenvalues: Sequence[float], beta: float) -> tuple[float, float]:
+    """Return (q, S) of `consensus_bound` for local heavy-ball momentum, order MS.
+
+        v+ = beta v + g,  x+ = Pi (x - lr v+);   q = q_MS / (1 - beta)
+        S = sum_mu mu^2 (1 + mu beta) / ((1 - mu^2)(1 - beta^2)(1 - mu beta))
+
+    S sums the squares of mu^{j+1} convolved with beta^i, exact for noise alone.
+    Source: derived (T36).
+    """
+    below_one(beta=beta)
+    _check_eigenvalues(eigenvalues)
+    S = fsum(
+        mu**2 * (1 + mu * beta) / ((1 - mu**2) * (1 - beta**2) * (1 - mu * beta))
+        for mu in eigenvalues
+    )
+    return network_q(lam=lam, order="MS") / (1 - beta), S
+
+
+def time_varying_S(*, lam: float, N: int) -> float:
+    """Return the S of `consensus_bound` for matrices Pi_t with |Pi_t - J|_op <= lam, order MS.
+
+        (N - 1) rho / (1 - rho),   rho = lam^2
+
+    q is that of `network_q`. Tight: a constant Pi_t whose |eigenvalues| are all lam.
+    Source: derived (T37).
+    """
+    below_one(lam=lam)
+    count(N=N)
+    return (N - 1) * lam**2 / (1 - lam**2)
+
+
+def _check_eigenvalues(eigenvalues: Sequence[float]) -> None:
+    for mu in eigenvalues:
+        if not abs(mu) < 1:
+            raise ValueError(
+                f"eigenvalues must lie in (-1, 1), got {mu}; leave out the leading 1 of Pi"
+            )
+
+
+def _consensus(drift: float, feedback: float) -> float:
+    return (drift / (1 - feedback)) ** 2 if feedback < 1 else inf
+
+
+def _step_allowed(lr: float, L: float, factor: float) -> bool:
+    positive(lr=lr)
+    nonnegative(L=L)
+    return lr * L * factor <= INSIDE
+
+
+def _descent(F_gap: float, lr: float, T: int) -> float:
+    nonnegative(F_gap=F_gap)
+    count(T=T)
+    return 2 * F_gap / (lr * T)
+
+
+def _noise_floor(lr: float, L: float, sigma: float, N: int) -> float:
+    nonnegative(sigma=sigma)
+    count(N=N)
+    return lr * L * sigma**2 / N

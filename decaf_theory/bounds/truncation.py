@@ -1,0 +1,153 @@
+r"""Part C: what the rank-r truncation of a mean product loses (T15-T21).
+
+M = sum_j pi_j B_j A_j, P = TSVD_r(M), E = M - P; in units of the factor product.
+"""
+
+from __future__ import annotations
+
+from math import inf, sqrt
+
+from decaf_theory.bounds._checks import count, largest_weight, nonnegative, one_of
+
+GOLDEN_RATIO = (1 + sqrt(5)) / 2
+
+
+def mix_rank(*, m: int, r: int, d: int, k: int) -> int:
+    """Return the upper bound on the rank of the mean of m products d x k of rank r.
+
+        min(m r, d, k)
+
+    Tight for generic factors. E = 0 where it is <= r. Source: derived (T15).
+    """
+    count(m=m, r=r, d=d, k=k)
+    return min(m * r, d, k)
+
+
+def truncation_worst_case(*, c: float, r: int, n: int, pi_max: float, norm: str) -> float:
+    """Return the upper bound on |E| under Assumption 2, n = min(d, k); 0 where n <= r.
+
+        c^2 min(r / (r + 1), 1 - pi_max)                    "op"
+        c^2 min(f, sqrt(p) (1 - pi_max))                    "fro"
+        c^2 min(r (n - r) / n, p (1 - pi_max))              "nuc"
+        p = min(r, n - r),   f = sqrt(r)/2 if n >= 2 r else r sqrt(n - r)/n
+
+    Tight where the agents are enough: op by r + 1 agents that each omit one coordinate, fro by
+    B_j = A_j' = c u_j (x) I_r with sum_j pi_j exp(2 i theta_j) = 0 (orthogonal products where
+    pi_max >= 1/2), nuc by mutually orthogonal products.
+    Source: derived (T16): the spectrum sums to at most r c^2, and pi_j B_j A_j is a candidate.
+    """
+    nonnegative(c=c)
+    count(r=r, n=n)
+    largest_weight(pi_max)
+    one_of(("fro", "op", "nuc"), norm=norm)
+    if n <= r:
+        return 0.0
+    p, others = min(r, n - r), 1 - pi_max
+    if norm == "op":
+        return c**2 * min(r / (r + 1), others)
+    if norm == "nuc":
+        return c**2 * min(r * (n - r) / n, p * others)
+    flat = sqrt(r) / 2 if n >= 2 * r else r * sqrt(n - r) / n
+    return c**2 * min(flat, sqrt(p) * others)
+
+
+def decaf_dlora_difference(*, interference: float, norm: str) -> float:
+    """Return the upper bound on |TSVD_r(M) - Bbar Abar| for |I| = `interference` in that norm.
+
+        phi_g |I|_F ("fro"),   2 |I| ("op", "nuc"),   phi_g = (1 + sqrt 5)/2
+
+    Tight: fro by M = I_2 (tie broken to E_11), Bbar Abar = phi_g E_22, r = 1.
+    Source: derived (T18), for any Q of rank <= r in place of Bbar Abar.
+    """
+    nonnegative(interference=interference)
+    one_of(("fro", "op", "nuc"), norm=norm)
+    return (GOLDEN_RATIO if norm == "fro" else 2) * interference
+
+
+def decaf_dlora_worst_case(*, c: float, r: int) -> float:
+    """Return the upper bound on |TSVD_r(M) - Bbar Abar|_F under Assumption 2, for all weights.
+
+        sqrt(r) c^2
+
+    Tight: Bbar = 0 or Abar = 0 with equal products, as (B, A), (-B, -A). Source: derived (T18).
+    """
+    nonnegative(c=c)
+    count(r=r)
+    return sqrt(r) * c**2
+
+
+def truncation_second_order(
+    *, mean_square: float, square_mean: float, sigma_r: float, delta: float
+) -> float:
+    """Return the upper bound on |E|_F for products near a matrix P0 of rank r.
+
+        (mean_square + square_mean) / (2 (sigma_r - delta))
+        mean_square = sum_j pi_j |B_j A_j - P0|_F^2,   square_mean = |sum_j pi_j (B_j A_j - P0)|_F^2
+        sigma_r = sigma_r(P0),   delta = max_j |B_j A_j - P0|_op
+
+    inf where delta >= sigma_r. Tight in the limit of two unit vectors at angles +-theta -> 0,
+    r = 1. Source: derived (T21), by Schur complements.
+    """
+    nonnegative(mean_square=mean_square, square_mean=square_mean, sigma_r=sigma_r, delta=delta)
+    if delta >= sigma_r:
+        return inf
+    return (mean_square + square_mean) / (2 * (sigma_r - delta))
+
+
+def tsvd_condition(*, sigma_r: float, sigma_next: float) -> float:
+    """Return the local Lipschitz constant of TSVD_r at M in the Frobenius norm.
+
+        sigma_r / (sigma_r - sigma_{r+1});   inf at a tie
+
+    Tight: the direction u_r v_{r+1}' + u_{r+1} v_r'. Where both vanish (rank M < r) phi_g is
+    returned, an upper bound on |TSVD_r(M') - M|_F / |M' - M|_F by T18. Source: derived (T19).
+    """
+    gap = _gap(sigma_r, sigma_next)
+    if sigma_r == 0:
+        return GOLDEN_RATIO
+    return sigma_r / gap if gap > 0 else inf
+
+
+def tsvd_perturbation(*, sigma_r: float, sigma_next: float, e: float) -> float:
+    """Return the upper bound on |TSVD_r(M + dM) - TSVD_r(M)|_F / |dM|_F for |dM|_op = e.
+
+        (sigma_r - e) / (sigma_r - sigma_{r+1} - 2 e)
+
+    Of the spectrum of M; inf where e is half the gap or more. Tight as e -> 0, where it is
+    `tsvd_condition`. Source: derived (T19), along the segment from M to M + dM.
+    """
+    gap = _gap(sigma_r, sigma_next)
+    nonnegative(e=e)
+    return (sigma_r - e) / (gap - 2 * e) if gap > 2 * e else inf
+
+
+def wedin(*, e_fro: float, gap: float) -> float:
+    """Return the upper bound on |(sin Theta_U, sin Theta_V)|_F of the leading singular spaces.
+
+        sqrt(2) e_fro / gap,   e_fro = |M' - M|_F, gap = sigma_r(M') - sigma_{r+1}(M)
+
+    inf where gap <= 0. Tight: diag(e, 0) -> diag(e, 1), 0 < e < 1, r = 1. Source: derived (T19).
+    """
+    nonnegative(e_fro=e_fro)
+    return sqrt(2) * e_fro / gap if gap > 0 else inf
+
+
+def factor_distance(*, product_distance: float, sigma_r: float) -> float:
+    """Return the upper bound on min over orthogonal O of |Z - Z'O|_F, Z = [B; A'] balanced.
+
+        sqrt((1 + sqrt 2) / sigma_r) |P - P'|_F,   sigma_r = max(sigma_r(P), sigma_r(P'))
+
+    0 for equal products, else inf where sigma_r = 0. Tight: P = E_11, P' = (sqrt 2 - 1) E_22,
+    r = 1. Source: derived (T20), from Kittaneh's inequality and the Procrustes lemma.
+    """
+    nonnegative(product_distance=product_distance, sigma_r=sigma_r)
+    if product_distance == 0:
+        return 0.0
+    return sqrt((1 + sqrt(2)) / sigma_r) * product_distance if sigma_r > 0 else inf
+
+
+def _gap(sigma_r: float, sigma_next: float) -> float:
+    nonnegative(sigma_r=sigma_r, sigma_next=sigma_next)
+    if sigma_next > sigma_r:
+        raise ValueError(f"sigma_next must be <= sigma_r = {sigma_r}, got {sigma_next}")
+    return sigma_r - sigma_next
