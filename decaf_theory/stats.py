@@ -1,0 +1,147 @@
+"""Intervals, slopes, extrapolation and multiplicity: what turns numbers into statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Vector: TypeAlias = Any  # a NumPy array, float64
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Extrapolation(NamedTuple):
+    """A limit h -> 0 and how far it may be off."""
+
+    value: float
+    error: float
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean of independent values with its t-interval at `level`.
+
+        mean +- t sqrt(sum (x - mean)^2 / (n (n - 1))),   t of n - 1 degrees of freedom
+
+    Exact for normal values. ValueError: fewer than 2 values, non-finite ones, level outside (0, 1).
+    """
+    x = _finite("values", values, least=2)
+    mean = float(x.mean())
+    return _interval(mean, sqrt(float(x.var(ddof=1)) / len(x)), len(x) - 1, level)
+
+
+def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean of first - second, paired run by run, with its t-interval at `level`.
+
+    ValueError as `mean_interval`, and for unequal lengths.
+    """
+    x, y = _pair("first", first, "second", second, least=2)
+    return mean_interval(x - y, level)
+
+
+def log_log_slope(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the least-squares slope of log y against log x with its t-interval at `level`.
+
+    The interval is that of independent equal errors in log y; a curved line widens it. ValueError:
+    fewer than 3 points, values that are not positive and finite, all x equal.
+    """
+    u, v = (np.log(z) for z in _positive_pair("x", x, "y", y, least=3))
+    u, v = u - u.mean(), v - v.mean()
+    spread = float(u @ u)
+    if spread == 0:
+        raise ValueError("x must hold at least two different values, got equal ones")
+    slope = float(u @ v) / spread
+    residual = v - slope * u
+    degrees = len(u) - 2
+    return _interval(slope, sqrt(float(residual @ residual) / degrees / spread), degrees, level)
+
+
+def local_slopes(x: ArrayLike, y: ArrayLike) -> Vector:
+    """Return log(y_{i+1}/y_i) / log(x_{i+1}/x_i), [n - 1]: slopes without a fit.
+
+    ValueError: fewer than 2 points, values that are not positive and finite, equal neighbours in x.
+    """
+    u, v = (np.diff(np.log(z)) for z in _positive_pair("x", x, "y", y, least=2))
+    if not u.all():
+        raise ValueError("x must differ from point to point, got equal neighbours")
+    return v / u
+
+
+def richardson(values: Sequence[float], ratio: float = 2, order: float = 1) -> Extrapolation:
+    """Return the limit of f(h) at h = 0 from values at h, h/ratio, h/ratio^2, ..., finest last.
+
+    Assumes f(h) = f(0) + a h^order + b h^(2 order) + ...; each further value removes one more
+    term. The error is the distance to the limit without the coarsest value (to the finest value
+    itself where there are two): an estimate, no bound. ValueError: fewer than 2 values,
+    non-finite ones, ratio <= 1, order <= 0.
+    """
+    column = _finite("values", values, least=2)
+    if not ratio > 1:
+        raise ValueError(f"ratio must be > 1 (the steps get finer), got {ratio}")
+    if not order > 0:
+        raise ValueError(f"order must be > 0, got {order}")
+    for power in range(1, len(column)):
+        before = column
+        column = before[1:] + np.diff(before) / (ratio ** (power * order) - 1)
+    return Extrapolation(float(column[-1]), abs(float(column[-1] - before[-1])))
+
+
+def bonferroni(level: float, rows: int) -> float:
+    """Return the level at which each of `rows` intervals holds, so that all do at `level`.
+
+        1 - (1 - level) / rows
+
+    ValueError: level outside (0, 1), rows < 1.
+    """
+    _require_level(level)
+    if rows < 1:
+        raise ValueError(f"rows must be >= 1, got {rows}")
+    return 1 - (1 - level) / rows
+
+
+def _interval(estimate: float, error: float, degrees: int, level: float) -> Interval:
+    from scipy import stats  # here: it is slow to load and rarely needed
+
+    _require_level(level)
+    half = float(stats.t.isf((1 - level) / 2, degrees)) * error
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def _require_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+
+
+def _finite(name: str, values: ArrayLike, least: int) -> Vector:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) < least:
+        raise ValueError(f"{name} must be at least {least} numbers in a row, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} must be finite, got {x[~np.isfinite(x)][0]}")
+    return x
+
+
+def _pair(first: str, x: ArrayLike, second: str, y: ArrayLike, least: int) -> tuple[Vector, Vector]:
+    u, v = _finite(first, x, least), _finite(second, y, least)
+    if len(u) != len(v):
+        raise ValueError(f"{first} and {second} must be as long, got {len(u)} and {len(v)}")
+    return u, v
+
+
+def _positive_pair(
+    first: str, x: ArrayLike, second: str, y: ArrayLike, least: int
+) -> tuple[Vector, Vector]:
+    u, v = _pair(first, x, second, y, least)
+    for name, values in ((first, u), (second, v)):
+        if values.min() <= 0:
+            raise ValueError(f"{name} must be positive for a logarithm, got {values.min()}")
+    return u, v
