@@ -57,13 +57,19 @@ def weighted_deviations(factors: Factors, weights: Array) -> Factors:
     """Return the panels X [..., d, N r] and Y [..., N r, k] with interference I = X Y.
 
     X = [sqrt(pi_j) (B_j - Bbar)]_j and Y likewise, for stochastic weights [N], or [n, N] for
-    factors [..., n or 1, N, d, r]. So |X|_F^2 = V_B and |Y|_F^2 = V_A.
+    factors [..., n or 1, N, d, r]. So |X|_F^2 = V_B and |Y|_F^2 = V_A. Equal factors deviate by
+    exactly 0. A negative weight (|pi_j| under the root, its sign in X) keeps I = X Y.
     """
     xp = namespace(factors.B)
     weights = convert(weights, factors.B)[..., None, None]
-    root = xp.sqrt(weights)
+    root = xp.sqrt(xp.abs(weights))
+
+    def centred(X: Array) -> Array:
+        moved = X - X[..., :1, :, :]  # first by one agent, so that equal ones leave no rounding
+        return moved - xp.sum(weights * moved, axis=-3, keepdims=True)
+
     return concatenate(
-        Factors(*(root * (X - xp.sum(weights * X, axis=-3, keepdims=True)) for X in factors))
+        Factors(xp.sign(weights) * root * centred(factors.B), root * centred(factors.A))
     )
 
 
