@@ -1,0 +1,317 @@
+"""What every method promises, over the table METHODS: a new line is tested the day it is added."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import event, given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from decaf_theory.lowrank import Factors, product
+from decaf_theory.methods import METHODS
+from decaf_theory.topology import metropolis
+
+EPS = np.finfo(np.float64).eps
+
+# what mixing keeps: the mean of B, of A, of the product; and the bytes a message has, in numbers
+KEEPS = {
+    "dsgd": ("B", "A", "product"),
+    "local": ("B", "A", "product"),
+    "centralized": ("B", "A", "product"),
+    "fedavg": ("B", "A"),
+    "dlora": ("B", "A"),
+    "dlora_fa": ("B", "A", "product"),
+    "decaf": ("product up to E",),
+}
+SENDS = {
+    "dsgd": lambda d, k, r: d * k,
+    "local": lambda d, k, r: 0,
+    "centralized": lambda d, k, r: d * r + r * k,
+    "fedavg": lambda d, k, r: d * r + r * k,
+    "dlora": lambda d, k, r: d * r + r * k,
+    "dlora_fa": lambda d, k, r: d * r,
+    "decaf": lambda d, k, r: d * r + r * k,
+}
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def test_each_method_says_here_what_it_keeps_and_sends():
+    assert KEEPS.keys() == METHODS.keys() == SENDS.keys()
+    assert all(name == method.name for name, method in METHODS.items())
+
+
+class Round(NamedTuple):
+    """One round of mixing: the state of N agents and Pi."""
+
+    state: Factors
+    Pi: np.ndarray
+
+
+def build(name, *, N, d, k, r, seed, branch="generic", batch=()):
+    """Return a round whose state fits the method: shared A where A does not mix, A = I for dsgd."""
+    rng = np.random.default_rng(seed)
+    method = METHODS[name]
+    r = k if method.full_matrix else r
+    B, A = rng.standard_normal((*batch, N, d, r)), rng.standard_normal((*batch, N, r, k))
+    if branch == "rank-deficient":
+        B[..., -1] = 0.0
+    elif branch == "zero":
+        B[:] = 0.0
+    elif branch == "one zero agent":
+        B[..., 0, :, :], A[..., 0, :, :] = 0.0, 0.0
+    elif branch == "tiny":
+        B, A = 1e-8 * B, 1e-8 * A
+    elif branch == "huge":
+        B, A = 1e8 * B, 1e8 * A
+    elif branch == "gauge":  # one product, turned at each agent
+        Q = np.linalg.qr(rng.standard_normal((*batch, N, r, r)))[0]
+        B = B[..., :1, :, :] @ np.swapaxes(Q, -1, -2)
+        A = Q @ A[..., :1, :, :]
+    if "A" not in method.trains:
+        A = np.broadcast_to(np.eye(k) if method.full_matrix else A[..., :1, :, :], A.shape).copy()
+    return Round(Factors(B, A), mixing(N, rng))
+
+
+def mixing(N, rng):
+    """Return Metropolis weights of a random connected graph: a path and some more edges."""
+    import networkx
+
+    graph = networkx.path_graph(N)
+    graph.add_edges_from(map(tuple, rng.integers(0, N, (N, 2))))
+    graph.remove_edges_from(networkx.selfloop_edges(graph))
+    return metropolis(graph)
+
+
+BRANCHES = ("generic", "rank-deficient", "zero", "one zero agent", "tiny", "huge", "gauge")
+
+
+@st.composite
+def rounds(draw, branches=BRANCHES):
+    """Draw the method, then the branch, then sizes that fit (d != k, N = 1 and r = 1 included)."""
+    name = draw(st.sampled_from(sorted(METHODS)))
+    branch = draw(st.sampled_from(branches))
+    d, k = draw(st.sampled_from([(1, 1), (1, 4), (3, 2), (4, 7), (6, 3), (5, 5)]))
+    r = draw(st.integers(1, min(d, k)))
+    N = draw(st.integers(1, 6))
+    event(f"{name}, {branch}")
+    seed = draw(st.integers(0, 2**32 - 1))
+    return name, build(name, N=N, d=d, k=k, r=r, seed=seed, branch=branch)
+
+
+def size(state):
+    """Return max_j |B_j|_F |A_j|_F and the largest entries' sizes, for tolerances."""
+    norm_B, norm_A = (np.sqrt(np.sum(X**2, axis=(-2, -1))).max() for X in state)
+    return norm_B, norm_A, norm_B * norm_A
+
+
+def rounding(state, Pi):
+    """Return what one mix may lose on a product: sums of N r terms and a QR of max(d, k) rows."""
+    d, k = state.shape
+    return 20 * (max(d, k) + Pi.shape[1] * state.rank) * EPS * size(state)[2]
+
+
+def truncation_tolerance(state, Pi):
+    """Return the rounding of each TSVD_r(M_i), times its condition number (T19); inf at a tie."""
+    M = np.einsum("ij,jab->iab", Pi, product(state))
+    S = np.linalg.svd(M, compute_uv=False)
+    r = state.rank
+    after = S[:, r] if S.shape[1] > r else np.zeros(len(S))
+    loss = rounding(state, Pi)
+    gap = S[:, r - 1] - after
+    # the global form of T19 holds for perturbations below half the gap, here a tenth
+    known = gap > 10 * loss
+    condition = np.where(known, S[:, r - 1] / np.where(known, gap, 1.0) * 2, np.inf)
+    return np.where(after <= loss, 2.0, condition)[:, None, None] * loss
+
+
+def same_products(name, found, expected, state, Pi):
+    """Assert equal products up to rounding, where the truncation is determined at all."""
+    gap = np.abs(product(found) - product(expected))
+    if METHODS[name].product:
+        assert np.all(gap <= truncation_tolerance(state, Pi))
+    else:
+        assert np.all(gap <= rounding(state, Pi))
+
+
+@given(rounds())
+def test_equal_agents_are_a_fixed_point(drawn):
+    name, (state, Pi) = drawn
+    equal = Factors(*(np.broadcast_to(X[:1], X.shape) for X in state))
+    mixed = METHODS[name].mix(equal, Pi, 0)
+    # of rank r, so that nothing is truncated and no gap matters
+    assert np.all(np.abs(product(mixed) - product(equal)) <= rounding(equal, Pi))
+
+
+@given(rounds(), st.randoms(use_true_random=False))
+def test_permuting_the_agents_permutes_the_result(drawn, random):
+    name, (state, Pi) = drawn
+    order = list(range(len(Pi)))
+    random.shuffle(order)
+    permuted = Factors(*(X[order] for X in state))
+    mixed = METHODS[name].mix(permuted, Pi[np.ix_(order, order)], 0)
+    expected = Factors(*(X[order] for X in METHODS[name].mix(state, Pi, 0)))
+    same_products(name, mixed, expected, permuted, Pi[np.ix_(order, order)])
+
+
+@given(rounds())
+def test_what_mixing_promises_to_keep_is_kept(drawn):
+    name, (state, Pi) = drawn
+    mixed = METHODS[name].mix(state, Pi, 0)
+    norms = size(state)
+    for X, Y, scale, label in zip(state, mixed, norms, ("B", "A"), strict=False):
+        if label in KEEPS[name]:
+            gap = np.abs(X.mean(axis=0) - Y.mean(axis=0))
+            assert np.all(gap <= 4 * len(Pi) * EPS * scale)
+    mean = product(state).mean(axis=0)
+    if "product" in KEEPS[name]:
+        assert np.all(np.abs(product(mixed).mean(axis=0) - mean) <= rounding(state, Pi))
+    if "product up to E" in KEEPS[name]:
+        M = np.einsum("ij,jab->iab", Pi, product(state))
+        E = M - product(mixed)
+        tail = np.linalg.svd(M, compute_uv=False)[:, state.rank :]
+        # E is no larger than the best approximation allows, and it is all that the mean loses
+        optimal = np.sqrt(np.sum(tail**2, axis=1))
+        loss = rounding(state, Pi)
+        assert np.all(np.sqrt(np.sum(E**2, axis=(1, 2))) <= optimal + M[0].size * loss)
+        kept = product(mixed).mean(axis=0) + E.mean(axis=0)
+        assert np.all(np.abs(kept - mean) <= loss)
+
+
+def test_what_is_not_promised_is_not_kept():
+    lost = {
+        "dlora": lambda s, m: product(s).mean(0) - product(m).mean(0),
+        "fedavg": lambda s, m: product(s).mean(0) - product(m).mean(0),
+        "decaf": lambda s, m: s.B.mean(0) - m.B.mean(0),
+    }
+    for name, difference in lost.items():
+        state, Pi = build(name, N=4, d=5, k=3, r=2, seed=1)
+        assert np.abs(difference(state, METHODS[name].mix(state, Pi, 0))).max() > 0.01
+
+
+@given(rounds(), st.data())
+def test_a_subset_of_rows_gives_the_same_rows(drawn, data):
+    name, (state, Pi) = drawn
+    N = len(Pi)
+    chosen = data.draw(st.lists(st.integers(0, N - 1), min_size=1, max_size=N, unique=True))
+    method = METHODS[name]
+    if method.meets == "none" and len(chosen) < N:
+        with pytest.raises(ValueError, match=f"needs all {N} rows of Pi"):
+            method.mix(state, Pi[chosen], 0)
+        return
+    if method.meets == "none":
+        chosen = sorted(chosen)
+    every = method.mix(state, Pi, 0)
+    same_products(
+        name,
+        method.mix(state, Pi[chosen], 0),
+        Factors(*(X[chosen] for X in every)),
+        state,
+        Pi[chosen],
+    )
+
+
+@given(rounds())
+def test_a_sparse_Pi_gives_what_the_dense_one_gives(drawn):
+    name, (state, Pi) = drawn
+    found = METHODS[name].mix(state, sparse.csr_array(Pi), 0)
+    same_products(name, found, METHODS[name].mix(state, Pi, 0), state, Pi)
+
+
+@every_method
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("to", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_kind_dtype_and_shape_are_kept(name, dtype, to):
+    state, Pi = build(name, N=4, d=5, k=3, r=2, seed=0, batch=(2,))
+    given = Factors(*(to(X.astype(dtype)) for X in state))
+    mixed = METHODS[name].mix(given, Pi, 0)
+    for X, Y in zip(given, mixed, strict=True):
+        assert type(Y) is type(X)
+        assert Y.dtype == X.dtype
+        assert Y.shape == X.shape
+    exact = product(METHODS[name].mix(state, Pi, 0))
+    unit = 2.0**-23 if dtype == "float32" else EPS
+    # in units of eps: sums of N r terms, and condition numbers below 100 for this seed
+    assert np.all(np.abs(np.asarray(product(mixed)) - exact) <= 1000 * unit * size(state)[2])
+
+
+@every_method
+def test_a_batch_of_three_is_three_singles(name):
+    state, Pi = build(name, N=4, d=3, k=5, r=2, seed=0, batch=(3,))
+    mixed = METHODS[name].mix(state, Pi, 0)
+    for run in range(3):
+        single = Factors(*(X[run] for X in state))
+        found = Factors(*(X[run] for X in mixed))
+        same_products(name, found, METHODS[name].mix(single, Pi, 0), single, Pi)
+
+
+@every_method
+def test_the_input_is_left_as_it_was(name):
+    state, Pi = build(name, N=3, d=4, k=3, r=2, seed=0)
+    before = [X.copy() for X in (*state, Pi)]
+    for X in (*state, Pi):
+        X.setflags(write=False)
+    METHODS[name].mix(state, Pi, 0)
+    for X, old in zip((*state, Pi), before, strict=True):
+        np.testing.assert_array_equal(X, old)
+
+
+@every_method
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("float64", 8)])
+def test_the_bytes_of_a_message_are_those_of_the_factors_sent(name, dtype, width):
+    d, k, r = 7, 4, 3
+    state, _ = build(name, N=5, d=d, k=k, r=r, seed=0, batch=(2,))
+    state = Factors(*(X.astype(dtype) for X in state))
+    assert METHODS[name].outgoing_bytes(state) == width * SENDS[name](d, k, r)
+
+
+@given(rounds(("generic", "rank-deficient", "gauge")), st.integers(0, 2**32 - 1))
+def test_product_methods_do_not_see_the_gauge_of_an_agent(drawn, seed):
+    name, (state, Pi) = drawn
+    method, r = METHODS[name], state.rank
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((len(Pi), r, r)))[0]
+    stretch = 2.0 ** rng.integers(-2, 3, (len(Pi), 1, r))  # exact, condition at most 16
+    turned = Factors(
+        (state.B * stretch) @ Q, np.swapaxes(Q, 1, 2) @ (state.A / stretch.swapaxes(1, 2))
+    )
+    if not method.product:
+        return
+    mixed, other = method.mix(state, Pi, 0), method.mix(turned, Pi, 0)
+    wide = Factors(*(16 * X for X in state))  # the turned factors are up to 4 times as large each
+    gap = np.abs(product(mixed) - product(other))
+    allowed = np.maximum(truncation_tolerance(state, Pi), truncation_tolerance(turned, Pi))
+    assert np.all(gap <= allowed * size(wide)[2] / size(state)[2])
+
+
+def test_factor_methods_do_see_it_but_not_a_common_rotation():
+    for name in ("dlora", "fedavg"):
+        state, Pi = build(name, N=3, d=4, k=5, r=2, seed=0)
+        mix, rng = METHODS[name].mix, np.random.default_rng(1)
+        Q = np.linalg.qr(rng.standard_normal((3, 2, 2)))[0]
+        own = Factors(state.B @ Q, np.swapaxes(Q, 1, 2) @ state.A)
+        common = Factors(state.B @ Q[0], Q[0].T @ state.A)
+        mixed = product(mix(state, Pi, 0))
+        assert np.abs(product(mix(own, Pi, 0)) - mixed).max() > 0.01
+        assert np.abs(product(mix(common, Pi, 0)) - mixed).max() <= rounding(state, Pi)
+
+
+@given(rounds())
+def test_truncated_mixes_are_balanced_and_carry_their_error(drawn):
+    name, (state, Pi) = drawn
+    method = METHODS[name]
+    if not method.product:
+        return
+    truncated = method.truncate(state, Pi, 0)
+    B, A = method.mix(state, Pi, 0)
+    np.testing.assert_array_equal(B, truncated.factors.B)
+    np.testing.assert_array_equal(A, truncated.factors.A)
+    loss = rounding(state, Pi)
+    gram_B, gram_A = np.swapaxes(B, 1, 2) @ B, A @ np.swapaxes(A, 1, 2)
+    assert np.all(np.abs(gram_B - gram_A) <= loss)
+    M = np.einsum("ij,jab->iab", Pi, product(state))
+    tail = np.linalg.svd(M, compute_uv=False)[:, state.rank :]
+    for norm, error in (("op", tail.max(axis=1, initial=0.0)), ("nuc", tail.sum(axis=1))):
+        found = truncated.tail.max(axis=-1, initial=0.0) if norm == "op" else truncated.tail.sum(-1)
+        assert np.all(np.abs(found - error) <= tail.shape[1] * loss + loss)

@@ -1,0 +1,153 @@
+"""The methods one by one: worked examples, identities between them, and dead directions."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decaf_theory import measure
+from decaf_theory.lowrank import Factors, product
+from decaf_theory.methods import METHODS
+from decaf_theory.methods.product import keep_directions
+from decaf_theory.topology import TOPOLOGIES
+from decaf_theory.tsvd import tsvd_of_mix
+
+EPS = np.finfo(np.float64).eps
+
+
+def factors(*, N, d, k, r, seed=0):
+    rng = np.random.default_rng(seed)
+    return Factors(rng.standard_normal((N, d, r)), rng.standard_normal((N, r, k)))
+
+
+def two_products(d, k):
+    """Return r = 1 factors of E_11 and E_22, d x k."""
+    B, A = np.zeros((2, d, 1)), np.zeros((2, 1, k))
+    B[0, 0, 0] = B[1, 1, 0] = A[0, 0, 0] = A[1, 0, 1] = 1.0
+    return Factors(B, A)
+
+
+@pytest.mark.parametrize(("d", "k"), [(2, 2), (4, 3), (2, 5)])
+@pytest.mark.parametrize("w", [Fraction(2, 3), Fraction(3, 5)])
+def test_worked_example_W1_at_its_fractions(d, k, w):
+    # M = diag(w, v), v = 1 - w; Bbar Abar = (w, v)'(w, v); all else by hand from these
+    v = 1 - w
+    means = {(0, 0): w * w, (0, 1): w * v, (1, 0): w * v, (1, 1): v * v}
+    mix = {(0, 0): w, (0, 1): Fraction(0), (1, 0): Fraction(0), (1, 1): v}
+    kept = {(0, 0): w, (0, 1): Fraction(0), (1, 0): Fraction(0), (1, 1): Fraction(0)}
+
+    def distance(x, y):
+        return float(sum((x[at] - y[at]) ** 2 for at in x))
+
+    if w == Fraction(2, 3):  # the figures as published
+        assert distance(mix, means) == 16 / 81
+        assert distance(mix, kept) == 1 / 9
+        assert distance(kept, means) == 13 / 81
+    state, Pi = two_products(d, k), np.array([[float(w), float(v)]])
+    averaged = product(METHODS["dlora"].mix(state, Pi, 0))
+    truncated = product(METHODS["decaf"].mix(state, Pi, 0))
+    for dense, exact in ((averaged, means), (truncated, kept)):
+        full = np.zeros((1, d, k))
+        for (i, j), value in exact.items():
+            full[0, i, j] = value
+        np.testing.assert_allclose(dense, full, rtol=0, atol=4 * EPS)
+    I = measure.interference_norm(state, Pi)[0]  # noqa: E741
+    E = measure.truncation_error(METHODS["decaf"].truncate(state, Pi, 0))[0]
+    assert I**2 == pytest.approx(distance(mix, means), rel=20 * EPS)
+    assert E**2 == pytest.approx(distance(mix, kept), rel=20 * EPS)
+    gap = np.sum((truncated - averaged) ** 2)
+    assert gap == pytest.approx(distance(kept, means), rel=20 * EPS)
+
+
+@pytest.mark.parametrize(("d", "k", "r"), [(6, 4, 2), (3, 7, 1), (5, 5, 3)])
+def test_decaf_on_the_complete_graph_is_FlexLoRA(d, k, r):
+    state = factors(N=5, d=d, k=k, r=r)
+    M = sum(b @ a for b, a in zip(*state, strict=True)) / 5
+    U, S, Vh = np.linalg.svd(M)
+    server = (U[:, :r] * S[:r]) @ Vh[:r]
+    mixed = product(METHODS["decaf"].mix(state, TOPOLOGIES["complete"](5), 0))
+    condition = S[r - 1] / (S[r - 1] - S[r])
+    tolerance = 20 * (max(d, k) + 5 * r) * EPS * condition * np.linalg.norm(state.B) ** 2
+    np.testing.assert_allclose(mixed, np.stack([server] * 5), rtol=0, atol=tolerance)
+
+
+def test_fedavg_is_dlora_on_the_complete_graph_whatever_graph_it_is_given():
+    state = factors(N=4, d=5, k=3, r=2)
+    server = METHODS["fedavg"].mix(state, TOPOLOGIES["path"](4), 0)
+    graph = METHODS["dlora"].mix(state, TOPOLOGIES["complete"](4), 0)
+    for X, Y in zip(server, graph, strict=True):
+        np.testing.assert_array_equal(X, Y)
+
+
+def test_two_agents_on_a_ring_take_two_thirds_of_the_other():
+    state = Factors(np.array([[[3.0]], [[0.0]]]), np.ones((2, 1, 1)))
+    for name in ("dlora", "dlora_fa", "decaf"):
+        mixed = product(METHODS[name].mix(state, TOPOLOGIES["ring"](2), 0))
+        np.testing.assert_allclose(mixed.ravel(), [1.0, 2.0], rtol=8 * EPS)
+
+
+def test_a_subset_of_rows_of_a_frozen_A_keeps_A_for_any_number_of_rows():
+    state = factors(N=3, d=4, k=2, r=2)
+    state = Factors(state.B, np.stack([state.A[0]] * 3))
+    Pi = TOPOLOGIES["path"](3)
+    for rows in ([2], [2, 0], [0, 1, 2, 1, 0]):  # a merge may ask for more rows than agents
+        mixed = METHODS["dlora_fa"].mix(state, Pi[rows], 0)
+        np.testing.assert_array_equal(mixed.A, np.stack([state.A[0]] * len(rows)))
+        np.testing.assert_allclose(
+            product(mixed), np.einsum("ij,jab->iab", Pi[rows], product(state)), atol=50 * EPS
+        )
+
+
+def with_dead_directions(*, alive, d=5, k=4, r=3, seed=0):
+    """Return old factors and the truncation of one agent whose product has rank `alive`."""
+    rng = np.random.default_rng(seed)
+    old = Factors(rng.standard_normal((1, d, r)), rng.standard_normal((1, r, k)))
+    old.B[..., alive:] = 0.0
+    return old, tsvd_of_mix(old, np.eye(1), r)
+
+
+@given(st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_kept_directions_leave_the_product_and_can_be_trained(alive, seed):
+    old, truncated = with_dead_directions(alive=alive, seed=seed)
+    B, A = kept = keep_directions(truncated, old)
+    S = truncated.singular_values[0]
+    # each direction counted as dead is below max(d, k) eps sigma_1
+    assert np.linalg.norm(product(kept) - product(truncated.factors)) <= 3 * 5 * EPS * S[0]
+    np.testing.assert_array_equal(B[..., alive:], 0.0)
+    np.testing.assert_array_equal(A[:, alive:], old.A[:, alive:])
+    np.testing.assert_array_equal(B[..., :alive], truncated.factors.B[..., :alive])
+    np.testing.assert_array_equal(A[:, :alive], truncated.factors.A[:, :alive])
+    g = np.random.default_rng(seed).standard_normal((1, 5, 4))
+    gradient_B, _ = measure.factor_gradients(g, kept, 1.0)
+    assert np.all(np.linalg.norm(gradient_B, axis=1) > 0)
+
+
+def test_without_dead_directions_keeping_changes_nothing():
+    old, truncated = with_dead_directions(alive=3)
+    for X, Y in zip(keep_directions(truncated, old), truncated.factors, strict=True):
+        np.testing.assert_array_equal(X, Y)
+
+
+@pytest.mark.parametrize("to", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_a_zero_product_gets_its_whole_A_back(to):
+    old = Factors(to(np.zeros((2, 4, 2))), to(np.random.default_rng(0).standard_normal((2, 2, 3))))
+    truncated = tsvd_of_mix(old, np.full((2, 2), 0.5), 2)
+    assert not np.asarray(truncated.factors.A).any()
+    B, A = keep_directions(truncated, old)
+    np.testing.assert_array_equal(np.asarray(B), 0.0)
+    np.testing.assert_array_equal(np.asarray(A), np.asarray(old.A))
+
+
+def test_local_and_centralized_agents_keep_their_factors():
+    state = factors(N=3, d=4, k=2, r=2)
+    for name in ("local", "centralized"):
+        mixed = METHODS[name].mix(state, TOPOLOGIES["ring"](3), 0)
+        for X, Y in zip(state, mixed, strict=True):
+            np.testing.assert_array_equal(X, Y)
+
+
+def test_only_decaf_acts_on_products():
+    assert [name for name, method in METHODS.items() if method.product] == ["decaf"]
