@@ -13,6 +13,7 @@ Leading axes are batch everywhere (problems, step sizes, mixing matrices); they 
 """
 
 from decaf_theory.moments.quadratics import (
+    ORDERS,
     Quadratics,
     Trajectory,
     consensus,
@@ -46,6 +47,7 @@ from decaf_theory.moments.recursion import (
 )
 
 __all__ = [
+    "ORDERS",
     "Quadratics",
     "Recursion",
     "Square",
