@@ -1,0 +1,273 @@
+"""The command line `decaf`: what it prints, what it writes, how it fails."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from decaf_theory import adapters
+from decaf_theory.adapters.tables import digits, percentage
+from decaf_theory.cli import main, weights
+from decaf_theory.lowrank import Factors, product
+from tests.adapter_files import STORED, gaussian, write
+
+FOLDERS = [str(folder) for folder in STORED]
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command line: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def elsewhere(code, folder):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True
+    ).stdout
+
+
+def test_help_works_from_any_folder_and_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from decaf_theory.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: print('exit', stop.code)\n"
+        "print(sorted({'numpy', 'scipy', 'torch', 'safetensors'} & set(sys.modules)))"
+    )
+    out = elsewhere(code, tmp_path)
+    assert "usage: decaf" in out
+    assert out.endswith("exit 0\n[]\n")
+    for command in ("diagnose", "merge"):
+        assert command in out
+
+
+def test_the_installed_command_answers_from_another_folder(tmp_path):
+    command = os.path.join(os.path.dirname(sys.executable), "decaf")
+    if not os.path.exists(command):
+        pytest.skip("the package is not installed with its command")
+    done = subprocess.run(
+        [command, "diagnose", *FOLDERS], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("4 agents, complete graph\n")
+
+
+@pytest.mark.parametrize("command", ["diagnose", "merge"])
+def test_every_command_has_help_within_eighty_columns(call, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = call(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"usage: decaf {command}" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_diagnosis_is_a_table_and_a_paragraph(call):
+    code, out, err = call("diagnose", *FOLDERS, "--topology", "ring")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert out.isascii()
+    assert lines[0] == "4 agents, ring graph"
+    assert lines[1].split() == "matrix d x k r ranks Xi_A Xi_B |M| I % E % D % c bal".split()
+    names = [line.split()[0] for line in lines[2:7]]
+    assert names[:3] == ["fc1", "fc2", "fc3"]
+    assert set(names[3]) == {"-"}
+    assert names[4] == "total"
+    sites = adapters.diagnose(adapters.load_agents(STORED), adapters.mixing_matrix("ring", 4))
+    total = adapters.pool(sites)
+    for line, site in zip([*lines[2:5], lines[6]], [*sites, total], strict=True):
+        shown = line.split()[-8:]
+        keys = ("Xi_A", "Xi_B", "mix", *(f"relative_{name}" for name in LOSSES))
+        expected = [site[key] * (100 if "relative" in key else 1) for key in keys]
+        expected += [site["sigma_max"], site["imbalance"]]
+        for text, value in zip(shown, expected, strict=True):
+            # three significant digits
+            assert float(text) == pytest.approx(value, rel=5.1e-3)
+    assert "Averaging the factors of these 4 agents would lose 46.6 % of the mixed update" in out
+
+
+LOSSES = ("interference", "truncation", "difference")
+
+
+def test_the_common_stem_of_the_names_is_cut_and_long_names_are_shortened():
+    site = adapters.diagnose(adapters.load_agents(STORED), adapters.mixing_matrix("ring", 4))[0]
+    long = "model.layers.0." + "very_long_block_name.inner_module.q_proj"
+    text = adapters.table([{**site, "site": long}, {**site, "site": "model.layers.1.v"}])
+    lines = text.splitlines()
+    assert lines[0] == "matrices of model.layers"
+    assert lines[2].startswith("0.very_long_b...module.q_proj ")
+    assert lines[3].startswith("1.v ")
+    assert max(map(len, lines)) <= 100
+
+
+def test_bases_that_differ_are_told(tmp_path, call):
+    rng = np.random.default_rng(0)
+    folders = [
+        write(tmp_path / name, {"q": gaussian(rng, 5, 4, 2)}, base_model_name_or_path=f"org/{name}")
+        for name in ("a", "b")
+    ]
+    _, out, _ = call("diagnose", *folders)
+    assert "The agents name different base models (org/a, org/b)" in out
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (0.0, "0"),
+        (1.0, "1.00"),
+        (66.0854, "66.1"),
+        (100.0, "100"),
+        (1234.5, "1234"),
+        (99999.0, "99999"),
+        (1234567.0, "1.23e+06"),
+        (0.0123456, "0.0123"),
+        (1.5e-7, "1.50e-07"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_have_three_digits(x, text):
+    assert digits(x) == text
+
+
+def test_a_ratio_within_rounding_is_zero_percent():
+    assert (percentage(3e-12), percentage(3e-10), percentage(0.5)) == ("0", "3.00e-08", "50.0")
+
+
+# ---------------------------------------------------------------- merge
+
+
+def test_a_merge_writes_the_mix_and_says_so(call, tmp_path):
+    out = tmp_path / "mixed"
+    code, text, err = call("merge", *FOLDERS, "--out", out, "--weights", "1/2,1/4,.125,0.125")
+    assert (code, err) == (0, "")
+    expected = f"decaf of 4 agents: 3 matrices of rank 4, 2 other tensors averaged -> {out}\n"
+    assert text == expected
+    agents = adapters.load_agents(STORED)
+    mixed = adapters.merge(agents, weights=[0.5, 0.25, 0.125, 0.125])
+    read = adapters.load(out)
+    for site, factors in mixed.sites.items():
+        slip = 2**-22 * np.linalg.norm(factors.B) * np.linalg.norm(factors.A)
+        assert np.linalg.norm(product(read.sites[site]) - product(factors)) <= slip
+
+
+def test_a_merge_by_dlora_averages_the_factors(call, tmp_path):
+    code, text, _ = call("merge", *FOLDERS, "--out", tmp_path / "mixed", "--method", "dlora")
+    assert code == 0
+    assert text.startswith("dlora of 4 agents: 3 matrices of rank 4")
+    B, A = adapters.load_agents(STORED).factors["fc1"]
+    mean = product(Factors(B.mean(0), A.mean(0)))
+    read = product(adapters.load(tmp_path / "mixed").sites["fc1"])
+    # balanced factors have |B|_F |A|_F = |BA|_*
+    assert np.linalg.norm(read - mean) <= 2**-22 * np.linalg.norm(mean, "nuc")
+
+
+def test_the_rank_of_a_merge_can_be_chosen(call, tmp_path):
+    code, text, _ = call("merge", *FOLDERS, "--out", tmp_path / "mixed", "--rank", 16)
+    assert code == 0
+    assert "3 matrices of rank 16" in text
+    agents = adapters.load_agents(STORED)
+    read = adapters.load(tmp_path / "mixed")
+    for site, factors in agents.factors.items():
+        # 4 agents of rank 4: nothing is lost but the rounding to float32
+        M = product(factors).mean(0)
+        slip = 2**-22 * np.linalg.norm(M, "nuc")
+        assert np.linalg.norm(product(read.sites[site]) - M) <= slip
+
+
+def test_an_adapter_that_is_there_needs_force(call, tmp_path):
+    out = tmp_path / "mixed"
+    call("merge", *FOLDERS, "--out", out)
+    code, text, err = call("merge", *FOLDERS[:2], "--out", out)
+    assert (code, text) == (2, "")
+    message = f"{out}: exists already; overwrite it (--force) or name another"
+    assert err == f"decaf: error: {message}\n"
+    code, text, _ = call("merge", *FOLDERS[:2], "--out", out, "--force")
+    assert code == 0
+    assert text.startswith("decaf of 2 agents")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("1/3,1/3, 1/3", [1 / 3] * 3), (".5,0.5", [0.5, 0.5]), ("1e-1", [0.1])]
+)
+def test_weights_are_decimals_or_fractions(text, numbers):
+    assert weights(text) == numbers
+
+
+# ---------------------------------------------------------------- bad usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["bench"], "invalid choice: 'bench'"),
+        (["diagnose"], "the following arguments are required: DIR"),
+        (["merge", *FOLDERS], "the following arguments are required: --out"),
+        (["diagnose", *FOLDERS, "--rank", "two"], "argument --rank: invalid int value: 'two'"),
+        (["merge", *FOLDERS, "--out", "x", "--method", "dsgd"], "invalid choice: 'dsgd'"),
+        (
+            ["merge", *FOLDERS, "--out", "x", "--weights", "1/2,1/0"],
+            "argument --weights: must be numbers separated by commas, as 0.5,1/4,1/4; got",
+        ),
+    ],
+)
+def test_bad_usage_ends_with_two_and_a_usage_line(call, arguments, message):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: decaf")
+    assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diagnose", "nowhere"], "nowhere: no such folder; give one folder per trained adapter"),
+        (["diagnose", *FOLDERS, "--topology", "rnig"], "unknown topology 'rnig'; near: ring"),
+        (["diagnose", *FOLDERS, "--topology", "x"], "unknown topology 'x'; known: bipartite, com"),
+        (["diagnose", *FOLDERS, "--rank", "0"], "rank must be in 1 ... min(d, k) = 48 for 48 x 64"),
+        (
+            ["merge", *FOLDERS, "--weights", "1,1"],
+            "weights must be 4 numbers, one per agent, got 2",
+        ),
+        (["merge", *FOLDERS, "--weights", "1,1,1,1"], "weights must sum to one, got sum 4; divide"),
+        (["merge", *FOLDERS, "--weights", "2,-1,0,0"], "weights must be nonnegative numbers, got"),
+        (["merge", *FOLDERS, "--rank", "33"], "rank must be in 1 ... min(d, k) = 32 for 32 x 40"),
+        (["merge", *FOLDERS, "--rank", "2", "--method", "dlora"], "rank belongs to method 'decaf'"),
+    ],
+)
+def test_a_bad_input_ends_with_two_and_one_line(call, tmp_path, arguments, message):
+    if arguments[0] == "merge":
+        arguments = [*arguments, "--out", tmp_path / "mixed"]
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"decaf: error: {message}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_cannot_be_written_is_told_before_anything_is_read(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = call("merge", "nowhere", "--out", tmp_path / "file" / "mixed")
+    assert code == 2
+    assert "cannot be written below" in err
+    assert "nowhere" not in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = f"from decaf_theory.cli import main; raise SystemExit(main(['diagnose', *{FOLDERS}]))"
+    read, write_end = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write_end, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")
