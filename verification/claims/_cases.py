@@ -30,6 +30,16 @@ def on_omega(factors: Factors, c: float) -> Factors:
     return Factors(scaled(factors.B), scaled(factors.A))
 
 
+def clip(X: Any, top: float) -> Any:
+    """Return the nearest matrix with singular values of at most `top`, [..., a, b].
+
+    A projection onto a convex set: it never increases the Frobenius distance of two matrices.
+    """
+    xp = namespace(X)
+    U, S, Vh = xp.linalg.svd(X, full_matrices=False)
+    return (U * xp.clip(S, 0, top)[..., None, :]) @ Vh
+
+
 def mix_on_omega(mix: Mix, c: float) -> Mix:
     """Return the mix with every agent's factors on the boundary of Omega_c."""
     return mix._replace(factors=on_omega(mix.factors, c))
@@ -59,14 +69,6 @@ def signed(B: np.ndarray, A: np.ndarray, signs: tuple[int, ...]) -> tuple[np.nda
     """Return agents (+-B, +-A), one a sign, B [m, d, r], A [m, r, k]: all hold the product BA."""
     column = np.asarray(signs, dtype=np.float64)[:, None, None]
     return column * B, column * A
-
-
-def rotated(B: np.ndarray, A: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return agents (B R', R A), R a turn of each pair of the r (even) coordinates by one angle."""
-    turn = np.kron(np.eye(A.shape[0] // 2), [[0.0, -1.0], [1.0, 0.0]])
-    cos, sin = np.cos(angles)[:, None, None], np.sin(angles)[:, None, None]
-    R = cos * np.eye(A.shape[0]) + sin * turn
-    return B @ R.mT, R @ A
 
 
 def closing_angles(weights: Any) -> np.ndarray:

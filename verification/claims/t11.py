@@ -12,6 +12,7 @@ from decaf_theory import bounds
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, mix_factors, product
 from decaf_theory.measure import NORMS, interference_norm
+from decaf_theory.problems.frames import rotations
 from verification.claim import Claim, Context, Row
 from verification.claims._cases import (
     closing_angles,
@@ -19,7 +20,6 @@ from verification.claims._cases import (
     inside_omega,
     mix_of,
     mix_on_omega,
-    rotated,
     signed,
     worst_identity,
 )
@@ -94,9 +94,13 @@ def extremals(ctx: Context, d: int, k: int, r: int) -> Iterator[Mix]:
     for p in (0.5, 0.6, 0.9, 1 - 1e-6):
         weights = [p, (1 - p) / 4, 3 * (1 - p) / 4]
         yield mix_of(ctx, "heavy agent", *signed(B, A, (1, -1, -1)), weights)
-    if r % 2 == 0:
-        for weights in ([1 / 3] * 3, [0.45, 0.35, 0.2], [0.3, 0.25, 0.2, 0.15, 0.1]):
-            yield mix_of(ctx, "rotations", *rotated(B, A, closing_angles(weights)), weights)
+    if r % 2 or r > min(d, k):
+        return
+    U, V = isometry(rng, d, d), isometry(rng, k, k)
+    for weights in ([1 / 3] * 3, [0.45, 0.35, 0.2], [0.3, 0.25, 0.2, 0.15, 0.1]):
+        angles = closing_angles(weights)
+        (B, A), _ = rotations(d=d, k=k, r=r, c=C, angles=angles, weights=np.array(weights))
+        yield mix_of(ctx, "rotations", U @ B, A @ V, weights)
 
 
 def same_product_but_no_mean(mix: Mix) -> Iterator[Row]:
