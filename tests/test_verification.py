@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import fake_ledger
-from verification import table
+from verification import store, table
 from verification.cli import main
 from verification.run import LEDGER
 
@@ -303,3 +303,36 @@ def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs):
     assert "Traceback" not in err
     assert "interrupted; finished claims are kept" in err
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1"]
+
+
+@pytest.mark.slow
+def test_adapters_are_reported_and_their_rows_join_the_run(call, tmp_path):
+    folders = [str(ROOT / agent) for agent in AGENTS]
+    call("--only", "T1", "--size", "full")
+    code, out, err = call("--adapters", *folders, "--topology", "ring")
+    assert (code, err) == (0, "")
+    assert "4 agents, ring graph" in out
+    assert re.search(r"^\d+ rows -> .*rows/adapters.jsonl$", out, re.MULTILINE)
+    rows = store.read_rows(tmp_path / "out", "adapters")
+    assert {row["claim"] for row in rows} == {"T9", "T17", "T18", "T21"}
+    assert store.read_rows(tmp_path / "out", "T1")  # a run of another size is left as it is
+
+
+AGENTS = [f"tests/adapters/agent{i}" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "none: no such folder"),
+        (["tests"], "tests: not an adapter folder"),
+        ([*AGENTS, "--topology", "rign"], "ring"),
+        ([*AGENTS, "--rank", "0"], "rank"),
+        ([*AGENTS, "--rank", "1000"], "rank"),
+    ],
+)
+def test_adapters_that_cannot_be_reported_are_bad_usage(call, monkeypatch, arguments, message):
+    monkeypatch.chdir(ROOT)
+    code, out, err = call("--adapters", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err

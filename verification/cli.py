@@ -144,8 +144,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
         run, reasons = store.open_run(
             args.out, store.configuration(**asdict(settings)), [claim.id for claim in claims]
         )
-        for reason in reasons:
-            print(f"earlier results are not used: {reason}", file=sys.stderr)
+        report_dropped(reasons)
         start = time.perf_counter()
         found = evaluate_all(wanted, settings, jobs=args.jobs, ledger=ledger)
         for evidence in progress(found, len(wanted)):
@@ -218,8 +217,34 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print the report on trained adapters and store its rows."""
-    raise NotImplementedError
+    """Print the report on trained adapters and store its rows beside those of the claims."""
+    from verification import adapter_report  # reads safetensors: only where asked for
+
+    store.require_writable(args.out)
+    try:
+        report = adapter_report.report(args.adapters, args.topology, args.rank)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(report.text())
+    # the rows depend on no seed and no size: they join whatever run of this code lies there
+    settings = asdict(Settings()) | store.settings_of(args.out)
+    rows = [
+        {"claim": claim, **row.as_json()} for claim, rows in report.rows.items() for row in rows
+    ]
+    with store.locked(args.out):
+        run, reasons = store.open_run(
+            args.out, store.configuration(**settings), [claim.id for claim in ledger.claims]
+        )
+        report_dropped(reasons)
+        run.put("adapters", rows)
+    print(f"\n{len(rows)} rows -> {store.rows_path(args.out, 'adapters')}")
+    return OK if report.as_expected else DIFFERS
+
+
+def report_dropped(reasons: Sequence[str]) -> None:
+    """Say why earlier results are not used."""
+    for reason in reasons:
+        print(f"earlier results are not used: {reason}", file=sys.stderr)
 
 
 Action = Callable[[argparse.Namespace, Ledger], int]

@@ -57,7 +57,7 @@ def number(value: Any) -> float:
 
 
 def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the bytes of a row file."""
+    """Return the bytes of a row file; rows that name their own claim keep it."""
     lines = (
         json.dumps(strict({"claim": claim, **row}), sort_keys=True, allow_nan=False) + "\n"
         for row in rows
@@ -162,6 +162,15 @@ def configuration(*, size: str, seed: int, device: str) -> Record:
     }
 
 
+def settings_of(out: Path) -> Record:
+    """Return size, seed and device of the run under `out`; empty where there is none."""
+    try:
+        run = read_json(out / "run.json")
+        return {name: run[name] for name in ("size", "seed", "device")}
+    except (StoreError, KeyError, TypeError):
+        return {}
+
+
 def differences(old: Record, new: Record) -> list[str]:
     """Return "name: old -> new" for every entry of the configuration `new` that differs.
 
@@ -223,14 +232,17 @@ class Run:
     files: dict[str, str] = field(default_factory=dict)
     verdicts: dict[str, Record] = field(default_factory=dict)
 
-    def put(self, claim: str, rows: Iterable[Mapping[str, Any]], verdict: Record) -> None:
-        """Store the rows and the verdict of a claim; no rows, no file."""
+    def put(
+        self, claim: str, rows: Iterable[Mapping[str, Any]], verdict: Record | None = None
+    ) -> None:
+        """Store the rows of a claim, and its verdict if it has one; no rows, no file."""
         self.drop(claim)
         data = encode_rows(claim, rows)
         if data:
             write_atomically(rows_path(self.out, claim), data)
             self.files[claim] = hashlib.sha256(data).hexdigest()
-        self.verdicts[claim] = verdict
+        if verdict:
+            self.verdicts[claim] = verdict
         self.save()
 
     def drop(self, claim: str) -> None:
@@ -268,7 +280,7 @@ def open_run(out: Path, configuration: Record, order: Sequence[str]) -> tuple[Ru
     except (StoreError, KeyError, TypeError) as error:
         return Run(out, configuration, order), [str(error)]
     reasons = differences(old, configuration)
-    stale = list(run.verdicts) if reasons else []
+    stale = list(run.verdicts | run.files) if reasons else []
     for claim in run.files.keys() - set(stale):
         try:
             read_rows(out, claim)
