@@ -1,0 +1,50 @@
+"""The mutation table, mutants.txt: one-line breakages, each of which some test must catch.
+
+The tests that are asked are those of the file's room (TESTS), fastest first.
+"""
+
+from pathlib import Path
+
+from tests.mutation import Change, written
+
+BOUNDS = "decaf_theory/bounds"
+TESTS = {
+    BOUNDS: ["tests/test_bounds.py"],
+    "decaf_theory/topology.py": ["tests/test_topology.py"],
+    "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
+    "decaf_theory/measure.py": ["tests/test_measure.py"],
+    "decaf_theory/tsvd": [
+        "tests/test_tsvd.py",
+        "tests/test_tsvd_inputs.py",
+        "tests/test_tsvd_lapack.py",
+    ],
+    "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
+    "decaf_theory/simulate": ["tests/test_simulate.py"],
+    "decaf_theory/moments": ["tests/test_moments.py"],
+    "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
+    "verification/claim.py": ["tests/test_claim.py"],
+}
+
+FILE = Path(__file__).with_suffix(".txt")
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return (file, old text, new text) of every breakage in mutants.txt."""
+    entries, path = [], ""
+    for line in FILE.read_text().splitlines():
+        if line.startswith("["):
+            path = line.strip("[]")
+        elif line and not line.startswith("#"):
+            old, new = line.split("  =>  ")
+            entries.append((path, old, new))
+    return entries
+
+
+def changes() -> list[Change]:
+    """Return the table as changes; an entry whose text has moved fails here, by name."""
+    return [written(*entry) for entry in table()]
+
+
+def tests_of(path: str) -> list[str]:
+    """Return the test files that answer for a file."""
+    return next(tests for room, tests in TESTS.items() if path.startswith(room))
