@@ -19,14 +19,13 @@ def sqrt_rho_complete(*, N: int) -> float:
 def sqrt_rho_ring(*, N: int) -> float:
     """Return sqrt(rho) of the ring with weights 1/3 (N = 2: self 1/3, other 2/3).
 
-        max(|1 + 2 cos(2 pi/N)|, |1 + 2 cos(2 pi floor(N/2)/N)|) / 3
+        |1 + 2 cos(2 pi/N)| / 3,   0 for N = 1
 
-    The eigenvalues are (1 + 2 cos(2 pi j/N))/3, j = 0..N-1. Source: derived (T31).
+    The eigenvalues are (1 + 2 cos(2 pi j/N))/3, j = 0..N-1; those below zero are >= -1/3, which
+    j = 1 exceeds in size from N = 5 on and equals for N = 2 and 4. Source: derived (T31).
     """
     count(N=N)
-    if N == 1:
-        return 0.0
-    return max(abs(1 + 2 * cos(2 * pi * j / N)) for j in (1, N // 2)) / 3
+    return abs(1 + 2 * cos(2 * pi / N)) / 3 if N > 1 else 0.0
 
 
 def sqrt_rho_path(*, N: int) -> float:

@@ -95,10 +95,11 @@ def dsgd_textbook(
     Upper; inf for a larger step. Not tight: (a + b)^2 <= 2 a^2 + 2 b^2. Source: derived (T25).
     """
     nonnegative(kappa=kappa, q=q, S=S)
+    count(N=N)
     if not _step_allowed(lr, L, max(1, 2 * q)):
         return inf
-    network = 8 * (lr * L) ** 2 * (sigma**2 * S / N + (kappa * q) ** 2)
-    return _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N) + network
+    Xi = 8 * lr**2 * (sigma**2 * S / N + (kappa * q) ** 2)
+    return dsgd_rate(F_gap=F_gap, lr=lr, T=T, L=L, sigma=sigma, N=N, Xi=Xi)
 
 
 def dsgd_corollary(
