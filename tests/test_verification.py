@@ -160,6 +160,13 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
         (["--jobs", "0"], "--jobs must be >= 1, got 0"),
         (["--seed", "-1"], "--seed must be >= 0, got -1"),
         (["--size", "huge"], "invalid choice: 'huge'"),
+        pytest.param(
+            ["--attack", "T1"],
+            "claim T1 has no attack; these have: ",
+            marks=pytest.mark.slow,  # loads torch
+        ),
+        (["--attack", "T33"], "did you mean T3"),
+        (["--minutes", "0"], "--minutes must be > 0, got 0.0"),
         (["--script"], "--script needs --replay FILE"),
         (["--onyl", "T1"], "unrecognized arguments: --onyl"),
     ],
@@ -336,3 +343,13 @@ def test_adapters_that_cannot_be_reported_are_bad_usage(call, monkeypatch, argum
     code, out, err = call("--adapters", *arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+@pytest.mark.slow
+def test_an_attack_stores_its_best_instance_where_replay_finds_it(tmp_path, capsys):
+    pytest.importorskip("torch")
+    arguments = ["--attack", "T17", "--minutes", "0.01", "--out", str(tmp_path)]
+    main(arguments)  # so little time need not suffice to break the weakened bound
+    stored_at = re.search(r"-> (\S+)", capsys.readouterr().out)[1]
+    assert main(["--replay", stored_at]) == 0
+    assert "holds; equals the stored" in capsys.readouterr().out

@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write verification/counterexamples/ID.json for every claim expected violated",
     )
+    p.add_argument("--attack", metavar="ID", help="search for a counterexample of a true bound")
+    p.add_argument("--minutes", type=float, default=1.0, metavar="M", help="with --attack: time")
     p.add_argument(
         "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
     )
@@ -80,10 +82,14 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
     if args.seed < 0:
         raise UsageError(f"--seed must be >= 0, got {args.seed}")
+    if not args.minutes > 0:
+        raise UsageError(f"--minutes must be > 0, got {args.minutes}")
     if args.script and not args.replay:
         raise UsageError("--script needs --replay FILE")
-    if args.device != "cpu" and importlib.util.find_spec("torch") is None:
-        raise UsageError(f"--device {args.device} needs torch, which is not installed")
+    if (args.attack or args.device != "cpu") and importlib.util.find_spec("torch") is None:
+        raise UsageError(
+            "--attack, --device torch and --device cuda need torch; it is not installed"
+        )
     if args.device == "cuda":
         import torch
 
@@ -216,6 +222,27 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
     return OK
 
 
+def attack_claim(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Attack a bound in each of its variants; store the best instances for --replay."""
+    from verification import attack  # torch and hypothesis: only where asked for
+    from verification.attacks import ATTACKS
+
+    claim = replay.find(ledger.claims, args.attack)
+    if claim.id not in ATTACKS:
+        raise UsageError(f"claim {claim.id} has no attack; these have: {', '.join(ATTACKS)}")
+    folder, failed = args.out / "attacks", False
+    store.require_writable(folder)
+    print(attack.HEADER)
+    for variant in ATTACKS[claim.id]:
+        seconds = 60 * args.minutes / len(ATTACKS[claim.id])
+        attempt, instance = attack.run(claim, variant, seconds=seconds, seed=args.seed)
+        failed |= attempt.failed
+        print(attempt.line(), flush=True)
+        if instance is not None:
+            print(f"  -> {attack.keep(claim, attempt, instance, folder)}")
+    return DIFFERS if failed else OK
+
+
 def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print the report on trained adapters and store its rows beside those of the claims."""
     from verification import adapter_report  # reads safetensors: only where asked for
@@ -253,6 +280,7 @@ ACTIONS: list[tuple[Callable[[argparse.Namespace], Any], Action]] = [
     (lambda args: args.explain, explain),
     (lambda args: args.replay, replay_file),
     (lambda args: args.store_counterexamples, store_counterexamples),
+    (lambda args: args.attack, attack_claim),
     (lambda args: args.adapters, report_adapters),
     (lambda args: True, judge_all),
 ]
