@@ -159,6 +159,7 @@ def interference_trajectory(
     initial factors. inf where lr L_hat q >= 1. Not tight: the first step reaches a third of it.
     Source: derived (T14): s times `interference_half` of `consensus_bound`, with T5's constants.
     """
+    nonnegative(L_hat=L_hat)
     sigma, kappa = factor_sigma(s=s, c=c, sigma_W=sigma_W), factor_kappa(s=s, c=c, kappa_W=kappa_W)
     Xi_w = consensus_bound(lr=lr, L=L_hat, sigma=sigma, kappa=kappa, N=N, q=q, S=S)
     return s * interference_half(Xi_w=Xi_w)

@@ -94,7 +94,7 @@ def dsgd_textbook(
 
     Upper; inf for a larger step. Not tight: (a + b)^2 <= 2 a^2 + 2 b^2. Source: derived (T25).
     """
-    nonnegative(kappa=kappa, q=q, S=S)
+    nonnegative(sigma=sigma, kappa=kappa, q=q, S=S)
     count(N=N)
     if not _step_allowed(lr, L, max(1, 2 * q)):
         return inf

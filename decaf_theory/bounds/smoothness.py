@@ -34,8 +34,9 @@ def lemma1_smoothness(*, L: float, C: float, c: float, G: float, s: float, r: in
     Holds with the Euclidean norm on both sides or the sum norm on both sides, for every C >= s c.
     Tight for r = 1 only; see `lemma1_gap`. Source: arXiv 2505.21382, Lemma 1 (paraphrased).
     """
+    nonnegative(L=L, C=C, c=c, G=G, s=s)
     count(r=r)
-    return lemma1_without_rank(L=L, C=C * sqrt(r), c=c, G=G, s=s)
+    return s * (2 * L * C * sqrt(r) * c + G)
 
 
 def lemma1_without_rank(*, L: float, C: float, c: float, G: float, s: float) -> float:
@@ -58,7 +59,8 @@ def smoothness_sharp(*, L: float, c: float, G: float, s: float) -> float:
     every (L, G, s, c, r): f(W) = h(W_11), h'(x) = clip(L (x - s c^2) + G, -G, G), from
     A = B = c E_11 a small step of both towards 0. Source: derived (T2, T3).
     """
-    return lemma1_without_rank(L=L, C=s * c, c=c, G=G, s=s)
+    nonnegative(L=L, c=c, G=G, s=s)
+    return s * (2 * s * L * c**2 + G)
 
 
 def smoothness_mixed_norm(*, L: float, c: float, G: float, s: float) -> float:
