@@ -51,6 +51,15 @@ class Slope(NamedTuple):
         return 8 * max(shape) * min(shape) * EPS
 
     @property
+    def change(self) -> Factors:
+        """The change of the factor gradient from the end to the start."""
+        start, end = (
+            factor_gradients(gradient, point, self.s)
+            for gradient, point in ((self.g, self.pair.start), (self.h, self.pair.end))
+        )
+        return Factors(start.B - end.B, start.A - end.A)
+
+    @property
     def held(self) -> Any:
         """A mask [instances]: Omega_c, Lipschitz and bounded gradients, up to rounding."""
         xp = namespace(self.g)
@@ -77,18 +86,12 @@ def steepness(
     Rounding: each gradient block is s times a product of size c G, off by `eps` of that; the
     slack that `held` leaves to |g - h| enters times s c.
     """
-    start, end = slope.pair.start, slope.pair.end
-    at_start, at_end = (
-        factor_gradients(gradient, point, slope.s)
-        for gradient, point in ((slope.g, start), (slope.h, end))
-    )
-    change = Factors(at_start.B - at_end.B, at_start.A - at_end.A)
     bound = constant * blocks(slope.pair.step, displacement or norm)
     scale = slope.s * slope.c
     rounding = 4 * scale * (slope.eps * slope.G + slope.L * slope.s * slope.pair.slip)
     return worst(
         f"{case} {norm}, {slope.pair.family}",
-        blocks(change, norm),
+        blocks(slope.change, norm),
         "<=",
         bound,
         rounding=rounding + slope.eps * bound,

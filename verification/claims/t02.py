@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import product as cartesian
 from typing import Any
 
 from decaf_theory import bounds
@@ -39,9 +40,8 @@ def paper(ctx: Context) -> Iterator[Row]:
     Counterexample: none in these norms; see T4a, T4b, T4c for the readings that are false.
     Source: arXiv 2505.21382, Lemma 1 (paraphrased); proof derived here.
     """
-    for share in (1.0, 2**0.5):
-        constant = partial(lemma1, share=share)
-        yield from evidence(ctx, constant, ("euclid", "sum"), C_over_sc=share)
+    constants = {"s c": partial(lemma1, share=1.0), "sqrt(2) s c": partial(lemma1, share=2**0.5)}
+    yield from evidence(ctx, constants, ("euclid", "sum"))
     yield replay(partial(lemma1, share=1.0), instance(1))
 
 
@@ -63,7 +63,7 @@ def sharp(ctx: Context) -> Iterator[Row]:
     Counterexample: none.
     Source: derived here; sharpens arXiv 2505.21382, Lemma 1 (paraphrased).
     """
-    yield from evidence(ctx, least, ("euclid", "sum", "max"))
+    yield from evidence(ctx, {"s c": least}, ("euclid", "sum", "max"))
     yield replay(least, instance(2))
 
 
@@ -79,22 +79,25 @@ def least(slope: Slope) -> float:
 
 
 def evidence(
-    ctx: Context, constant: Constant, norms: tuple[str, ...], **params: float
+    ctx: Context, constants: Mapping[str, Constant], norms: tuple[str, ...]
 ) -> Iterator[Row]:
-    """Yield random and structured slopes, searched ones, and the extremal one, in each norm."""
+    """Yield random and structured slopes, searched ones and the extremal one, in each norm."""
+
+    def judged(case: str, slope: Slope, norm: str) -> Iterator[Row]:
+        for C_of, constant in constants.items():
+            yield steepness(case, slope, constant(slope), norm, C=C_of, G=slope.G)
+
     for pair in pairs(ctx, ctx.pick(20, 400), C):
         slope = random_slopes(ctx.rng("gradients", pair.family, pair.start.rank), pair, L, G, S)
         for norm in norms:
-            yield steepness("random", slope, constant(slope), norm, **params)
-    for d, k, r in SHAPES:
-        for norm in norms:
-            for share in (0.1, 1.0, 10.0):  # of G against 2 s L c^2
-                letters = {"L": L, "c": C, "G": share * 2 * S * L * C**2, "s": S}
-                rng = ctx.rng("climb", d, k, r, norm)
-                found = climb(ctx, rng, (d, k, r), norm, ctx.pick(8, 100), **letters)
-                yield steepness("searched", found, constant(found), norm, **params, G=letters["G"])
-                top = extremal(ctx, d, k, r, **letters)
-                yield steepness("extremal", top, constant(top), norm, **params, G=letters["G"])
+            yield from judged("random", slope, norm)
+    for (d, k, r), norm, share in cartesian(SHAPES, norms, (0.1, 1.0, 10.0)):
+        # share: of G against 2 s L c^2, the two parts of L*
+        letters = {"L": L, "c": C, "G": share * 2 * S * L * C**2, "s": S}
+        rng = ctx.rng("climb", d, k, r, norm)
+        found = climb(ctx, rng, (d, k, r), norm, ctx.pick(8, 100), **letters)
+        yield from judged("searched", found, norm)
+        yield from judged("extremal", extremal(ctx, d, k, r, **letters), norm)
 
 
 def instance(r: int) -> Mapping[str, Any]:
