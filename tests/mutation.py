@@ -68,7 +68,9 @@ def _run_child(change: Change | None, tests: list[str], log: str) -> None:
     if change is not None:
         sys.meta_path.insert(0, _Finder(change))
     sys.dont_write_bytecode = True
-    arguments = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", *tests]
+    # hypothesis is loaded before pytest could rewrite its assertions: no matter here, but a warning
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]
+    arguments = ["-x", "-q", "--no-header", "--tb=line", *quiet, *tests]
     os._exit(int(pytest.main(arguments)))
 
 
