@@ -83,6 +83,8 @@ def steepness(
 ) -> Row:
     """Return the worst row |grad phi(w) - grad phi(w')| <= constant |w - w'|.
 
+    Gradients in `norm`, the step in `displacement`, the same norm unless it is named.
+
     Rounding: each gradient block is s times a product of size c G, off by `eps` of that; the
     slack that `held` leaves to |g - h| enters times s c.
     """
@@ -154,10 +156,12 @@ def climb(
     c: float,
     G: float,
     s: float,
+    displacement: str | None = None,
     rounds: int = 40,
 ) -> Slope:
     """Return the steepest slopes found from random starts, by alternating maximization.
 
+    The gradient is taken in `norm`, the step in `displacement`, the same unless it is named.
     For an infinitesimal step (dB, dA) at (B, A) with gradient g and its change dg, |dg| at most
     L s |dB A + B dA|, the change of the factor gradient is s (dB' g + B' dg, dg A' + g dA'). Its
     norm is convex in each of B, A, g, dg and (dB, dA); each in turn is replaced by the maximizer
@@ -170,7 +174,7 @@ def climb(
         for size in ((d, r), (r, k), (d, k), (d, k), (d, r), (r, k))
     )
     B, A, g = c * _polar(B), c * _polar(A), G * _polar(g)
-    step, dg = _maximizer(Factors(dB, dA), norm), _unit(dg)
+    step, dg = _maximizer(Factors(dB, dA), displacement or norm), _unit(dg)
     for _ in range(rounds):
         dW = step.B @ A + B @ step.A
         size = L * s * _size(dW)[:, None, None]
@@ -190,7 +194,7 @@ def climb(
             c * _polar(size * dg @ transpose(R.A) + along @ transpose(step.A)),
             c * _polar(transpose(R.B) @ (size * dg) + transpose(step.B) @ along),
         )
-        step = _maximizer(toward, norm)
+        step = _maximizer(toward, displacement or norm)
     return _finite(Factors(B, A), step, g, dg, L=L, c=c, G=G, s=s)
 
 

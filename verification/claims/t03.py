@@ -83,14 +83,14 @@ def distance(case: str, slope: Slope, shrink: float, norm: str) -> Row:
 def gap(ctx: Context) -> Iterator[Row]:
     r"""Lemma 1 exceeds $L^*$ by the factor $(K/\sqrt r + 1)/(K/r + 1)$ at $s = \eta/r$.
 
-    $K = 2 L \eta c^2/G$. At most $(1 + \sqrt{1 + K})/2$, at $r = (1 + \sqrt{1 + K})^2$; the factor is 1 at $r = 1$ and
-    tends to 1 as $r$ grows. At $s = \eta/\sqrt r$ it increases to $K + 1$; at constant $s$ it
-    grows like $\sqrt r$.
+    $K = 2 L \eta c^2/G$. The factor is 1 at $r = 1$, at most $(1 + \sqrt{1 + K})/2$, attained at
+    $r = (1 + \sqrt{1 + K})^2$, and tends to 1 as $r$ grows. At $s = \eta/\sqrt r$ it increases to
+    $K + 1$; at constant $s$ it grows like $\sqrt r$.
 
     Assumptions: $C = s c$, the least constant of T1; $G > 0$.
     Proof: Divide $\hat L = s(2 L s c \sqrt r c + G)$ by $L^* = s(2 s L c^2 + G)$. With
-    $u = \sqrt r$ the factor is $u(K + u)/(K + u^2)$; its derivative vanishes where $u^2 = 2 u + K$, and there it
-    is $u/2$.
+    $u = \sqrt r$ the factor is $u(K + u)/(K + u^2)$; its derivative vanishes where
+    $u^2 = 2 u + K$, and there it is $u/2$.
     Extremal: $K = 3$, $r = 9$: 3/2; $K = 8$, $r = 16$: 2; $K = 24$, $r = 36$: 3.
     Counterexample: none.
     Source: derived here.
