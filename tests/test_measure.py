@@ -137,6 +137,19 @@ def test_interference_near_consensus_keeps_its_digits():
     assert_near(measure.interference(near, Pi), expected, allowed)
 
 
+def test_equal_agents_do_not_interfere_at_all():
+    common = gaussian(5, 4, 2, 6, 1)
+    same = Factors(*(np.repeat(X, 3, axis=1) for X in common))
+    assert not measure.interference(same, rows(2, 3)).any()
+    assert not measure.interference_norm(same, rows(2, 3)).any()
+
+
+def test_negative_weights_that_sum_to_one_interfere_as_defined():
+    factors, Pi = gaussian(4, 3, 2, 2, 3), np.array([[1.5, -0.75, 0.25]])
+    expected = mix_products(factors, Pi) - product(mix_factors(factors, Pi))
+    assert_near(measure.interference(factors, Pi), expected, 3 * slack(factors))
+
+
 @pytest.mark.parametrize("kind", [sp.csr_array, sp.coo_array])
 def test_interference_of_a_sparse_mixing_matrix_is_that_of_the_dense_one(kind):
     factors = gaussian(4, 3, 2, 2, 5)

@@ -248,6 +248,7 @@ def test_the_path_is_chosen_by_the_size_of_the_stack():
     assert path(3, 2, 8, 9) == "dense"
     assert path(3, 2, 9, 9) == "qr"
     assert path(6, 1, 8, 8) == "dense"
+    assert path(2, 7, 19, 30) == "qr"  # 14 < 14.25
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,6 +7,7 @@ import torch
 
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.tsvd import PATHS, tsvd, tsvd_of_mix
+from decaf_theory.tsvd.mixing import equilibrate, exponent_of, scale_by
 from tests.mixes import assert_near, assert_same_result, gaussian, rows, slack
 
 METHODS = sorted(PATHS)
@@ -100,12 +101,46 @@ def test_an_overflowing_product_is_an_error_on_torch_too():
         tsvd_of_mix(factors, np.ones((1, 1)), 1)
 
 
-def test_a_direction_that_is_zero_in_one_factor_adds_nothing_however_large_the_other():
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("empty", ["B", "A"])
+def test_a_direction_that_is_zero_in_one_factor_adds_nothing_however_large_the_other(method, empty):
     factors, Pi = gaussian(2, 4, 5, 2), np.full((1, 2), 0.5)
-    factors.B[0, :, 1] = 0.0
-    expected = tsvd_of_mix(factors, Pi, 2)
-    factors.A[0, 1] = 1e308
-    assert_same_result(tsvd_of_mix(factors, Pi, 2), expected)
+    directions = {"B": factors.B[0, :, 1], "A": factors.A[0, 1]}
+    directions.pop(empty)[:] = 0.0
+    expected = tsvd_of_mix(factors, Pi, 2, method=method)
+    for huge in directions.values():
+        huge[:] = 1e308
+    assert_same_result(tsvd_of_mix(factors, Pi, 2, method=method), expected)
+
+
+def test_equilibrated_panels_hold_the_same_products_with_entries_below_one():
+    rng = np.random.default_rng(0)
+    factors = gaussian(3, 6, 5, 2, 4)
+    size = 2.0 ** rng.integers(-300, 300, (4, 3, 1, 2))
+    other = 2.0 ** rng.integers(-300, 300, (4, 3, 1, 2))
+    skewed = Factors(factors.B * size, factors.A * other.swapaxes(-1, -2))
+    (B, A), exponent = equilibrate(skewed)
+    for X in (B, A):
+        assert np.all(np.max(np.abs(X), axis=(1, 2, 3)) < 1)
+    assert np.all(np.maximum(np.max(abs(B), axis=(1, 2, 3)), np.max(abs(A), axis=(1, 2, 3))) >= 0.5)
+    columns, lines = np.max(np.abs(B), axis=-2), np.max(np.abs(A), axis=-1)
+    kept = columns * lines > 0
+    assert np.all((columns[kept] / lines[kept] < 4) & (columns[kept] / lines[kept] > 0.25))
+    unit = 2.0 ** exponent[:, None, None, None]
+    # powers of two alone: no bit is lost, one direction at a time
+    for i in range(2):
+        left = (B[..., i : i + 1] * unit) @ (A[..., i : i + 1, :] * unit)
+        assert np.array_equal(left, skewed.B[..., i : i + 1] @ skewed.A[..., i : i + 1, :])
+
+
+def test_scaling_by_a_power_of_two_crosses_the_whole_range():
+    smallest, large = np.array([2.0**-1074]), np.array([2.0**1000])
+    assert scale_by(smallest, np.array([2046])) == 2.0**972
+    assert scale_by(smallest, np.array([2045])) == 2.0**971
+    assert scale_by(large, np.array([-2046])) == 2.0**-1046
+    assert scale_by(large, np.array([-2045])) == 2.0**-1045
+    assert scale_by(np.float32([2.0**-149]), np.array([254])) == np.float32(2.0**105)
+    assert np.array_equal(exponent_of(np.array([0.0, 1.0, 0.75, 2.0**-1074])), [0, 1, 0, -1073])
 
 
 def test_any_memory_layout_gives_the_same_bits_and_stays_unchanged():

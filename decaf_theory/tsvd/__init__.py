@@ -55,7 +55,7 @@ def tsvd(M: Array, rank: int) -> TSVD:
     if not bool(xp.all(finite)):
         raise ValueError(f"M is not finite at batch index {first_false(finite)}")
     wide = working(M)
-    half = (exponent_of(xp.max(xp.abs(wide), axis=(-2, -1))) + 1) // 2
+    half = exponent_of(xp.sqrt(xp.max(xp.abs(wide), axis=(-2, -1))))  # of either factor
     U, S, Vh = xp.linalg.svd(scale_by(wide, -2 * half[..., None, None]), full_matrices=False)
     info = Info("dense", prod(M.shape[:-2]))
     return rescaled(truncate(U, S, Vh, rank, min(d, k) - rank), half, M, info)

@@ -52,7 +52,7 @@ def neighbours(Pi: Array, N: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
         raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(shape)}")
     if np.iscomplexobj(values) or not np.all(np.isfinite(values)):
         raise ValueError("Pi must hold real finite weights, got complex numbers, nan or inf")
-    counts = np.bincount(rows_of, minlength=shape[0])
+    counts = np.bincount(rows_of)
     m = max(int(counts.max(initial=0)), 1)
     slot = np.arange(len(rows_of)) - np.repeat(np.cumsum(counts) - counts, counts)
     if m == N:
@@ -145,11 +145,8 @@ def truncate(U: Array, S: Array, Vh: Array, rank: int, width: int) -> TSVD:
 def _padded(S: Array, width: int) -> Array:
     """Return S [..., p] followed by zeros up to `width`."""
     xp = namespace(S)
-    missing = width - S.shape[-1]
-    if missing <= 0:
-        return S
-    zeros = xp.zeros((*S.shape[:-1], missing), dtype=S.dtype, device=S.device)
-    return xp.concat([S, zeros], axis=-1)
+    missing = (*S.shape[:-1], width - S.shape[-1])
+    return xp.concat([S, xp.zeros(missing, dtype=S.dtype, device=S.device)], axis=-1)
 
 
 def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> TSVD:
