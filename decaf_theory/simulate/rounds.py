@@ -13,7 +13,15 @@ from decaf_theory.measure import factor_gradients, truncation_error
 from decaf_theory.methods.product import keep_directions
 from decaf_theory.rng import generator
 from decaf_theory.simulate.config import Config, start_factors
-from decaf_theory.simulate.trace import SimulationError, Trace, Visit, assemble, host, quantities
+from decaf_theory.simulate.trace import (
+    SimulationError,
+    Trace,
+    Visit,
+    assemble,
+    host,
+    quantities,
+    require_finite,
+)
 
 DIVERGED = 1e5  # a loss this many times its scale at the start ends the run
 
@@ -127,18 +135,6 @@ def _mix(config: Config, state: Factors, t: int) -> tuple[Factors, Array | None]
     keep = config.zero_directions == "keep"
     mixed = keep_directions(truncated, state) if keep else truncated.factors
     return mixed, truncation_error(truncated)
-
-
-def require_finite(what: str, x: Array, step: int) -> None:
-    """Raise SimulationError unless each |x|_F^2 is finite, x [runs, N, ., .].
-
-    Squares, so that finite factors also have finite products.
-    """
-    xp = namespace(x)
-    finite = xp.isfinite(xp.sum(x * x, axis=(-2, -1)))
-    if not bool(xp.all(finite)):
-        run, agent = (int(i) for i in np.argwhere(~host(finite))[0])
-        raise SimulationError(what, run=run, agent=agent, step=step)
 
 
 def _loss_scale(config: Config, visit: Visit, known: Array | None) -> Array:

@@ -56,7 +56,7 @@ class Trace:
     def require_finished(self) -> Trace:
         """Return the trace; ValueError where the run did not reach its last step."""
         if self.status != "finished":
-            raise ValueError(f"the run {self.status} and is no data: {self.note}")
+            raise ValueError(f"the run ended {self.status} and is no data: {self.note}")
         return self
 
 
@@ -86,17 +86,18 @@ def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[s
     """Return every quantity of a `Trace` at this step, [runs]; mixes [N, N] is who mixed."""
     xp = namespace(visit.W)
     Wbar = xp.mean(visit.W, axis=-3, keepdims=True)
+    losses, gradients = problem.loss(Wbar), problem.grad(Wbar)
+    require_finite("loss at the mean point", losses[..., None, None], visit.step)
+    require_finite("gradient at the mean point", gradients, visit.step)
     singular_values = spectrum(visit.state)
     d, k = visit.state.shape
     zero = xp.zeros_like(visit.agent_loss)
-    interference = (
-        zero if visit.before is None else measure.interference_norm(visit.before, mixes)
-    )
+    interference = zero if visit.before is None else measure.interference_norm(visit.before, mixes)
     truncation = zero if visit.truncation is None else visit.truncation
     return {
-        "loss": xp.mean(problem.loss(Wbar), axis=-1),
+        "loss": xp.mean(losses, axis=-1),
         "agent_loss": xp.mean(visit.agent_loss, axis=-1),
-        "gradient": xp.sum(xp.mean(problem.grad(Wbar), axis=-3) ** 2, axis=(-2, -1)),
+        "gradient": xp.sum(xp.mean(gradients, axis=-3) ** 2, axis=(-2, -1)),
         "consensus_factors": measure.consensus_distance(visit.state),
         "consensus_products": measure.consensus_distance(product(visit.state)),
         "interference": xp.mean(interference, axis=-1),
@@ -106,6 +107,18 @@ def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[s
         "imbalance": xp.max(measure.imbalance(visit.state), axis=-1),
         "numerical_rank": xp.min(measure.numerical_rank(singular_values, d=d, k=k), axis=-1),
     }
+
+
+def require_finite(what: str, x: Array, step: int) -> None:
+    """Raise SimulationError unless each |x|_F^2 is finite, x [runs, N, ., .].
+
+    Squares, so that finite factors also have finite products.
+    """
+    xp = namespace(x)
+    finite = xp.isfinite(xp.sum(x * x, axis=(-2, -1)))
+    if not bool(xp.all(finite)):
+        run, agent = (int(i) for i in np.argwhere(~host(finite))[0])
+        raise SimulationError(what, run=run, agent=agent, step=step)
 
 
 def assemble(
