@@ -151,6 +151,15 @@ def test_near_consensus_truncation_is_of_second_order(tmp_path):
     assert 0 < row.tightness <= 1
 
 
+def test_an_agent_far_away_spoils_only_the_mixes_that_weight_it(tmp_path):
+    near, far = np.array([[1.0], [0.0]]), np.array([[0.0], [5.0]])
+    folders = write_agents(tmp_path, [(near, near.T), (near, 1.1 * near.T), (far, far.T)], r=1)
+    (row,) = report(folders, "path").rows["T21"]
+    assert (row.params["agent"], row.outcome) == (0, Outcome.HOLDS)
+    (row,) = report(folders, "complete").rows["T21"]
+    assert row.outcome == Outcome.NOT_APPLICABLE
+
+
 def test_two_vectors_at_a_small_angle_attain_the_second_order_bound(tmp_path):
     for angle in (0.1, 0.01):
         vectors = [np.array([[math.cos(t)], [math.sin(t)], [0]]) for t in (angle, -angle)]

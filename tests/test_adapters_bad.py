@@ -8,7 +8,7 @@ import pytest
 from decaf_theory import adapters
 from decaf_theory.adapters.agents import natural
 from decaf_theory.lowrank import product
-from tests.adapter_files import EPS, STORED, gaussian, sites_of, weights_of, write
+from tests.adapter_files import EPS, STORED, gaussian, pair, sites_of, weights_of, write
 
 
 @pytest.fixture
@@ -96,7 +96,13 @@ def convolution(tmp_path, rng):
     return write(tmp_path / "bad", sites)
 
 
+def unequal_inner(tmp_path, rng):
+    sites = {"layer": pair(rng.standard_normal((7, 2)), rng.standard_normal((3, 5)))}
+    return write(tmp_path / "bad", sites)
+
+
 BAD = [
+    (unequal_inner, "{bad}: site layer: adapter_config.json says r = 2, but lora_B is 7 x 2 and"),
     (missing_folder, "{bad}: no such folder; give one folder per trained adapter"),
     (no_config, "{bad}: not an adapter folder: adapter_config.json is missing"),
     (no_weights, "{bad}: not an adapter folder: adapter_model.safetensors is missing"),

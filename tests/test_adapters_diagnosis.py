@@ -95,6 +95,15 @@ def test_a_rank_beyond_that_of_the_mix_loses_nothing(rng):
         adapters.diagnose(agents, TOPOLOGIES["complete"](2), 21)
 
 
+def test_the_least_rank_of_an_agent_and_the_largest_of_a_mix_are_told(rng):
+    B, A = rng.standard_normal((3, 9, 2)), rng.standard_normal((3, 2, 7))
+    B[1, :, 1] = 0
+    agents = adapters.Agents(("",) * 3, {"layer": Factors(B, A)}, {}, {}, (), {})
+    (site,) = adapters.diagnose(agents, TOPOLOGIES["path"](3))
+    # ranks 2, 1, 2; the ends of the path mix two agents, its middle all three
+    assert (site["agent_rank"], site["mix_rank"]) == (1, 5)
+
+
 def test_untrained_adapters_lose_nothing_and_give_no_nan(tmp_path, rng):
     sites = {"layer": pair(np.zeros((6, 2)), rng.standard_normal((2, 4)))}
     agents = adapters.load_agents([write(tmp_path / str(i), sites) for i in range(2)])

@@ -28,7 +28,10 @@ def rng():
 
 
 def test_decaf_merges_the_products_at_the_rank_wanted(tmp_path, rng):
-    folders = folders_of(tmp_path, rng, others={"bias": rng.standard_normal(3)})
+    folders = [
+        write(tmp_path / str(i), sites_of(rng), others={"bias": rng.standard_normal(3)})
+        for i in range(3)
+    ]
     agents = adapters.load_agents(folders)
     weights = (0.5, 0.2, 0.3)
     for rank in (None, 1, 3):
