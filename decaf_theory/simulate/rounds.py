@@ -47,7 +47,7 @@ def simulate(config: Config) -> Trace:
                 if visit.step % config.record_every == 0 or visit.step == config.steps:
                     records.append((visit, quantities(config.problem, config.scale, mixes, visit)))
         except SimulationError as error:
-            if state is not None:
+            if records and state is not None:
                 error.trace = assemble("nonfinite", str(error), records, state)
             raise
     assert state is not None  # the loss at the start cannot exceed its own scale
