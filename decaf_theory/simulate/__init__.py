@@ -6,8 +6,8 @@ trace.require_finished().loss                   # [runs, steps + 1]
 """
 
 from decaf_theory.simulate.config import ORDERS, Config, DeadStartWarning, start_factors
-from decaf_theory.simulate.rounds import DIVERGED, simulate
-from decaf_theory.simulate.trace import SimulationError, Trace
+from decaf_theory.simulate.rounds import DIVERGED, simulate, visits
+from decaf_theory.simulate.trace import SimulationError, Trace, Visit
 
 __all__ = [
     "DIVERGED",
@@ -16,6 +16,8 @@ __all__ = [
     "DeadStartWarning",
     "SimulationError",
     "Trace",
+    "Visit",
     "simulate",
     "start_factors",
+    "visits",
 ]

@@ -33,7 +33,7 @@ def simulate(config: Config) -> Trace:
     that is not finite; its `trace` holds the finite steps before (None where there are none).
     """
     mixes = _who_mixed(config)
-    records: list[tuple[Visit, dict[str, Array]]] = []
+    records: list[dict[str, Array]] = []
     status, note, state, scale = "finished", "", None, None
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is looked for, by name
         try:
@@ -45,7 +45,7 @@ def simulate(config: Config) -> Trace:
                     break
                 state = visit.state
                 if visit.step % config.record_every == 0 or visit.step == config.steps:
-                    records.append((visit, quantities(config.problem, config.scale, mixes, visit)))
+                    records.append(quantities(config.problem, config.scale, mixes, visit))
         except SimulationError as error:
             if records and state is not None:
                 error.trace = assemble("nonfinite", str(error), records, state)
@@ -140,9 +140,9 @@ def _mix(config: Config, state: Factors, t: int) -> tuple[Factors, Array | None]
 def _loss_scale(config: Config, visit: Visit, known: Array | None) -> Array:
     """Return the size of an ordinary loss, [runs]: what divergence is judged against.
 
-    The larger of the agents' mean losses at the start and at W0, plus (sigma^2 + kappa^2) / (2 L),
-    what noise and heterogeneity alone sustain at the largest stable step. Where all are zero, the
-    first loss that is not.
+    The larger of the agents' mean losses at the start and at W0, plus (sigma^2 + kappa^2) / (2 L):
+    what noise sustains on a quadratic at lr = 1/L, and what the spread of the agents' minimizers
+    costs. Where all are zero, the first loss that is not.
     """
     xp = namespace(visit.agent_loss)
     loss = xp.abs(xp.mean(visit.agent_loss, axis=-1))

@@ -83,7 +83,7 @@ class Visit(NamedTuple):
 
 
 def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[str, Array]:
-    """Return every quantity of a `Trace` at this step, [runs]; mixes [N, N] is who mixed."""
+    """Return the columns of a `Trace` at this step; mixes [N, N] are the weights of the mixes."""
     xp = namespace(visit.W)
     Wbar = xp.mean(visit.W, axis=-3, keepdims=True)
     losses, gradients = problem.loss(Wbar), problem.grad(Wbar)
@@ -95,6 +95,7 @@ def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[s
     interference = zero if visit.before is None else measure.interference_norm(visit.before, mixes)
     truncation = zero if visit.truncation is None else visit.truncation
     return {
+        "step": visit.step,
         "loss": xp.mean(losses, axis=-1),
         "agent_loss": xp.mean(visit.agent_loss, axis=-1),
         "gradient": xp.sum(xp.mean(gradients, axis=-3) ** 2, axis=(-2, -1)),
@@ -106,6 +107,7 @@ def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[s
         "sigma_max": xp.max(measure.sigma_max(visit.state), axis=-1),
         "imbalance": xp.max(measure.imbalance(visit.state), axis=-1),
         "numerical_rank": xp.min(measure.numerical_rank(singular_values, d=d, k=k), axis=-1),
+        "comm_bytes": visit.comm_bytes,
     }
 
 
@@ -122,17 +124,13 @@ def require_finite(what: str, x: Array, step: int) -> None:
 
 
 def assemble(
-    status: str, note: str, visits: Sequence[tuple[Visit, Mapping[str, Array]]], final: Factors
+    status: str, note: str, records: Sequence[Mapping[str, Array]], final: Factors
 ) -> Trace:
-    """Return the trace of the recorded visits."""
+    """Return the trace of the recorded steps."""
     runs = final.B.shape[0]
-    columns = {
-        name: np.stack([host(found[name]) for _, found in visits], axis=-1) for name in visits[0][1]
-    }
-    sent = np.array([visit.comm_bytes for visit, _ in visits])
-    step = np.array([visit.step for visit, _ in visits])
-    comm_bytes = np.broadcast_to(sent, (runs, len(visits))).copy()
-    return Trace(status, step, **columns, comm_bytes=comm_bytes, final=final, note=note)
+    columns = {name: np.stack([host(row[name]) for row in records], axis=-1) for name in records[0]}
+    columns["comm_bytes"] = np.repeat(columns["comm_bytes"][None], runs, axis=0)
+    return Trace(status, **columns, final=final, note=note)
 
 
 def host(x: Array) -> Recorded:
