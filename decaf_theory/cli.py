@@ -94,7 +94,7 @@ def diagnose(args: argparse.Namespace) -> None:
     agents = adapters.load_agents(args.folders)
     N = len(agents.names)
     sites = adapters.diagnose(agents, adapters.mixing_matrix(args.topology, N), args.rank)
-    print(f"{N} agents, {args.topology} graph")
+    print(f"{adapters.count(N)}, {args.topology} graph")
     print(adapters.table(sites))
     print(f"\n{adapters.LEGEND}\n")
     for paragraph in (adapters.plain_words(sites, N), *adapters.notes(agents)):

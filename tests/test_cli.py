@@ -109,6 +109,12 @@ def test_the_common_stem_of_the_names_is_cut_and_long_names_are_shortened():
     assert max(map(len, lines)) <= 100
 
 
+def test_one_agent_is_no_plural(call):
+    _, out, _ = call("diagnose", FOLDERS[0])
+    assert out.startswith("1 agent, complete graph\n")
+    assert "Averaging the factors of 1 agent would lose 0 % of the mixed update" in out
+
+
 def test_bases_that_differ_are_told(tmp_path, call):
     rng = np.random.default_rng(0)
     folders = [

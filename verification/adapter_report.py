@@ -65,7 +65,7 @@ class Report:
         ]
         return "\n\n".join(
             [
-                f"{N} agents, {self.topology} graph\n{adapters.table(self.sites)}",
+                f"{adapters.count(N)}, {self.topology} graph\n{adapters.table(self.sites)}",
                 adapters.LEGEND,
                 _verdict_table(self.verdicts, self.rows),
                 "\n".join(wrapped),

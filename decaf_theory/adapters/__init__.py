@@ -5,7 +5,7 @@ diagnose(agents, mixing_matrix("ring", 2))      # what averaging the factors wou
 save(merge(agents, method="decaf"), "run/merged")
 """
 
-from decaf_theory.adapters.agents import Agents, load_agents, mixing_matrix
+from decaf_theory.adapters.agents import Agents, count, load_agents, mixing_matrix
 from decaf_theory.adapters.diagnosis import compress, diagnose, pool, site_numbers, truncate_mix
 from decaf_theory.adapters.merging import MERGES, check_target, check_weights, merge, save
 from decaf_theory.adapters.reading import Adapter, load
@@ -19,6 +19,7 @@ __all__ = [
     "check_target",
     "check_weights",
     "compress",
+    "count",
     "diagnose",
     "load",
     "load_agents",

@@ -87,6 +87,11 @@ def base_name(path: str | None) -> str:
     return windows.name if local or "\\" in text or text.count("/") > 1 else text
 
 
+def count(N: int) -> str:
+    """Return "1 agent", "2 agents", ..."""
+    return "1 agent" if N == 1 else f"{N} agents"
+
+
 def natural(name: str) -> list[tuple[int, str]]:
     """Return the key that sorts layer.10 after layer.9."""
     parts = re.split(r"(\d+)", name)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from decaf_theory.adapters.agents import Agents, base_name
+from decaf_theory.adapters.agents import Agents, base_name, count
 from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, balance, pad_rank
@@ -45,7 +45,7 @@ def merge(
     sites = {site: _mix(factors, row, method, rank) for site, factors in agents.factors.items()}
     others = {name: np.tensordot(row[0], X, axes=1) for name, X in agents.others.items()}
     scales = dict.fromkeys(sites, 1.0)
-    return Adapter(f"{method} of {len(agents.names)} agents", agents.config, sites, scales, others)
+    return Adapter(f"{method} of {count(len(agents.names))}", agents.config, sites, scales, others)
 
 
 def check_weights(weights: Sequence[float] | None, N: int) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from decaf_theory.adapters.agents import Agents
+from decaf_theory.adapters.agents import Agents, count
 from decaf_theory.adapters.diagnosis import LOSSES, pool
 
 Numbers = Mapping[str, Any]
@@ -84,7 +84,7 @@ def plain_words(sites: Sequence[Numbers], N: int) -> str:
     kept = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     lost, cut = total["relative_interference"], total["relative_truncation"]
     words = [
-        f"Averaging the factors of these {N} agents would lose {percentage(lost)} % of the mixed "
+        f"Averaging the factors of {'these ' * (N > 1)}{count(N)} would lose {percentage(lost)} % of the mixed "
         f"update (Frobenius norm, all matrices pooled).",
         f"Mixing the products and truncating to {kept} loses {percentage(cut)} %"
         + (f": {lost / cut:.2g} times less." if lost > cut > NEGLIGIBLE else "."),
