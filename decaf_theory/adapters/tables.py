@@ -84,8 +84,8 @@ def plain_words(sites: Sequence[Numbers], N: int) -> str:
     kept = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     lost, cut = total["relative_interference"], total["relative_truncation"]
     words = [
-        f"Averaging the factors of {'these ' * (N > 1)}{count(N)} would lose {percentage(lost)} % of the mixed "
-        f"update (Frobenius norm, all matrices pooled).",
+        f"Averaging the factors of {'these ' * (N > 1)}{count(N)} would lose "
+        f"{percentage(lost)} % of the mixed update (Frobenius norm, all matrices pooled).",
         f"Mixing the products and truncating to {kept} loses {percentage(cut)} %"
         + (f": {lost / cut:.2g} times less." if lost > cut > NEGLIGIBLE else "."),
     ]
