@@ -272,7 +272,7 @@ def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:
 
     kappa_t^2 = |R m_t - q|^2 + tr(R C_t R'): the first part at every t, the second at the last,
     where it is largest, because from a start without spread C_t grows. The means run in about
-    sqrt(steps) blocks at once.
+    sqrt(steps) blocks at once, the last of which may go on beyond `steps`.
     """
     recursion, square = case.recursion(order), moments.heterogeneity(case.problem)
     block = math.isqrt(steps - 1) + 1

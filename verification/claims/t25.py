@@ -76,7 +76,7 @@ def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     """Yield the worst consensus distance and the worst rates of a case in one order."""
     letters, net, found = constants(case), network(case.Pi, order), run(case, order, steps)
     held = step_allowed(case, net, letters)
-    limit = consensus_limits(case, net, letters, found.kappa)
+    limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
     params = {"order": order, "T": steps, **case.params}
     slip, spread = found.slip_points, found.consensus.max(axis=-1)
     yield worst("E Xi_t", spread, "<=", limit, rounding=slip, held=held, **params)
@@ -85,14 +85,13 @@ def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     letters = letters._replace(F_gap=np.where(held, letters.F_gap, 0.0))
     slip = found.slip_gradient + letters.L**2 * slip
     for name, Xi in (("measured Xi", found.consensus.mean(axis=-1)), ("bound on Xi", limit)):
-        Xi = np.where(np.isfinite(Xi), Xi, 0.0)  # infinite where a step is not allowed
         bound = rate(case, net.N, letters, steps, Xi=Xi)
         pair = found.gradient, "<=", np.where(held, bound, 0.0)
         yield worst(f"mean gradient, {name}", *pair, rounding=slip, held=held, **params)
-    feedback = host(case.lr) * letters.L * net.q
+    held = held & (host(case.lr) * letters.L * net.q <= 0.5)
     more = {"kappa": found.kappa, "q": net.q, "S": net.S}
     bound = rate(case, net.N, letters, steps, form=bounds.dsgd_textbook, **more)
-    pair, held = (found.gradient, "<=", bound), held & (feedback <= 0.5)
+    pair = found.gradient, "<=", np.where(held, bound, 0.0)
     yield worst("mean gradient, textbook", *pair, rounding=slip, held=held, **params)
 
 

@@ -48,7 +48,7 @@ def replay_alone(instance: Instance) -> Row:
 
 
 def noise(ctx: Context) -> Iterator[Row]:
-    r"""The second term of T25 is attained at step size 1/L; in general it is off by 1/(2 - lr L).
+    r"""The second term of T25 is attained at step size 1/L, and off by 1/(2 - lr L) else.
 
     For $f_i = L |x|^2/2 - b_i' x$ and noise of variance $\sigma^2$ at every agent the limit is
     $E|\nabla F(\bar x)|^2 = \frac{1}{2 - \alpha L} \cdot \frac{\alpha L \sigma^2}{N}$: the

@@ -1,0 +1,206 @@
+"""The claims on rates: their outcomes, extremals, counterexamples, and properties by hypothesis."""
+
+import io
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from decaf_theory import bounds, moments
+from decaf_theory.topology import TOPOLOGIES
+from verification.claim import Context, Outcome, collect, judge
+from verification.claims import t25, t26, t27, t28, t31, w03
+from verification.claims._quadratics import (
+    FAMILIES,
+    GRAPHS,
+    Case,
+    draw,
+    kappa_ceiling,
+    load,
+    run,
+    stored,
+)
+
+EPS = np.finfo(float).eps
+PARTS = (t25, t26, t27, t28, t31, w03)
+CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
+FALSE = {"T25-swap", "T31-bipartite"}
+SECTIONS = ("Assumptions:", "Proof:", "Extremal:", "Counterexample:", "Source:")
+REPLAYABLE = sorted(name for name, claim in CLAIMS.items() if claim.instance is not None)
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_every_claim_comes_out_as_expected(name):
+    claim = CLAIMS[name]
+    verdict = judge(claim, collect(claim, Context(claim.id)))
+    assert verdict.outcome is (Outcome.VIOLATED if name in FALSE else Outcome.HOLDS)
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_every_claim_states_itself(name):
+    text = CLAIMS[name].text
+    assert len(CLAIMS[name].statement) < 90
+    assert CLAIMS[name].statement.endswith(".")
+    lines = text.splitlines()
+    places = [next(i for i, line in enumerate(lines) if line.startswith(word)) for word in SECTIONS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", ["T25", "T26-1", "T26-2", "T26-3"])
+def test_an_extremal_instance_reaches_its_bound(name):
+    claim = CLAIMS[name]
+    row = claim.replay(claim.instance())
+    assert row.outcome is Outcome.HOLDS
+    assert row.tightness > 1 - 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(FALSE))
+def test_a_counterexample_is_replayed_by_the_library_and_by_its_script(name):
+    claim = CLAIMS[name]
+    instance = claim.instance()
+    row = claim.replay(instance)
+    assert row.outcome is Outcome.VIOLATED
+    out = io.StringIO()
+    with redirect_stdout(out):
+        exec(claim.script, {"instance": instance})
+    printed = dict(line.split(" = ") for line in out.getvalue().splitlines())
+    assert float(printed["measured"]) == pytest.approx(row.measured, abs=8 * EPS, rel=1e-12)
+    assert float(printed["bound"]) == pytest.approx(row.bound, abs=8 * EPS, rel=1e-12)
+
+
+def test_torch_tensors_give_the_same_verdict():
+    for claim in (CLAIMS["T25"], CLAIMS["T27"]):
+        arrays, tensors = (
+            list(collect(claim, Context(claim.id, device=device))) for device in ("cpu", "torch")
+        )
+        for left, right in zip(arrays, tensors, strict=True):
+            assert left.case == right.case
+            assert left.bound == pytest.approx(right.bound, rel=1e-9, abs=1e-20)
+
+
+def test_swapping_the_constants_fails_by_the_factor_of_the_docstring():
+    row = t25.replay_swapped(t25.ring_of_four())
+    assert row.measured == pytest.approx(1 / 100, rel=1e-12)
+    assert row.bound == pytest.approx(1 / 361, rel=1e-12)
+
+
+def test_the_third_term_needs_its_parameters():
+    """Farther from the limit the bound is not reached: the row of nearness can fail."""
+    far = t26.opposed(0.5, 0.5, 1 / 64)
+    rows = list(t26.reached(far, kappa=t26._kappa(far)))
+    assert [row.outcome for row in rows] == [Outcome.HOLDS, Outcome.VIOLATED]
+
+
+def test_kappa_grows_along_the_third_family():
+    instance = t26.opposed(0.25, 0.125, 1 / 128, steps=2**12)
+    found = run(load(instance), "MS", 2**12)
+    assert found.kappa == pytest.approx(t26._kappa(instance), rel=1e-6)
+
+
+@pytest.mark.parametrize("order", moments.ORDERS)
+def test_the_ceiling_of_kappa_is_above_every_step_and_near_the_largest(order):
+    rng = np.random.default_rng(3)
+    H, b, noise, x0 = draw(rng, "convex", 6, 4, 2)
+    L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
+    problem = moments.quadratics(H, b=b, noise=noise)
+    case = Case(problem, TOPOLOGIES["ring"](4), 0.3 / L, x0, {})
+    # three blocks of 4 cover 10 steps, seven of 8 cover 50
+    for steps, covered in ((1, 1), (2, 2), (10, 12), (50, 56)):
+        found, ceiling = run(case, order, steps).kappa, kappa_ceiling(case, order, steps)
+        assert (ceiling >= found * (1 - 1e-9)).all()
+        quiet = case._replace(problem=problem._replace(noise=0 * noise))
+        exact = run(quiet, order, covered).kappa
+        np.testing.assert_allclose(kappa_ceiling(quiet, order, steps), exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("order", moments.ORDERS)
+def test_the_consensus_bound_is_that_of_an_unrolled_sum(graph, order):
+    """q and S against powers of Pi - J, summed one by one."""
+    Pi = TOPOLOGIES[graph[0]](graph[1])
+    N, q, S = len(Pi), 0.0, 0.0
+    power = np.eye(N) - 1 / N
+    if order == "MS":
+        power = Pi - 1 / N
+    for _ in range(2000):
+        q += np.linalg.norm(power, 2)
+        S += np.sum(power**2)
+        power = power @ (Pi - 1 / N)
+    found = t25.network(Pi, order)
+    assert found.q == pytest.approx(q, rel=1e-10, abs=1e-12)
+    assert found.S == pytest.approx(S, rel=1e-10, abs=1e-12)
+
+
+@given(
+    family=st.sampled_from(sorted(FAMILIES)),
+    graph=st.sampled_from(GRAPHS),
+    order=st.sampled_from(moments.ORDERS),
+    share=st.sampled_from([1.0, 0.9, 0.3, 0.01]),
+    p=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_quadratic_breaks_the_rate_or_the_consensus_bound(family, graph, order, share, p, seed):
+    event(family)
+    event(f"step {share} of the largest")
+    name, N = graph
+    H, b, noise, x0 = draw(np.random.default_rng(seed), family, 3, N, p)
+    Pi = TOPOLOGIES[name](N)
+    L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
+    lr = share / (L * max(1.0, t25.network(Pi, order).q))
+    problem = moments.quadratics(H, b=b, noise=noise)
+    for row in t25.judged(Case(problem, Pi, lr, x0, {"N": N}), order, 25):
+        assert row.outcome in (Outcome.HOLDS, Outcome.NOT_APPLICABLE)
+
+
+@given(
+    family=st.sampled_from(["convex", "equal"]),
+    graph=st.sampled_from(GRAPHS),
+    order=st.sampled_from(moments.ORDERS),
+    T=st.sampled_from([100, 1000, 30_000]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_quadratic_breaks_the_corollary(family, graph, order, T, seed):
+    name, N = graph
+    H, b, noise, x0 = draw(np.random.default_rng(seed), family, 2, N, 2)
+    L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
+    Pi = TOPOLOGIES[name](N)
+    horizon = bounds.corollary_horizon(L=1.0, N=N, q=t25.network(Pi, order).q)
+    # the largest L that the horizon T allows, or a tenth of it
+    scale = np.sqrt(T / horizon) / L * np.array([1.0, 0.1])
+    problem = moments.quadratics(H * scale[:, None, None, None], b=b, noise=noise)
+    row = t28._bounded(Case(problem, Pi, 0.0, x0, {"N": N}), order, T)
+    event(row.outcome.value)
+    assert row.outcome is Outcome.HOLDS
+    assert row.params["instances"] >= 1
+
+
+@pytest.mark.parametrize("steps", [1, 10, 1000])
+def test_the_first_term_alone_is_an_equality(steps):
+    row = t26.replay_alone(t26.parabola(steps, L=2.0, p=2))
+    assert row.measured == pytest.approx(row.bound, rel=1e-12)
+
+
+def test_bipartite_graphs_without_self_weights_have_the_eigenvalue_minus_one():
+    assert t31.replay({"Pi": t31.cycle(6).tolist()}).outcome is Outcome.VIOLATED
+    assert t31.replay({"Pi": t31.cycle(7).tolist()}).outcome is Outcome.HOLDS
+    assert t31.replay({"Pi": t31.two_sides(3, 0.1).tolist()}).outcome is Outcome.HOLDS
+
+
+def test_a_stored_case_comes_back_as_it_was():
+    instance = stored(np.eye(2)[None], [[1.0, 2.0]], [[1.0]], 0.5, [3.0, 4.0], np.eye(2)[None])
+    case = load(instance)
+    np.testing.assert_array_equal(case.problem.H[0, 0], np.eye(2))
+    np.testing.assert_array_equal(case.problem.b, [[[1, 2]]])
+    np.testing.assert_array_equal(case.problem.noise[0, 0], np.eye(2))
+    np.testing.assert_array_equal(case.start.mean, [[3, 4]])
+    assert case.lr == [0.5]
+
+
+def test_the_example_in_fractions_is_the_fixed_point():
+    assert w03.EXACT["gradient"] == w03.Fraction(1, 14)
+    own, shared = (w03.Fraction(1, 14) + sign * w03.Fraction(1, 110) for sign in (1, -1))
+    fifth = w03.Fraction(1, 5)
+    rest = w03.Exact((fifth, -fifth), ((own, shared), (shared, own)))
+    assert w03.exact_step(rest) == rest
