@@ -74,7 +74,7 @@ def _with_self_weights(edges: Matrix) -> Matrix:
 
 def complete(N: int) -> Matrix:
     """Return J, weights 1/N, for N >= 1."""
-    _require_agents(N)
+    N = _agents(N)
     return np.full((N, N), 1 / N)
 
 
@@ -83,19 +83,19 @@ def ring(N: int) -> Matrix:
 
     Coinciding neighbours add their weights: self 1/3 and other 2/3 for N = 2, [[1]] for N = 1.
     """
-    _require_agents(N)
+    N = _agents(N)
     return (np.eye(N) + _both_neighbours(N)) / 3
 
 
 def path(N: int) -> Matrix:
     """Return the path with Metropolis weights, for N >= 1."""
-    _require_agents(N)
+    N = _agents(N)
     return _metropolis(np.eye(N, k=1) + np.eye(N, k=-1))
 
 
 def star(N: int) -> Matrix:
     """Return the star around agent 0 with Metropolis weights, for N >= 1."""
-    _require_agents(N)
+    N = _agents(N)
     adjacency = np.zeros((N, N))
     adjacency[0, 1:] = adjacency[1:, 0] = 1
     return _metropolis(adjacency)
@@ -103,7 +103,7 @@ def star(N: int) -> Matrix:
 
 def torus(N: int) -> Matrix:
     """Return the n x n torus with weights 1/5, for N = n^2; coinciding neighbours add theirs."""
-    _require_agents(N)
+    N = _agents(N)
     n = isqrt(N)
     _require_member("torus", N, "a square", {n**2, (n + 1) ** 2})
     along, stay = _both_neighbours(n), np.eye(n)
@@ -112,7 +112,7 @@ def torus(N: int) -> Matrix:
 
 def hypercube(N: int) -> Matrix:
     """Return the D-dimensional hypercube with weights 1/(D + 1), for N = 2^D."""
-    _require_agents(N)
+    N = _agents(N)
     D = N.bit_length() - 1
     _require_member("hypercube", N, "a power of two", {2**D, 2 ** (D + 1)})
     flips = np.arange(N)[:, None] ^ np.arange(N)[None, :]
@@ -121,7 +121,7 @@ def hypercube(N: int) -> Matrix:
 
 def bipartite(N: int) -> Matrix:
     """Return K_{n,n} with Metropolis weights, for N = 2 n; agents below n on one side."""
-    _require_agents(N)
+    N = _agents(N)
     _require_member("bipartite", N, "even", {max(2, N - N % 2), N + N % 2})
     side = np.arange(N) < N // 2
     return _metropolis((side[:, None] != side[None, :]).astype(np.float64))
@@ -129,7 +129,7 @@ def bipartite(N: int) -> Matrix:
 
 def exponential(N: int) -> Matrix:
     """Return the undirected exponential graph, i to i +- 2^l, Metropolis weights, for N >= 1."""
-    _require_agents(N)
+    N = _agents(N)
     hops = [2**level for level in range((N - 1).bit_length())]
     distance = (np.arange(N)[:, None] - np.arange(N)[None, :]) % N
     return _metropolis((np.isin(distance, hops) | np.isin(-distance % N, hops)).astype(np.float64))
@@ -139,9 +139,10 @@ def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0) -> Matrix:
     """Return a connected random graph with Metropolis weights, for N >= 1.
 
     Each edge is present with probability p; the first connected one of 100 draws. ValueError: none
-    of them is, which is to be expected for p below log(N)/N, or p outside [0, 1], or seed < 0.
+    of them is (below p = log(N)/N; from there on about a third of all graphs is), p outside [0, 1], or
+    seed < 0.
     """
-    _require_agents(N)
+    N = _agents(N)
     if not 0 <= p <= 1:
         raise ValueError(f"p must lie in [0, 1], got {p}")
     if seed < 0:
@@ -152,11 +153,9 @@ def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0) -> Matrix:
         adjacency = (above | above.T).astype(np.float64)
         if _parts(adjacency) == 1:
             return _metropolis(adjacency)
-    threshold = log(N) / N
-    side = "below" if p < threshold else "not far enough above"
     raise ValueError(
         f"p must be larger: none of {DRAWS} graphs with N = {N}, p = {p} was connected; "
-        f"p is {side} the connectivity threshold log(N)/N = {threshold:.4f}"
+        f"p is below the connectivity threshold log(N)/N = {log(N) / N:.4f}"
     )
 
 
@@ -178,9 +177,10 @@ def _both_neighbours(N: int) -> Matrix:
     return forward + forward.T
 
 
-def _require_agents(N: int) -> None:
+def _agents(N: int) -> int:
     if not (isinstance(N, int | np.integer) and N >= 1):
         raise ValueError(f"N must be an integer >= 1, got {N}")
+    return int(N)
 
 
 def _require_member(name: str, N: int, rule: str, nearby: set[int]) -> None:
@@ -243,8 +243,9 @@ def _largest_in_size(Pi: Matrix) -> float:
 
     start = np.random.default_rng(0).standard_normal(N)  # fixed, so that results repeat
     operator = linalg.LinearOperator((N, N), matvec=inverse, dtype=np.float64)
-    top: Matrix = linalg.eigsh(operator, k=1, v0=start - start.mean(), return_eigenvectors=False)
-    return sqrt(max(0.0, end**2 - 1 / float(top[0])))
+    _, vectors = linalg.eigsh(operator, k=1, v0=start - start.mean())
+    # |Pi v| and not the eigenvalue: it keeps all digits where mu is small
+    return float(np.linalg.norm(Pi @ (vectors - vectors.mean())))
 
 
 # ---------------------------------------------------------------- checks
