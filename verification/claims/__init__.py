@@ -4,6 +4,11 @@ from verification.claim import Claim
 from verification.claims import (
     t01,
     t02,
+    t03,
+    t04,
+    t05,
+    t06,
+    t07,
     t08,
     t09,
     t11,
@@ -12,12 +17,40 @@ from verification.claims import (
     t13_readings,
     t17,
     t18,
+    t23,
     t25,
     t26,
     t27,
+    t28,
+    t31,
+    p01,
     w03,
 )
 
-PARTS = (t01, t02, t08, t09, t11, t12, t13, t13_readings, t17, t18, t25, t26, t27, w03)
+PARTS = (
+    t01,
+    t02,
+    t03,
+    t04,
+    t05,
+    t06,
+    t07,
+    t08,
+    t09,
+    t11,
+    t12,
+    t13,
+    t13_readings,
+    t17,
+    t18,
+    t23,
+    t25,
+    t26,
+    t27,
+    t28,
+    t31,
+    p01,
+    w03,
+)
 
 CLAIMS: list[Claim] = [claim for part in PARTS for claim in part.CLAIMS]
