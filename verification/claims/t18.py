@@ -204,7 +204,7 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
 def golden_everywhere(ctx: Context) -> Iterator[Row]:
     r"""In operator and nuclear norm, too, the golden ratio bounds the DeCAF-DLoRA difference.
 
-    $\|P - ar B ar A\| \le arphi \|I\|$ with $arphi = (1 + \sqrt 5)/2$ in operator norm and
+    $\|P - \bar B \bar A\| \le \varphi \|I\|$ with $\varphi = (1 + \sqrt 5)/2$ in operator norm and
     in nuclear norm. FALSE: the constant 2 of the triangle inequality is best possible there.
 
     Assumptions: weights $\pi_j \ge 0$ with sum one; inner dimension $r$.
@@ -213,7 +213,7 @@ def golden_everywhere(ctx: Context) -> Iterator[Row]:
 
     Extremal: none.
 
-    Counterexample: $M = \mathrm{diag}(1 + \epsilon, 1)$, $r = 1$, $ar B ar A = q e_2 e_2'$, three
+    Counterexample: $M = \mathrm{diag}(1 + \epsilon, 1)$, $r = 1$, $\bar B \bar A = q e_2 e_2'$, three
     agents with weights 1/3 as in T18. Operator norm, $q = 2$: $\|I\| = 1 + \epsilon$ and the
     difference is 2. Nuclear norm, $q = 1$: $\|I\| = 1 + \epsilon$ and the difference is
     $2 + \epsilon$. As $\epsilon$ tends to 0 both ratios tend to 2.
