@@ -1,0 +1,173 @@
+"""Intervals, slopes, extrapolation: against worked numbers, coverage, and exact power laws."""
+
+from math import inf, nan, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decaf_theory.rng import generator
+from decaf_theory.stats import (
+    bonferroni,
+    local_slopes,
+    log_log_slope,
+    mean_interval,
+    paired_interval,
+    richardson,
+)
+
+EPS = 2.0**-52
+# quantiles of Student's t that have a closed form: one degree of freedom is the Cauchy law,
+# t = tan(pi (p - 1/2)); two degrees: t = (2 p - 1) sqrt(2 / (1 - (2 p - 1)^2))
+T1_AT_HALF = 1.0  # level .5, p = .75: tan(45 degrees)
+T2_AT_95 = 0.95 * sqrt(2 / (1 - 0.95**2))
+T2_AT_60 = 0.6 * sqrt(2 / 0.64)
+QUANTILE = 1e-12  # what scipy's inverse of the t law keeps
+
+
+def test_the_mean_of_two_values_has_the_cauchy_interval():
+    # mean 3, variance 8, error sqrt(8/2) = 2
+    mean, low, high = mean_interval([1.0, 5.0], level=0.5)
+    assert mean == 3
+    assert low == pytest.approx(3 - 2 * T1_AT_HALF, rel=QUANTILE)
+    assert high == pytest.approx(3 + 2 * T1_AT_HALF, rel=QUANTILE)
+
+
+def test_the_mean_of_three_values_has_its_t_interval_at_95_percent():
+    # deviations -2, 1, 1 from 2: variance (4 + 1 + 1)/2 = 3, error sqrt(3/3) = 1
+    mean, low, high = mean_interval([0.0, 3.0, 3.0])
+    assert mean == 2
+    assert high - mean == pytest.approx(T2_AT_95, rel=QUANTILE)
+    assert mean - low == pytest.approx(T2_AT_95, rel=QUANTILE)
+
+
+def test_equal_values_leave_no_interval():
+    assert mean_interval([2.5, 2.5, 2.5]) == (2.5, 2.5, 2.5)
+
+
+def test_the_interval_covers_at_its_level():
+    rng, runs, level = generator(0, "coverage"), 2000, 0.9
+    samples = rng.standard_normal((runs, 5)) + 7
+    covered = sum(low <= 7 <= high for _, low, high in (mean_interval(x, level) for x in samples))
+    # five standard deviations of a binomial count
+    assert abs(covered - level * runs) < 5 * sqrt(runs * level * (1 - level))
+
+
+def test_pairing_cancels_what_both_share():
+    shared = np.array([100.0, -50.0, 7.0])
+    first, second = shared + np.array([3.0, 0.0, 3.0]), shared
+    assert paired_interval(first, second) == mean_interval([3.0, 0.0, 3.0])
+    assert paired_interval(second, first, level=0.6).estimate == -2
+    assert paired_interval(first, second, level=0.6).high == pytest.approx(
+        2 + T2_AT_60, rel=QUANTILE
+    )
+
+
+@given(slope=st.floats(-3, 3), factor=st.floats(1e-6, 1e6))
+def test_a_power_law_has_its_exponent_as_slope_and_local_slopes(slope, factor):
+    x = np.array([10.0, 30.0, 100.0, 1000.0])
+    y = factor * x**slope
+    # logs below 35 of values rounded to eps, over the steps log 3 ... log 10
+    rounding = 64 * EPS * 35
+    estimate, low, high = log_log_slope(x, y)
+    assert estimate == pytest.approx(slope, abs=rounding)
+    assert low <= estimate <= high
+    assert high - low <= 100 * rounding
+    assert local_slopes(x, y) == pytest.approx(np.full(3, slope), abs=rounding)
+
+
+def test_a_slope_has_its_t_interval():
+    # u = -1, 0, 1 and v = -1, 1/2, 1/2 about their means (log base e): slope 3/4,
+    # residuals -1/4, 1/2, -1/4: error sqrt((3/8) / 1 / 2) = sqrt(3)/4; one degree of freedom
+    x, y = np.exp([1.0, 2.0, 3.0]), np.exp([4.0, 5.5, 5.5])
+    slope, low, high = log_log_slope(x, y, level=0.5)
+    assert slope == pytest.approx(0.75, rel=64 * EPS)
+    assert high - slope == pytest.approx(sqrt(3) / 4, rel=QUANTILE)
+    assert slope - low == pytest.approx(sqrt(3) / 4, rel=QUANTILE)
+
+
+def test_a_slope_of_four_points_has_two_degrees_of_freedom():
+    # u = -3, -1, 1, 3 over 2: spread 5; v = 1, -1, -1, 1: slope 0, error sqrt(4 / 2 / 5)
+    slope, low, high = log_log_slope(
+        np.exp([0.0, 1.0, 2.0, 3.0]), np.exp([1.0, -1, -1, 1]), level=0.6
+    )
+    assert slope == pytest.approx(0, abs=16 * EPS)
+    assert high - low == pytest.approx(2 * T2_AT_60 * sqrt(0.4), rel=1e-11)
+
+
+def test_local_slopes_look_at_one_step_each():
+    assert local_slopes([1, 2, 8], [1, 4, 4]) == pytest.approx([2, 0], abs=4 * EPS)
+    assert local_slopes([8, 2], [1, 4]) == pytest.approx([-1], abs=4 * EPS)
+
+
+@pytest.mark.parametrize("order", [0.5, 1, 2])
+@pytest.mark.parametrize("ratio", [2, 3, 1.5])
+@pytest.mark.parametrize("terms", [1, 2, 3])
+def test_extrapolation_removes_one_power_for_each_further_value(order, ratio, terms):
+    limit, coefficients = 2.0, [0.7, -0.4, 0.3]
+
+    def f(h):
+        return limit + sum(a * h ** ((j + 1) * order) for j, a in enumerate(coefficients[:terms]))
+
+    values = [f(0.3 / ratio**i) for i in range(terms + 1)]
+    value, error = richardson(values, ratio=ratio, order=order)
+    # the weights of the table are below (ratio^order / (ratio^order - 1))^terms < 6^3
+    assert value == pytest.approx(limit, abs=216 * 16 * EPS)
+    coarser, _ = richardson(values[1:], ratio=ratio, order=order) if terms > 1 else (values[-1], 0)
+    assert error == pytest.approx(abs(coarser - limit), abs=216 * 16 * EPS)
+    assert error > 0
+
+
+def test_extrapolation_of_two_values_is_worked():
+    # 3 + (3 - 5)/(2 - 1) = 1; 3 + (3 - 5)/(4 - 1) = 7/3
+    assert richardson([5, 3]) == (1, 2)
+    assert richardson([5, 3], ratio=2, order=2) == pytest.approx((7 / 3, 2 / 3), rel=4 * EPS)
+    assert richardson([5, 3], ratio=3) == pytest.approx((2, 1), rel=4 * EPS)
+
+
+@given(h=st.floats(0.01, 0.3))
+def test_the_error_of_an_extrapolation_covers_the_next_power(h):
+    def f(x):
+        return 1 / (1 - x)  # all powers, all coefficients one
+
+    value, error = richardson([f(h), f(h / 2), f(h / 4)])
+    assert abs(value - 1) <= error
+
+
+def test_bonferroni_shares_the_risk():
+    assert bonferroni(0.95, 1) == pytest.approx(0.95, abs=EPS)
+    assert bonferroni(0.95, 10) == pytest.approx(0.995, abs=EPS)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([1.0]), r"^values must be at least 2 numbers in a row, .* \(1,\)"),
+        (lambda: mean_interval(np.ones((3, 3))), r"^values must be .* in a row, .* \(3, 3\)"),
+        (lambda: mean_interval([1.0, nan]), "^values must be finite, got nan"),
+        (lambda: mean_interval([inf, 1.0]), "^values must be finite, got inf"),
+        (lambda: mean_interval([1.0, 2.0], 1.0), r"^level must lie in \(0, 1\), got 1\.0"),
+        (lambda: mean_interval([1.0, 2.0], 0.0), r"^level must lie in \(0, 1\), got 0\.0"),
+        (lambda: mean_interval([1.0, 2.0], nan), r"^level must lie in \(0, 1\), got nan"),
+        (lambda: paired_interval([1.0, 2.0, 3.0], [1.0, 2.0]), "^first and second .* 3 and 2"),
+        (lambda: paired_interval([1.0, 2.0], [1.0]), "^second must be at least 2 numbers"),
+        (lambda: log_log_slope([1.0, 2.0], [1.0, 2.0]), "^x must be at least 3 numbers"),
+        (lambda: log_log_slope([1.0, 2.0, 3.0], [1.0, 2.0]), "^y must be at least 3 numbers"),
+        (lambda: log_log_slope([2.0] * 3, [1.0, 2.0, 3.0]), "^x must hold at least two different"),
+        (lambda: log_log_slope([1.0, 2, 3], [1.0, 0, 2]), r"^y must be positive .* got 0\.0"),
+        (lambda: log_log_slope([-1.0, 2, 3], [1.0, 1, 2]), r"^x must be positive .* got -1\.0"),
+        (lambda: log_log_slope([1.0, 2, 3], [1.0, nan, 2]), "^y must be finite, got nan"),
+        (lambda: local_slopes([1.0], [1.0]), "^x must be at least 2 numbers"),
+        (lambda: local_slopes([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]), "^x must differ from point to"),
+        (lambda: richardson([1.0]), "^values must be at least 2 numbers"),
+        (lambda: richardson([1.0, nan]), "^values must be finite"),
+        (lambda: richardson([1.0, 2.0], ratio=1), r"^ratio must be > 1 .*, got 1$"),
+        (lambda: richardson([1.0, 2.0], order=0), "^order must be > 0, got 0"),
+        (lambda: bonferroni(1.0, 3), r"^level must lie in \(0, 1\), got 1\.0"),
+        (lambda: bonferroni(0.95, 0), "^rows must be >= 1, got 0"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
