@@ -213,8 +213,8 @@ def golden_everywhere(ctx: Context) -> Iterator[Row]:
 
     Extremal: none.
 
-    Counterexample: $M = \mathrm{diag}(1 + \epsilon, 1)$, $r = 1$, $\bar B \bar A = q e_2 e_2'$, three
-    agents with weights 1/3 as in T18. Operator norm, $q = 2$: $\|I\| = 1 + \epsilon$ and the
+    Counterexample: $M = \mathrm{diag}(1 + \epsilon, 1)$, $r = 1$, $\bar B \bar A = q e_2 e_2'$,
+    three agents with weights 1/3 as in T18. Operator norm, $q = 2$: $\|I\| = 1 + \epsilon$ and the
     difference is 2. Nuclear norm, $q = 1$: $\|I\| = 1 + \epsilon$ and the difference is
     $2 + \epsilon$. As $\epsilon$ tends to 0 both ratios tend to 2.
 
