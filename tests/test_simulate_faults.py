@@ -147,6 +147,20 @@ def test_a_run_from_the_optimum_may_leave_it_without_having_diverged(order):
         assert trace.status == "finished"
 
 
+def test_a_start_at_the_optimum_up_to_rounding_is_no_divergence_either():
+    flip = PROBLEMS["P1"]()
+    nearly = Factors((1 + 4 * EPS) * flip.start.B, flip.start.A)
+    # the loss of W0 sets the scale; where W0 is the optimum itself, the noise does
+    at_optimum = approximation(product(flip.start), Pi=flip.Pi)
+    around_zero = approximation(np.zeros((2, 4, 3)), tau=1.0, Pi=flip.Pi)
+    tiny = Factors(1e-9 * flip.start.B, flip.start.A)
+    for problem, start in ((at_optimum, nearly), (around_zero, tiny)):
+        trace = simulate(Config(problem=problem, method="dlora", start=start, lr=0.1, steps=50))
+        assert 0 < trace.agent_loss[0, 0] < 1e-15
+        assert trace.agent_loss.max() > 1e6 * trace.agent_loss[0, 0]
+        assert trace.status == "finished"
+
+
 def test_zero_data_stay_zero():
     problem = approximation(np.zeros((4, 5, 3)))
     for method in METHODS:

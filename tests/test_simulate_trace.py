@@ -78,6 +78,23 @@ def test_before_the_first_mix_there_is_no_interference_and_nothing_is_sent():
     np.testing.assert_array_equal(trace.comm_bytes[0], 8 * 6 * (10 + 6) * np.arange(3))
 
 
+def test_in_combine_the_interference_is_that_of_the_state_that_was_mixed():
+    problem = PROBLEMS["P3"](d=5, k=3)
+    config = Config(
+        problem=problem, method="dlora", Pi=PI, start=gaussian(), lr=0.1, steps=1, order="combine"
+    )
+    trace = simulate(config)
+    expected = simulate(replace(config, order="mix_first", steps=0)).interference[0, 0]
+    np.testing.assert_array_equal(trace.interference[0], [0.0, expected])
+
+
+def test_the_numerical_rank_is_the_least_of_any_agent():
+    start = gaussian()
+    start.B[2, :, 1] = 0.0
+    config = Config(problem=PROBLEMS["P3"](d=5, k=3), Pi=PI, start=start, lr=0.1, steps=0)
+    np.testing.assert_array_equal(simulate(config).numerical_rank, [[1]])
+
+
 def test_centralized_sends_a_gradient_to_the_server_and_back_at_every_local_step():
     problem = PROBLEMS["P3"](d=5, k=3)
     run = {"problem": problem, "Pi": PI, "rank": 2, "lr": 0.1, "steps": 2, "local_steps": 3}
