@@ -126,6 +126,25 @@ WORKED = [
     ("dsgd_rate", dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=0.5), 6.5),
     ("dsgd_rate", dict(F_gap=3, lr=0.5, T=8, L=2, sigma=3, N=3, Xi=0.5), 6.5),
     ("dsgd_rate", dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=inf), inf),
+    # u = 1/2, D = 2*.25 + .5/.25 = 2.5, R = 3 + 1.5: ((1.25 + sqrt(6.25 + 6.75))/1.5)^2
+    (
+        "dsgd_sharp",
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16, ebar=0.5),
+        ((1.25 + sqrt(13)) / 1.5) ** 2,
+    ),
+    # the noise dependent: R = 4.5 + 2*2*.5*3/sqrt(4) at N = 4 (1.125 for 1.5): 7.125
+    (
+        "dsgd_sharp",
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=4, Xi=0, ebar=0.5, predictable=False),
+        ((1 + sqrt(4 + 1.5 * 7.125)) / 1.5) ** 2,
+    ),
+    # u = 1.5 beyond 1: D = 1, R = 1 + 4.5: ((.5 + sqrt(1 + 2.75))/.5)^2; none at u = 2
+    (
+        "dsgd_sharp",
+        dict(F_gap=3, lr=0.75, T=8, L=2, sigma=3, N=3, Xi=0.25),
+        (1 + 2 * sqrt(3.75)) ** 2,
+    ),
+    ("dsgd_sharp", dict(F_gap=3, lr=1, T=8, L=2, sigma=3, N=3, Xi=0.25), inf),
     # 6/(.125*8) + .125*2*9/3 + 8/16 (9*.5/3 + 4*4), at lr L q = 1/2
     (
         "dsgd_textbook",

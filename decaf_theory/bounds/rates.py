@@ -76,6 +76,40 @@ def dsgd_rate(
     return _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N) + L**2 * Xi
 
 
+def dsgd_sharp(
+    *,
+    F_gap: float,
+    lr: float,
+    T: int,
+    L: float,
+    sigma: float,
+    N: int,
+    Xi: float,
+    ebar: float = 0.0,
+    predictable: bool = True,
+) -> float:
+    """Return the sharp upper bound on (1/T) sum_{t<T} E |grad F|^2, mixing errors included.
+
+        ([|1 - u| D + sqrt(D^2 + (2 - u) R)] / (2 - u))^2,   u = lr L < 2,
+        D = L sqrt(Xi) + ebar/lr,   R = 2 F_gap/(lr T) + u sigma^2/N  [+ 2 L ebar sigma/sqrt(N)]
+
+    Xi and ebar as in `dsgd_rate` and `mixing_error_rate`, both of which it implies; the last term
+    is for errors that depend on the noise of the same step (predictable=False). inf where u >= 2.
+    Tight for every u: R alone at D = 0 by equal quadratics, D alone for N = 2, f'' = L and
+    -(L - eps). Source: derived (T25-sharp): Cauchy-Schwarz over time in the descent lemma, and
+    the quadratic inequality in the root of the left side solved.
+    """
+    nonnegative(L=L, Xi=Xi, ebar=ebar)
+    positive(lr=lr)
+    drift = L * sqrt(Xi) + ebar / lr
+    known = _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N)
+    known += 0.0 if predictable else 2 * L * ebar * sigma / sqrt(N)
+    left = 2 - lr * L
+    if left <= 0:
+        return inf
+    return ((abs(left - 1) * drift + sqrt(drift**2 + left * known)) / left) ** 2
+
+
 def dsgd_textbook(
     *,
     F_gap: float,
