@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from verification import replay, store, table
 from verification.claim import Claim, Outcome, Row
+from verification.ledger import page
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
 OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--attack", metavar="ID", help="search for a counterexample of a true bound")
     p.add_argument("--minutes", type=float, default=1.0, metavar="M", help="with --attack: time")
+    p.add_argument("--write-docs", type=Path, metavar="FILE", help="write all claims as Markdown")
     p.add_argument(
         "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
     )
@@ -274,12 +276,20 @@ def report_dropped(reasons: Sequence[str]) -> None:
         print(f"earlier results are not used: {reason}", file=sys.stderr)
 
 
+def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Write the page of all claims."""
+    store.write_atomically(args.write_docs, page(ledger.claims, ledger.expected).encode())
+    print(f"{len(ledger.claims)} claims -> {args.write_docs}")
+    return OK
+
+
 Action = Callable[[argparse.Namespace, Ledger], int]
 ACTIONS: list[tuple[Callable[[argparse.Namespace], Any], Action]] = [
     (lambda args: args.list, list_claims),
     (lambda args: args.explain, explain),
     (lambda args: args.replay, replay_file),
     (lambda args: args.store_counterexamples, store_counterexamples),
+    (lambda args: args.write_docs, write_docs),
     (lambda args: args.attack, attack_claim),
     (lambda args: args.adapters, report_adapters),
     (lambda args: True, judge_all),

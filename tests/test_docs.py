@@ -1,0 +1,55 @@
+"""The page of claims is that of the claims, and the README says what a run says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from verification.claims import CLAIMS
+from verification.ledger import page
+from verification.run import LEDGER
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_page_of_claims_is_current():
+    kept = (ROOT / "docs" / "claims.md").read_text()
+    assert kept == page(CLAIMS, LEDGER.expected), (
+        "python -m verification --write-docs docs/claims.md"
+    )
+
+
+def test_every_formula_of_the_page_is_closed_and_no_cell_is_broken():
+    text = page(CLAIMS, LEDGER.expected)
+    for line in text.splitlines():
+        assert line.count("$`") == line.count("`$"), line
+        assert "$" not in re.sub(r"\$`[^`]*`\$", "", line), line
+        if line.startswith("| ["):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 5, line
+
+
+@pytest.mark.parametrize("room", "decaf_theory verification figures paper_checks tests".split())
+def test_no_source_holds_a_control_character(room):
+    # a formula in a docstring that is not raw turns \b and \v into these
+    for path in (ROOT / room).rglob("*.py"):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", path.read_text()), path
+
+
+def test_the_ten_lines_of_the_readme_run():
+    code = re.search(
+        r"ten lines: begin -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code[1]], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    labels = [line[:18].strip() for line in done.stdout.splitlines() if line[:1].isalpha()]
+    assert labels == [
+        "spectral gap",
+        "interference",
+        "truncation error",
+        "its bound",
+        "a safe step size",
+    ]
