@@ -69,8 +69,8 @@ def test_a_false_reading_can_be_built_replayed_and_run_as_a_program(name):
 @each
 def test_an_instance_is_plain_json_and_its_replay_is_judged_as_the_claim_is(name):
     claim = CLAIMS[name]
-    assert (claim.instance is None) == (claim.replay is None)
     if claim.instance:
+        assert claim.replay
         instance = json.loads(json.dumps(claim.instance(), allow_nan=False))
         assert claim.replay(instance).outcome == LEDGER.expected[name]
 

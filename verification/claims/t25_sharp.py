@@ -127,7 +127,7 @@ def replay(instance: Instance) -> Row:
 
 
 def corollary(ctx: Context) -> Iterator[Row]:
-    r"""At step size sqrt(N/T) the leading constant is F(x0) - F* + L sigma^2/2, the best possible.
+    r"""At step size sqrt(N/T) the best leading constant is F(x0) - F* + L sigma^2/2.
 
     $\sqrt{NT} \cdot \frac1T \sum_{t<T} E|\nabla F(\bar x_t)|^2 \le
     (F(\bar x_0) - F^* + \frac12 L \sigma^2)(1 + O(T^{-1/4}))$: half of the constant of T28. The
