@@ -11,7 +11,7 @@ from decaf_theory import bounds, measure
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.problems import FRAMES, PROBLEMS, approximation, entry_noise, least_loss
 from decaf_theory.problems.approximation import planted, spread
-from decaf_theory.problems.frozen import column_quadratic, frozen_A
+from decaf_theory.problems.frozen import column_quadratic, curvatures, frozen_A
 from decaf_theory.rng import generator
 from decaf_theory.tsvd import tsvd_of_mix
 
@@ -197,6 +197,27 @@ def test_P10_has_no_global_kappa_and_its_curvatures_differ():
     assert np.ptp(H, axis=0).max() > 0.1 * problem.constants.L
 
 
+def test_P10_states_the_bounds_of_its_docstring():
+    s, radius, ratio, N = 0.5, 3.0, 9.0, 4
+    problem = PROBLEMS["P10"](d=3, k=4, r=2, s=s, radius=radius, ratio=ratio, kappa=0.6, seed=1)
+    A = frozen_A(r=2, k=4, seed=1)
+    S = [np.diag(h) for h in curvatures(N=N, k=4, ratio=ratio, seed=1)]
+    targets = planted(d=3, k=4, rank=2, seed=1) + spread(N=N, d=3, k=4, kappa=0.6, seed=1)
+    H, C = [A @ X @ A.T for X in S], [W @ X for W, X in zip(targets, S, strict=True)]
+    square = sum((X - sum(H) / N) @ (X - sum(H) / N) for X in H) / N
+    pull = sum(np.sum(((X - sum(C) / N) @ A.T) ** 2) for X in C) / N
+    kappa = radius * s**2 * np.linalg.norm(square, ord=2) ** 0.5 + s * pull**0.5
+    assert problem.constants.kappa == pytest.approx(kappa, rel=50 * EPS)
+    assert min(X.diagonal().min() for X in S) >= 1 / ratio
+    assert max(X.diagonal().max() for X in S) <= 1
+    L = s**2 * max(np.linalg.norm(X, ord=2) for X in H)
+    assert problem.constants.L == pytest.approx(L, rel=50 * EPS)
+    # the gradient at B = 0 is -s C_i A'
+    np.testing.assert_allclose(
+        problem.grad(np.zeros((1, 3, 2))), [-s * X @ A.T for X in C], atol=20 * EPS
+    )
+
+
 @every_problem
 def test_noise_has_mean_zero_and_the_variance_that_sigma_states(problem):
     sigma = problem.constants.sigma
@@ -287,6 +308,16 @@ def test_P8_has_the_stated_fractions():
     assert np.all((labels == p) | (labels == p - 1))
 
 
+def test_P8_and_P12_state_the_G_of_their_docstrings():
+    far = np.array([-50.0, 50.0]).reshape(2, 1, 1, 1)  # where sig is 0 or 1 up to eps
+    for p in ((1 / 4, 1 / 2, 3 / 4, 9 / 10), (0.01, 0.3)):
+        problem = PROBLEMS["P8"](p=p)
+        assert np.abs(problem.grad(far)).max() == pytest.approx(problem.constants.G(1, 1), rel=EPS)
+    phi_squared = ((1 + 5**0.5) / 2) ** 2
+    G = PROBLEMS["P12"](d=2, k=4).constants.G(0.5, 3.0)
+    assert G == pytest.approx(phi_squared * (4.5 * 2**0.5 + 2**0.5), rel=4 * EPS)
+
+
 def test_P8_overflows_nowhere():
     W = np.array([-1e4, 1e4]).reshape(2, 1, 1, 1)
     problem = PROBLEMS["P8"]()
@@ -306,6 +337,15 @@ def test_P9_attains_the_sharp_smoothness_in_the_factors():
     # first order in the step, whose size is sqrt2 h
     assert change / (np.sqrt(2) * h) == pytest.approx(sharp, rel=10 * h)
     assert change / (np.sqrt(2) * h) <= sharp
+
+
+def test_P9_is_the_huber_function_of_one_entry():
+    problem = PROBLEMS["P9"](N=2, d=2, k=3, L=4.0, G=2.0, x0=1.0)
+    W = np.random.default_rng(0).standard_normal((6, 1, 2, 3))
+    # quadratic within G/L = 1/2 of x0, then linear with slope G
+    W[:, 0, 0, 0] = [1.0, 1.25, 1.5, 3.0, 0.5, -9.0]
+    expected = [0.0, 0.125, 0.5, 0.5 + 3.0, 0.5, 0.5 + 19.0]
+    np.testing.assert_array_equal(problem.loss(W), np.stack([expected] * 2, axis=-1))
 
 
 def test_P12_offers_no_less_than_a_quarter_at_rank_one():
@@ -428,6 +468,7 @@ def test_draws_are_seeded():
         (lambda: PROBLEMS["P9"](L=0.0), "L must be > 0, got 0.0"),
         (lambda: PROBLEMS["P10"](ratio=0.5), "ratio must be >= 1, got 0.5"),
         (lambda: PROBLEMS["P11"](eps=0.0), r"eps must be in \(0, L\], got 0.0"),
+        (lambda: PROBLEMS["P11"](radius=0.0), "radius must be > 0, got 0.0"),
         (lambda: PROBLEMS["P12"](k=1), r"min\(d, k\) must be >= 2, got 1"),
         (lambda: PROBLEMS["P13"](construction="square"), "construction must be one of"),
         (

@@ -89,7 +89,7 @@ def test_bad_noise_is_found_in_the_factors():
         config = Config(
             problem=problem, method="dlora", Pi=PI, start=gaussian(), lr=0.1, steps=2, order=order
         )
-        with pytest.raises(SimulationError, match="B of agent 0 in run 0 not finite"):
+        with pytest.raises(SimulationError, match="B of agent 0 in run 0 not finite at step 0"):
             simulate(config)
 
 

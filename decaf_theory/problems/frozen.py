@@ -146,6 +146,13 @@ def frozen_A(*, r: int, k: int, seed: int = 0) -> Real:
     return A
 
 
+def curvatures(*, N: int, k: int, ratio: float, seed: int = 0) -> Real:
+    """Return the seeded curvatures h [N, k] of P10, log-uniform in [1/ratio, 1]."""
+    require("ratio", ratio, ">= 1", ratio >= 1)
+    h: Real = ratio ** -generator(seed, "problem", "curvature").random((N, k))
+    return h
+
+
 def frozen_heterogeneous(
     *,
     N: int = 4,
@@ -200,18 +207,18 @@ def frozen_curvature(
 ) -> Problem:
     """Return P10: `column_quadratic` with A = `frozen_A(r, k, seed)` frozen, as a problem in B.
 
-    Targets as in P3 (rank r, |D|^2 = kappa^2); curvatures h_ij log-uniform in [1/ratio, 1], seeded.
-    The Hessian in B is s^2 A S_i A' for each row: L = max_i s^2 |A S_i A'|_op, attained. kappa
-    holds on |B|_F <= radius only: sup |B R_i| terms give, by Minkowski, kappa <= radius s^2
-    |(1/N) sum_i (A (S_i - Sbar) A')^2|_op^(1/2) + s ((1/N) sum_i |(C_i - Cbar) A'|_F^2)^(1/2),
-    upper. sigma^2 = s^2 tau^2 d |A|_F^2, attained. F_star by the normal equations.
+    Targets as in P3 (rank r, |D|^2 = kappa^2); curvatures h = `curvatures`.
+    The Hessian in B is s^2 A S_i A' for each row: L = max_i s^2 |A S_i A'|_op, attained.
+    grad f_i - grad F = s^2 B R_i - s (C_i - Cbar) A' with R_i = A (S_i - Sbar) A': kappa has no
+    global bound. On |B|_F <= radius, by Minkowski, kappa = s^2 radius |(1/N) sum_i R_i^2|_op^(1/2)
+    + s ((1/N) sum_i |(C_i - Cbar) A'|_F^2)^(1/2), upper. sigma^2 = s^2 tau^2 d |A|_F^2, attained.
+    F_star by the normal equations.
     """
-    require("ratio", ratio, ">= 1", ratio >= 1)
     A = frozen_A(r=r, k=k, seed=seed)
     targets = planted(d=d, k=k, rank=min(r, d, k), seed=seed) + spread(
         N=N, d=d, k=k, kappa=kappa, seed=seed
     )
-    h = ratio ** -generator(seed, "problem", "curvature").random((N, k))
+    h = curvatures(N=N, k=k, ratio=ratio, seed=seed)
     S = h[:, None, :] * np.eye(k)
     problem = column_quadratic(
         targets, h, radius=s * radius * float(np.linalg.norm(A, ord=2)), tau=tau, noise=noise

@@ -79,8 +79,8 @@ def visits(config: Config) -> Iterator[Visit]:
         else:
             before = _descend(config, state, g, streams, t)
             state, truncation = _mix(config, before, t)
-        require_finite("B", state.B, t + 1)
-        require_finite("A", state.A, t + 1)
+        require_finite("B", state.B, t)
+        require_finite("A", state.A, t)
         sent += bytes_mix + bytes_pool
 
 
