@@ -138,8 +138,8 @@ def exponential(N: int) -> Matrix:
 def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0) -> Matrix:
     """Return a connected random graph with Metropolis weights, for N >= 1.
 
-    Each edge is present with probability p; the first connected one of 100 draws. ValueError: none
-    of them is (below p = log(N)/N; from there on about a third of all graphs is), p outside [0, 1], or
+    Each edge is present with probability p; the first connected one of 100 draws (from
+    p = log(N)/N on a third of all draws or more is). ValueError: none of them is, p outside [0, 1],
     seed < 0.
     """
     N = _agents(N)
@@ -197,7 +197,10 @@ def mixing_eigenvalues(Pi: Matrix) -> Matrix:
 
     ValueError as `check_mixing_matrix`.
     """
-    Pi = _structure(Pi)
+    return _eigenvalues(_structure(Pi))
+
+
+def _eigenvalues(Pi: Matrix) -> Matrix:
     dense = Pi.toarray() if _is_sparse(Pi) else Pi
     # shifted up, the consensus eigenvalue is the largest even where weights are negative
     shift = np.abs(dense).sum(axis=1).max()
@@ -214,7 +217,7 @@ def sqrt_rho(Pi: Matrix) -> float:
     if _is_sparse(Pi) and Pi.shape[0] > DENSE_UP_TO:
         largest = _largest_in_size(Pi)
     else:
-        largest = float(np.max(np.abs(mixing_eigenvalues(Pi)), initial=0.0))
+        largest = float(np.max(np.abs(_eigenvalues(Pi)), initial=0.0))
     return max(1.0, largest) if _obstacle(Pi) else largest
 
 
@@ -273,8 +276,7 @@ def require_mixing(Pi: Matrix) -> None:
 
     ValueError also as `check_mixing_matrix`.
     """
-    Pi = _structure(Pi)
-    lam = sqrt_rho(Pi)
+    lam, Pi = sqrt_rho(Pi), _structure(Pi)
     # the error to expect of N rounded rotations
     if lam < 1 - sqrt(Pi.shape[0]) * np.finfo(np.float64).eps:
         return

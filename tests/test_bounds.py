@@ -47,7 +47,10 @@ WORKED = [
     ("interference_consensus", dict(lam_min=0.6, Xi_A=4, Xi_B=9), 3.84),
     ("interference_half", dict(Xi_w=7), 3.5),
     ("tau", dict(pi_max=0.25), 1),
+    ("tau", dict(pi_max=0.496), 1),
     ("tau", dict(pi_max=0.5), 1),
+    # 1 - (2 * .504 - 1)^2
+    ("tau", dict(pi_max=0.504), 0.999936),
     ("tau", dict(pi_max=0.625), 4 * 0.625 * 0.375),
     ("tau", dict(pi_max=0.75), 0.75),
     ("tau", dict(pi_max=1), 0),

@@ -350,7 +350,12 @@ def test_other_arrays_are_refused():
 def test_rounded_rows_pass_in_the_precision_they_are_given_in():
     for form in both([[0.5, 0.5], [0.5, 0.5 + 1e-12]]):
         check_mixing_matrix(form)
-    check_mixing_matrix(TOPOLOGIES["ring"](7).astype(np.float32))
+    rounded = TOPOLOGIES["ring"](7).astype(
+        np.float32
+    )  # rows off by 3e-8, twice sqrt(eps) of float64
+    check_mixing_matrix(rounded)
+    require_mixing(rounded)
+    assert sqrt_rho(rounded) == pytest.approx(bounds.sqrt_rho_ring(N=7), abs=1e-6)
     check_mixing_matrix(np.eye(3, dtype=np.int64))
     with pytest.raises(ValueError, match="rows of Pi must sum to one"):
         check_mixing_matrix(np.array([[0.5, 0.5], [0.5, 0.501]], dtype=np.float32))
