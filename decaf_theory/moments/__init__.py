@@ -30,6 +30,7 @@ from decaf_theory.moments.quadratics import (
     stack_columns,
     trajectory,
     unstack_columns,
+    with_identity,
 )
 from decaf_theory.moments.recursion import (
     Recursion,
@@ -44,6 +45,7 @@ from decaf_theory.moments.recursion import (
     mean_path,
     repeat,
     trace,
+    trace_along,
 )
 
 __all__ = [
@@ -74,6 +76,8 @@ __all__ = [
     "repeat",
     "stack_columns",
     "trace",
+    "trace_along",
     "trajectory",
     "unstack_columns",
+    "with_identity",
 ]

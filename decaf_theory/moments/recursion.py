@@ -7,7 +7,7 @@ are again a `Recursion`, reached with about log2(t) products: 1e5 steps or 1e12 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -107,10 +107,17 @@ def trace(
     recursion: Recursion, start: State, squares: Mapping[str, Square], steps: int
 ) -> dict[str, Array]:
     """Return the expectations of the squares before each of `steps` steps, [..., steps] each."""
-    xp = namespace(recursion.A)
+    return trace_along([recursion] * steps, start, squares)
+
+
+def trace_along(
+    recursions: Iterable[Recursion], start: State, squares: Mapping[str, Square]
+) -> dict[str, Array]:
+    """Return the expectations of the squares before each of the recursions, taken in turn."""
+    xp = namespace(start.mean)
     found: dict[str, list[Array]] = {name: [] for name in squares}
     state = start
-    for _ in range(steps):
+    for recursion in recursions:
         for name, square in squares.items():
             found[name].append(expectation(square, state))
         state = advance(recursion, state)
