@@ -155,8 +155,9 @@ def interference_trajectory(
 
         lr^2 s^3 c^2 (sigma_W sqrt(S/N) + kappa_W q)^2 / (1 - lr L_hat q)^2
 
-    L_hat is the smoothness in the factors, q and S are those of the order of the run; common
-    initial factors. inf where lr L_hat q >= 1. Not tight: the first step reaches a third of it.
+    L_hat is the smoothness in the factors; q and S are those of order "CB" in every order of the
+    run: what interferes are the points about to be mixed. Common initial factors; inf where
+    lr L_hat q >= 1. Tight as lr -> 0: the first step of two scalar agents a = b = c with Pi = J.
     Source: derived (T14): s times `interference_half` of `consensus_bound`, with T5's constants.
     """
     nonnegative(L_hat=L_hat)
