@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from decaf_theory import bounds, moments
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import t25, t25_sharp, t26, t27, t28, t29, t31, w03
+from verification.claims import t25, t25_sharp, t26, t27, t28, t29, t31, t34, t35, t36, t37, w03
 from verification.claims._quadratics import (
     FAMILIES,
     GRAPHS,
     Case,
     draw,
-    kappa_ceiling,
     load,
     run,
     stored,
 )
+from verification.claims._spread import attained, kappa_ceiling
 
 EPS = np.finfo(float).eps
-PARTS = (t25, t25_sharp, t26, t27, t28, t29, t31, w03)
+PARTS = (t25, t25_sharp, t26, t27, t28, t29, t31, t34, t35, t36, t37, w03)
 CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
 FALSE = {"T25-swap", "T29-predictable", "T31-bipartite"}
 SECTIONS = ("Assumptions:", "Proof:", "Extremal:", "Counterexample:", "Source:")
@@ -47,9 +47,10 @@ def test_every_claim_states_itself(name):
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize(
-    "name", ["T25", "T25-sharp", "T26-1", "T26-2", "T26-3", "T28-sharp", "T29"]
-)
+ATTAINED = "T25 T25-sharp T26-1 T26-2 T26-3 T28-sharp T29 T34 T35 T36 T37".split()
+
+
+@pytest.mark.parametrize("name", ATTAINED)
 def test_an_extremal_instance_reaches_its_bound(name):
     claim = CLAIMS[name]
     row = claim.replay(claim.instance())
@@ -90,7 +91,7 @@ def test_swapping_the_constants_fails_by_the_factor_of_the_docstring():
 def test_the_third_term_needs_its_parameters():
     """Farther from the limit the bound is not reached: the row of nearness can fail."""
     far = t26.opposed(0.5, 0.5, 1 / 64)
-    rows = list(t26.reached(far, kappa=t26._kappa(far)))
+    rows = list(attained(t26.replay_heterogeneity(far)))
     assert [row.outcome for row in rows] == [Outcome.HOLDS, Outcome.VIOLATED]
 
 

@@ -267,25 +267,8 @@ def step_allowed(case: Case, net: Network, letters: Constants) -> np.ndarray:
     return (feedback <= 1) & (feedback * net.q < 1)
 
 
-def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:
-    """Return a bound on sup_{t < steps} kappa_t without visiting every covariance, [...].
-
-    kappa_t^2 = |R m_t - q|^2 + tr(R C_t R'): the first part at every t, the second at the last,
-    where it is largest, because from a start without spread C_t grows. The means run in about
-    sqrt(steps) blocks at once, the last of which may go on beyond `steps`.
-    """
-    recursion, square = case.recursion(order), moments.heterogeneity(case.problem)
-    block = math.isqrt(steps - 1) + 1
-    jump, state, columns = moments.repeat(recursion, block), case.start, []
-    for _ in range(0, steps, block):
-        columns.append(state.mean)
-        state = moments.advance(jump, state)
-    xp = namespace(state.mean)
-    x, largest = xp.stack(columns, axis=-1), None
-    for _ in range(block):
-        found = xp.sum((square.R @ x - square.q[..., None]) ** 2, axis=-2)
-        largest = found if largest is None else xp.maximum(largest, found)
-        x = recursion.A @ x + recursion.a[..., None]
-    last = moments.advance(moments.repeat(recursion, steps - 1), case.start)
-    spread = xp.sum((square.R @ last.cov) * square.R, axis=(-2, -1))
-    return np.sqrt(host(xp.max(largest, axis=-1) + spread))
+def noise_on_a_path(lr: float = 1.0, **extra: Any) -> dict[str, Any]:
+    """Return three agents on a path with noise of variance 1 alone, H_i = 0, as a stored case."""
+    third, one = 1 / 3, [[[1.0]]] * 3
+    Pi = [[2 * third, third, 0.0], [third, third, third], [0.0, third, 2 * third]]
+    return stored([[[0.0]]] * 3, [[0.0]] * 3, Pi, lr, [0.0], one, **extra)

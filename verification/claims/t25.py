@@ -18,6 +18,7 @@ from verification.claims._quadratics import (
     constants,
     load,
     network,
+    noise_on_a_path,
     run,
     step_allowed,
     stored,
@@ -112,10 +113,7 @@ def drift_alone(order: str = "MS") -> Instance:
 
 def noise_alone(order: str = "MS") -> Instance:
     """Return three agents on a path with noise of variance 1 alone: H_i = 0."""
-    third = 1 / 3
-    Pi = [[2 * third, third, 0.0], [third, third, third], [0.0, third, 2 * third]]
-    one = [[[1.0]]] * 3
-    return stored(np.zeros((3, 1, 1)), np.zeros((3, 1)), Pi, 1.0, [0.0], one, order=order, steps=80)
+    return noise_on_a_path(order=order, steps=80)
 
 
 def replay(instance: Instance) -> Row:

@@ -14,7 +14,8 @@ from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Row, Value, compare
 from verification.claims._cases import each
 from verification.claims._mixes import EPS, host, worst
-from verification.claims._quadratics import Case, constants, kappa_ceiling, network, size
+from verification.claims._quadratics import Case, constants, network, size
+from verification.claims._spread import kappa_ceiling
 
 HORIZONS = (10**3, 10**4, 10**5)
 GRAPHS = (
@@ -126,7 +127,7 @@ def _at_horizon(case: Case, order: str, T: int) -> tuple[float, float]:
 
 
 def _mean_gradient(case: Case, order: str, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (1/T) sum E|grad F|^2 by doubling, and its rounding (derived in `t26.reached`)."""
+    """Return (1/T) sum E|grad F|^2 by doubling, and its rounding (derived in `t26.rate`)."""
     recursion, n = case.recursion(order), case.problem.N * case.problem.p
     squares = {"gradient": moments.mean_gradient(case.problem), "size": size(case.problem)}
     found = moments.average(recursion, case.start, squares, T)
