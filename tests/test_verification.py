@@ -248,6 +248,15 @@ def test_the_table_fits_its_columns_and_marks_what_differs(columns):
     assert "1.0e-05" in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (1, "1.0000"), (0.99999, "1.0000"), (0, "0.0000"), (1e-3, "0.0010")]
+    + [(9.9e-4, "9.9e-04"), (1234.5, "1234.5000"), (1048577.0, "1.0e+06")],
+)
+def test_tightness_has_four_digits_or_is_written_in_powers_of_ten(value, text):
+    assert table.ratio(value) == text
+
+
 def test_a_summary_counts_every_kind_of_outcome():
     kinds = ["holds", "violated", "inconclusive", "not_applicable"]
     verdicts = [{**RECORD, "outcome": kind, "expected": kind} for kind in kinds]

@@ -40,7 +40,7 @@ def ratio(value: float | None) -> str:
     """Return a tightness with four digits; "-" for none."""
     if value is None:
         return "-"
-    return f"{value:.4f}" if value >= 1e-3 else f"{value:.1e}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= value < 1e4 else f"{value:.1e}"
 
 
 def cells(record: Record, statement: str) -> list[str]:

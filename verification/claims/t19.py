@@ -142,7 +142,7 @@ def replay(instance: Instance) -> Row:
 
 
 def truncation_is_nonexpansive(ctx: Context) -> Iterator[Row]:
-    r"""Truncation never increases the distance of two matrices, so mixing never adds disagreement.
+    r"""Truncation never increases the distance of two matrices: it adds no disagreement.
 
     $\|\mathrm{TSVD}_r(M) - \mathrm{TSVD}_r(M')\|_F \le \|M - M'\|_F$. FALSE: near a tie no constant
     serves.
