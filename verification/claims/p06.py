@@ -110,8 +110,8 @@ def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) ->
     start = Factors(ctx.array(B), ctx.array(A))
     losses = []
     for lr in lrs:
-        # the slowest mode contracts by 1 - lr a round: e^-30 is below eps
-        trace = _run(problem, method, lr, int(60 / lr), start)
+        # the slowest mode contracts by about 1 - lr a round, e^-40 in all
+        trace = _run(problem, method, lr, int(40 / lr), start)
         losses.append(float(trace.loss[0, -1]))
     where = {"method": method, "tilt": tilt, "finest_lr": lrs[-1], "w": 0.6, "d": 3, "k": 2, "r": 1}
     limit = richardson(losses, order=1)

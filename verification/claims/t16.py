@@ -43,8 +43,9 @@ def rows(ctx: Context) -> Iterator[Row]:
     $j, \ldots, j + r - 1$ modulo $n'$, so that $M = \frac{r}{n'} c^2 I_{n'}$; $n' = r + 1$ for the
     operator norm, $\min(n, 2r)$ for Frobenius, $n$ for nuclear. Frobenius for any
     $\pi_{max} \le 1/2$: $B_j = A_j' = c\, u_j \otimes I_r$ with $u_j \in R^2$ at angles $\theta_j$,
-    $\sum_j \pi_j e^{2 i \theta_j} = 0$. The terms $1 - \pi_{max}$ for $\pi_{max} \ge 1/2$: a heavy
-    agent and others on coordinates orthogonal to its own.
+    $\sum_j \pi_j e^{2 i \theta_j} = 0$. Operator norm at any weights: $r + 1$ agents of which agent
+    $j$ omits coordinate $j$, $M = c^2 \mathrm{diag}(1 - \pi_j)$. The terms $1 - \pi_{max}$ in all
+    norms for $\pi_{max} \ge 1/2$: a heavy agent and others on coordinates orthogonal to its own.
 
     Counterexample: none.
 
@@ -106,6 +107,9 @@ def _heavy_and_planar(ctx: Context) -> Iterator[Mix]:
     for weights in ([0.5, 0.5], [0.4, 0.35, 0.25], [0.5, 0.2, 0.2, 0.1]):
         angles = closing_angles(weights) / 2
         yield made("planar", FRAMES["planar"](d=5, k=4, r=2, angles=angles, weights=weights))
+    for weights in ([0.5, 0.3, 0.2], [0.35, 0.33, 0.32], [0.9, 0.06, 0.04]):
+        frame, _ = FRAMES["omitted"](d=5, k=3, r=2)
+        yield made("one coordinate omitted", (frame, weights))
     for heavy in (0.5, 0.6, 0.9, 0.999):
         weights = [heavy, 1 - heavy]
         yield made("heavy", FRAMES["orthogonal"](d=4, k=6, r=2, weights=weights))
