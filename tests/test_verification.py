@@ -250,8 +250,7 @@ def test_the_table_fits_its_columns_and_marks_what_differs(columns):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (1, "1.0000"), (0.99999, "1.0000"), (0, "0.0000"), (1e-3, "0.0010")]
-    + [(9.9e-4, "9.9e-04"), (1234.5, "1234.5000"), (1048577.0, "1.0e+06")],
+    [(None, "-"), (0, "0.0000"), (0.99999, "1.0000"), (9.9e-4, "9.9e-04"), (1048577, "1.0e+06")],
 )
 def test_tightness_has_four_digits_or_is_written_in_powers_of_ten(value, text):
     assert table.ratio(value) == text
