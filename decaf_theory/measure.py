@@ -7,7 +7,7 @@ it is said to be stochastic, its rows sum to one.
 from __future__ import annotations
 
 from decaf_theory.arrays import Array, convert, eps, like, namespace, transpose, working
-from decaf_theory.lowrank import Factors, product, spectrum, subtract
+from decaf_theory.lowrank import Factors, orthogonal_core, product, spectrum, subtract
 from decaf_theory.tsvd import TSVD
 from decaf_theory.tsvd.mixing import concatenate, gather, neighbours
 
@@ -37,7 +37,11 @@ def schatten(singular_values: Array, norm: str = "fro") -> Array:
 
 def product_norm(factors: Factors, norm: str = "fro") -> Array:
     """Return |B A| in a norm of `NORMS` without forming the product, [...]."""
-    return schatten(spectrum(factors), norm)
+    if norm != "fro":
+        return schatten(spectrum(factors), norm)
+    _, core, _ = orthogonal_core(factors)  # as large as the product; its entries need no SVD
+    xp = namespace(core)
+    return like(schatten(xp.reshape(xp.abs(core), (*core.shape[:-2], -1))), factors.B)
 
 
 def deviations(X: Array) -> Array:

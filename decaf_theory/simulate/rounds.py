@@ -69,7 +69,9 @@ def visits(config: Config) -> Iterator[Visit]:
         loss, g = problem.loss(W), problem.grad(W)
         require_finite("loss", loss[..., None, None], t)
         require_finite("gradient", g, t)
-        yield Visit(t, state, W, loss, before, truncation, sent)
+        # with A = I at all agents there is no interference to look for
+        mixed_from = None if config.rule.full_matrix else before
+        yield Visit(t, state, W, loss, mixed_from, truncation, sent)
         if t == config.steps:
             return
         if order == "combine":
@@ -86,7 +88,9 @@ def visits(config: Config) -> Iterator[Visit]:
 
 def _points(config: Config, state: Factors) -> Array:
     """Return the agents' W_i = W0 + s B_i A_i."""
-    return convert(config.problem.W0, state.B) + config.scale * product(state)
+    W0 = convert(config.problem.W0, state.B)
+    # a full matrix is B itself, A = I
+    return W0 + state.B if config.rule.full_matrix else W0 + config.scale * product(state)
 
 
 def _descend(
@@ -113,7 +117,8 @@ def _factor_gradients(
         g = g + convert(np.stack(drawn), g)
     if config.rule.pools_gradients:
         g = xp.broadcast_to(xp.mean(g, axis=-3, keepdims=True), g.shape)
-    return factor_gradients(g, state, config.scale)
+    # a full matrix is B itself; its A = I does not train
+    return Factors(g, state.A) if config.rule.full_matrix else factor_gradients(g, state, config.s)
 
 
 def _step(config: Config, at: Factors, gradients: Factors) -> Factors:
