@@ -13,6 +13,7 @@ from decaf_theory.problems import FRAMES, PROBLEMS, approximation, entry_noise, 
 from decaf_theory.problems.approximation import planted, spread
 from decaf_theory.problems.frozen import column_quadratic, curvatures, frozen_A
 from decaf_theory.rng import generator
+from decaf_theory.topology import check_mixing_matrix
 from decaf_theory.tsvd import tsvd_of_mix
 
 EPS = np.finfo(np.float64).eps
@@ -81,7 +82,7 @@ def test_shapes_are_as_documented_and_one_point_serves_all_agents(problem):
     np.testing.assert_array_equal(problem.loss(W[:, :1]), problem.loss(shared))
     np.testing.assert_array_equal(problem.grad(W[:, :1]), problem.grad(shared))
     if problem.Pi is not None:
-        assert problem.Pi.shape == (problem.N, problem.N)
+        check_mixing_matrix(problem.Pi, problem.N)
     if problem.start is not None:
         assert problem.start.B.shape[0] == problem.N
         assert problem.start.shape == (problem.d, problem.k)
@@ -197,6 +198,22 @@ def test_P10_has_no_global_kappa_and_its_curvatures_differ():
     assert np.ptp(H, axis=0).max() > 0.1 * problem.constants.L
 
 
+def test_two_agents_on_1_x_1_attain_the_bounds_of_the_column_quadratic():
+    radius, s, c = 2.0, 0.5, 1.5
+    targets, h = np.array([3.0, -1.0]).reshape(2, 1, 1), np.array([[2.0], [0.5]])
+    problem = column_quadratic(targets, h, radius=radius, tau=0.1)
+    ends = np.array([radius, -radius]).reshape(2, 1, 1, 1)
+    kappa, G, L = problem.constants.kappa, problem.constants.G(s, c), problem.constants.L
+    assert dissent(problem, ends).max() == pytest.approx(kappa**2, rel=8 * EPS)
+    corner = np.full((1, 1, 1), -s * c**2)  # away from the target 3 of the steeper agent
+    assert np.abs(problem.grad(corner)).max() == pytest.approx(G, rel=8 * EPS)
+    assert L == 2.0
+    # (2 (x - 3)^2 + (x + 1)^2 / 2) / 4 is least at x = 11/5
+    exact = problem.loss(np.full((1, 1, 1), 11 / 5)).mean()
+    assert problem.constants.F_star == pytest.approx(exact, rel=50 * EPS)
+    assert problem.constants.sigma == pytest.approx(0.1, rel=EPS)
+
+
 def test_P10_states_the_bounds_of_its_docstring():
     s, radius, ratio, N = 0.5, 3.0, 9.0, 4
     problem = PROBLEMS["P10"](d=3, k=4, r=2, s=s, radius=radius, ratio=ratio, kappa=0.6, seed=1)
@@ -239,6 +256,12 @@ def test_noise_has_mean_zero_and_the_variance_that_sigma_states(problem):
     cross = np.mean(drawn[:, :, 0, 0] * np.roll(drawn, 1, axis=1)[:, :, 0, 0], axis=0)
     if problem.N > 1:  # independent agents: products have variance of the squares' product
         assert np.all(np.abs(cross) <= 6 * drawn.std() ** 2 / np.sqrt(n) * 2)
+
+
+@pytest.mark.parametrize("name", ["P1", "P2", "P3", "P4", "P7", "P9", "P12", "P13"])
+def test_isotropic_noise_has_sigma_tau_root_dk(name):
+    problem = PROBLEMS[name](tau=0.3)
+    assert problem.constants.sigma**2 == pytest.approx(0.09 * problem.d * problem.k, rel=8 * EPS)
 
 
 def test_rademacher_noise_has_one_size():

@@ -145,9 +145,8 @@ def _mix(config: Config, state: Factors, t: int) -> tuple[Factors, Array | None]
 def _loss_scale(config: Config, visit: Visit, known: Array | None) -> Array:
     """Return the size of an ordinary loss, [runs]: what divergence is judged against.
 
-    The larger of the agents' mean losses at the start and at W0, plus (sigma^2 + kappa^2) / (2 L):
-    what noise sustains on a quadratic at lr = 1/L, and what the spread of the agents' minimizers
-    costs. Where all are zero, the first loss that is not.
+    The larger of the agents' mean losses at the start and at W0, plus sigma^2 / (2 L), what noise
+    sustains on a quadratic at lr = 1/L. Where all are zero, the first loss that is not.
     """
     xp = namespace(visit.agent_loss)
     loss = xp.abs(xp.mean(visit.agent_loss, axis=-1))
@@ -156,8 +155,7 @@ def _loss_scale(config: Config, visit: Visit, known: Array | None) -> Array:
     problem, constants = config.problem, config.problem.constants
     W0 = convert(problem.W0, visit.W)[None, ...]
     at_W0 = xp.abs(xp.mean(problem.loss(W0), axis=-1))
-    sustained = (constants.sigma**2 + constants.kappa**2) / (2 * constants.L)
-    return xp.where(loss > at_W0, loss, at_W0) + sustained
+    return xp.where(loss > at_W0, loss, at_W0) + constants.sigma**2 / (2 * constants.L)
 
 
 def _divergence(visit: Visit, scale: Array) -> str:
