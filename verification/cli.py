@@ -182,7 +182,8 @@ def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n\n{claim.text}\n")
     try:
         rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
-        print(f"{len(rows)} rows in {store.rows_path(args.out, claim.id)}\n{table.deciding(rows)}")
+        print(f"rows: {len(rows)}, in {store.rows_path(args.out, claim.id)}")
+        print(table.deciding(rows))
     except store.StoreError as error:
         print(f"no deciding rows: {error}")
     kept = ledger.counterexample(claim.id)

@@ -117,6 +117,7 @@ def row_line(row: Row) -> str:
 
 
 def deciding(rows: Sequence[Row]) -> str:
-    """Return the rows that decided a claim: the worst and the tightest."""
-    named = {"worst row": worst_row(rows), "tightest row": tightest_row(rows)}
+    """Return the rows that decided a claim: the worst and, where it is another, the tightest."""
+    worst, tightest = worst_row(rows), tightest_row(rows)
+    named = {"worst row": worst, "tightest row": None if tightest is worst else tightest}
     return "\n".join(f"{name:<13}{row_line(row)}" for name, row in named.items() if row)
