@@ -90,7 +90,8 @@ def start_factors(config: Config) -> Factors:
     N, d, k = problem.N, problem.d, problem.k
     given = problem.start if config.start is None else config.start
     if given is None:
-        r = k if config.rank is None else config.rank  # None: the state is W - W0 itself, here 0
+        # a full matrix starts at W - W0 = 0, whatever the rank
+        r = 1 if config.rule.full_matrix or config.rank is None else config.rank
         draws = [
             generator(config.seed, "start", run).standard_normal((r, k)) for run in range(runs)
         ]
