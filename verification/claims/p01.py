@@ -70,7 +70,9 @@ def _from_first_mix_to_end(ctx: Context, problem: Problem, r: int) -> Iterator[R
     grown = (zero * (1 + 1.5 * LR) ** STEPS) ** 2 * r * (2 * target) ** 0.5
     stuck = np.max(np.abs(dlora.loss - target))
     slip = grown + 10 * problem.d * problem.k * EPS * target
-    yield identity("DLoRA: F - |W*|^2/2 over the run", stuck, rounding=slip, steps=STEPS, **where)
+    yield identity(
+        "DLoRA: F - |W*|^2/2 at every tenth step", stuck, rounding=slip, steps=STEPS, **where
+    )
 
     decaf = _run(problem, "decaf", start, STEPS)
     distance = (2 * decaf.loss[0, -1]) ** 0.5
@@ -88,6 +90,7 @@ def _run(problem: Problem, method: str, start: Factors, steps: int, runs: int = 
         steps=steps,
         order="mix_first",
         runs=runs,
+        record_every=10,
     )
     return simulate(config).require_finished()
 

@@ -47,7 +47,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     for lr in (Fraction(1, 8), Fraction(1, 5), Fraction(1, 4), Fraction(2, 7), Fraction(1, 2)):
         yield from _on_the_axes(ctx, lr, rounds)
     yield _threshold_on_both_sides()
-    steps = ctx.pick((0.2, 0.1, 0.05), (0.2, 0.1, 0.05, 0.025))
+    steps = ctx.pick((0.4, 0.2, 0.1), (0.2, 0.1, 0.05, 0.025))
     yield from _least_loss(ctx, "dlora", 0.0, steps)
     yield from _least_loss(ctx, "decaf", 1e-12, steps)
 
@@ -110,8 +110,8 @@ def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) ->
     start = Factors(ctx.array(B), ctx.array(A))
     losses = []
     for lr in lrs:
-        # the slowest mode contracts by about 1 - lr a round, e^-40 in all
-        trace = _run(problem, method, lr, int(40 / lr), start)
+        # the slowest mode contracts by about 1 - lr a round, e^-30 in all
+        trace = _run(problem, method, lr, int(30 / lr), start)
         losses.append(float(trace.loss[0, -1]))
     where = {"method": method, "tilt": tilt, "finest_lr": lrs[-1], "w": 0.6, "d": 3, "k": 2, "r": 1}
     limit = richardson(losses, order=1)
