@@ -5,7 +5,7 @@ from itertools import product as cartesian
 
 import numpy as np
 import pytest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from decaf_theory import bounds
@@ -172,9 +172,11 @@ def direct_interference(B, A, pi):
 
 
 each_branch = pytest.mark.parametrize("branch", BRANCHES)  # drawn first, so that each is met
+some = settings(max_examples=settings.default.max_examples // 2)  # of each branch
 
 
 @each_branch
+@some
 @given(data=st.data())
 def test_interference_is_the_cross_covariance_and_the_sum_over_pairs(branch, data):
     B, A, pi = data.draw(mixes(branch))
@@ -187,6 +189,7 @@ def test_interference_is_the_cross_covariance_and_the_sum_over_pairs(branch, dat
 
 
 @each_branch
+@some
 @given(data=st.data())
 def test_consensus_distances_bound_interference(branch, data):
     B, A, pi = data.draw(mixes(branch))
@@ -207,6 +210,7 @@ def test_consensus_distances_bound_interference(branch, data):
 
 
 @each_branch
+@some
 @given(data=st.data(), c=st.sampled_from([1e-8, 0.5, 1.0, 1e8]))
 def test_on_omega_interference_and_the_difference_of_the_mixes_are_bounded(branch, data, c):
     B, A, pi = data.draw(mixes(branch))
@@ -245,6 +249,7 @@ def networks(draw, branch):
 
 
 @pytest.mark.parametrize("branch", ["generic", "mirrored", "outlier", "scales", "consensus"])
+@some
 @given(data=st.data())
 def test_the_chain_of_network_bounds_is_ordered(branch, data):
     Pi, B, A = data.draw(networks(branch))
