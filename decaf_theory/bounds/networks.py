@@ -54,12 +54,12 @@ def sqrt_rho_star(*, N: int) -> float:
 def sqrt_rho_hypercube(*, D: int) -> float:
     """Return sqrt(rho) of the D-dimensional hypercube, N = 2^D, with weights 1/(D + 1).
 
-        (D - 1) / (D + 1),   0 for D = 0
+        max(D - 1, 0) / (D + 1)
 
     The eigenvalues are (D + 1 - 2 j)/(D + 1), j = 0..D. Source: derived (T31).
     """
     count(least=0, D=D)
-    return (D - 1) / (D + 1) if D > 0 else 0.0
+    return max(D - 1, 0) / (D + 1)
 
 
 def sqrt_rho_torus(*, n: int) -> float:
