@@ -90,7 +90,7 @@ def run(
     attempt = Attempt(
         claim.id,
         variant,
-        attack.tight,
+        not attack.loose,
         best.ratio,
         best.searcher,
         best.rounds,

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from decaf_theory.adversary import Attack
-from verification.attacks import mixes
+from verification.attacks import mixes, smoothness
 
-ATTACKS: dict[str, dict[str, Attack]] = {**mixes.ATTACKS}
+ATTACKS: dict[str, dict[str, Attack]] = {**smoothness.ATTACKS, **mixes.ATTACKS}

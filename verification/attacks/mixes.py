@@ -1,31 +1,24 @@
-"""Attacks on the bounds for one mix of a few agents' factors: T9, T11, T16, T17, T18.
+"""Attacks on the bounds for mixes of a few agents' factors: T7, T9 - T11, T13, T16 - T18.
 
 The weights of an attack are fixed, so that its bound is a number of `decaf_theory.bounds`; the
-factors are free, or confined to sigma_max <= c = 1.
+factors are free, or confined to sigma_max <= c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from decaf_theory import bounds
-from decaf_theory.adversary import Attack, clip_singular_values, truncate
+from decaf_theory.adversary import Attack, truncate
+from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
+from verification.attacks._tensors import Tensors, fro, norm_of, plain, root, within
 
-THIRDS, HEAVY = (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)
+HALVES, THIRDS, HEAVY = (0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)
 NORMS = ("fro", "op", "nuc")
-Tensors = dict[str, torch.Tensor]
-
-
-def norm_of(M: torch.Tensor, norm: str, skip: int = 0) -> torch.Tensor:
-    """Return the norm of M [..., d, k] without its `skip` largest singular values, [...]."""
-    sigma = torch.linalg.svdvals(M)[..., skip:]
-    if norm == "op":
-        return sigma[..., 0]
-    # the gradient of a square root at zero is infinite: an exact optimum would end the ascent
-    return sigma.sum(-1) if norm == "nuc" else (sigma**2).sum(-1).clamp_min(1e-300).sqrt()
 
 
 def mixed(p: Tensors, weights: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,21 +34,30 @@ def of_mix(
     ratio: Callable[[Tensors], torch.Tensor],
     *,
     c: float | None = None,
+    loose: str = "",
     **extra: Any,
 ) -> Attack:
     """Return the attack by all factors of shape d x r, r x k for size (d, k, r); sigma_max <= c."""
     d, k, r = size
-    if c is not None:
-        extra["c"] = c
-
-    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"B": p["B"].tolist(), "A": p["A"].tolist(), "weights": list(weights), **extra}
-
-    def inside(p: Tensors) -> Tensors:
-        return p if c is None else {name: clip_singular_values(X, c) for name, X in p.items()}
-
     shapes = {"B": (len(weights), d, r), "A": (len(weights), r, k)}
-    return Attack(shapes, ratio, instance, inside)
+    if c is None:
+        return Attack(shapes, ratio, partial(plain, weights=list(weights), **extra), loose=loose)
+    instance = partial(plain, weights=list(weights), c=c, **extra)
+    return Attack(shapes, ratio, instance, within(c, "B", "A"), loose)
+
+
+def _mixing_stays(method: str) -> Attack:
+    """T7: sigma_max of the mixed factors against c: DLoRA's means, DeCAF's balanced factors."""
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, _ = mixed(p, HEAVY)
+        if method == "decaf":
+            return root(norm_of(M, "op")) / 1.5
+        w = torch.tensor(HEAVY, dtype=M.dtype)[:, None, None]
+        means = ((w * p[name]).sum(1) for name in ("B", "A"))
+        return torch.maximum(*(norm_of(X, "op") for X in means)) / 1.5
+
+    return of_mix(HEAVY, (3, 4, 2), ratio, c=1.5, method=method)
 
 
 def _consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
@@ -63,10 +65,9 @@ def _consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
 
     def ratio(p: Tensors) -> torch.Tensor:
         M, mean = mixed(p, weights)
-        root = torch.tensor(weights, dtype=M.dtype).sqrt()[:, None, None]
-        w = root**2
-        X = root * (p["B"] - (w * p["B"]).sum(1, keepdim=True))
-        Y = root * (p["A"] - (w * p["A"]).sum(1, keepdim=True))
+        w = torch.tensor(weights, dtype=M.dtype)[:, None, None]
+        X = w.sqrt() * (p["B"] - (w * p["B"]).sum(1, keepdim=True))
+        Y = w.sqrt() * (p["A"] - (w * p["A"]).sum(1, keepdim=True))
         X, Y = X.transpose(1, 2).flatten(2), Y.flatten(1, 2)
         size = {(Z, kind): norm_of(P, kind) for Z, P in (("X", X), ("Y", Y)) for kind in NORMS[:2]}
         bound = {
@@ -81,16 +82,52 @@ def _consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
     return of_mix(weights, (4, 3, 2), ratio, norm=norm)
 
 
-def _interference_in_a_ball(norm: str, weights: Sequence[float]) -> Attack:
+def _network(topology: str, N: int) -> Attack:
+    """T10: the mean of |I_i|_* over a network against the consensus distances."""
+    Pi = TOPOLOGIES[topology](N)
+    least = min(abs(float(value)) for value in mixing_eigenvalues(Pi))
+    constant = bounds.interference_consensus(lam_min=least, Xi_A=1.0, Xi_B=1.0)
+    w = torch.as_tensor(Pi)[..., None, None]  # [i, j, 1, 1]
+
+    def deviations(X: torch.Tensor) -> torch.Tensor:
+        return X[:, None] - (w * X[:, None]).sum(2, keepdim=True)
+
+    def spread(X: torch.Tensor) -> torch.Tensor:
+        return root(((X - X.mean(1, keepdim=True)) ** 2).sum((1, 2, 3)) / N)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        lost = (w * (deviations(p["B"]) @ deviations(p["A"]))).sum(2)
+        bound = constant * spread(p["B"]) * spread(p["A"])
+        return norm_of(lost, "nuc").mean(-1) / bound
+
+    d, k, r = 2, 3, 2
+    return Attack({"B": (N, d, r), "A": (N, r, k)}, ratio, partial(plain, Pi=Pi.tolist()))
+
+
+def _interference_in_a_ball(norm: str, weights: Sequence[float], r: int = 2) -> Attack:
     """T11: |I| against its worst case on sigma_max <= 1."""
-    d, k, r = 5, 4, 2
     worst = bounds.interference_worst_case(c=1.0, q=r, pi_max=max(weights), norm=norm)
 
     def ratio(p: Tensors) -> torch.Tensor:
         M, mean = mixed(p, weights)
         return norm_of(M - mean, norm) / worst
 
-    return of_mix(weights, (d, k, r), ratio, c=1.0, norm=norm)
+    odd = r % 2 == 1 and max(weights) < 0.5
+    loose = "r is odd and no weight reaches 1/2: three unit vectors on a line do not cancel"
+    return of_mix(weights, (5, 4, r), ratio, c=1.0, norm=norm, loose=loose if odd else "")
+
+
+def _mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
+    """T13: |TSVD_r(M) - Bbar Abar| against its worst case on sigma_max <= 1."""
+    d, k, r = 4, 3, 2
+    loose = "" if max(weights) <= 0.5 else "for all weights; whether T11's factor tau holds is open"
+    worst = bounds.interference_worst_case(c=1.0, q=r, pi_max=0.5, norm=norm)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, mean = mixed(p, weights)
+        return norm_of(truncate(M, r) - mean, norm) / worst
+
+    return of_mix(weights, (d, k, r), ratio, c=1.0, norm=norm, loose=loose)
 
 
 def _truncation_in_a_ball(
@@ -111,7 +148,7 @@ def _truncation_against_averaging() -> Attack:
 
     def ratio(p: Tensors) -> torch.Tensor:
         M, mean = mixed(p, THIRDS)
-        return norm_of(M, "fro", skip=1) / norm_of(M - mean, "fro")
+        return norm_of(M, "fro", skip=1) / fro(M - mean)
 
     return of_mix(THIRDS, (3, 4, 1), ratio)
 
@@ -128,10 +165,18 @@ def _difference(norm: str) -> Attack:
 
 
 ATTACKS: dict[str, dict[str, Attack]] = {
+    "T7": {method: _mixing_stays(method) for method in ("dlora", "decaf")},
     "T9": {norm: _consensus_distances(norm) for norm in NORMS},
+    "T10": {name: _network(name, N) for name, N in (("ring", 5), ("complete", 3))},
     "T11": {
         **{f"{norm}, thirds": _interference_in_a_ball(norm, THIRDS) for norm in NORMS},
         **{f"{norm}, heavy": _interference_in_a_ball(norm, HEAVY) for norm in NORMS},
+        **{f"fro, thirds, r = {r}": _interference_in_a_ball("fro", THIRDS, r) for r in (1, 3)},
+    },
+    "T13": {
+        **{f"{norm}, halves": _mixes_apart(norm, HALVES) for norm in NORMS},
+        **{f"{norm}, thirds": _mixes_apart(norm, THIRDS) for norm in NORMS},
+        **{f"{norm}, heavy": _mixes_apart(norm, HEAVY) for norm in NORMS},
     },
     "T16": {
         "fro, n >= 2r": _truncation_in_a_ball("fro", THIRDS, (5, 4, 2)),
