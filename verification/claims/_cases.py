@@ -40,6 +40,12 @@ def clip(X: Any, top: float) -> Any:
     return (U * xp.clip(S, 0, top)[..., None, :]) @ Vh
 
 
+def polar(X: Any) -> Any:
+    """Return the maximizer of <X, .> over the matrices with singular values of at most one."""
+    U, _, Vh = namespace(X).linalg.svd(X, full_matrices=False)
+    return U @ Vh
+
+
 def mix_on_omega(mix: Mix, c: float) -> Mix:
     """Return the mix with every agent's factors on the boundary of Omega_c."""
     return mix._replace(factors=on_omega(mix.factors, c))

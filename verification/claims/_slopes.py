@@ -17,7 +17,7 @@ from decaf_theory.measure import factor_gradients
 from decaf_theory.problems import PROBLEMS
 from verification.claim import Context, Row, Value
 from verification.claims import _pairs
-from verification.claims._cases import clip
+from verification.claims._cases import clip, polar
 from verification.claims._mixes import EPS, worst
 from verification.claims._pairs import Pair, blocks, pair_of
 
@@ -173,7 +173,7 @@ def climb(
         ctx.array(rng.standard_normal((restarts, *size)))
         for size in ((d, r), (r, k), (d, k), (d, k), (d, r), (r, k))
     )
-    B, A, g = c * _polar(B), c * _polar(A), G * _polar(g)
+    B, A, g = c * polar(B), c * polar(A), G * polar(g)
     step, dg = _maximizer(Factors(dB, dA), displacement or norm), _unit(dg)
     for _ in range(rounds):
         dW = step.B @ A + B @ step.A
@@ -186,13 +186,13 @@ def climb(
         pull = B @ R.A + R.B @ A
         dg, weight = _unit(pull), L * s * _size(pull)[:, None, None]
         along = weight * _unit(dW)  # the derivative of |dg| |pull| = L s |dW| |pull| in dW
-        g = G * _polar(step.B @ R.A + R.B @ step.A)
+        g = G * polar(step.B @ R.A + R.B @ step.A)
         toward = Factors(
             g @ transpose(R.A) + along @ transpose(A), transpose(R.B) @ g + transpose(B) @ along
         )
         B, A = (
-            c * _polar(size * dg @ transpose(R.A) + along @ transpose(step.A)),
-            c * _polar(transpose(R.B) @ (size * dg) + transpose(step.B) @ along),
+            c * polar(size * dg @ transpose(R.A) + along @ transpose(step.A)),
+            c * polar(transpose(R.B) @ (size * dg) + transpose(step.B) @ along),
         )
         step = _maximizer(toward, displacement or norm)
     return _finite(Factors(B, A), step, g, dg, L=L, c=c, G=G, s=s)
@@ -238,12 +238,6 @@ def _unit(X: Any) -> Any:
     """Return X / |X|_F, and 0 for 0."""
     size = _size(X)[:, None, None]
     return X / namespace(X).where(size > 0, size, 1 + size)
-
-
-def _polar(X: Any) -> Any:
-    """Return the maximizer of <X, .> over the unit ball of the operator norm."""
-    U, _, Vh = namespace(X).linalg.svd(X, full_matrices=False)
-    return U @ Vh
 
 
 def stored(slope: Slope, **extra: Any) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""Claims T14 and T14-law: outcomes, sensitivity to 2 %, and the batched rounds they rest on."""
+
+import numpy as np
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from decaf_theory import bounds
+from decaf_theory.lowrank import Factors
+from decaf_theory.problems.approximation import approximation
+from decaf_theory.simulate import Config, simulate
+from decaf_theory.topology import TOPOLOGIES
+from verification.claim import Context, Outcome, collect, judge
+from verification.claims import t14
+from verification.claims._trajectories import rounds
+
+EPS = np.finfo(float).eps
+CLAIMS = {claim.id: claim for claim in t14.CLAIMS}
+
+
+def rows_of(name):
+    return list(collect(CLAIMS[name], Context(name)))
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_holds(name):
+    rows = rows_of(name)
+    verdict = judge(CLAIMS[name], rows)
+    assert verdict.outcome is Outcome.HOLDS
+    assert all(row.assumptions_held for row in rows)
+
+
+def test_the_bound_is_attained_by_its_stored_instance():
+    row = CLAIMS["T14"].replay(CLAIMS["T14"].instance())
+    assert row.outcome is Outcome.HOLDS
+    assert 1 - 1e-6 <= row.tightness <= 1
+
+
+def test_a_bound_two_percent_too_small_is_violated(monkeypatch):
+    right = bounds.interference_trajectory
+    weaker = lambda **letters: 0.98 * right(**letters)  # noqa: E731
+    monkeypatch.setattr(bounds, "interference_trajectory", weaker)
+    assert judge(CLAIMS["T14"], rows_of("T14")).outcome is Outcome.VIOLATED
+
+
+def test_the_batched_rounds_are_those_of_the_simulation():
+    rng = np.random.default_rng(3)
+    N, d, k, r, s, steps = 5, 4, 3, 2, 0.75, 7
+    targets = rng.standard_normal((N, d, k))
+    start = Factors(rng.standard_normal((2, N, d, r)), rng.standard_normal((2, N, r, k)))
+    lr, graphs = (0.02, 0.05), ("ring", "star")
+    Pi = np.stack([TOPOLOGIES[name](N) for name in graphs])
+    mixed = [y for y, _ in rounds(start, targets, Pi, np.array(lr), s, steps + 1)][-1]
+    for run, (size, name) in enumerate(zip(lr, graphs, strict=True)):
+        alone = Factors(*(X[run] for X in start))
+        config = Config(
+            problem=approximation(targets),
+            method="dlora",
+            Pi=TOPOLOGIES[name](N),
+            s=s,
+            lr=size,
+            steps=steps,
+            start=alone,
+        )
+        final = simulate(config).final
+        # both add the same numbers in another order: eps a term, a handful of terms a step
+        rounding = 20 * (N + max(d, k)) * steps * EPS
+        np.testing.assert_allclose(mixed.B[run], final.B[0], rtol=0, atol=rounding * 10)
+        np.testing.assert_allclose(mixed.A[run], final.A[0], rtol=0, atol=rounding * 10)
+
+
+def test_the_law_of_small_steps_fails_without_one_plus_Pi_or_by_two_percent(monkeypatch):
+    right = t14.predicted
+
+    def without_one_plus_Pi(runs):
+        W, agents = runs.targets.mean(axis=0), len(runs.Pi)
+        Gamma = np.linalg.pinv(np.eye(agents) - runs.Pi)
+        D = runs.targets - W
+        return runs.s**2 / agents * np.einsum("jl,jab,cb,lcd->ad", Gamma, D, W, D)
+
+    for wrong in (without_one_plus_Pi, lambda runs: 1.02 * right(runs)):
+        monkeypatch.setattr(t14, "predicted", wrong)
+        assert judge(CLAIMS["T14-law"], rows_of("T14-law")).outcome == Outcome.VIOLATED
+
+
+@given(
+    st.sampled_from(("complete", "ring", "path", "star")),
+    st.integers(2, 5),
+    st.integers(1, 3),
+    st.floats(-3, -1),
+    st.integers(0, 2**32 - 1),
+)
+def test_interference_on_the_path_stays_below_its_bound(topology, N, r, power, seed):
+    event(topology)
+    rng = np.random.default_rng(seed)
+    d, k = 3, 4
+    common = (rng.standard_normal((d, r)), rng.standard_normal((r, k)))
+    start = t14.repeated(Factors(*common), 1, N)
+    targets = rng.standard_normal((N, d, k))
+    Pi = TOPOLOGIES[topology](N)
+    runs = t14.Runs(topology, Pi, targets, start, np.array([10.0**power]), 0.75)
+    row = t14.at_most(Context("property"), "property", runs)
+    event("lr L q < 1" if row.assumptions_held else "lr too large")
+    assert row.outcome in (Outcome.HOLDS, Outcome.NOT_APPLICABLE)
