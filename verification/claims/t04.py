@@ -71,6 +71,7 @@ def mixed(ctx: Context) -> Iterator[Row]:
             top = extremal(ctx, d, k, r, **letters)
             for case, slope in (("searched", found), ("extremal", top)):
                 yield in_mixed_norms(case, slope, least_mixed(slope), G=slope.G)
+    yield replay_mixed(instance_at_corner())
     yield exceeded_iff()
 
 
@@ -141,6 +142,17 @@ def least_mixed(slope: Slope) -> float:
     return bounds.smoothness_mixed_norm(L=slope.L, c=slope.c, G=slope.G, s=slope.s)
 
 
+def instance_at_corner() -> Mapping[str, Any]:
+    """Return T3's slope at s = L = G = 1, c = 2, d = 3, k = 2, r = 2."""
+    return stored(extremal(Context("stored"), 3, 2, 2, L=1.0, c=2.0, G=1.0, s=1.0))
+
+
+def replay_mixed(instance: Mapping[str, Any]) -> Row:
+    """Return the row of a stored slope against sqrt(2) L*."""
+    slope = load(instance)
+    return in_mixed_norms("stored", slope, least_mixed(slope))
+
+
 def lemma1(slope: Slope, C: float, c: float | None = None) -> float:
     """Return Lemma 1's constant at C, at the slope's own c unless another is given."""
     c = slope.c if c is None else c
@@ -208,7 +220,14 @@ def reading(name: str, rows: Rows, instance: Callable[[], Mapping[str, Any]]) ->
 
 
 CLAIMS = [
-    Claim("T4-mixed", "smoothness", "derived", mixed),
+    Claim(
+        "T4-mixed",
+        "smoothness",
+        "derived",
+        mixed,
+        replay=replay_mixed,
+        instance=instance_at_corner,
+    ),
     reading("T4a", sum_against_euclid, instance_mixed),
     reading("T4b", scale_forgotten, instance_scale),
     reading("T4c", no_assumption_2, instance_outside),

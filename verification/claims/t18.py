@@ -101,7 +101,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     yield _ratio_row("any Q", M, Q, ctx, K=K, r=r)
 
     p, place = min(K, n - r), np.arange(n)
-    u = _square_constant(K, r, n) - 1
+    u = square_constant(K, r, n) - 1
     kept, dropped, shared = place < r, (place >= r) & (place < r + p), place >= r - K + p
     left, right = isometry(rng, count, d, n), isometry(rng, count, n, k)
     gap = np.concatenate([np.full((1, 1, 1), TIE), 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))])
@@ -110,7 +110,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
 
 
-def _square_constant(K: int, r: int, n: int) -> float:
+def square_constant(K: int, r: int, n: int) -> float:
     """Return nu = 1 + u, the square of the constant for Q of rank K."""
     h = min(K, n - r) / (r - K + min(K, n - r))
     return 1 + (h + sqrt(h * h + 4 * h)) / 2
@@ -123,7 +123,7 @@ def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Ro
     gap, apart = (xp.linalg.matrix_norm(X - Q, ord="fro") for X in (P, M))
     # two SVDs and a product, each max(d, k) eps |M|
     slip = 10 * max(d, k) * EPS * (xp.linalg.matrix_norm(M, ord="fro") + apart)
-    constant = bounds.GOLDEN_RATIO if K == r else sqrt(_square_constant(K, r, min(d, k)))
+    constant = bounds.GOLDEN_RATIO if K == r else sqrt(square_constant(K, r, min(d, k)))
     case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
     size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
     return worst(case, gap, "<=", constant * apart, rounding=slip, **size)
@@ -199,6 +199,21 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
     """
     for K, r, n in ((1, 2, 3), (1, 3, 7), (2, 3, 4), (2, 4, 9), (3, 5, 6)):
         yield from _against_rank(ctx, K, r, n)
+    yield replay_rank(extremal_rank())
+
+
+def extremal_rank() -> Instance:
+    """Return M = diag(1 + TIE, 1 + TIE, 1) and Q = (nu / u) e_3 e_3', K = 1, r = 2."""
+    nu, e = square_constant(1, 2, 3), np.eye(3)[2:]
+    M, B = np.diag([1 + TIE, 1 + TIE, 1.0]), nu / (nu - 1) * e.T
+    return {"M": M.tolist(), "B": B.tolist(), "A": e.tolist(), "rank": 2}
+
+
+def replay_rank(instance: Instance) -> Row:
+    """Return the row of one stored M [d][k] and Q = B A against TSVD_rank(M)."""
+    M, B, A = (np.asarray(instance[name], dtype=np.float64) for name in ("M", "B", "A"))
+    letters = {"K": B.shape[1], "r": instance["rank"]}
+    return _ratio_row("stored", M[None], (B @ A)[None], Context("stored"), **letters)
 
 
 def golden_everywhere(ctx: Context) -> Iterator[Row]:
@@ -250,7 +265,14 @@ print("bound =", (1 + 5**0.5) / 2 * np.linalg.norm(M - Q, order))
 
 CLAIMS = [
     Claim("T18", "truncation", "derived", rows, replay=replay, instance=extremal),
-    Claim("T18-rank", "truncation", "derived", of_lower_rank),
+    Claim(
+        "T18-rank",
+        "truncation",
+        "derived",
+        of_lower_rank,
+        replay=replay_rank,
+        instance=extremal_rank,
+    ),
     Claim(
         "T18-op",
         "truncation",

@@ -136,9 +136,13 @@ def _stored(instance: Instance) -> list[np.ndarray]:
 
 
 def replay(instance: Instance) -> Row:
-    """Return the row |dP| <= (sigma_r - e)/(gap - 2e) |dM| of two stored matrices."""
+    """Return the row of two stored matrices: |dP|, or that of the `part` "integrated", "spaces"."""
     M, N = _stored(instance)
-    return next(_change(M, N - M, instance["rank"], "stored"))
+    r, part = instance["rank"], instance.get("part", "")
+    if part == "spaces":
+        return _spaces(M, N - M, r, "stored")
+    found = _change(M, N - M, r, "stored")
+    return next(row for row in found if part in row.case)
 
 
 def truncation_is_nonexpansive(ctx: Context) -> Iterator[Row]:
