@@ -101,7 +101,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     yield _ratio_row("any Q", M, Q, ctx, K=K, r=r)
 
     p, place = min(K, n - r), np.arange(n)
-    u = square_constant(K, r, n) - 1
+    u = _square_constant(K, r, n) - 1
     kept, dropped, shared = place < r, (place >= r) & (place < r + p), place >= r - K + p
     left, right = isometry(rng, count, d, n), isometry(rng, count, n, k)
     gap = np.concatenate([np.full((1, 1, 1), TIE), 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))])
@@ -110,7 +110,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
 
 
-def square_constant(K: int, r: int, n: int) -> float:
+def _square_constant(K: int, r: int, n: int) -> float:
     """Return nu = 1 + u, the square of the constant for Q of rank K."""
     h = min(K, n - r) / (r - K + min(K, n - r))
     return 1 + (h + sqrt(h * h + 4 * h)) / 2
@@ -123,7 +123,7 @@ def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Ro
     gap, apart = (xp.linalg.matrix_norm(X - Q, ord="fro") for X in (P, M))
     # two SVDs and a product, each max(d, k) eps |M|
     slip = 10 * max(d, k) * EPS * (xp.linalg.matrix_norm(M, ord="fro") + apart)
-    constant = bounds.GOLDEN_RATIO if K == r else sqrt(square_constant(K, r, min(d, k)))
+    constant = bounds.GOLDEN_RATIO if K == r else sqrt(_square_constant(K, r, min(d, k)))
     case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
     size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
     return worst(case, gap, "<=", constant * apart, rounding=slip, **size)
@@ -204,7 +204,7 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
 
 def extremal_rank() -> Instance:
     """Return M = diag(1 + TIE, 1 + TIE, 1) and Q = (nu / u) e_3 e_3', K = 1, r = 2."""
-    nu, e = square_constant(1, 2, 3), np.eye(3)[2:]
+    nu, e = _square_constant(1, 2, 3), np.eye(3)[2:]
     M, B = np.diag([1 + TIE, 1 + TIE, 1.0]), nu / (nu - 1) * e.T
     return {"M": M.tolist(), "B": B.tolist(), "A": e.tolist(), "rank": 2}
 
