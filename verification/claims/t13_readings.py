@@ -192,7 +192,7 @@ def fixed_products(ctx: Context) -> Iterator[Row]:
 
 
 def zero_tail(mix: Mix) -> float:
-    """Return the rounding of singular values of M: 4 p eps max |B_j|_F |A_j|_F, p = max(d, k, m r)."""
+    """Return the rounding of the spectrum of M: 4 p eps max |B_j| |A_j|, p = max(d, k, m r)."""
     B, A = (float(np.linalg.norm(host(X), axis=(-2, -1)).max()) for X in mix.factors)
     return 4 * max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]) * EPS * B * A
 
