@@ -47,3 +47,13 @@ def within(c: float, *names: str) -> Projection:
 def plain(p: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
     """Return arrays as nested lists, with further entries of the instance."""
     return {**{name: X.tolist() for name, X in p.items()}, **extra}
+
+
+def isometry(X: torch.Tensor) -> torch.Tensor:
+    """Return U V' of X = U S V': all singular values one, those of zero apart."""
+    return clip_singular_values(X, 1e-6) / 1e-6
+
+
+def single(p: Mapping[str, Any]) -> Tensors:
+    """Return one set of NumPy parameters as tensors of one restart."""
+    return {name: torch.as_tensor(X)[None] for name, X in p.items()}

@@ -14,7 +14,7 @@ import torch
 
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack
-from verification.attacks._tensors import Tensors, blocks, fro, plain, within
+from verification.attacks._tensors import Tensors, blocks, fro, plain, single, within
 from verification.claims import t06
 
 S, C, L = 0.75, 1.5, 1.25
@@ -94,7 +94,7 @@ def _slope(
         return {**p, "dg": p["dg"] / fro(p["dg"]).clamp_min(1.0)[:, None, None]}
 
     def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
-        e = _ends({name: torch.as_tensor(X)[None] for name, X in p.items()}, G)
+        e = _ends(single(p), G)
         pairs = {"B": "dB", "A": "dA", "g": "dg"}
         start = {name: (e[name] + e[d] / 2)[0] for name, d in pairs.items()}
         end = {name: (e[name] - e[d] / 2)[0] for name, d in pairs.items()}

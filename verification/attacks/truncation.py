@@ -1,0 +1,152 @@
+"""Attacks on the bounds for the truncation itself: T18-rank, T19, T20-distance, T21."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import sqrt
+from typing import Any
+
+import torch
+
+from decaf_theory import bounds
+from decaf_theory.adversary import Attack, truncate
+from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
+from verification.claims.t18 import _square_constant
+
+# steps are at least exp(-FLOOR), where what is compared is of their size or of its square: shorter
+# ones drown in rounding
+FLOOR, FLOOR_OF_SQUARES = 12.0, 8.0
+
+
+def _lower_rank(K: int, r: int, d: int, k: int) -> Attack:
+    """T18-rank: |TSVD_r(M) - Q|_F against its constant times |M - Q|_F, Q = B A of rank K."""
+    constant = sqrt(_square_constant(K, r, min(d, k)))
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        Q = p["B"] @ p["A"]
+        return fro(truncate(p["M"], r) - Q) / (constant * fro(p["M"] - Q))
+
+    return Attack({"M": (d, k), "B": (d, K), "A": (K, k)}, ratio, partial(plain, rank=r))
+
+
+def _perturbed(p: Tensors, r: int) -> Tensors:
+    """Return M, its change dM = N - M, the gap of M at r and |dM|_op = e < gap/2."""
+    sigma = torch.linalg.svdvals(p["M"])
+    gap = sigma[:, r - 1] - sigma[:, r]
+    e = gap / 2 * torch.exp(-p["length"].abs().clamp(1e-3, FLOOR))
+    dM = (e / norm_of(p["D"], "op"))[:, None, None] * p["D"]
+    return {"M": p["M"], "dM": dM, "N": p["M"] + dM, "sigma": sigma, "gap": gap, "e": e}
+
+
+def _perturbation(part: str, r: int, d: int, k: int, loose: str = "") -> Attack:
+    """T19: |TSVD_r(M + dM) - TSVD_r(M)|_F against its constant times |dM|_F."""
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        q = _perturbed(p, r)
+        s, gap, e = q["sigma"], q["gap"], q["e"]
+        constant = (s[:, r - 1] - e) / (gap - 2 * e)
+        if part:
+            share = 2 * e / gap
+            constant = 0.5 - (s[:, r - 1] + s[:, r]) * torch.log1p(-share) / (2 * gap * share)
+        return fro(truncate(q["N"], r) - truncate(q["M"], r)) / (constant * fro(q["dM"]))
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        q = _perturbed(single(p), r)
+        more = {"part": part} if part else {}
+        return plain({name: q[name][0] for name in ("M", "N")}, rank=r, **more)
+
+    return Attack({"M": (d, k), "D": (d, k), "length": ()}, ratio, instance, loose=loose)
+
+
+def _spaces() -> Attack:
+    """T19: the sines of the leading singular vectors against Wedin's bound, r = 1."""
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        (U, S, Vh), (V, R, Wh) = (torch.linalg.svd(p[x], full_matrices=False) for x in "MN")
+        cosines = (U[..., 0] * V[..., 0]).sum(-1), (Vh[:, 0] * Wh[:, 0]).sum(-1)
+        sines = root(2 - cosines[0] ** 2 - cosines[1] ** 2)
+        bound = bounds.wedin(e_fro=1.0, gap=1.0) * fro(p["N"] - p["M"])
+        return sines * (R[:, 0] - S[:, 1]) / bound
+
+    def project(p: Tensors) -> Tensors:
+        """Enlarge N until sigma_1(N) >= 1.01 sigma_2(M): a gap is assumed."""
+        needed = 1.01 * torch.linalg.svdvals(p["M"])[:, 1] / norm_of(p["N"], "op")
+        return {**p, "N": needed.clamp_min(1.0)[:, None, None] * p["N"]}
+
+    shapes = {"M": (2, 3), "N": (2, 3)}
+    return Attack(shapes, ratio, partial(plain, rank=1, part="spaces"), project)
+
+
+def _factor_distance(r: int, d: int, k: int) -> Attack:
+    """T20-distance: min_O |Z - Z'O|_F^2 against (1 + sqrt 2) |P - P'|_F^2 / sigma_r."""
+    constant = bounds.factor_distance(product_distance=1.0, sigma_r=1.0) ** 2
+
+    def balanced(p: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return B [2, d, r] and A [2, r, k] with B'B = A A' = diag(x^2)."""
+        x = p["x"]
+        return isometry(p["U"]) * x[..., None, :], x[..., None] * isometry(p["V"])
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        B, A = balanced(p)
+        Z = torch.cat([B, A.mT], -2)
+        gap = (Z**2).sum((1, 2, 3)) - 2 * norm_of(Z[:, 0].mT @ Z[:, 1], "nuc")
+        P = B @ A
+        sigma_r = (p["x"] ** 2).amin(-1).amax(-1)
+        return gap * sigma_r / (constant * fro(P[:, 0] - P[:, 1]) ** 2)
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        B, A = balanced(single(p))
+        return plain({"B": B[0], "A": A[0]}, weights=[0.5, 0.5])
+
+    return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, instance)
+
+
+def _second_order(r: int, d: int, k: int) -> Attack:
+    """T21: |E|_F near a product P0 of rank r against its bound of second order, weights 1/2."""
+
+    def agents(p: Tensors) -> tuple[torch.Tensor, ...]:
+        """Return P0, its sigma_r, and the agents' factors at distances below sigma_r."""
+        P0 = p["B0"] @ p["A0"]
+        sigma_r = torch.linalg.svdvals(P0)[:, r - 1]
+        size = {name: norm_of(X, "op") for name, X in p.items() if name != "length"}
+        reach = size["dB"] * size["A0"][:, None] + size["B0"][:, None] * size["dA"]
+        reach = (reach + size["dB"] * size["dA"]).amax(-1)
+        h = torch.exp(-p["length"].abs().clamp(0.05, FLOOR_OF_SQUARES)) * (sigma_r / reach).clamp_max(1.0)
+        h = h[:, None, None, None]
+        return P0, sigma_r, p["B0"][:, None] + h * p["dB"], p["A0"][:, None] + h * p["dA"]
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        P0, sigma_r, B, A = agents(p)
+        apart = B @ A - P0[:, None]
+        mean = apart.mean(1)
+        delta = norm_of(apart, "op").amax(-1)
+        squares = (apart**2).sum((2, 3)).mean(1) + (mean**2).sum((1, 2))
+        constant = bounds.truncation_second_order(
+            mean_square=1.0, square_mean=0.0, sigma_r=1.0, delta=0.0
+        )
+        return norm_of(P0 + mean, "fro", skip=r) * (sigma_r - delta) / (constant * squares)
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        P0, _, B, A = agents(single(p))
+        return plain({"B": B[0], "A": A[0], "reference": P0[0]}, weights=[0.5, 0.5])
+
+    common = {"B0": (d, r), "A0": (r, k)}
+    apart = {"dB": (2, d, r), "dA": (2, r, k), "length": ()}
+    return Attack({**common, **apart}, ratio, instance)
+
+
+ATTACKS: dict[str, dict[str, Attack]] = {
+    "T18-rank": {
+        "K = 1, r = 2": _lower_rank(1, 2, 4, 3),
+        "K = 2, r = 3": _lower_rank(2, 3, 4, 5),
+    },
+    "T19": {
+        "perturbation, r = 1": _perturbation("", 1, 2, 3),
+        "perturbation, r = 2": _perturbation("", 2, 4, 3),
+        "integrated": _perturbation("integrated", 1, 2, 3),
+        "spaces": _spaces(),
+    },
+    "T20-distance": {f"r = {r}": _factor_distance(r, r + 2, r + 1) for r in (1, 2)},
+    "T21": {f"r = {r}": _second_order(r, r + 2, r + 1) for r in (1, 2)},
+}
