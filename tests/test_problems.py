@@ -211,7 +211,8 @@ def test_two_agents_on_1_x_1_attain_the_bounds_of_the_column_quadratic():
     # (2 (x - 3)^2 + (x + 1)^2 / 2) / 4 is least at x = 11/5
     exact = problem.loss(np.full((1, 1, 1), 11 / 5)).mean()
     assert problem.constants.F_star == pytest.approx(exact, rel=50 * EPS)
-    assert problem.constants.sigma == pytest.approx(0.1, rel=EPS)
+    wider = column_quadratic(np.zeros((2, 2, 3)), np.ones((2, 3)), radius=1.0, tau=0.1)
+    assert wider.constants.sigma == pytest.approx(0.1 * 6**0.5, rel=4 * EPS)
 
 
 def test_P10_states_the_bounds_of_its_docstring():
@@ -489,6 +490,7 @@ def test_draws_are_seeded():
         (lambda: PROBLEMS["P6"](w=0.5), r"w must be in \(1/2, 1\), got 0.5"),
         (lambda: PROBLEMS["P8"](p=(0.0, 0.5)), "p must be probabilities strictly between"),
         (lambda: PROBLEMS["P9"](L=0.0), "L must be > 0, got 0.0"),
+        (lambda: PROBLEMS["P9"](G=0.0), "G must be > 0, got 0.0"),
         (lambda: PROBLEMS["P10"](ratio=0.5), "ratio must be >= 1, got 0.5"),
         (lambda: PROBLEMS["P11"](eps=0.0), r"eps must be in \(0, L\], got 0.0"),
         (lambda: PROBLEMS["P11"](radius=0.0), "radius must be > 0, got 0.0"),
