@@ -9,7 +9,12 @@ from tests.mutation import Change, written
 
 BOUNDS = "decaf_theory/bounds"
 TESTS = {
-    BOUNDS: ["tests/test_bounds.py"],
+    BOUNDS: [
+        "tests/test_bounds.py",
+        "tests/test_bounds_rates.py",
+        "tests/test_bounds_derived.py",
+        "tests/test_bounds_domains.py",
+    ],
     "decaf_theory/topology.py": ["tests/test_topology.py"],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
@@ -19,7 +24,13 @@ TESTS = {
         "tests/test_tsvd_lapack.py",
     ],
     "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
-    "decaf_theory/simulate": ["tests/test_simulate.py"],
+    "decaf_theory/simulate": [
+        "tests/test_simulate.py",
+        "tests/test_simulate_worked.py",
+        "tests/test_simulate_trace.py",
+        "tests/test_simulate_faults.py",
+    ],
+    "decaf_theory/problems": ["tests/test_problems.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "verification/claim.py": ["tests/test_claim.py"],

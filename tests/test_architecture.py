@@ -26,9 +26,8 @@ ALLOWED = {
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "rng", "lowrank", "topology", "problems"},
     "moments": {"arrays", "lowrank", "topology"},
-    "trace": {"arrays", "lowrank", "tsvd", "measure", "methods", "problems"},
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
-    | {"methods", "measure", "problems", "moments", "trace"},
+    | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "lowrank", "tsvd", "topology", "methods", "measure", "adapters"},
     "adversary": {"arrays", "rng"},
     "cli": {"adapters", "topology", "methods", "measure", "bounds"},
