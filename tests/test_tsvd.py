@@ -20,7 +20,8 @@ from tests.mixes import (
     slack,
 )
 
-METHODS = sorted(PATHS)
+METHODS = PATHS
+PROMISED = 1e-13  # by panels, over sigma_1
 # N, d, k, r_in, rank: wide, tall, more columns than rows when stacked, vectors, scalars
 SIZES = [
     (3, 6, 5, 2, 2),
@@ -244,17 +245,17 @@ def test_the_path_is_chosen_by_the_size_of_the_stack():
         return tsvd_of_mix(gaussian(6, d, k, r_in), Pi, 1).info.path
 
     assert path(3, 1, 4, 9) == path(3, 1, 9, 4) == "dense"
-    assert path(2, 1, 4, 9) == path(2, 1, 9, 4) == "qr"
+    assert path(2, 1, 4, 9) == path(2, 1, 9, 4) == "panel"
     assert path(3, 2, 8, 9) == "dense"
-    assert path(3, 2, 9, 9) == "qr"
+    assert path(3, 2, 9, 9) == "panel"
     assert path(6, 1, 8, 8) == "dense"
-    assert path(2, 7, 19, 30) == "qr"  # 14 < 14.25
+    assert path(2, 7, 19, 30) == "panel"  # 14 < 14.25
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_info_tells_what_ran(method):
     info = tsvd_of_mix(gaussian(3, 4, 5, 2, 2), rows(4, 3), 2, method=method).info
-    assert info == (method, 8, ())
+    assert info[:3] == (method, 8, ())
 
 
 def test_a_ring_of_ten_thousand_agents_needs_no_dense_matrix():
@@ -303,4 +304,6 @@ def drawn_mixes(draw):
 def test_any_mix_is_truncated_on_every_path(drawn, method):
     factors, Pi, rank = drawn
     truncated = tsvd_of_mix(factors, Pi, rank, method=method)
-    assert_truncation_of(mix(factors, Pi), truncated, rank, slack(factors, Pi))
+    M = mix(factors, Pi)
+    promised = PROMISED * np.max(np.linalg.norm(M, 2, axis=(-2, -1))) if method == "panel" else 0.0
+    assert_truncation_of(M, truncated, rank, slack(factors, Pi) + promised)

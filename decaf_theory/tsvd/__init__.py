@@ -10,31 +10,37 @@ from __future__ import annotations
 
 import operator
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_factors
+from decaf_theory.tsvd.core import REASONS
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.mixing import (
     TSVD,
     Info,
+    check_overflow,
     equilibrate,
     exponent_of,
     first_false,
     gather,
+    host,
     neighbours,
     nonfinite_agents,
     rescaled,
     scale_by,
     truncate,
 )
+from decaf_theory.tsvd.panel import panel_rows
 from decaf_theory.tsvd.qr import qr_rows
+from decaf_theory.tsvd.redo import redo
 
 __all__ = ["TSVD", "Info", "tsvd", "tsvd_of_mix"]
 
-PATHS = {"dense": dense_rows, "qr": qr_rows}
+PATHS = ("dense", "panel", "qr")
+Host: TypeAlias = np.ndarray[Any, Any]
 
 
 def tsvd(M: Array, rank: int) -> TSVD:
@@ -58,7 +64,9 @@ def tsvd(M: Array, rank: int) -> TSVD:
     half = exponent_of(xp.sqrt(xp.max(xp.abs(wide), axis=(-2, -1))))  # of either factor
     U, S, Vh = xp.linalg.svd(scale_by(wide, -2 * half[..., None, None]), full_matrices=False)
     info = Info("dense", prod(M.shape[:-2]))
-    return rescaled(truncate(U, S, Vh, rank, min(d, k) - rank), half, M, info)
+    truncated = rescaled(truncate(U, S, Vh, rank, min(d, k) - rank), half, M, info)
+    check_overflow(truncated.singular_values)
+    return truncated
 
 
 def tsvd_of_mix(
@@ -66,7 +74,7 @@ def tsvd_of_mix(
     Pi: Array,
     rank: int,
     *,
-    method: Literal["auto", "dense", "qr"] = "auto",
+    method: Literal["auto", "dense", "qr", "panel"] = "auto",
     on_nonfinite: Literal["raise", "skip"] = "raise",
 ) -> TSVD:
     """Return TSVD_r(M_i), M_i = sum_j pi_ij B_j A_j, for every row i of Pi.
@@ -78,7 +86,9 @@ def tsvd_of_mix(
     most agents that a row weights: the same width on every path.
 
     method: "dense" forms M_i (right when m r_in >= 0.75 min(d, k), where factoring gains nothing),
-    "qr" works on the factors (backward stable); "auto" chooses by that rule.
+    "qr" works on the factors (backward stable), "panel" on their Gram matrices, shared by all rows
+    (fastest; elements that would lose more than 1e-13 sigma_1, 1e-6 for types narrower than
+    float64, are redone by qr, see `core`); "auto" is dense by that rule, else panel.
     on_nonfinite: "raise" names batch index and agent; "skip" returns NaN for the rows that weight
     such an agent, lists them in info.skipped and leaves all other rows intact.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
@@ -98,21 +108,91 @@ def tsvd_of_mix(
     if on_nonfinite not in ("raise", "skip"):
         raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
     index, weights = neighbours(Pi, int(factors.B.shape[-3]))
+    n, m = weights.shape
+    if method == "auto":
+        method = _chosen(m * r_in, factors)
+    width = max(min(m * r_in, d, k) - rank, 0)
+    alike = len(index) == 1 and bool(np.all(weights == weights[:1]))
+    rows = weights[:1] if alike else weights  # one truncation serves all rows that are equal
+    if method == "panel":
+        truncated, bad, why = _by_panels(factors, index, rows, rank, width, on_nonfinite)
+    else:
+        bad = _nonfinite(factors, on_nonfinite)
+        panels = gather(_without(factors, bad), index)
+        unit, exponent = equilibrate(Factors(working(panels.B), working(panels.A)))
+        path = {"dense": dense_rows, "qr": qr_rows}[method]
+        truncated = path(unit, convert(rows, unit.B), rank, width)
+        truncated = rescaled(truncated, exponent, factors.B, truncated.info)
+        why = np.zeros((*factors.B.shape[:-3], len(rows)), dtype=np.int8)
+    check_overflow(truncated.singular_values)
+    lost = _rows_that_use(bad, index, weights)
+    skipped = tuple(tuple(int(i) for i in at) for at in np.argwhere(lost))
+    why = np.where(lost, 0, why)
+    fell_back = tuple(
+        (REASONS[why[tuple(at)]], tuple(int(i) for i in at)) for at in np.argwhere(why)
+    )
+    info = Info(method, lost.size - len(skipped), skipped, fell_back)
+    if alike:
+        truncated = _repeated(truncated, n)
+    result = truncated._replace(info=info)
+    return _with_nan(result, lost) if skipped else result
+
+
+def _chosen(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel"]:
+    """Return the path for mixes of `stacked` = m r_in rank directions.
+
+    dense where factoring gains nothing; qr where torch is asked for gradients, which the panels'
+    float64 sums in place do not carry; else panel, which falls back to qr by itself.
+    """
+    if stacked >= 0.75 * min(factors.shape):
+        return "dense"
+    return "qr" if any(getattr(X, "requires_grad", False) for X in factors) else "panel"
+
+
+def _by_panels(
+    factors: Factors, index: Host, weights: Host, rank: int, width: int, on_nonfinite: str
+) -> tuple[TSVD, Host, Host]:
+    """Return the truncation by panels, the bad agents, and why elements were redone by qr."""
+    xp = namespace(factors.B)
+    batch, N = factors.B.shape[:-3], int(factors.B.shape[-3])
+    layers = Factors(*(xp.reshape(X, (-1, *X.shape[-3:])) for X in factors))
+    truncated, refused, unfit = panel_rows(layers, index, weights, rank, width)
+    bad = np.zeros((prod(batch), N), dtype=bool)
+    if unfit:
+        bad = np.reshape(_nonfinite(factors, on_nonfinite), (-1, N))
+    why = np.where(_rows_that_use(bad, index, weights), 0, host(refused))
+    if why.any():
+        redo(truncated, _without(layers, bad), index, weights, why != 0, rank)
+
+    def unfold(X: Array) -> Array:
+        return xp.reshape(X, (*batch, *X.shape[1:]))
+
+    unfolded = TSVD(
+        Factors(*(unfold(X) for X in truncated.factors)),
+        unfold(truncated.singular_values),
+        unfold(truncated.tail),
+        truncated.info,
+    )
+    return unfolded, np.reshape(bad, (*batch, N)), np.reshape(why, (*batch, len(weights)))
+
+
+def _nonfinite(factors: Factors, on_nonfinite: str) -> Host:
+    """Return the mask [..., N] of agents with nan or inf; ValueError where these may not be."""
     bad = nonfinite_agents(factors)
     if bad.any() and on_nonfinite == "raise":
         raise ValueError(_name_agent(bad))
-    m = weights.shape[1]
-    if method == "auto":
-        method = "dense" if m * r_in >= 0.75 * min(d, k) else "qr"
-    width = max(min(m * r_in, d, k) - rank, 0)
-    panels = gather(_without(factors, bad), index)
-    unit, exponent = equilibrate(Factors(working(panels.B), working(panels.A)))
-    truncated = PATHS[method](unit, convert(weights, unit.B), rank, width)
-    lost = _rows_that_use(bad, index, weights)
-    skipped = tuple(tuple(int(i) for i in at) for at in np.argwhere(lost))
-    info = Info(method, lost.size - len(skipped), skipped)
-    result = rescaled(truncated, exponent, factors.B, info)
-    return _with_nan(result, lost) if skipped else result
+    return bad
+
+
+def _repeated(truncated: TSVD, n: int) -> TSVD:
+    """Return the truncation of one row as that of n equal rows."""
+    xp = namespace(truncated.tail)
+    return TSVD(
+        Factors(*(xp.repeat(X, n, axis=-3) for X in truncated.factors)),
+        xp.repeat(truncated.singular_values, n, axis=-2),
+        xp.repeat(truncated.tail, n, axis=-2),
+        truncated.info,
+    )
 
 
 def check_rank(rank: int, d: int, k: int) -> int:
@@ -128,7 +208,7 @@ def check_rank(rank: int, d: int, k: int) -> int:
     return value
 
 
-def _name_agent(bad: np.ndarray[Any, Any]) -> str:
+def _name_agent(bad: Host) -> str:
     *batch, agent = (int(i) for i in np.argwhere(bad)[0])
     where = f" at batch index {tuple(batch)}" if batch else ""
     return (
@@ -137,7 +217,7 @@ def _name_agent(bad: np.ndarray[Any, Any]) -> str:
     )
 
 
-def _without(factors: Factors, bad: np.ndarray[Any, Any]) -> Factors:
+def _without(factors: Factors, bad: Host) -> Factors:
     """Return the factors with those of bad agents [..., N] set to zero."""
     if not bad.any():
         return factors
@@ -146,15 +226,13 @@ def _without(factors: Factors, bad: np.ndarray[Any, Any]) -> Factors:
     return Factors(*(xp.where(mask, xp.zeros_like(X), X) for X in factors))
 
 
-def _rows_that_use(
-    bad: np.ndarray[Any, Any], index: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _rows_that_use(bad: Host, index: Host, weights: Host) -> Host:
     """Return a mask [..., n] of the rows that put weight on a bad agent."""
-    used: np.ndarray[Any, Any] = np.any(bad[..., index] & (weights != 0), axis=-1)
+    used: Host = np.any(bad[..., index] & (weights != 0), axis=-1)
     return used
 
 
-def _with_nan(truncated: TSVD, lost: np.ndarray[Any, Any]) -> TSVD:
+def _with_nan(truncated: TSVD, lost: Host) -> TSVD:
     """Return the truncation with NaN in the lost rows [..., n]."""
     xp = namespace(truncated.tail)
     mask = xp.asarray(lost, device=truncated.tail.device)

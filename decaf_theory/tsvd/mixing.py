@@ -13,9 +13,10 @@ from decaf_theory.lowrank import Factors, pad_rank
 class Info(NamedTuple):
     """How a truncation was computed."""
 
-    path: str  # the algorithm that ran: "dense" or "qr"
-    elements: int  # matrices that it factored
+    path: str  # the algorithm that ran: "dense", "qr" or "panel"
+    elements: int  # matrices that were truncated
     skipped: tuple[tuple[int, ...], ...] = ()  # (*batch, row) left as NaN under on_nonfinite="skip"
+    fell_back: tuple[tuple[str, tuple[int, ...]], ...] = ()  # (why, (*batch, row)): redone by "qr"
 
 
 class TSVD(NamedTuple):
@@ -137,12 +138,10 @@ def truncate(U: Array, S: Array, Vh: Array, rank: int, width: int) -> TSVD:
     root = xp.sqrt(S[..., :rank])
     kept = Factors(U[..., :, :rank] * root[..., None, :], root[..., :, None] * Vh[..., :rank, :])
     tail = S[..., rank : rank + width]
-    return TSVD(
-        pad_rank(kept, rank), _padded(S[..., :rank], rank), _padded(tail, width), Info("", 0)
-    )
+    return TSVD(pad_rank(kept, rank), padded(S[..., :rank], rank), padded(tail, width), Info("", 0))
 
 
-def _padded(S: Array, width: int) -> Array:
+def padded(S: Array, width: int) -> Array:
     """Return S [..., p] followed by zeros up to `width`."""
     xp = namespace(S)
     missing = (*S.shape[:-1], width - S.shape[-1])
@@ -150,11 +149,7 @@ def _padded(S: Array, width: int) -> Array:
 
 
 def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> TSVD:
-    """Undo the scaling by 2^e of both factors, e [...], and return the dtype of `reference`.
-
-    ValueError: a singular value exceeds the largest number of that dtype.
-    """
-    xp = namespace(reference)
+    """Undo the scaling by 2^e of both factors, e [...], and return the dtype of `reference`."""
     B, A = truncated.factors
     with np.errstate(over="ignore"):
         kept, tail = (
@@ -162,19 +157,27 @@ def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> 
             for S in (truncated.singular_values, truncated.tail)
         )
         B, A = (like(scale_by(X, exponent[..., None, None]), reference) for X in (B, A))
-    finite = xp.isfinite(kept[..., 0])
-    if not bool(xp.all(finite)):
+    return TSVD(Factors(B, A), kept, tail, info)
+
+
+def check_overflow(singular_values: Array) -> None:
+    """Raise ValueError where a singular value, of [..., r], is infinite: it exceeds its dtype."""
+    finite = namespace(singular_values).isfinite(singular_values[..., 0])
+    if not bool(namespace(finite).all(finite)):
         raise ValueError(
-            f"the product at index {first_false(finite)} overflows {reference.dtype}; "
+            f"the product at index {first_false(finite)} overflows {singular_values.dtype}; "
             f"scale the factors down or use a wider dtype"
         )
-    return TSVD(Factors(B, A), kept, tail, info)
 
 
 def first_false(mask: Array) -> tuple[int, ...]:
     """Return the index of the first false element."""
-    flags = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
-    return tuple(int(i) for i in np.argwhere(~flags)[0])
+    return tuple(int(i) for i in np.argwhere(~host(mask))[0])
+
+
+def host(x: Array) -> np.ndarray[Any, Any]:
+    """Return x as a NumPy array."""
+    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
 
 
 def nonfinite_agents(factors: Factors) -> np.ndarray[Any, Any]:
@@ -183,5 +186,4 @@ def nonfinite_agents(factors: Factors) -> np.ndarray[Any, Any]:
     finite = xp.logical_and(
         xp.all(xp.isfinite(factors.B), axis=(-2, -1)), xp.all(xp.isfinite(factors.A), axis=(-2, -1))
     )
-    host = finite.detach().cpu() if hasattr(finite, "detach") else finite
-    return ~np.asarray(host)
+    return ~host(finite)

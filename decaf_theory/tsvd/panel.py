@@ -1,0 +1,215 @@
+"""The panel path: one Gram matrix for each factor and layer, outputs as products with the factors.
+
+A stack X [n, d] holds the rank directions of the agents, one a row. It is read once for its Gram
+matrix, in float64, and once for the output; between them lie matrices of the size n = m r alone
+(`core`). Two arrangements, by cost:
+
+shared    one stack of all N agents serves every row; the Gram matrices of a row are sub-blocks, the
+    output is one product with coefficients that are zero outside the row's agents.
+gathered  one stack of m agents for every row: N = 10^4 agents on a ring cost O(N m^2 r^2 d).
+
+Layers, or rows, go through in blocks, so that little memory is needed beside the factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from decaf_theory.arrays import Array, convert, like, namespace, transpose, working
+from decaf_theory.lowrank import Factors, pad_rank
+from decaf_theory.tsvd.core import Grams, Precision, solve_core
+from decaf_theory.tsvd.mixing import TSVD, Info, host, padded
+
+Host: TypeAlias = np.ndarray[Any, Any]
+
+BLOCK = 2**20  # numbers of a stack that are in work at a time
+CHUNK = 2**17  # of these, converted to float64 at a time: they stay in the cache
+
+
+def shares_stack(N: int, n: int, m: int, r: int, rank: int) -> bool:
+    """Return whether one stack for all rows costs less than a stack for every row.
+
+    In multiply-adds per r^2 d: N^2/2 for the Gram matrix (its symmetric half) and N n rank/r for
+    the output, against n m^2/2, n m rank/r, and n m copied entries, each worth some 16/r.
+    """
+    return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 16 / r)
+
+
+def panel_rows(
+    factors: Factors, index: Host, weights: Host, rank: int, width: int
+) -> tuple[TSVD, Array, bool]:
+    """Return TSVD_r(sum_j w_ij B_j A_j), the refused elements, and whether any number was unfit.
+
+    factors B [L, N, d, r], A [L, N, r, k]; index [n, m] or [1, N], weights [n, m]. Refused elements
+    [L, n] hold an index into `core.REASONS`; what the result says of them is to be replaced.
+    """
+    B, A = transpose(factors.B), factors.A
+    L, N, r, d = B.shape
+    n, m = weights.shape
+    shared = m == N or shares_stack(N, n, m, r, rank)
+    entries = (N if shared else m) * r * max(d, A.shape[-1])
+    found: list[tuple[Array, ...]] = []
+    unfit = False
+    for layers, rows in _blocks(L, n, entries, shared):
+        own = index if m == N else index[rows]
+        *piece, odd = _block(Factors(B[layers], A[layers]), own, weights[rows], rank, shared)
+        found.append(tuple(piece))
+        unfit = unfit or odd
+    B, A, S, refused = (_joined(list(parts), (L, n)) for parts in zip(*found, strict=True))
+    with np.errstate(over="ignore"):  # of the singular values it is an error, named by the caller
+        S = like(S, factors.B)
+    kept, tail = padded(S[..., :rank], rank), padded(S[..., rank : rank + width], width)
+    return TSVD(pad_rank(Factors(transpose(B), A), rank), kept, tail, Info("", 0)), refused, unfit
+
+
+def _blocks(L: int, n: int, entries: int, shared: bool) -> Iterator[tuple[slice, slice]]:
+    """Yield the layers and rows that are in work together; `entries` in each of their stacks."""
+    step = max(1, BLOCK // entries)
+    if shared:
+        yield from ((slice(at, at + step), slice(0, n)) for at in range(0, L, step))
+        return
+    for layer in range(L):
+        yield from ((slice(layer, layer + 1), slice(at, at + step)) for at in range(0, n, step))
+
+
+def _joined(parts: list[Array], shape: tuple[int, int]) -> Array:
+    """Return the blocks, each [layers, rows, ...], as one array [*shape, ...]."""
+    if len(parts) == 1:
+        return parts[0]
+    xp = namespace(parts[0])
+    whole = xp.empty(
+        (shape[0] * shape[1], *parts[0].shape[2:]), dtype=parts[0].dtype, device=parts[0].device
+    )
+    at = 0
+    while parts:
+        part = parts.pop(0)
+        size = part.shape[0] * part.shape[1]
+        whole[at : at + size] = xp.reshape(part, (size, *part.shape[2:]))
+        at += size
+    return xp.reshape(whole, (*shape, *whole.shape[1:]))
+
+
+def _block(
+    factors: Factors, index: Host, weights: Host, rank: int, shared: bool
+) -> tuple[Array, Array, Array, Array, bool]:
+    """Return B' transposed [c, n, r, d], A', all singular values, refusals, and if any was unfit.
+
+    factors here are both [c, N, r, length].
+    """
+    r, reference = factors.B.shape[-2], factors.B
+    stacks = Factors(*(_stack(X, index, shared) for X in factors))
+    stacks, grams, unfit = _grams(stacks)
+    part_of_all = shared and weights.shape[1] < factors.B.shape[1]
+    if part_of_all:
+        grams = _of_rows(grams, index, r)
+    w = convert(np.repeat(weights, r, axis=-1), grams.B)
+    longest = max(stacks.B.shape[-1], stacks.A.shape[-1])
+    core = solve_core(grams, w, rank, longest, Precision.of(stacks.B))
+    coefficients = [core.B, core.A]
+    if part_of_all:
+        chosen = convert(_selection(index, weights, factors.B.shape[1]), grams.B)
+        coefficients = [_spread(C, chosen) for C in coefficients]
+    B, A = (
+        like(_multiply(C, X, core.graded), reference)
+        for C, X in zip(coefficients, stacks, strict=True)
+    )
+    return B, A, core.singular_values, core.refused, unfit
+
+
+def _stack(X: Array, index: Host, shared: bool) -> Array:
+    """Return [c, 1, N r, d], or the agents of each row [c, n, m r, d], of X [c, N, r, d]."""
+    xp = namespace(X)
+    c, N, r, d = X.shape
+    if shared:
+        return working(xp.reshape(X, (c, 1, N * r, d)))
+    taken = xp.take(X, xp.asarray(index.ravel(), device=X.device), axis=1)
+    return working(xp.reshape(taken, (c, len(index), -1, d)))
+
+
+def _gram(X: Array) -> Array:
+    """Return XX' of stacks [c, g, n, d], accumulated in float64."""
+    xp = namespace(X)
+    *batch, n, d = X.shape
+    flat = xp.reshape(X, (-1, n, d))
+    step = max(1, CHUNK // (n * d))
+    parts = []
+    for at in range(0, len(flat), step):
+        wide = xp.astype(flat[at : at + step], xp.float64, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # found on the diagonal
+            parts.append(wide @ transpose(wide))
+    return xp.reshape(xp.concat(parts), (*batch, n, n))
+
+
+def _grams(stacks: Factors) -> tuple[Factors, Grams, bool]:
+    """Return the stacks and their Gram matrices, unfit directions zeroed, and if there were any."""
+    xp = namespace(stacks.B)
+    G = [_gram(X) for X in stacks]
+    odd = [_is_odd(g, X.shape[-1]) for g, X in zip(G, stacks, strict=True)]
+    if not bool(xp.any(odd[0] | odd[1])):
+        return stacks, Grams(G[0], G[1], odd[0]), False
+    # squares that are not finite, or so small that digits were lost: zeros, or another look
+    largest = [xp.max(xp.abs(X), axis=-1) for X in stacks]
+    bad = [o & (x != 0) for o, x in zip(odd, largest, strict=True)]
+    unfit = (bad[0] & (largest[1] != 0)) | (bad[1] & (largest[0] != 0))
+    if not bool(xp.any(bad[0] | bad[1])):
+        return stacks, Grams(G[0], G[1], unfit), False
+    stacks = Factors(
+        *(xp.where(b[..., None], xp.zeros_like(X), X) for b, X in zip(bad, stacks, strict=True))
+    )
+    return stacks, Grams(_gram(stacks.B), _gram(stacks.A), unfit), True
+
+
+def _is_odd(G: Array, d: int) -> Array:
+    xp = namespace(G)
+    squares = xp.linalg.diagonal(G)
+    least = d * float(xp.finfo(G.dtype).smallest_normal)
+    return ~((squares >= least) & xp.isfinite(squares))
+
+
+def _of_rows(grams: Grams, index: Host, r: int) -> Grams:
+    """Return the sub-blocks [c, n, m r, m r] of agents index [n, m]."""
+    xp = namespace(grams.B)
+    c, _, whole, _ = grams.B.shape
+    own = np.reshape(index[:, :, None] * r + np.arange(r), (len(index), -1))
+    pairs = own[:, :, None] * whole + own[:, None, :]
+
+    def take(X: Array, at: Host) -> Array:
+        flat = xp.asarray(at.ravel(), device=X.device)
+        return xp.reshape(xp.take(xp.reshape(X, (c, -1)), flat, axis=1), (c, *at.shape))
+
+    return Grams(take(grams.B, pairs), take(grams.A, pairs), take(grams.unfit, own))
+
+
+def _selection(index: Host, weights: Host, N: int) -> Host:
+    """Return [n, N, m]: one where an agent is a row's neighbour in that place."""
+    chosen: Host = (index[:, None, :] == np.arange(N)[:, None]) & (weights[:, None, :] != 0)
+    return chosen
+
+
+def _spread(C: Array, chosen: Array) -> Array:
+    """Return coefficients [c, n, N r, rank] of all agents from those of m, [c, n, m r, rank]."""
+    xp = namespace(C)
+    c, n, _, rank = C.shape
+    m = chosen.shape[-1]
+    return xp.reshape(chosen @ xp.reshape(C, (c, n, m, -1)), (c, n, -1, rank))
+
+
+def _multiply(C: Array, X: Array, graded: Array) -> Array:
+    """Return C'X [c, n, rank, d] for coefficients [c, n, q, rank] and stacks [c, 1 or n, q, d].
+
+    In the type of the stack, and in float64 where `graded` [c, n].
+    """
+    xp = namespace(C)
+    c, n, q, rank = C.shape
+    turned = transpose(C)
+    if X.shape[1] == 1:
+        turned = xp.reshape(turned, (c, 1, n * rank, q))
+    out = xp.reshape(like(turned, X) @ X, (c, n, rank, -1))
+    for layer in np.flatnonzero(host(xp.any(graded, axis=-1))):
+        at = int(layer)
+        wide = xp.reshape(turned[at] @ xp.astype(X[at], C.dtype), (n, rank, -1))
+        out[at] = xp.where(graded[at][:, None, None], like(wide, X), out[at])
+    return out
