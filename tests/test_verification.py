@@ -161,8 +161,8 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
         (["--seed", "-1"], "--seed must be >= 0, got -1"),
         (["--size", "huge"], "invalid choice: 'huge'"),
         pytest.param(
-            ["--attack", "T1"],
-            "claim T1 has no attack; these have: ",
+            ["--attack", "T2-square"],
+            "claim T2-square has no attack; these have: ",
             marks=pytest.mark.slow,  # loads torch
         ),
         (["--attack", "T33"], "did you mean T3"),
