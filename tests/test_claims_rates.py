@@ -9,9 +9,29 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from decaf_theory import bounds, moments
+from decaf_theory.lowrank import Factors, product
+from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import t25, t25_sharp, t26, t27, t28, t29, t31, t34, t35, t36, t37, w03
+from verification.claims import (
+    _decaf,
+    t25,
+    t25_sharp,
+    t26,
+    t27,
+    t28,
+    t29,
+    t30,
+    t30_runs,
+    t31,
+    t32,
+    t33,
+    t34,
+    t35,
+    t36,
+    t37,
+    w03,
+)
 from verification.claims._quadratics import (
     FAMILIES,
     GRAPHS,
@@ -24,7 +44,7 @@ from verification.claims._quadratics import (
 from verification.claims._spread import attained, kappa_ceiling
 
 EPS = np.finfo(float).eps
-PARTS = (t25, t25_sharp, t26, t27, t28, t29, t31, t34, t35, t36, t37, w03)
+PARTS = (t25, t25_sharp, t26, t27, t28, t29, t30, t30_runs, t31, t32, t33, t34, t35, t36, t37, w03)
 CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
 FALSE = {"T25-swap", "T29-predictable", "T31-bipartite"}
 SECTIONS = ("Assumptions:", "Proof:", "Extremal:", "Counterexample:", "Source:")
@@ -47,7 +67,7 @@ def test_every_claim_states_itself(name):
     assert places == sorted(places)
 
 
-ATTAINED = "T25 T25-sharp T26-1 T26-2 T26-3 T28-sharp T29 T34 T35 T36 T37".split()
+ATTAINED = "T25 T25-sharp T26-1 T26-2 T26-3 T28-sharp T29 T30 T34 T35 T36 T37".split()
 
 
 @pytest.mark.parametrize("name", ATTAINED)
@@ -72,6 +92,7 @@ def test_a_counterexample_is_replayed_by_the_library_and_by_its_script(name):
     assert float(printed["bound"]) == pytest.approx(row.bound, abs=8 * EPS, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_torch_tensors_give_the_same_verdict():
     for claim in (CLAIMS["T25"], CLAIMS["T27"]):
         arrays, tensors = (
@@ -206,3 +227,61 @@ def test_the_example_in_fractions_is_the_fixed_point():
     fifth = w03.Fraction(1, 5)
     rest = w03.Exact((fifth, -fifth), ((own, shared), (shared, own)))
     assert w03.exact_step(rest) == rest
+
+
+def test_a_round_of_decaf_is_the_methods_own_mix():
+    rng = np.random.default_rng(5)
+    start = Factors(rng.standard_normal((1, 4, 5, 2)), rng.standard_normal((1, 4, 2, 3)))
+    targets, Pi = rng.standard_normal((4, 5, 3)), TOPOLOGIES["path"](4)
+    seen = next(_decaf.rounds(start, targets, Pi[None], np.array([0.1]), 0.5, 1))
+    x = []
+    for B, A, W in zip(start.B[0], start.A[0], targets, strict=True):
+        g = 0.5 * B @ A - W
+        x.append((B - 0.1 * 0.5 * g @ A.T, A - 0.1 * 0.5 * B.T @ g))
+    stepped = Factors(*(np.stack(column)[None] for column in zip(*x, strict=True)))
+    for left, right in zip(seen.stepped, stepped, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=100 * EPS)
+    for name, factors in (("decaf", seen.mixed.factors), ("dlora", seen.means)):
+        expected = product(METHODS[name].mix(stepped, Pi, 0))
+        np.testing.assert_allclose(product(factors), expected, rtol=0, atol=1e3 * EPS)
+
+
+def test_a_fixed_point_is_found_where_plain_rounds_would_take_for_ever():
+    slow = np.diag([0.5, 1 - 1e-7])
+
+    def one_round(x, lr, Pi):
+        return x @ slow + lr[:, None] * x**2 * [0, -1] + [1.0, 1e-8]
+
+    x, residual = t32.fixed_point(one_round, np.ones((2, 2)), np.array([0.1, 0.2]), np.zeros(2))
+    assert residual < 1e-13
+    assert x[:, 0] == pytest.approx(2, rel=1e-12)
+    # lr p^2 + 1e-7 p = 1e-8
+    expected = [(-1e-7 + (1e-14 + 4e-8 * lr) ** 0.5) / (2 * lr) for lr in (0.1, 0.2)]
+    # the residual of 32 eps is magnified by the distance of the slope from 1, 6e-5
+    assert x[:, 1] == pytest.approx(expected, abs=64 * EPS / 6e-5)
+
+
+def test_a_map_without_a_fixed_point_is_no_data():
+    with pytest.raises(RuntimeError, match="no fixed point after 12 Newton steps"):
+        t32.fixed_point(lambda x, lr, Pi: x + 1 / (1 + x**2), np.ones((1, 1)), *np.ones((2, 1)))
+
+
+def test_the_slow_flow_keeps_a_balanced_start_where_both_sides_spread_alike():
+    case, u, v = t33.ring_of_four()
+    alike = case._replace(D=np.stack([x * np.outer(u, v) for x in (1.0, -1.0, 0.5, -0.5)]))
+    # x = y: dK/dtau is proportional to K, and K = 0 stays
+    assert t33.slow_flow(alike, u, v, 2.0, 3.0) == pytest.approx(2**0.5, rel=1e-12)
+
+
+def test_the_drift_rate_is_that_of_its_double_sum():
+    case = _decaf.setting(Context("T33"))
+    start = _decaf.fitted(Context("T33"), case, 2, 0.75)
+    B, A, Gamma = start.B[1, 0], start.A[1, 0], t33.kernel(case.Pi[1])
+    pairs = [
+        Gamma[j, n] * (A @ case.D[n].T @ case.D[j] @ A.T - B.T @ case.D[j] @ case.D[n].T @ B)
+        for j in range(case.N)
+        for n in range(case.N)
+    ]
+    expected = -2 * 0.75**2 / case.N * sum(pairs)
+    found = t33.drift_rate(case, start, 0.75)[1]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e3 * EPS)
