@@ -252,7 +252,8 @@ def test_a_fixed_point_is_found_where_plain_rounds_would_take_for_ever():
     def one_round(x, lr, Pi):
         return x @ slow + lr[:, None] * x**2 * [0, -1] + [1.0, 1e-8]
 
-    x, residual = t32.fixed_point(one_round, np.ones((2, 2)), np.array([0.1, 0.2]), np.zeros(2))
+    start, lr = np.full((2, 2), 0.01), np.array([0.1, 0.2])
+    x, residual = t32.fixed_point(one_round, start, lr, np.zeros(2))
     assert residual < 1e-13
     assert x[:, 0] == pytest.approx(2, rel=1e-12)
     # lr p^2 + 1e-7 p = 1e-8
