@@ -174,7 +174,20 @@ def replay(stored_instance: Mapping[str, Any]) -> Row:
     return at_most("stored", load(stored_instance), norm, limit, stored_instance["c"])
 
 
+def instance_odd() -> Mapping[str, Any]:
+    """Return three equal weights with the best signs (+, -, -), r = 1, c = 2: delta = 1/3."""
+    agents = Factors(*signed(2 * np.eye(3, 1), 2 * np.eye(1, 2), (1, -1, -1)))
+    return stored(agents, [1 / 3] * 3, c=2.0)
+
+
+def replay_odd(stored_instance: Mapping[str, Any]) -> Row:
+    """Return the row of one stored mix against the largest |I|_F found."""
+    mix, weights = load(stored_instance), tuple(stored_instance["weights"])
+    limit = odd_limit(weights, mix.factors.rank)
+    return at_most("stored", mix, "fro", limit, stored_instance["c"])
+
+
 CLAIMS = [
     Claim("T11-rank-one", "interference", "derived", rank_one, replay=replay, instance=instance),
-    Claim("T11-odd", "interference", "numerical", odd),
+    Claim("T11-odd", "interference", "numerical", odd, replay=replay_odd, instance=instance_odd),
 ]

@@ -11,11 +11,11 @@ import numpy as np
 from decaf_theory import bounds, moments
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Claim, Context, Row, Value, compare
+from verification.claim import Claim, Context, Instance, Row, Value, compare
 from verification.claims._cases import each
 from verification.claims._mixes import EPS, host, worst
-from verification.claims._quadratics import Case, constants, network, size
-from verification.claims._spread import kappa_ceiling
+from verification.claims._quadratics import Case, constants, load, network, size, stored
+from verification.claims._spread import attained, kappa_ceiling
 
 HORIZONS = (10**3, 10**4, 10**5)
 GRAPHS = (
@@ -49,7 +49,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     $C$ with $\bar H C + C \bar H = \alpha \bar\Sigma/N$, so $\mathrm{tr}(\bar H C \bar H) =
     \frac{\alpha}{2N} \mathrm{tr}(\bar H \bar\Sigma)$; deviations enter with $\alpha^2$.
 
-    Extremal: none; on quadratics the ratio tends to at most 1/2.
+    Extremal: the least horizon $T = N L^2$, $\alpha L = 1$, $f_i = L |x|^2/2$ in order MS: one
+    step lands on the minimizer. As $T$ grows the ratio tends to at most 1/2 on quadratics.
 
     Counterexample: none.
 
@@ -61,6 +62,7 @@ def rows(ctx: Context) -> Iterator[Row]:
                 yield _bounded(_random(ctx, name, N), order, T)
             yield from _slopes(_specified(ctx, name, N), order)
             yield _leading_term(_specified(ctx, name, N), order)
+    yield from attained(replay(at_the_horizon()))
 
 
 def _random(ctx: Context, name: str, N: int, p: int = 2) -> Case:
@@ -159,4 +161,15 @@ def _bounded(case: Case, order: str, T: int) -> Row:
     return worst("mean gradient", *pair, rounding=slip, held=held, **params)
 
 
-CLAIMS = [Claim("T28", "rates", "derived", rows)]
+def at_the_horizon() -> Instance:
+    """Return four agents, f = x^2/2, on the complete graph from 1, T = N: lr = 1."""
+    one, quarter = np.ones((4, 1, 1)), np.full((4, 4), 0.25)
+    return stored(one, [[0.0]] * 4, quarter, 1.0, [1.0], order="MS", steps=4)
+
+
+def replay(instance: Instance) -> Row:
+    """Return the row of the corollary for one stored case, at lr = sqrt(N/T)."""
+    return _bounded(load(instance), instance["order"], instance["steps"])
+
+
+CLAIMS = [Claim("T28", "rates", "derived", rows, replay=replay, instance=at_the_horizon)]

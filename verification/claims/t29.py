@@ -158,9 +158,12 @@ def driven_apart(steps: int = 80) -> Instance:
 def replay(instance: Instance, form: Any = bounds.mixing_error_rate) -> Row:
     """Return the rate of one stored case, by doubling.
 
-    Rounding: log2(T) joins of sums of n products; powers of A, which is 1 or contracts by half.
+    With `part` "E Xi_t" of its consensus distance, step by step. Rounding: log2(T) joins of sums of
+    n products; powers of A, which is 1 or contracts by half.
     """
     case, errors, steps = load(instance), stored_errors(instance), instance["steps"]
+    if instance.get("part") == "E Xi_t":
+        return _consensus(case, errors, steps)
     scale = averages(case, errors, steps).gradient
     slip = 64 * case.problem.N * case.problem.p * steps.bit_length() * EPS * scale
     return _rate(case, errors, steps, slip, instance["dependent"], form)
@@ -259,5 +262,12 @@ CLAIMS = [
         script=SCRIPT,
         instance=lambda: doubled_noise(8),
     ),
-    Claim("T29-sharp", "rates", "derived", sharper),
+    Claim(
+        "T29-sharp",
+        "rates",
+        "derived",
+        sharper,
+        replay=lambda instance: replay(instance, bounds.dsgd_sharp),
+        instance=cancelled,
+    ),
 ]

@@ -99,9 +99,10 @@ def noise_alone(N: int = 4, lam: float = 0.5) -> Instance:
 
 
 def replay(instance: Instance) -> Row:
-    """Return the row of one stored case, with a matrix that stays."""
+    """Return the row of one stored case, with a matrix that stays or with those in `Pis`."""
     case = load(instance)
-    return _judged(case, [case.Pi] * instance["steps"])
+    stays = [instance["Pi"]] * instance.get("steps", 0)
+    return _judged(case, [np.asarray(Pi) for Pi in instance.get("Pis", stays)])
 
 
 CLAIMS = [Claim("T37", "rates", "derived", rows, replay=replay, instance=drift_alone)]
