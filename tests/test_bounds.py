@@ -132,6 +132,8 @@ WORKED = [
     ("network_S", dict(eigenvalues=[], order="MS"), 0),
     # .01 (5 sqrt(9/4) + 7*1.5)^2 / (1 - .1*2*1.5)^2
     ("consensus_bound", dict(lr=0.1, L=2, sigma=5, kappa=7, N=4, q=1.5, S=9), 324 / 49),
+    # ((1 - 1/128)/(1/128))^2, just before the feedback closes
+    ("consensus_bound", dict(lr=1 - 1 / 128, L=1, sigma=0, kappa=1, N=4, q=1, S=9), 127**2),
     ("consensus_bound", dict(lr=0.25, L=2, sigma=5, kappa=7, N=4, q=2, S=9), inf),
     ("consensus_bound", dict(lr=0.25, L=2, sigma=5, kappa=7, N=4, q=3, S=9), inf),
     # 6/(.25*8) + .25*2*9/3 + 4*.5
@@ -176,12 +178,12 @@ WORKED = [
     ("corollary_horizon", dict(L=2, N=4, q=0.25), 16),
     ("safe_step", dict(L=4, q=0.25), 1 / 4),
     ("safe_step", dict(L=4, q=2), 1 / 16),
-    # 3 + 2*1.5 + 2*4*.25 + 2 (.5/.25)^2;  3 + 1.5 + (2*.5 + 2)^2
-    ("mixing_error_rate", dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=0.25, ebar=0.5), 16),
+    # 3 + 2*2.25 + 2*9*.25 + 2 (.75/.25)^2;  3 + 2.25 + (3*.5 + 3)^2
+    ("mixing_error_rate", dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75), 30),
     (
         "mixing_error_rate",
-        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=0.25, ebar=0.5, predictable=True),
-        13.5,
+        dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75, predictable=True),
+        25.5,
     ),
     # .1 * 18 + 1.6/(2 * .4) = 3.8, over .7
     (
@@ -278,13 +280,24 @@ NETWORK = dict(kappa=2, q=0.5, S=1)
 )
 def test_a_step_of_one_over_L_is_inside_however_it_was_rounded(bound, letters):
     assert bound(lr=1 + 8 * EPS, **letters) < inf
-    assert bound(lr=1 + 10 * EPS, **letters) == inf
+    assert bound(lr=1 + 9 * EPS, **letters) == inf
 
 
 def test_the_textbook_form_needs_lr_L_q_below_one_half():
     letters = dict(F_gap=3, T=8, L=2, sigma=3, kappa=2, N=3, q=2, S=0.5)
     assert bounds.dsgd_textbook(lr=0.125, **letters) < inf
     assert bounds.dsgd_textbook(lr=0.126, **letters) == inf
+    # and lr L below one, which comes first for q < 1/2
+    letters["q"] = 0.25
+    assert bounds.dsgd_textbook(lr=0.5, **letters) < inf
+    assert bounds.dsgd_textbook(lr=0.505, **letters) == inf
+
+
+def test_the_sharp_rate_ends_where_lr_L_is_two():
+    # ((1 - 1/128) + 1)/(1/128) = 255
+    letters = dict(F_gap=0, T=8, L=1, sigma=0, N=3, Xi=1)
+    assert close(bounds.dsgd_sharp(lr=2 - 1 / 128, **letters), 255**2)
+    assert bounds.dsgd_sharp(lr=2, **letters) == inf
 
 
 def test_the_corollary_starts_at_its_horizon():

@@ -166,6 +166,11 @@ def test_eigenvalues_of_size_one_are_refused(name, value):
         getattr(bounds, name)(**letters)
 
 
+@pytest.mark.parametrize("name", ["network_S", "momentum_q_S"])
+def test_eigenvalues_close_to_one_are_let_in(name):
+    getattr(bounds, name)(**{**VALID[name], "eigenvalues": [0.999, -0.999]})
+
+
 def test_local_steps_want_all_the_other_eigenvalues():
     with pytest.raises(ValueError, match="eigenvalues must be the N - 1 = 2 others, got 3"):
         bounds.local_steps_q_S(lam=0.5, eigenvalues=[0.5, 0.5, 0.5], N=3, K=2)

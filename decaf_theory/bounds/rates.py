@@ -201,7 +201,6 @@ def mixing_error_rate(
     step. Source: derived (T29); the second form by Minkowski from the averages.
     """
     nonnegative(Xi=Xi, ebar=ebar)
-    positive(lr=lr)
     if not _step_allowed(lr, L, 1):
         return inf
     descent, floor = _descent(F_gap, lr, T), _noise_floor(lr, L, sigma, N)
