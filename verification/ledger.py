@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from verification.claim import Claim
 
-SECTIONS = ("Assumptions", "Proof", "Extremal", "Counterexample", "Source")
+# a bracket may qualify a section: "Proof (leading order only):"
+SECTION = r"((?:Assumptions|Proof|Extremal|Counterexample|Source)(?: \([^)]*\))?):"
 TITLES = {
     "smoothness": "Smoothness",
     "interference": "Interference",
@@ -58,18 +59,18 @@ def entry(claim: Claim, expected: str) -> str:
 
 def _with_breaks(text: str) -> str:
     """Return the text with an empty line before each section, whether its author put one or not."""
-    return re.sub(rf"\n+(?=(?:{'|'.join(SECTIONS)}):)", "\n\n", text)
+    return re.sub(rf"\n+(?={SECTION})", "\n\n", text)
 
 
 def _paragraph(text: str) -> str:
     """Return one paragraph on one line, the name of its section in bold."""
     joined = _formulas(" ".join(line.strip() for line in text.splitlines()))
-    return re.sub(rf"^({'|'.join(SECTIONS)}):", r"**\1.**", joined)
+    return re.sub(f"^{SECTION}", r"**\1.**", joined)
 
 
 def _formulas(text: str) -> str:
     """Return the text with formulas in the form that Markdown leaves alone: $`...`$."""
-    return re.sub(r"\$([^$]+)\$", r"$`\1`$", text)
+    return re.sub(r"\$+([^$]+)\$+", r"$`\1`$", text)
 
 
 def _cell(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from verification.claim import Claim, Outcome, Row, tightest_row, worst_row
 
 COLUMNS = ("claim", "statement", "outcome", "expected", "tightness", "rows", "seconds")
-WIDTH = 100
+WIDTH = 120
 MARK = "<- unexpected"
 SYMBOLS = {r"\le": "<=", r"\ge": ">=", r"\lambda": "lam", r"\varphi": "phi", r"\cdot": "*"}
 Record = Mapping[str, Any]
