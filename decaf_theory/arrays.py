@@ -8,10 +8,15 @@ import array_api_compat
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device and dtype come back
 
+_NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which decide alone
+
 
 def namespace(*arrays: Array) -> Any:
     """Return the array-API namespace of `arrays`; TypeError where they are no arrays or mixed."""
-    return array_api_compat.array_namespace(*arrays)
+    kinds = tuple(map(type, arrays))
+    if kinds not in _NAMESPACES:
+        _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
+    return _NAMESPACES[kinds]
 
 
 def transpose(x: Array) -> Array:

@@ -1,32 +1,36 @@
 """The small matrices of the panel path: from Gram matrices to the coefficients of both outputs.
 
 Write M = sum_j pi_j b_j a_j over the n rank directions of all agents of a row, and scale each to
-unit length: M = B W A with W = diag(pi_j |b_j||a_j|), whose moduli add up to the size of the parts.
-With G_B = B'B = L_B L_B' and G_A = AA' = L_A L_A', the singular values of M are those of the n x n
-core C = L_B' W L_A = U S V', and the balanced factors are products with B and A themselves,
+unit length: M = B W A with W = diag(w_j), w_j = pi_j |b_j||a_j|. Take any L_B, L_A with
+L_B L_B' near G_B = B'B and L_A L_A' near G_A = AA', and the SVD of the n x n core,
 
-    B' = B (W L_A V S^-1/2),    A' = (W L_B U S^-1/2)' A,
+    C = L_B' W L_A = U S V',    X_B = W L_A V S^-1/2,    X_A = W L_B U S^-1/2.
 
-without inverses or orthonormal bases. C comes from an SVD for float64 data; for narrower data V and
-S^2 come from the eigenvectors of C'C and U S = C V.
+Then B' = B X_B and A' = X_A' A are the balanced factors, without inverses or orthonormal bases.
+B'A' = B W A = M whatever the L, as L_A C^-1 L_B' = W^-1, and X_B' L_B L_B' X_B = S = X_A' L_A L_A'
+X_A. So all that errors of Gram matrices do is to disturb the balance, B'B - S = X_B' (G_B - L_B
+L_B') X_B; neither the condition of G nor consensus of the agents enters by itself.
 
-Errors, with u = eps/2 of float64. Entries of a computed Gram matrix are off by sqrt(d) u (d
-rounding errors of either sign), the matrix by eta = sqrt(n d) u in norm. Kept to are errors of
-`promised` sigma_1(M) in singular values, product and balance: 1e-13 for float64 data, 1e-6 for
-narrower. That needs, or else the element is refused and left to the qr path:
+Errors, with u = eps/2 of float64. Entries of a computed G are off by sqrt(d) u (d rounding errors
+of either sign), the matrix by eta = sqrt(n d) u in norm. As much is added to its diagonal: so
+Cholesky's factorization exists, and G <= LL', so that B = Z L_B', A = L_A Y with |Z|, |Y| <= 1.
+The promise is an error of `promised` sigma_1(M) in singular values, product and balance, 1e-13 for
+float64 data and 1e-6 for narrower. An element that fails one of these is refused (left to qr):
 
-range         Squares, and coefficients, stay inside the range of their type.
-conditioning  The computed G = L (I + F) L' with |F| <= eta / lambda_min(G), which moves singular
-    values by half of F_B and F_A together, each in relation to itself. float64 data need
-    eta (1/lambda_min(G_B) + 1/lambda_min(G_A)) / 2 <= promised.
-cancellation  C is a sum of n terms, off by sqrt(n) u sum_j |w_j|. Narrower data have sigma^2 off by
-    eta q^2, q^2 = max |W G W|_F over both G, whatever their conditioning, hence sigma by
-    sqrt(eta) q at worst, where sigma is that small. `noise`, the larger of the two, must be
-    <= promised sigma_1. Singular values below it become exactly zero, and their directions too.
-grading       Column i of B' is a combination of unit columns with coefficients c_i: in a type of
-    unit roundoff u_t it is off by 2 u_t |c_i|, its inner product with the largest column by
-    sqrt(sigma_1) times that. Hence 2 u_t |c_i| <= promised sqrt(sigma_1). Narrower data are not
-    refused but multiplied in float64, where this always holds.
+range         Squares, sizes and coefficients stay inside the range of their type.
+cancellation  C is a sum of n terms, off by e = sqrt(n) u |w|. So are singular values; the inner
+    product of columns 1 and i of B' is off by e sqrt(s_1/s_i). Hence e <= promised sqrt(s_1 s_i)
+    for all that is kept.
+conditioning  2 eta |X'X|_F <= promised s_1 for X_B and X_A, dropped columns included.
+grading       Column i of B' is a combination of unit columns with coefficients x_i: in a type of
+    unit roundoff u_t it is off by 2 u_t |x_i|, its inner product with the first by sqrt(s_1) times
+    that. Hence 2 u_t |x_i| <= promised sqrt(s_1). Narrower data are multiplied in float64 instead.
+
+S^2 and V come from the eigenvectors of C'C, and U S = C V. As C'C is off by sqrt(n) u s_1^2, a
+singular value s_i is off by sqrt(n) u s_1^2 / s_i, and the inner product of rows 1 and i of A' by
+sqrt(n) u s_1 (s_1/s_i)^(3/2). Where that is too much, for what is kept or (float64 data) for what
+is dropped, C has an SVD. Dropped values of narrower data keep an error of (sqrt(n) u)^(1/2) s_1.
+Singular values below the error of the core, and their directions, become exactly zero.
 """
 
 from __future__ import annotations
@@ -35,10 +39,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import Array, namespace, transpose
-from decaf_theory.tsvd.mixing import exponent_of, scale_by
+from decaf_theory.arrays import Array, like, namespace, transpose
 
 UNIT = float(np.finfo(np.float64).eps) / 2
+SMALLEST = float(np.finfo(np.float64).smallest_normal)
 # why an element is left to the qr path; 0: it is not
 REASONS = ("", "range", "conditioning", "cancellation", "grading")
 RANGE, CONDITIONING, CANCELLATION, GRADING = range(1, 5)
@@ -50,129 +54,97 @@ class Precision(NamedTuple):
     double: bool
     unit: float  # roundoff
     promised: float  # error over sigma_1
-    reach: int  # coefficients within 2^reach keep their digits
+    reach: float  # coefficients between 1/reach and reach keep their digits
 
     @classmethod
     def of(cls, x: Array) -> Precision:
         """Return that of the dtype of x, float32 or float64."""
         info = namespace(x).finfo(x.dtype)
-        double, unit = info.bits == 64, float(info.eps) / 2
-        reach = int(np.log2(float(info.eps) / float(info.smallest_normal)))
-        return cls(double, unit, 1e-13 if double else 1e-6, reach)
-
-
-class Grams(NamedTuple):
-    """The Gram matrices of stacked panels, [..., g, n, n]."""
-
-    B: Array
-    A: Array
-    unfit: Array  # [..., g, n]: directions, zeroed here, of non-finite or out-of-range square
+        double, eps = info.bits == 64, float(info.eps)
+        return cls(double, eps / 2, 1e-13 if double else 1e-6, eps / float(info.smallest_normal))
 
 
 class Core(NamedTuple):
     """What the small matrices say about every row."""
 
-    B: Array  # coefficients [..., rows, n, r]: B' = the panels of B times these
-    A: Array  # coefficients [..., rows, n, r]: A' = these, transposed, times the panels of A
+    X: Array  # coefficients [2, ..., rows, n, r]: B' = panels of B times X[0], A' = X[1]' times A
     singular_values: Array  # all n, decreasing, [..., rows, n]
     refused: Array  # index into REASONS, [..., rows]
     graded: Array  # to be multiplied in float64, [..., rows]
 
 
-def solve_core(grams: Grams, weights: Array, rank: int, longest: int, precision: Precision) -> Core:
-    """Return coefficients and singular values for rows of weights [rows, n]; g is 1 or rows.
+def solve_core(
+    G: Array, unfit: Array, weights: Array, rank: int, longest: int, precision: Precision
+) -> Core:
+    """Return coefficients and singular values for rows of weights [..., rows, n].
 
-    longest: max(d, k), the number of terms in an entry of a Gram matrix.
+    G [2, ..., g, n, n]: Gram matrices of both panels, g = 1 or rows. unfit [..., g, n]: directions
+    whose squares are out of range, zero in G. longest: max(d, k), the terms of an entry of G.
     """
-    xp = namespace(grams.B)
-    double, _, promised, _ = precision
-    n = int(grams.B.shape[-1])
-    eta = (n * longest) ** 0.5 * UNIT
-    size_B, size_A = (xp.sqrt(xp.linalg.diagonal(G)) for G in (grams.B, grams.A))
-    alive = (size_B > 0) & (size_A > 0)
-    if alive.shape[-2] == len(weights):
-        alive = alive & (weights != 0)  # not the padding of a row with few neighbours
-    unit_B, unit_A = (
-        xp.where(alive, 1 / xp.where(alive, x, xp.ones_like(x)), xp.zeros_like(x))
-        for x in (size_B, size_A)
-    )
-    G_B, G_A = _unit_diagonal(grams.B, unit_B), _unit_diagonal(grams.A, unit_A)
-    w, half = _scaled_weights(xp.where(alive, weights, xp.zeros_like(weights)), size_B, size_A)
-    far = _farthest(w, half, size_B, size_A) > precision.reach
-    refused = RANGE * xp.astype(
-        xp.logical_or(far, xp.any(xp.logical_and(grams.unfit, weights != 0), axis=-1)), xp.int8
-    )
-    if double:
-        G_B, G_A, ill = _without_ill_conditioned(G_B, G_A, 2 * promised / eta)
-        refused = xp.where(xp.logical_and(refused == 0, ill), CONDITIONING, refused)
-    w = xp.where((refused == 0)[..., None], w, xp.zeros_like(w))
-    L_B, L_A = (_cholesky(G, 0.0 if double else eta) for G in (G_B, G_A))
-    US, S, V = (_by_svd if double else _by_eigenvectors)(transpose(L_B) @ (w[..., :, None] * L_A))
-    noise = n**0.5 * UNIT * xp.sum(xp.abs(w), axis=-1)
-    if not double:
-        noise = xp.maximum(
-            noise, eta**0.5 * xp.maximum(_weighted_size(G_B, w), _weighted_size(G_A, w))
-        )
-    first = S[..., 0]
-    cancels = xp.logical_and(refused == 0, noise > promised * first)
-    refused = xp.where(cancels, CANCELLATION, refused)
-    S = xp.where(
-        xp.logical_and(S > noise[..., None], (refused == 0)[..., None]), S, xp.zeros_like(S)
-    )
-    kept = S[..., :rank]
-    inverse = 1 / xp.sqrt(xp.where(kept > 0, kept, xp.inf))[..., None, :]
-    C_B = w[..., :, None] * (L_A @ V[..., :rank]) * inverse
-    C_A = w[..., :, None] * (L_B @ US[..., :rank]) * inverse**3
-    largest = xp.maximum(_longest_column(C_B), _longest_column(C_A))
-    graded = 2 * precision.unit * largest > promised * xp.sqrt(first)
-    graded = xp.logical_and(graded, refused == 0)
-    if double:
-        refused, graded = xp.where(graded, GRADING, refused), xp.zeros_like(graded)
-    exponent = half[..., None]
-    return Core(
-        scale_by(C_B * unit_B[..., :, None], exponent[..., None]),
-        scale_by(C_A * unit_A[..., :, None], exponent[..., None]),
-        scale_by(S, 2 * exponent),
-        refused,
-        graded,
-    )
-
-
-def _unit_diagonal(G: Array, unit: Array) -> Array:
-    """Return G scaled by `unit` to a unit diagonal; where that is 0, an axis apart."""
     xp = namespace(G)
-    apart = xp.eye(G.shape[-1], dtype=G.dtype, device=G.device) * (unit == 0)[..., None]
-    return G * unit[..., :, None] * unit[..., None, :] + apart
+    double, unit, promised, reach = precision
+    n = int(G.shape[-1])
+    eta, rounding = (n * longest) ** 0.5 * UNIT, n**0.5 * UNIT
+    G, inverse_size, w, half = _scaled(G, weights)
+    to_data = inverse_size * half[..., None]  # from coefficients of unit directions
+    near = (to_data >= 1 / reach) & (to_data <= reach)
+    outside = ~xp.all(near | (w == 0), axis=(0, -1)) | ~xp.isfinite(half)
+    outside = outside | xp.any(unfit & (weights != 0), axis=-1)
+    w = xp.where(outside[..., None], 0.0, w)
+
+    L = _cholesky(G, eta)
+    WL = w[..., None] * L
+    limits = (rounding / promised if double else 0.0, (rounding / promised) ** (2 / 3))
+    V, S, US = _singular(transpose(L[0]) @ WL[1], rank, limits)
+    first, core_error = S[..., 0], rounding * xp.sum(w**2, axis=-1) ** 0.5
+    noise = core_error if double else xp.maximum(core_error, rounding**0.5 * first)
+    floor = xp.maximum(S, noise[..., None])
+    floor = xp.where(floor > 0, floor, 1.0)[..., None, :]
+    X = xp.flip(WL, axis=0) @ (xp.stack([V, US / floor]) / floor**0.5)
+    S = xp.where(S > noise[..., None], S, 0.0)
+
+    crossed = xp.max(xp.sum((transpose(X) @ X) ** 2, axis=(-2, -1)), axis=0)  # |X'X|_F^2
+    X = xp.where(S[..., None, :rank] > 0, X[..., :rank], 0.0)
+    graded = (2 * unit) ** 2 * xp.max(xp.sum(X**2, axis=-2), axis=(0, -1)) > promised**2 * first
+    least = xp.min(xp.where(S > 0, S, first[..., None])[..., :rank], axis=-1)
+    refused = xp.astype(outside, xp.int8) * RANGE
+    for reason, fails in (
+        (CANCELLATION, core_error > promised * (first * least) ** 0.5),
+        (CONDITIONING, (2 * eta) ** 2 * crossed > (promised * first) ** 2),
+        (GRADING, graded & double),
+    ):
+        refused = xp.where((refused == 0) & fails, reason, refused)
+    with np.errstate(over="ignore"):  # of singular values it is an error, named by the caller
+        S = S * half[..., None] * half[..., None]
+    return Core(X * to_data[..., None], S, refused, graded & (refused == 0))
 
 
-def _scaled_weights(weights: Array, size_B: Array, size_A: Array) -> tuple[Array, Array]:
-    """Return w_j = pi_j |b_j||a_j| 2^(-2e), the largest in [1/16, 1), and e, [..., rows]."""
-    xp = namespace(weights)
-    parts = [xp.frexp(x) for x in (weights, size_B, size_A)]
-    (w, e), (b, e_b), (a, e_a) = parts
-    w, e = w * (b * a), e + (e_b + e_a)
-    top = xp.max(xp.where(w != 0, e, xp.full_like(e, -(2**20))), axis=-1)
-    half = xp.where(xp.any(w != 0, axis=-1), (top + 1) // 2, xp.zeros_like(top))
-    return scale_by(w, e - 2 * half[..., None]), half
+def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """Return G of unit directions, their inverse sizes [2, ..., g, n], w / h^2 and h [..., rows].
 
-
-def _farthest(w: Array, half: Array, size_B: Array, size_A: Array) -> Array:
-    """Return the largest exponent of the coefficients, up or down, [..., rows]."""
-    xp = namespace(w)
-    away = (xp.abs(half[..., None] - exponent_of(size)) for size in (size_B, size_A))
-    away = xp.maximum(*away)
-    return xp.max(xp.where(w != 0, away, xp.zeros_like(away)), axis=-1)
-
-
-def _without_ill_conditioned(G_B: Array, G_A: Array, most: float) -> tuple[Array, Array, Array]:
-    """Return both matrices, or the identity where 1/lambda_min add up to above `most`."""
-    xp = namespace(G_B)
-    least = [xp.linalg.eigvalsh(G)[..., 0] for G in (G_B, G_A)]
-    ill = most * least[0] * least[1] < least[0] + least[1]
-    ill = xp.logical_or(ill, xp.minimum(*least) <= 0)
-    one = xp.eye(G_B.shape[-1], dtype=G_B.dtype, device=G_B.device)
-    G_B, G_A = (xp.where(ill[..., None, None], one, G) for G in (G_B, G_A))
-    return G_B, G_A, ill
+    h is a power of two, the largest |w_j| / h^2 in [1/4, 1); infinite where it leaves the range. A
+    direction that is zero in either panel, or padding (weight 0 in panels of its row), is made an
+    axis of its own.
+    """
+    xp = namespace(G)
+    size = xp.sqrt(xp.linalg.diagonal(G))
+    alive = xp.all(size > 0, axis=0)
+    if alive.shape[-2] == weights.shape[-2]:
+        alive = alive & (weights != 0)
+    inverse = xp.where(alive, 1 / xp.where(size > 0, size, 1.0), 0.0)
+    apart = (
+        xp.eye(G.shape[-1], dtype=G.dtype, device=G.device) * xp.where(alive, 0.0, 1.0)[..., None]
+    )
+    G = G * inverse[..., :, None] * inverse[..., None, :] + apart
+    with np.errstate(over="ignore", invalid="ignore"):
+        w = xp.where(alive, weights * (size[0] * size[1]), 0.0)
+        top = xp.max(xp.abs(w), axis=-1)
+        some = xp.any(alive & (weights != 0), axis=-1)
+        fits = (top >= SMALLEST) & (top < 1 / SMALLEST)
+        e = xp.frexp(xp.where(fits, top, 1.0))[1]
+        half = 2.0 ** like((e + 1) // 2, G)
+        w = xp.where(fits[..., None], w / half[..., None] / half[..., None], 0.0)
+    return G, inverse, w, xp.where(fits | ~some, half, xp.inf)
 
 
 def _cholesky(G: Array, shift: float) -> Array:
@@ -182,28 +154,21 @@ def _cholesky(G: Array, shift: float) -> Array:
         return xp.linalg.cholesky(G + shift * xp.eye(G.shape[-1], dtype=G.dtype, device=G.device))
     except xp.linalg.LinAlgError:
         values, V = xp.linalg.eigh(G)
-        return V * xp.sqrt(xp.clip(values, min=0.0))[..., None, :]
+        return V * xp.sqrt(xp.clip(values, min=0.0) + shift)[..., None, :]
 
 
-def _by_svd(C: Array) -> tuple[Array, Array, Array]:
-    xp = namespace(C)
-    U, S, Vh = xp.linalg.svd(C)
-    return U * S[..., None, :], S, transpose(Vh)
+def _singular(C: Array, rank: int, limits: tuple[float, float]) -> tuple[Array, Array, Array]:
+    """Return V, S, U S; by an SVD where a singular value is too small beside the first.
 
-
-def _by_eigenvectors(C: Array) -> tuple[Array, Array, Array]:
+    limits: for the smallest of all, and of the first `rank`.
+    """
     xp = namespace(C)
     squares, V = xp.linalg.eigh(transpose(C) @ C)
-    V = xp.flip(V, axis=-1)
-    return C @ V, xp.sqrt(xp.flip(xp.clip(squares, min=0.0), axis=-1)), V
-
-
-def _weighted_size(G: Array, w: Array) -> Array:
-    """Return |W G W|_F^(1/2), at least the norm of the weighted panel."""
-    xp = namespace(G)
-    return xp.sum((G * w[..., :, None] * w[..., None, :]) ** 2, axis=(-2, -1)) ** 0.25
-
-
-def _longest_column(C: Array) -> Array:
-    xp = namespace(C)
-    return xp.sqrt(xp.max(xp.sum(C**2, axis=-2), axis=-1))
+    S, V = xp.sqrt(xp.clip(xp.flip(squares, axis=-1), min=0.0)), xp.flip(V, axis=-1)
+    US = C @ V
+    first, kept = S[..., 0], S[..., min(rank, S.shape[-1]) - 1]
+    small = (S[..., -1] < limits[0] * first) | (kept < limits[1] * first)
+    if bool(xp.any(small)):
+        U, values, Vh = xp.linalg.svd(C[small])
+        V[small], S[small], US[small] = transpose(Vh), values, U * values[:, None, :]
+    return V, S, US

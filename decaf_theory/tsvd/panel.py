@@ -20,7 +20,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, pad_rank
-from decaf_theory.tsvd.core import Grams, Precision, solve_core
+from decaf_theory.tsvd.core import SMALLEST, Precision, solve_core
 from decaf_theory.tsvd.mixing import TSVD, Info, host, padded
 
 Host: TypeAlias = np.ndarray[Any, Any]
@@ -99,24 +99,19 @@ def _block(
 
     factors here are both [c, N, r, length].
     """
-    r, reference = factors.B.shape[-2], factors.B
-    stacks = Factors(*(_stack(X, index, shared) for X in factors))
-    stacks, grams, unfit = _grams(stacks)
-    part_of_all = shared and weights.shape[1] < factors.B.shape[1]
+    N, r = factors.B.shape[1:3]
+    stacks, G, unfit, odd = _grams(Factors(*(_stack(X, index, shared) for X in factors)))
+    part_of_all = shared and weights.shape[1] < N
     if part_of_all:
-        grams = _of_rows(grams, index, r)
-    w = convert(np.repeat(weights, r, axis=-1), grams.B)
+        G, unfit = _of_rows(G, unfit, index, r)
+    w = convert(np.repeat(weights, r, axis=-1), G)
     longest = max(stacks.B.shape[-1], stacks.A.shape[-1])
-    core = solve_core(grams, w, rank, longest, Precision.of(stacks.B))
-    coefficients = [core.B, core.A]
+    core = solve_core(G, unfit, w, rank, longest, Precision.of(stacks.B))
+    X = core.X
     if part_of_all:
-        chosen = convert(_selection(index, weights, factors.B.shape[1]), grams.B)
-        coefficients = [_spread(C, chosen) for C in coefficients]
-    B, A = (
-        like(_multiply(C, X, core.graded), reference)
-        for C, X in zip(coefficients, stacks, strict=True)
-    )
-    return B, A, core.singular_values, core.refused, unfit
+        X = _spread(X, convert(_selection(index, weights, N), G))
+    B, A = (like(_multiply(X[side], stacks[side], core.graded), factors[side]) for side in range(2))
+    return B, A, core.singular_values, core.refused, odd
 
 
 def _stack(X: Array, index: Host, shared: bool) -> Array:
@@ -143,44 +138,42 @@ def _gram(X: Array) -> Array:
     return xp.reshape(xp.concat(parts), (*batch, n, n))
 
 
-def _grams(stacks: Factors) -> tuple[Factors, Grams, bool]:
-    """Return the stacks and their Gram matrices, unfit directions zeroed, and if there were any."""
+def _grams(stacks: Factors) -> tuple[Factors, Array, Array, bool]:
+    """Return the stacks, unfit directions zeroed, their Gram matrices, the unfit, if there are any.
+
+    Squares that are not finite, or so small that digits were lost, need another look at the data:
+    a direction of zeros is fit, and so is what it is to be multiplied with.
+    """
     xp = namespace(stacks.B)
-    G = [_gram(X) for X in stacks]
-    odd = [_is_odd(g, X.shape[-1]) for g, X in zip(G, stacks, strict=True)]
-    if not bool(xp.any(odd[0] | odd[1])):
-        return stacks, Grams(G[0], G[1], odd[0]), False
-    # squares that are not finite, or so small that digits were lost: zeros, or another look
-    largest = [xp.max(xp.abs(X), axis=-1) for X in stacks]
-    bad = [o & (x != 0) for o, x in zip(odd, largest, strict=True)]
-    unfit = (bad[0] & (largest[1] != 0)) | (bad[1] & (largest[0] != 0))
-    if not bool(xp.any(bad[0] | bad[1])):
-        return stacks, Grams(G[0], G[1], unfit), False
-    stacks = Factors(
-        *(xp.where(b[..., None], xp.zeros_like(X), X) for b, X in zip(bad, stacks, strict=True))
-    )
-    return stacks, Grams(_gram(stacks.B), _gram(stacks.A), unfit), True
-
-
-def _is_odd(G: Array, d: int) -> Array:
-    xp = namespace(G)
+    G = xp.stack([_gram(X) for X in stacks])
     squares = xp.linalg.diagonal(G)
-    least = d * float(xp.finfo(G.dtype).smallest_normal)
-    return ~((squares >= least) & xp.isfinite(squares))
+    odd = ~(
+        (squares >= max(stacks.B.shape[-1], stacks.A.shape[-1]) * SMALLEST) & (squares < xp.inf)
+    )
+    if not bool(xp.any(odd)):
+        return stacks, G, odd[0], False
+    zero = xp.stack([xp.max(xp.abs(X), axis=-1) == 0 for X in stacks])
+    odd = odd & ~zero
+    unfit = xp.any(odd & ~xp.flip(zero, axis=0), axis=0)
+    if not bool(xp.any(odd)):
+        return stacks, G, unfit, False
+    stacks = Factors(
+        *(xp.where(o[..., None], xp.zeros_like(X), X) for o, X in zip(odd, stacks, strict=True))
+    )
+    return stacks, xp.stack([_gram(X) for X in stacks]), unfit, True
 
 
-def _of_rows(grams: Grams, index: Host, r: int) -> Grams:
-    """Return the sub-blocks [c, n, m r, m r] of agents index [n, m]."""
-    xp = namespace(grams.B)
-    c, _, whole, _ = grams.B.shape
+def _of_rows(G: Array, unfit: Array, index: Host, r: int) -> tuple[Array, Array]:
+    """Return the sub-blocks [2, c, n, m r, m r] of agents index [n, m], and [c, n, m r]."""
+    xp = namespace(G)
     own = np.reshape(index[:, :, None] * r + np.arange(r), (len(index), -1))
-    pairs = own[:, :, None] * whole + own[:, None, :]
+    pairs = own[:, :, None] * G.shape[-1] + own[:, None, :]
 
     def take(X: Array, at: Host) -> Array:
         flat = xp.asarray(at.ravel(), device=X.device)
-        return xp.reshape(xp.take(xp.reshape(X, (c, -1)), flat, axis=1), (c, *at.shape))
+        return xp.reshape(xp.take(X, flat, axis=-1), (*X.shape[:-1], *at.shape))
 
-    return Grams(take(grams.B, pairs), take(grams.A, pairs), take(grams.unfit, own))
+    return take(xp.reshape(G, (*G.shape[:2], -1)), pairs), take(unfit[:, 0], own)
 
 
 def _selection(index: Host, weights: Host, N: int) -> Host:
@@ -189,27 +182,27 @@ def _selection(index: Host, weights: Host, N: int) -> Host:
     return chosen
 
 
-def _spread(C: Array, chosen: Array) -> Array:
-    """Return coefficients [c, n, N r, rank] of all agents from those of m, [c, n, m r, rank]."""
-    xp = namespace(C)
-    c, n, _, rank = C.shape
-    m = chosen.shape[-1]
-    return xp.reshape(chosen @ xp.reshape(C, (c, n, m, -1)), (c, n, -1, rank))
+def _spread(X: Array, chosen: Array) -> Array:
+    """Return coefficients [..., n, N r, rank] of all agents from [..., n, m r, rank]."""
+    xp = namespace(X)
+    *batch, _, rank = X.shape
+    by_agent = xp.reshape(X, (*batch, chosen.shape[-1], -1))
+    return xp.reshape(chosen @ by_agent, (*batch, -1, rank))
 
 
-def _multiply(C: Array, X: Array, graded: Array) -> Array:
-    """Return C'X [c, n, rank, d] for coefficients [c, n, q, rank] and stacks [c, 1 or n, q, d].
+def _multiply(X: Array, stack: Array, graded: Array) -> Array:
+    """Return X'stack [c, n, rank, d] for X [c, n, q, rank] and a stack [c, 1 or n, q, d].
 
     In the type of the stack, and in float64 where `graded` [c, n].
     """
-    xp = namespace(C)
-    c, n, q, rank = C.shape
-    turned = transpose(C)
-    if X.shape[1] == 1:
+    xp = namespace(X)
+    c, n, q, rank = X.shape
+    turned = transpose(X)
+    if stack.shape[1] == 1:
         turned = xp.reshape(turned, (c, 1, n * rank, q))
-    out = xp.reshape(like(turned, X) @ X, (c, n, rank, -1))
+    out = xp.reshape(like(turned, stack) @ stack, (c, n, rank, -1))
     for layer in np.flatnonzero(host(xp.any(graded, axis=-1))):
         at = int(layer)
-        wide = xp.reshape(turned[at] @ xp.astype(X[at], C.dtype), (n, rank, -1))
-        out[at] = xp.where(graded[at][:, None, None], like(wide, X), out[at])
+        wide = xp.reshape(turned[at] @ xp.astype(stack[at], X.dtype), (n, rank, -1))
+        out[at] = xp.where(graded[at][:, None, None], like(wide, stack), out[at])
     return out
