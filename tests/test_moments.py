@@ -88,7 +88,7 @@ def test_moments_equal_the_average_over_all_sign_paths(order):
 
 
 @pytest.mark.parametrize("order", ["MS", "CB"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 13])
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 7, 13, 100])
 def test_doubling_equals_the_loop(order, steps):
     problem, _, x0 = draw(2, 4)
     recursion = moments.decentralized_sgd(problem, SKEW, 0.2, order=order)
@@ -165,6 +165,11 @@ def test_an_unstable_recursion_has_no_limit():
     problem, _, _ = draw(5)
     with pytest.raises(ValueError, match=r"spectral radius .* >= 1; lower lr"):
         moments.limit(moments.decentralized_sgd(problem, SKEW, 50.0))
+
+
+def test_a_recursion_that_never_forgets_has_no_limit():
+    with pytest.raises(ValueError, match="spectral radius 1 >= 1"):
+        moments.limit(moments.Recursion(np.eye(2), np.zeros(2), np.eye(2)))
 
 
 def test_local_step_then_mixing_is_the_order_MS():
@@ -368,3 +373,8 @@ def test_an_unknown_order_and_an_empty_average_are_named():
     recursion = moments.decentralized_sgd(problem, SKEW, 0.1)
     with pytest.raises(ValueError, match="steps must be >= 1"):
         moments.average(recursion, moments.at(x0), moments.quantities(problem), 0)
+
+
+def test_the_product_with_an_identity_may_be_rectangular():
+    wide = moments.with_identity(np.array([[1.0, 2.0, 3.0]]), 2)
+    np.testing.assert_array_equal(wide, [[1, 0, 2, 0, 3, 0], [0, 1, 0, 2, 0, 3]])

@@ -19,6 +19,7 @@ from decaf_theory.moments.recursion import (
 )
 
 ORDERS = ("MS", "CB")
+ROUNDINGS = 8  # by which H and H' may differ
 
 
 class Quadratics(NamedTuple):
@@ -36,7 +37,8 @@ class Quadratics(NamedTuple):
     @property
     def p(self) -> int:
         """The dimension of one agent's point."""
-        return int(self.H.shape[-1])
+        *_, p = self.H.shape
+        return int(p)
 
 
 class Trajectory(NamedTuple):
@@ -64,7 +66,7 @@ def quadratics(
     if (b is None) == (minimizers is None):
         raise ValueError("give exactly one of b and minimizers; b where an H_i is singular")
     asymmetry = float(xp.max(xp.abs(H - transpose(H))))
-    if not asymmetry <= 8 * eps(H) * float(xp.max(xp.abs(H))):
+    if not asymmetry <= ROUNDINGS * eps(H) * float(xp.max(xp.abs(H))):
         raise ValueError(f"H must be symmetric, got max|H - H'| = {asymmetry:.2e}; use (H + H')/2")
     linear: Array = b if minimizers is None else times(H, minimizers)
     noise = xp.zeros_like(H) if noise is None else noise
@@ -183,7 +185,7 @@ def optimality_gap(problem: Quadratics) -> Square:
     falls = (values < -flat) | (slope & ~rises)
     root = xp.sqrt(xp.where(rises, values, xp.ones_like(values)) / 2)
     zero = xp.zeros_like(root)
-    q = xp.where(rises, along / (2 * root), xp.where(falls, zero + math.inf, zero))
+    q = xp.where(rises, along / (2 * root), xp.where(falls, xp.full_like(zero, math.inf), zero))
     R = xp.where(rises, root, zero)[..., :, None] * transpose(vectors)
     return Square(_of_mean_point(problem, R), q)
 
@@ -225,10 +227,10 @@ def with_identity(M: Array, p: int) -> Array:
 def _block_diagonal(blocks: Array) -> Array:
     """Return the block-diagonal matrix of blocks [..., N, p, p], [..., N p, N p]."""
     xp = namespace(blocks)
-    N, p = blocks.shape[-3], blocks.shape[-1]
+    *batch, N, p, _ = blocks.shape
     eye = xp.eye(N, dtype=blocks.dtype, device=blocks.device)
     spread = blocks[..., :, :, None, :] * eye[:, None, :, None]
-    return xp.reshape(spread, (*blocks.shape[:-3], N * p, N * p))
+    return xp.reshape(spread, (*batch, N * p, N * p))
 
 
 def _mean_problem(problem: Quadratics) -> tuple[Array, Array]:

@@ -14,6 +14,8 @@ import numpy as np
 
 from decaf_theory.arrays import Array, eps, namespace, transpose
 
+AT_REST = 3  # powers of eps that the slowest mode has decayed by
+
 
 class Recursion(NamedTuple):
     """The affine recursion x+ = A x + a + noise of mean 0 and covariance Q."""
@@ -87,10 +89,10 @@ def limit(recursion: Recursion) -> State:
     radius = float(xp.max(xp.abs(xp.linalg.eigvals(recursion.A))))
     if not radius < 1:
         raise ValueError(f"no stationary state: spectral radius {radius:.9g} >= 1; lower lr")
-    n, floor = recursion.A.shape[-1], eps(recursion.A)
+    (*_, n), floor = recursion.A.shape, eps(recursion.A)
     # radius^steps = eps^3; and n steps besides, after which a nilpotent part is gone
-    steps = n + 3 * math.log(floor) / math.log(max(radius, floor))
-    covariance = repeat(recursion, 2 ** math.ceil(math.log2(steps))).Q
+    steps = n + AT_REST * math.log(floor) / math.log(max(radius, floor))
+    covariance = repeat(recursion, 1 << math.ceil(math.log2(steps))).Q
     rest = identity_like(recursion.A) - recursion.A
     return State(xp.linalg.solve(rest, recursion.a[..., None])[..., 0], covariance)
 
@@ -167,9 +169,10 @@ def _one_step(recursion: Recursion, start: State) -> _Stretch:
     A, a, Q = recursion
     m = start.mean
     W = _bordered(start.cov + m[..., :, None] * m[..., None, :], m, m, 1.0)
-    none = 0 * a
+    xp = namespace(a)
+    none = xp.zeros_like(a)
     V = _bordered(Q, none, none, 0.0)
-    return _Stretch(1, _bordered(A, a, none, 1.0), W, V, 0 * V)
+    return _Stretch(1, _bordered(A, a, none, 1.0), W, V, xp.zeros_like(V))
 
 
 def _stretch(piece: _Stretch, steps: int) -> _Stretch:
@@ -195,8 +198,9 @@ def _join(first: _Stretch, then: _Stretch) -> _Stretch:
 
 def _bordered(matrix: Array, column: Array, row: Array, corner: float) -> Array:
     """Return [[matrix, column], [row', corner]], [..., n + 1, n + 1]; batch axes broadcast."""
-    n = matrix.shape[-1]
-    batch = np.broadcast_shapes(matrix.shape[:-2], column.shape[:-1])
+    *own, n, _ = matrix.shape
+    *of_column, _ = column.shape
+    batch = np.broadcast_shapes(tuple(own), tuple(of_column))
     full = namespace(matrix).zeros((*batch, n + 1, n + 1), dtype=matrix.dtype, device=matrix.device)
     full[..., :n, :n] = matrix
     full[..., :n, n] = column
@@ -207,4 +211,5 @@ def _bordered(matrix: Array, column: Array, row: Array, corner: float) -> Array:
 
 def identity_like(A: Array) -> Array:
     """Return the identity of the size, kind, device and dtype of A's last axis, [n, n]."""
-    return namespace(A).eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    *_, n = A.shape
+    return namespace(A).eye(n, dtype=A.dtype, device=A.device)
