@@ -258,13 +258,14 @@ def test_info_tells_what_ran(method):
     assert info[:3] == (method, 8, ())
 
 
-def test_a_ring_of_ten_thousand_agents_needs_no_dense_matrix():
+@pytest.mark.parametrize("method", ["qr", "panel"])
+def test_a_ring_of_ten_thousand_agents_needs_no_dense_matrix(method):
     N = 10_000
     factors = gaussian(N, 8, 6, 1)
     third = np.full(N, 1 / 3)
     Pi = sp.diags_array([third, third, third, third[:1], third[:1]],
                         offsets=[-1, 0, 1, N - 1, 1 - N], shape=(N, N))  # fmt: skip
-    truncated = tsvd_of_mix(factors, Pi, 1, method="qr")
+    truncated = tsvd_of_mix(factors, Pi, 1, method=method)
     assert truncated.tail.shape == (N, 2)
     for i in (0, 1, 5000, N - 1):
         near = [(i - 1) % N, i, (i + 1) % N]

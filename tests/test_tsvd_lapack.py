@@ -139,7 +139,7 @@ def ratios(path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("path", sorted(PATHS))
+@pytest.mark.parametrize("path", ["auto", *PATHS])
 def test_every_path_passes_lapacks_test_of_its_own_svd(path, dtype):
     found = ratios(path, dtype)
     assert len(found) == 221
@@ -147,7 +147,7 @@ def test_every_path_passes_lapacks_test_of_its_own_svd(path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("path", sorted(PATHS))
+@pytest.mark.parametrize("path", ["auto", *PATHS])
 def test_the_102_cases_with_an_empty_side_are_the_named_error(path, dtype):
     for d, k in {(d, k) for _, d, k in cases() if 0 in (d, k)}:
         factors = Factors(np.ones((2, d, 1), dtype), np.ones((2, 1, k), dtype))

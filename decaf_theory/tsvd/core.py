@@ -18,13 +18,16 @@ The promise is an error of `promised` sigma_1(M) in singular values, product and
 float64 data and 1e-6 for narrower. An element that fails one of these is refused (left to qr):
 
 range         Squares, sizes and coefficients stay inside the range of their type.
-cancellation  C is a sum of n terms, off by e = sqrt(n) u |w|. So are singular values; the inner
-    product of columns 1 and i of B' is off by e sqrt(s_1/s_i). Hence e <= promised sqrt(s_1 s_i)
-    for all that is kept.
+cancellation  C is a sum of n terms, off by e = sqrt(n) u |w|, as singular values are:
+    e <= promised s_1.
 conditioning  2 eta |X'X|_F <= promised s_1 for X_B and X_A, dropped columns included.
-grading       Column i of B' is a combination of unit columns with coefficients x_i: in a type of
-    unit roundoff u_t it is off by 2 u_t |x_i|, its inner product with the first by sqrt(s_1) times
-    that. Hence 2 u_t |x_i| <= promised sqrt(s_1). Narrower data are multiplied in float64 instead.
+grading       The inner product of columns 1 and i of B' is off by e sqrt(s_1/s_i):
+    e <= promised sqrt(s_1 s_i) for all s_i that are kept.
+
+Column i of B' is a combination of unit columns with coefficients x_i: in a type of unit roundoff
+u_t it is off by 2 u_t |x_i|, its inner product with the first by sqrt(s_1) times that. Where
+2 u_t |x_i| > promised sqrt(s_1) for narrower data, as for steep spectra, the outputs are multiplied
+in float64. For float64 data this is weaker than the last condition.
 
 S^2 and V come from the eigenvectors of C'C, and U S = C V. As C'C is off by sqrt(n) u s_1^2, a
 singular value s_i is off by sqrt(n) u s_1^2 / s_i, and the inner product of rows 1 and i of A' by
@@ -44,8 +47,8 @@ from decaf_theory.arrays import Array, like, namespace, transpose
 UNIT = float(np.finfo(np.float64).eps) / 2
 SMALLEST = float(np.finfo(np.float64).smallest_normal)
 # why an element is left to the qr path; 0: it is not
-REASONS = ("", "range", "conditioning", "cancellation", "grading")
-RANGE, CONDITIONING, CANCELLATION, GRADING = range(1, 5)
+REASONS = ("", "range", "cancellation", "conditioning", "grading")
+RANGE, CANCELLATION, CONDITIONING, GRADING = range(1, 5)
 
 
 class Precision(NamedTuple):
@@ -109,27 +112,26 @@ def solve_core(
     least = xp.min(xp.where(S > 0, S, first[..., None])[..., :rank], axis=-1)
     refused = xp.astype(outside, xp.int8) * RANGE
     for reason, fails in (
-        (CANCELLATION, core_error > promised * (first * least) ** 0.5),
+        (CANCELLATION, core_error > promised * first),
         (CONDITIONING, (2 * eta) ** 2 * crossed > (promised * first) ** 2),
-        (GRADING, graded & double),
+        (GRADING, core_error > promised * (first * least) ** 0.5),
     ):
         refused = xp.where((refused == 0) & fails, reason, refused)
     with np.errstate(over="ignore"):  # of singular values it is an error, named by the caller
         S = S * half[..., None] * half[..., None]
-    return Core(X * to_data[..., None], S, refused, graded & (refused == 0))
+    return Core(X * to_data[..., None], S, refused, graded & (refused == 0) & (not double))
 
 
 def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
     """Return G of unit directions, their inverse sizes [2, ..., g, n], w / h^2 and h [..., rows].
 
     h is a power of two, the largest |w_j| / h^2 in [1/4, 1); infinite where it leaves the range. A
-    direction that is zero in either panel, or padding (weight 0 in panels of its row), is made an
-    axis of its own.
+    direction that is zero in either panel, or without weight, is made an axis of its own.
     """
     xp = namespace(G)
     size = xp.sqrt(xp.linalg.diagonal(G))
     alive = xp.all(size > 0, axis=0)
-    if alive.shape[-2] == weights.shape[-2]:
+    if bool(xp.any(weights == 0)):
         alive = alive & (weights != 0)
     inverse = xp.where(alive, 1 / xp.where(size > 0, size, 1.0), 0.0)
     apart = (
