@@ -1,6 +1,6 @@
 """Intervals, slopes, extrapolation: against worked numbers, coverage, and exact power laws."""
 
-from math import inf, nan, sqrt
+from math import inf, nan, pi, sqrt, tan
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from decaf_theory.stats import (
 EPS = 2.0**-52
 # quantiles of Student's t that have a closed form: one degree of freedom is the Cauchy law,
 # t = tan(pi (p - 1/2)); two degrees: t = (2 p - 1) sqrt(2 / (1 - (2 p - 1)^2))
+T1_AT_95 = tan(0.475 * pi)
 T1_AT_HALF = 1.0  # level .5, p = .75: tan(45 degrees)
 T2_AT_95 = 0.95 * sqrt(2 / (1 - 0.95**2))
 T2_AT_60 = 0.6 * sqrt(2 / 0.64)
@@ -85,6 +86,7 @@ def test_a_slope_has_its_t_interval():
     assert slope == pytest.approx(0.75, rel=64 * EPS)
     assert high - slope == pytest.approx(sqrt(3) / 4, rel=QUANTILE)
     assert slope - low == pytest.approx(sqrt(3) / 4, rel=QUANTILE)
+    assert log_log_slope(x, y).high == pytest.approx(slope + T1_AT_95 * sqrt(3) / 4, rel=QUANTILE)
 
 
 def test_a_slope_of_four_points_has_two_degrees_of_freedom():
@@ -124,6 +126,11 @@ def test_extrapolation_of_two_values_is_worked():
     assert richardson([5, 3]) == (1, 2)
     assert richardson([5, 3], ratio=2, order=2) == pytest.approx((7 / 3, 2 / 3), rel=4 * EPS)
     assert richardson([5, 3], ratio=3) == pytest.approx((2, 1), rel=4 * EPS)
+    # 3 - 2/(1.01 - 1) and 3 - 2/(2^.01 - 1): both differences lose two digits
+    assert richardson([5, 3], ratio=1.01).value == pytest.approx(-197, rel=1000 * EPS)
+    assert richardson([5, 3], order=0.01).value == pytest.approx(
+        3 - 2 / (2**0.01 - 1), rel=1000 * EPS
+    )
 
 
 @given(h=st.floats(0.01, 0.3))
@@ -133,6 +140,11 @@ def test_the_error_of_an_extrapolation_covers_the_next_power(h):
 
     value, error = richardson([f(h), f(h / 2), f(h / 4)])
     assert abs(value - 1) <= error
+
+
+def test_levels_reach_up_to_the_ends():
+    assert bonferroni(0.99, 2) == pytest.approx(0.995, abs=EPS)
+    assert bonferroni(0.01, 1) == pytest.approx(0.01, abs=EPS)
 
 
 def test_bonferroni_shares_the_risk():
