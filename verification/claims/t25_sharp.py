@@ -108,7 +108,8 @@ def replay(instance: Instance) -> Row:
         "Xi": moments.consensus(case.problem),
     }
     found = moments.average(recursion, case.start, squares, steps)
-    bound = _rate(bounds.dsgd_sharp, case, letters, steps, found["Xi"]).item()
+    Xi = np.maximum(found["Xi"], 0)  # rounding may leave a negative zero
+    bound = _rate(bounds.dsgd_sharp, case, letters, steps, Xi).item()
     n = case.problem.N * case.problem.p
     gap = np.min(np.abs(1 - np.abs(np.linalg.eigvals(recursion.A[0]))))
     slip = 8 * n * EPS * (steps.bit_length() + 1 / float(gap)) * bound
