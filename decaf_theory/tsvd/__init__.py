@@ -228,6 +228,8 @@ def _without(factors: Factors, bad: Host) -> Factors:
 
 def _rows_that_use(bad: Host, index: Host, weights: Host) -> Host:
     """Return a mask [..., n] of the rows that put weight on a bad agent."""
+    if not bad.any():
+        return np.zeros((*bad.shape[:-1], len(weights)), dtype=bool)
     used: Host = np.any(bad[..., index] & (weights != 0), axis=-1)
     return used
 

@@ -106,14 +106,14 @@ def solve_core(
     X = xp.flip(WL, axis=0) @ (xp.stack([V, US / floor]) / floor**0.5)
     S = xp.where(S > noise[..., None], S, 0.0)
 
-    crossed = xp.max(xp.sum((transpose(X) @ X) ** 2, axis=(-2, -1)), axis=0)  # |X'X|_F^2
+    unbalance = 2 * eta * _largest_product(X, promised * first / (2 * eta))
     X = xp.where(S[..., None, :rank] > 0, X[..., :rank], 0.0)
     graded = (2 * unit) ** 2 * xp.max(xp.sum(X**2, axis=-2), axis=(0, -1)) > promised**2 * first
     least = xp.min(xp.where(S > 0, S, first[..., None])[..., :rank], axis=-1)
     refused = xp.astype(outside, xp.int8) * RANGE
     for reason, fails in (
         (CANCELLATION, core_error > promised * first),
-        (CONDITIONING, (2 * eta) ** 2 * crossed > (promised * first) ** 2),
+        (CONDITIONING, unbalance > promised * first),
         (GRADING, core_error > promised * (first * least) ** 0.5),
     ):
         refused = xp.where((refused == 0) & fails, reason, refused)
@@ -134,10 +134,10 @@ def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
     if bool(xp.any(weights == 0)):
         alive = alive & (weights != 0)
     inverse = xp.where(alive, 1 / xp.where(size > 0, size, 1.0), 0.0)
-    apart = (
-        xp.eye(G.shape[-1], dtype=G.dtype, device=G.device) * xp.where(alive, 0.0, 1.0)[..., None]
-    )
-    G = G * inverse[..., :, None] * inverse[..., None, :] + apart
+    G = G * (inverse[..., :, None] * inverse[..., None, :])
+    if not bool(xp.all(alive)):
+        one = xp.eye(G.shape[-1], dtype=G.dtype, device=G.device)
+        G = xp.where(alive[..., None], G, one)
     with np.errstate(over="ignore", invalid="ignore"):
         w = xp.where(alive, weights * (size[0] * size[1]), 0.0)
         top = xp.max(xp.abs(w), axis=-1)
@@ -157,6 +157,18 @@ def _cholesky(G: Array, shift: float) -> Array:
     except xp.linalg.LinAlgError:
         values, V = xp.linalg.eigh(G)
         return V * xp.sqrt(xp.clip(values, min=0.0) + shift)[..., None, :]
+
+
+def _largest_product(X: Array, enough: Array) -> Array:
+    """Return |X'X|_F, the larger of both sides; or its bound |X|_F^2 where that is `enough`."""
+    xp = namespace(X)
+    bound = xp.max(xp.sum(X**2, axis=(-2, -1)), axis=0)
+    doubtful = bound > enough
+    if bool(xp.any(doubtful)):
+        columns = X[:, doubtful]
+        squares = xp.sum((transpose(columns) @ columns) ** 2, axis=(-2, -1))
+        bound[doubtful] = xp.max(squares, axis=0) ** 0.5
+    return bound
 
 
 def _singular(C: Array, rank: int, limits: tuple[float, float]) -> tuple[Array, Array, Array]:

@@ -25,7 +25,7 @@ from decaf_theory.tsvd.mixing import TSVD, Info, host, padded
 
 Host: TypeAlias = np.ndarray[Any, Any]
 
-BLOCK = 2**20  # numbers of a stack that are in work at a time
+BLOCK = 2**21  # numbers of a stack that are in work at a time
 CHUNK = 2**17  # of these, converted to float64 at a time: they stay in the cache
 
 
@@ -51,14 +51,20 @@ def panel_rows(
     n, m = weights.shape
     shared = m == N or shares_stack(N, n, m, r, rank)
     entries = (N if shared else m) * r * max(d, A.shape[-1])
-    found: list[tuple[Array, ...]] = []
+    blocks = list(_blocks(L, n, entries, shared))
+    whole: tuple[Array, ...] = ()
     unfit = False
-    for layers, rows in _blocks(L, n, entries, shared):
+    for layers, rows in blocks:
         own = index if m == N else index[rows]
         *piece, odd = _block(Factors(B[layers], A[layers]), own, weights[rows], rank, shared)
-        found.append(tuple(piece))
         unfit = unfit or odd
-    B, A, S, refused = (_joined(list(parts), (L, n)) for parts in zip(*found, strict=True))
+        if len(blocks) == 1:
+            whole = tuple(piece)
+            break
+        whole = whole or tuple(_room(part, L, n) for part in piece)
+        for to, part in zip(whole, piece, strict=True):
+            to[layers, rows] = part
+    B, A, S, refused = whole
     with np.errstate(over="ignore"):  # of the singular values it is an error, named by the caller
         S = like(S, factors.B)
     kept, tail = padded(S[..., :rank], rank), padded(S[..., rank : rank + width], width)
@@ -75,21 +81,10 @@ def _blocks(L: int, n: int, entries: int, shared: bool) -> Iterator[tuple[slice,
         yield from ((slice(layer, layer + 1), slice(at, at + step)) for at in range(0, n, step))
 
 
-def _joined(parts: list[Array], shape: tuple[int, int]) -> Array:
-    """Return the blocks, each [layers, rows, ...], as one array [*shape, ...]."""
-    if len(parts) == 1:
-        return parts[0]
-    xp = namespace(parts[0])
-    whole = xp.empty(
-        (shape[0] * shape[1], *parts[0].shape[2:]), dtype=parts[0].dtype, device=parts[0].device
-    )
-    at = 0
-    while parts:
-        part = parts.pop(0)
-        size = part.shape[0] * part.shape[1]
-        whole[at : at + size] = xp.reshape(part, (size, *part.shape[2:]))
-        at += size
-    return xp.reshape(whole, (*shape, *whole.shape[1:]))
+def _room(part: Array, L: int, n: int) -> Array:
+    """Return an empty array [L, n, ...] for parts [layers, rows, ...]."""
+    shape = (L, n, *part.shape[2:])
+    return namespace(part).empty(shape, dtype=part.dtype, device=part.device)
 
 
 def _block(
