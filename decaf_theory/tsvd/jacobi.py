@@ -158,13 +158,15 @@ def _round(Z: Array, p: int, partner: Array) -> tuple[Array, Array]:
     bent = xp.abs(gamma) > tolerance(Z, p) * (xp.sqrt(alpha) * xp.sqrt(beta))
     turned = xp.logical_and(xp.logical_and(bent, long), xp.logical_not(alone))
     changed = delta < 0
-    g = xp.where(turned, 2 * xp.abs(gamma), xp.zeros_like(gamma))
-    d = xp.where(turned, xp.abs(delta), xp.ones_like(delta))
-    largest = xp.maximum(g, d)
-    g, d = g / largest, d / largest
-    t = g / (d + xp.sqrt(g**2 + d**2))
-    cos = 1 / xp.sqrt(1 + t**2)
-    cos, sin = xp.where(changed, cos * t, cos), xp.where(changed, cos, cos * t)
+    # half the angle of (x, y) is that of (x + |(x, y)|, y)
+    y = xp.where(turned, 2 * xp.abs(gamma), xp.zeros_like(gamma))
+    x = xp.where(turned, xp.abs(delta), xp.ones_like(delta))
+    largest = xp.maximum(x, y)
+    x, y = x / largest, y / largest
+    x = x + xp.sqrt(x**2 + y**2)
+    length = xp.sqrt(x**2 + y**2)
+    cos, sin = x / length, y / length
+    cos, sin = xp.where(changed, sin, cos), xp.where(changed, cos, sin)
     sin = xp.where((gamma > 0) == first, sin, -sin)
     return cos[..., None] * Z + sin[..., None] * other, xp.logical_or(turned, changed)
 
