@@ -18,7 +18,7 @@ Valid = tuple[str, Callable[[int], Any], Callable[[int], float], list[int]]
 
 
 def rows(ctx: Context) -> Iterator[Row]:
-    r"""The second largest modulus of an eigenvalue of Pi is known in closed form for ten graphs.
+    r"""sqrt(rho) is known in closed form for nine families of graphs and weights.
 
     $\sqrt\rho = \|\Pi - J\|_{op}$: complete 0; ring with weights 1/3
     $\max_{j \in \{1, \lfloor N/2 \rfloor\}} |1 + 2 \cos(2 \pi j/N)|/3$; path (Metropolis)
