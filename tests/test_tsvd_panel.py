@@ -218,6 +218,22 @@ def test_one_element_of_many_falls_back_alone():
         assert np.array_equal(x[kept], y[kept])
 
 
+@pytest.mark.parametrize(("size", "refused"), [(2.0**505, ()), (2.0**-505, (("range", (0,)),))])
+def test_products_at_the_ends_of_the_range_keep_their_digits(size, refused):
+    factors, Pi = gaussian(3, D, K, R), np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    factors.B[0, :, 1] = 0.0
+    plain = tsvd_of_mix(factors, Pi * 2.0**-20, R, method="qr")
+    huge = Factors(*(X * np.array([size, size, 1.0])[:, None, None] for X in factors))
+    found = tsvd_of_mix(huge, Pi * 2.0**-20, R, method="panel")
+    assert found.info.fell_back == refused
+    if size > 1:
+        with pytest.raises(ValueError, match=r"product at index \(0,\) overflows float64"):
+            tsvd_of_mix(huge, Pi * 2.0**20, R, method="panel")
+    allowed = slack(factors, Pi)
+    for row, unit in ((0, size**2), (1, 1.0)):
+        assert_near(found.singular_values[row] / unit, plain.singular_values[row], allowed)
+
+
 def test_a_sparse_row_falls_back_alone_too():
     factors = gaussian(6, D, K, R)
     allowed = slack(factors, np.eye(6))

@@ -88,10 +88,10 @@ def solve_core(
     double, unit, promised, reach = precision
     n = int(G.shape[-1])
     eta, rounding = (n * longest) ** 0.5 * UNIT, n**0.5 * UNIT
-    G, inverse_size, w, half = _scaled(G, weights)
+    G, inverse_size, w, half, outside = _scaled(G, weights)
     to_data = inverse_size * half[..., None]  # from coefficients of unit directions
     near = (to_data >= 1 / reach) & (to_data <= reach)
-    outside = ~xp.all(near | (w == 0), axis=(0, -1)) | ~xp.isfinite(half)
+    outside = outside | ~xp.all(near | (w == 0), axis=(0, -1))
     outside = outside | xp.any(unfit & (weights != 0), axis=-1)
     w = xp.where(outside[..., None], 0.0, w)
 
@@ -122,11 +122,11 @@ def solve_core(
     return Core(X * to_data[..., None], S, refused, graded & (refused == 0) & (not double))
 
 
-def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Return G of unit directions, their inverse sizes [2, ..., g, n], w / h^2 and h [..., rows].
 
-    h is a power of two, the largest |w_j| / h^2 in [1/4, 1); infinite where it leaves the range. A
-    direction that is zero in either panel, or without weight, is made an axis of its own.
+    h is a power of two, the largest |w_j| / h^2 in [1/4, 1). Last, where w leaves the range: there
+    w is 0. A direction that is zero in either panel, or without weight, is made an axis of its own.
     """
     xp = namespace(G)
     size = xp.sqrt(xp.linalg.diagonal(G))
@@ -146,7 +146,7 @@ def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
         e = xp.frexp(xp.where(fits, top, 1.0))[1]
         half = 2.0 ** like((e + 1) // 2, G)
         w = xp.where(fits[..., None], w / half[..., None] / half[..., None], 0.0)
-    return G, inverse, w, xp.where(fits | ~some, half, xp.inf)
+    return G, inverse, w, half, some & ~fits
 
 
 def _cholesky(G: Array, shift: float) -> Array:
