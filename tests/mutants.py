@@ -56,6 +56,6 @@ def changes() -> list[Change]:
     return [written(*entry) for entry in table()]
 
 
-def tests_of(path: str) -> list[str]:
+def asked_for(path: str) -> list[str]:
     """Return the test files that answer for a file."""
     return next(tests for room, tests in TESTS.items() if path.startswith(room))
