@@ -21,6 +21,7 @@ TESTS = {
     "decaf_theory/tsvd": [
         "tests/test_tsvd.py",
         "tests/test_tsvd_inputs.py",
+        "tests/test_tsvd_panel.py",
         "tests/test_tsvd_lapack.py",
     ],
     "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import TESTS, changes, asked_for
+from tests.mutants import TESTS, asked_for, changes
 from tests.mutation import ROOT, caught, drawn, exit_codes
 
 DRAWN_FROM = [
