@@ -1,4 +1,4 @@
-"""The command line `decaf`: diagnose and merge trained LoRA adapters."""
+"""The command line `decaf`: diagnose and merge trained LoRA adapters, time the kernel."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ import textwrap
 from collections.abc import Sequence
 from fractions import Fraction
 
-OK, USAGE = 0, 2
+OK, MISSED, USAGE = 0, 1, 2
 WIDTH = 96
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve one command line; return the exit code: 0 done, 2 bad usage or input."""
-    # before NumPy is loaded: the matrices are small, and threads would only wait for each other
-    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    """Serve one command line; return the exit code: 0 done, 1 a goal missed, 2 bad usage or input.
+
+    Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
+    each other. A benchmark is timed on one, whatever the environment says.
+    """
     args = parser().parse_args(argv)
-    commands = {"diagnose": diagnose, "merge": merge}
+    for variable in THREADS:
+        os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
+    commands = {"diagnose": diagnose, "merge": merge, "bench": benchmark}
     try:
-        commands[args.command](args)
+        code = commands[args.command](args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except (ValueError, OSError) as error:
         print(f"decaf: error: {error}", file=sys.stderr)
         return USAGE
-    return OK
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +80,27 @@ def parser() -> argparse.ArgumentParser:
         help="weights of the agents, nonnegative with sum one, as 1/2,1/4,1/4 (default: equal)",
     )
     mix.add_argument("--force", action="store_true", help="replace an adapter that is there")
+    add_bench(commands.add_parser("bench", help="how fast is the kernel, beside what others use?"))
     return p
+
+
+def add_bench(p: argparse.ArgumentParser) -> None:
+    """Add the arguments of `bench`."""
+    p.description = (
+        "Time the kernel and its peers in one run on one thread, and check its accuracy: one line "
+        "a goal. Ends with 1 where a goal that ran is missed by more than 20 %."
+    )
+    p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, below a minute")
+    p.add_argument(
+        "--only", nargs="+", metavar="G", help="of G1 G2 G3 G4 G8 G9 G10 sizes (default: all)"
+    )
+    p.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: torch only, wall time; the speed on GPUs is unmeasured so far",
+    )
+    p.add_argument("--json", metavar="FILE", help="store every measurement, one JSON line each")
 
 
 def weights(text: str) -> list[float]:
@@ -87,7 +112,7 @@ def weights(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def diagnose(args: argparse.Namespace) -> None:
+def diagnose(args: argparse.Namespace) -> int:
     """Print the table of the numbers of each adapted matrix, and what they mean."""
     from decaf_theory import adapters
 
@@ -99,9 +124,10 @@ def diagnose(args: argparse.Namespace) -> None:
     print(f"\n{adapters.LEGEND}\n")
     for paragraph in (adapters.plain_words(sites, N), *adapters.notes(agents)):
         print(textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False))
+    return OK
 
 
-def merge(args: argparse.Namespace) -> None:
+def merge(args: argparse.Namespace) -> int:
     """Write the mix of the agents' adapters, and print one line about it."""
     from decaf_theory import adapters
 
@@ -115,3 +141,20 @@ def merge(args: argparse.Namespace) -> None:
         + (f", {len(mixed.others)} other tensors averaged" if mixed.others else "")
         + f" -> {args.out}"
     )
+    return OK
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    """Print one line for each goal, as it is reached or missed."""
+    from pathlib import Path
+
+    from decaf_theory import bench
+
+    rows = bench.run(
+        bench.chosen(args.only, quick=args.quick),
+        bench.settings(quick=args.quick, device=args.device),
+        to=Path(args.json) if args.json else None,
+        show=lambda text: print(text, flush=True),
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    return MISSED if bench.failed(rows) else OK

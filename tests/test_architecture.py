@@ -30,7 +30,8 @@ ALLOWED = {
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "lowrank", "tsvd", "topology", "methods", "measure", "adapters"},
     "adversary": {"arrays", "rng"},
-    "cli": {"adapters", "topology", "methods", "measure", "bounds"},
+    "bench": {"arrays", "rng", "lowrank", "topology", "tsvd", "bench"},
+    "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
     "__init__": set(),
 }
 TORCH_BY_NATURE = {"adversary"}

@@ -46,7 +46,7 @@ def test_help_works_from_any_folder_and_loads_nothing_heavy(tmp_path):
     out = elsewhere(code, tmp_path)
     assert "usage: decaf" in out
     assert out.endswith("exit 0\n[]\n")
-    for command in ("diagnose", "merge"):
+    for command in ("diagnose", "merge", "bench"):
         assert command in out
 
 
@@ -61,7 +61,7 @@ def test_the_installed_command_answers_from_another_folder(tmp_path):
     assert done.stdout.startswith("4 agents, complete graph\n")
 
 
-@pytest.mark.parametrize("command", ["diagnose", "merge"])
+@pytest.mark.parametrize("command", ["diagnose", "merge", "bench"])
 def test_every_command_has_help_within_eighty_columns(call, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = call(command, "--help")
@@ -215,7 +215,7 @@ def test_weights_are_decimals_or_fractions(text, numbers):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["bench"], "invalid choice: 'bench'"),
+        (["sing"], "invalid choice: 'sing'"),
         (["diagnose"], "the following arguments are required: DIR"),
         (["merge", *FOLDERS], "the following arguments are required: --out"),
         (["diagnose", *FOLDERS, "--rank", "two"], "argument --rank: invalid int value: 'two'"),

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decaf_theory.bench.lapack import SIZES, THRESHOLD, TYPES, as_mix, matrix, orthogonal
 from decaf_theory.tsvd import jacobi
 from decaf_theory.tsvd.jacobi import SWEEPS, partners, svd
-from tests.test_tsvd_lapack import SIZES, THRESHOLD, TYPES, as_mix, matrix, orthogonal
 
 DTYPES = [np.float64, np.float32]
 SHAPES = [(d, k) for d, k in SIZES if 0 not in (d, k)]

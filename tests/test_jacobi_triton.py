@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from decaf_theory.bench.lapack import THRESHOLD, cases, matrix
 from decaf_theory.tsvd.jacobi import svd
 from tests.test_jacobi import DTYPES, hard, ratios
-from tests.test_tsvd_lapack import THRESHOLD, cases, matrix
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRICES = [case for case in cases() if 0 not in case]

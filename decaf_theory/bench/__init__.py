@@ -1,0 +1,98 @@
+"""Benchmarks of the kernel: ratios in one run, against its goals.
+
+from decaf_theory import bench
+rows = bench.run(bench.chosen(["G1", "G10"]), bench.settings(quick=True), show=print)
+bench.failed(rows)                                   # is a goal missed by more than a fifth?
+
+Every ratio is that of minima of interleaved repeats in one process on one thread, in CPU time (on
+CUDA in wall time), once a round; told are the median of three rounds, the least and the largest.
+BLAS takes its threads from the environment when NumPy is loaded: `decaf bench` sees to that.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from decaf_theory.bench.goals import GOALS, Goal, Settings
+from decaf_theory.bench.rows import HEADER, Row, line, write
+
+__all__ = ["GOALS", "HEADER", "Settings", "chosen", "failed", "line", "run", "settings"]
+
+FULL_ONLY = ("sizes",)
+LIBRARIES = ("numpy", "scipy", "torch", "peft", "scikit-learn")
+
+
+def chosen(only: Sequence[str] | None = None, *, quick: bool = False) -> dict[str, Goal]:
+    """Return the goals of these names, by default all (a quick run leaves out the sizes)."""
+    unknown = sorted(set(only or ()) - set(GOALS))
+    if unknown:
+        raise ValueError(f"unknown goal {unknown[0]!r}; known: {', '.join(GOALS)}")
+    names = only or [name for name in GOALS if not (quick and name in FULL_ONLY)]
+    return {name: goal for name, goal in GOALS.items() if name in names}
+
+
+def settings(*, quick: bool = False, device: str = "cpu") -> Settings:
+    """Return how to run; ValueError where device is not "cpu", nor "cuda" with a GPU."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("device cuda was asked for, but torch sees no GPU; use --device cpu")
+    return Settings.of(quick, device)
+
+
+def run(
+    goals: Mapping[str, Goal],
+    settings: Settings,
+    *,
+    to: Path | None = None,
+    show: Callable[[str], object] = lambda text: None,
+    progress: Callable[[str], object] = lambda text: None,
+) -> list[Row]:
+    """Return the rows of some goals; show verdicts as they come, store all rows at the end.
+
+    `to` is a file of JSON lines, written whole or not at all; its folder is looked for before
+    anything is timed (ValueError).
+    """
+    import torch
+
+    if to is not None and not to.parent.is_dir():
+        raise ValueError(f"{to}: there is no folder {to.parent}; make it first")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = [machine(settings)]
+    try:
+        show(HEADER)
+        for name, goal in goals.items():
+            progress(f"{name}: {goal.__doc__}")
+            for row in goal(settings):
+                rows.append(row)
+                if row["kind"] == "verdict":
+                    show(line(row))
+    finally:
+        torch.set_num_threads(threads)
+    if to is not None:
+        write(to, rows)
+    return rows
+
+
+def failed(rows: Sequence[Row]) -> bool:
+    """Return whether a goal that ran is missed by more than a fifth (a count: at all)."""
+    return any(row.get("fails", False) for row in rows)
+
+
+def machine(settings: Settings) -> Row:
+    """Return the row that says what the other rows were measured on."""
+    found = {"kind": "machine", "device": settings.device, "quick": settings.quick}
+    found |= {"rounds": settings.rounds, "processor": platform.processor() or platform.machine()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "not installed"
+    return found

@@ -1,0 +1,114 @@
+"""Rows, one flat object a measurement, and how they are judged, printed and stored."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from decaf_theory.bench.cases import Case
+from decaf_theory.bench.timing import Timed
+
+Row: TypeAlias = dict[str, Any]
+MARGIN = 0.2  # a goal missed by more than this fails the run
+
+
+def seconds(goal: str, case: Case, timed: Sequence[Timed]) -> list[Row]:
+    """Return one row for each contestant and round."""
+    return [
+        {
+            **{"kind": "seconds", "goal": goal, "role": t.contestant.role, "round": number},
+            **{"backend": t.contestant.backend, "seconds": value, "repeats": repeats},
+            **{"scaled_by": t.contestant.times, "case": case.label, **case._asdict()},
+        }
+        for t in timed
+        for number, (value, repeats) in enumerate(zip(t.seconds, t.repeats, strict=True))
+    ]
+
+
+def verdict(
+    goal: str,
+    case: str,
+    measure: str,
+    values: Sequence[float],
+    relation: str | None = None,
+    limit: float | None = None,
+    margin: float = MARGIN,
+) -> Row:
+    """Return the row of one goal: the median of its values against the limit.
+
+    relation ">=" or "<=", None for a measurement without a goal. missed_by is the part of the
+    limit by which it is missed, zero where it is met; NaN is never met.
+    """
+    reached = math.nan if any(map(math.isnan, values)) else statistics.median(values)
+    missed = 0.0
+    if limit is not None:
+        excess = reached - limit if relation == "<=" else limit - reached
+        missed = math.inf if math.isnan(excess) else max(excess / abs(limit), 0.0)
+    status = "no goal" if limit is None else "missed" if missed > 0 else "ok"
+    return {
+        **{"kind": "verdict", "goal": goal, "case": case, "measure": measure, "status": status},
+        **{"relation": relation, "limit": limit, "reached": reached, "missed_by": missed},
+        **{"low": min(values), "high": max(values), "fails": missed > margin},
+    }
+
+
+def skipped(goal: str, case: str, measure: str, reason: str) -> Row:
+    """Return the row of a measurement that could not be made here."""
+    return {
+        **{"kind": "verdict", "goal": goal, "case": case, "measure": measure},
+        **{"status": "skipped", "reason": reason, "fails": False},
+    }
+
+
+def line(row: Row) -> str:
+    """Return a verdict as one line: goal, case, measure, wanted, reached, spread, status."""
+    start = f"{row['goal']:<3} {row['case']:<52} {row['measure']:<25}"
+    if row["status"] == "skipped":
+        return f"{start} skipped: {row['reason']}"
+    wanted = "" if row["limit"] is None else f"{row['relation']} {short(row['limit'])}"
+    status = row["status"]
+    if status == "missed":
+        status += f" by {short(100 * row['missed_by'])} %"
+    spread = f"{short(row['low'])} ... {short(row['high'])}"
+    return f"{start} {wanted:<10} {short(row['reached']):>8}  {spread:<20} {status}"
+
+
+HEADER = (
+    f"{'id':<3} {'case':<52} {'measure':<25} {'goal':<10} {'reached':>8}  {'spread':<20} status"
+)
+
+
+def short(x: float) -> str:
+    """Return a number with three significant digits."""
+    if x == 0 or 1e-3 <= abs(x) < 1e4:
+        return f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
+    return f"{x:.1e}"
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write JSON lines under a temporary name and rename it: a reader never meets half a file.
+
+    Numbers that are not finite, which JSON lacks, are stored as strings.
+    """
+    lines = (json.dumps(_strict(row), sort_keys=True, allow_nan=False) + "\n" for row in rows)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.writelines(lines)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _strict(row: Row) -> Row:
+    return {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
