@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from decaf_theory import bench, cli
-from decaf_theory.bench import accuracy, goals, lapack, memory, peers
+from decaf_theory.bench import accuracy, goals, lapack, memory, peers, race
 from decaf_theory.bench.cases import Case, Inputs, draw, mixing, on_torch
-from decaf_theory.bench.goals import Limit, Peer, Settings
+from decaf_theory.bench.race import Limit, Peer, Settings
 from decaf_theory.bench.rows import line, short, skipped, verdict, write
 from decaf_theory.bench.timing import Contestant, Timed, fastest, interleaved, ratios
 from decaf_theory.lowrank import Factors, product
@@ -137,19 +137,19 @@ def test_numbers_have_three_digits(x, text):
 # ---------------------------------------------------------------- races
 
 
-def race(clock, limits, *, peer=1.0, ours=1.0):
+def run_race(clock, limits, *, peer=1.0, ours=1.0):
     field = [
         Peer("ours", lambda inputs: clock.work("ours", ours), ("numpy",)),
         Peer("peer", lambda inputs: clock.work("peer", peer), ("numpy",), times=4.0),
         Peer("absent", lambda inputs: __import__("no_such_peer"), ("numpy",)),
         Peer("elsewhere", lambda inputs: clock.work("elsewhere", 1.0), ("fortran",)),
     ]
-    return list(goals.race("G9", TINY, field, limits, Settings(True, "cpu", clock, 3)))
+    return list(race.race("G9", TINY, field, limits, Settings(True, "cpu", clock, 3)))
 
 
 def test_a_race_gives_every_time_and_judges_every_ratio():
     limits = [Limit("peer", "ours", ">=", 10), Limit("ours", "peer")]
-    rows = race(FakeClock(), limits, peer=3.0, ours=1.0)
+    rows = run_race(FakeClock(), limits, peer=3.0, ours=1.0)
     times = [row for row in rows if row["kind"] == "seconds"]
     assert {(r["role"], r["round"], r["seconds"]) for r in times} == {
         *(("ours", i, 1.0) for i in range(3)),
@@ -164,7 +164,7 @@ def test_a_race_gives_every_time_and_judges_every_ratio():
 
 def test_peers_that_cannot_run_are_named_with_the_reason():
     limits = [Limit("absent", "ours", ">=", 5), Limit("ours", "elsewhere", "<=", 2)]
-    first, second = (row for row in race(FakeClock(), limits) if row["kind"] == "verdict")
+    first, second = (row for row in run_race(FakeClock(), limits) if row["kind"] == "verdict")
     assert (first["status"], first["reason"]) == ("skipped", "no_such_peer is not installed")
     assert (second["status"], second["reason"]) == ("skipped", "does not run on cpu")
 
@@ -172,7 +172,7 @@ def test_peers_that_cannot_run_are_named_with_the_reason():
 def one_goal(least):
     def goal(settings):
         """A goal on a fake clock."""
-        yield from race(settings.clock, [Limit("peer", "ours", ">=", least)])
+        yield from run_race(settings.clock, [Limit("peer", "ours", ">=", least)])
 
     return {"G9": goal}
 
@@ -230,7 +230,7 @@ def test_the_command_fails_where_a_goal_is_missed_by_more_than_a_fifth(
     least, code, monkeypatch, capsys
 ):
     monkeypatch.setattr(bench, "GOALS", one_goal(least))
-    monkeypatch.setattr(goals, "clock_of", lambda device: FakeClock())
+    monkeypatch.setattr(race, "clock_of", lambda device: FakeClock())
     assert cli.main(["bench", "--quick", "--only", "G9"]) == code
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
@@ -494,22 +494,47 @@ def test_a_system_that_does_not_tell_its_memory_skips_the_goal(monkeypatch, tmp_
     assert "is not here" in row["reason"]
 
 
-def test_every_goal_on_layers_runs_on_a_tiny_layer(monkeypatch):
-    monkeypatch.setattr(goals, "LLAMA", TINY)
-    monkeypatch.setattr(goals, "CLIP", TINY._replace(layers=2))
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_every_goal_on_layers_runs_on_a_tiny_layer(device, monkeypatch):
+    """Also on torch alone, as on CUDA: "cpu:0" is a device of torch that is not "cpu"."""
+    small = TINY._replace(d=40, k=30)  # so large that the panels pay, with sums in float64
+    monkeypatch.setattr(goals, "LLAMA", small)
+    monkeypatch.setattr(goals, "CLIP", small._replace(layers=2))
     clock = FakeClock()
 
     def ticking():
         clock.now += 1.0
         return clock.now
 
-    settings = Settings(False, "cpu", ticking, 1)
+    settings = Settings(False, device, ticking, 1)
+    backends = {"torch"} if device == "cpu:0" else {"numpy", "torch"}
     for name in ("G1", "G2", "G3"):
         rows = list(goals.GOALS[name](settings))
         verdicts = [row for row in rows if row["kind"] == "verdict"]
+        times = [row for row in rows if row["kind"] == "seconds"]
         assert {row["goal"] for row in rows} == {name}
-        assert all(row["status"] != "skipped" for row in verdicts)
-        assert [row["status"] for row in verdicts if "error" in row["measure"]].count("ok") >= 1
+        assert {row["backend"] for row in times} == backends
+        absent = {row["measure"] for row in verdicts if row["status"] == "skipped"}
+        on_host = {"PROPACK / ours", "ARPACK / ours"} if name == "G1" else set()
+        assert absent == (on_host if device == "cpu:0" else set())
+        errors = [row for row in verdicts if row["measure"] == "error / sigma_1"]
+        assert {row["status"] for row in errors} == {"ok"}
+
+
+def test_hard_cases_run_on_torch_too():
+    for name, inputs in accuracy.hard_cases("float32").items():
+        assert accuracy.hard_error(name, inputs, "auto", "cpu").over_terms <= 1e-6
+    assert accuracy.protocol("panel", "float32", "cpu").passed == 323
+
+
+def test_the_whole_is_scaled_from_what_is_measured():
+    """A dense SVD at 1024 stands for all agents of a 4096 x 4096 layer: 10 x 4^3 of it."""
+    assert goals.dense(goals.LLAMA, 1024).times == 10 * 4**3
+    assert goals.dense(goals.LLAMA).times == 10
+    assert goals.dense(goals.LLAMA).once
+    assert goals.dense(goals.CLIP).times == 10 * 36
+    assert not goals.dense(goals.CLIP).once
 
 
 def test_inputs_name_their_neighbours():

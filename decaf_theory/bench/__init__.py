@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from decaf_theory.bench.goals import GOALS, Goal, Settings
+from decaf_theory.bench.goals import GOALS, Goal
+from decaf_theory.bench.race import Settings
 from decaf_theory.bench.rows import HEADER, Row, line, write
 
 __all__ = ["GOALS", "HEADER", "Settings", "chosen", "failed", "line", "run", "settings"]
