@@ -116,14 +116,14 @@ def played(ctx: Context, runs: Runs, steps: int) -> Iterator[Round]:
     return rounds(start, ctx.array(runs.targets), Pi, ctx.array(runs.lr), runs.s, steps, noise)
 
 
-def at_most(ctx: Context, case: str, runs: Runs) -> Row:
+def at_most(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
     """Return the worst row over rounds and step sizes; with noise, of the mean over all paths.
 
     Rounding: x is off by a few eps of its size, relative to which its deviations are of size lr;
     so |I|_* is off by 8 p n eps (c Xi_w^(1/2) + eps c^2), p = max(d, k, N r), n = min(d, k).
     """
     measured, deviation, c = [], [], np.zeros(len(runs.lr))
-    last = max(RECORDED) + 1 if runs.noise is None else len(runs.noise)
+    last = last if runs.noise is None else len(runs.noise)
     for t, (y, x) in enumerate(played(ctx, runs, last)):
         c = np.maximum(c, host(sigma_max(y)).max(axis=-1))
         if t in RECORDED:
@@ -175,10 +175,19 @@ def instance() -> Mapping[str, Any]:
 
 
 def replay(stored: Mapping[str, Any]) -> Row:
-    """Return the row of one step of two scalar agents."""
+    """Return the row of one step of two scalar agents, or of a noise-free run with all its data."""
+    if "targets" in stored:
+        return at_most(Context("stored"), "stored", stored_runs(stored), stored["rounds"])
     kappa, sigma = stored["kappa"], stored["sigma"]
     runs = scalar_pair(stored["lr"], stored["s"], stored["c"], kappa=kappa, sigma=sigma)
     return at_most(Context("stored"), "stored", runs)
+
+
+def stored_runs(stored: Mapping[str, Any]) -> Runs:
+    """Return one noise-free run: targets [N, d, k], a common start B [d, r], A [r, k], Pi, lr, s."""
+    Pi, targets, B, A = (np.array(stored[name]) for name in ("Pi", "targets", "B", "A"))
+    start = repeated(Factors(B, A), 1, len(Pi))
+    return Runs("stored", Pi, targets, start, np.array([stored["lr"]]), stored["s"])
 
 
 def law(ctx: Context) -> Iterator[Row]:
