@@ -49,15 +49,26 @@ def test_contestants_take_turns_and_leave_when_their_time_is_spent():
         Contestant("fast", "numpy", clock.work("fast", 0.25)),
         Contestant("slow", "numpy", clock.work("slow", 1.0)),
     ]
-    timed = interleaved(field, clock, rounds=2, budget=1.0, most=3)
+    timed = interleaved(field, clock, rounds=2, budget=1.0, passes=3, turn=1)
     assert clock.log == ["fast", "slow", "fast", "fast"] * 2
     assert [t.repeats for t in timed] == [[3, 3], [1, 1]]
+
+
+def test_a_turn_is_some_runs_in_a_row_within_the_time():
+    clock = FakeClock()
+    field = [
+        Contestant("fast", "numpy", clock.work("fast", 0.25)),
+        Contestant("slow", "numpy", clock.work("slow", 1.0)),
+        Contestant("once", "numpy", clock.work("once", 0.25), once=True),
+    ]
+    interleaved(field, clock, rounds=1, budget=1.5, passes=2, turn=3)
+    assert clock.log == [*["fast"] * 3, "slow", "once", *["fast"] * 3]
 
 
 def test_the_least_of_each_round_counts():
     clock = FakeClock()
     field = [Contestant("a", "numpy", clock.work("a", 3.0, 1.0, 2.0, 5.0, 4.0, 6.0))]
-    (timed,) = interleaved(field, clock, rounds=2, budget=100.0, most=3)
+    (timed,) = interleaved(field, clock, rounds=2, budget=100.0, passes=1, turn=3)
     assert timed.seconds == [1.0, 4.0]
 
 
@@ -74,7 +85,7 @@ def test_what_is_too_slow_runs_once_in_all():
         Contestant("once", "torch", clock.work("once", 30.0, 1.0), once=True),
         Contestant("often", "torch", clock.work("often", 0.5)),
     ]
-    timed = interleaved(field, clock, rounds=3, budget=1.0, most=2)
+    timed = interleaved(field, clock, rounds=3, budget=1.0, passes=2, turn=1)
     assert clock.log == ["once", *["often"] * 6]
     assert (timed[0].seconds, timed[0].repeats) == ([30.0] * 3, [1, 0, 0])
 

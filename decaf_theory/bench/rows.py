@@ -68,7 +68,7 @@ def skipped(goal: str, case: str, measure: str, reason: str) -> Row:
 
 def line(row: Row) -> str:
     """Return a verdict as one line: goal, case, measure, wanted, reached, spread, status."""
-    start = f"{row['goal']:<3} {row['case']:<52} {row['measure']:<25}"
+    start = f"{row['goal']:<5} {row['case']:<52} {row['measure']:<25}"
     if row["status"] == "skipped":
         return f"{start} skipped: {row['reason']}"
     wanted = "" if row["limit"] is None else f"{row['relation']} {short(row['limit'])}"
@@ -80,7 +80,7 @@ def line(row: Row) -> str:
 
 
 HEADER = (
-    f"{'id':<3} {'case':<52} {'measure':<25} {'goal':<10} {'reached':>8}  {'spread':<20} status"
+    f"{'id':<5} {'case':<52} {'measure':<25} {'goal':<10} {'reached':>8}  {'spread':<20} status"
 )
 
 

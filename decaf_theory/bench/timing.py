@@ -1,7 +1,8 @@
 """Times that may be compared: minima of interleaved repeats, round by round.
 
-In a pass every contestant runs once, so that all meet the same machine. A contestant leaves the
-passes of a round when its own time in them is spent. Each round gives one minimum a contestant,
+In a pass every contestant has its turn, so that all meet the same machine; a turn is three runs in
+a row, because the first pays for the caches and pages that others have taken. A contestant leaves
+the passes of a round when its own time in them is spent. Each round gives one minimum a contestant,
 and ratios are formed within a round: their spread over the rounds is that of a repeated run.
 """
 
@@ -51,24 +52,31 @@ def interleaved(
     *,
     rounds: int = 3,
     budget: float = 0.1,
-    most: int = 50,
+    passes: int = 20,
+    turn: int = 3,
 ) -> list[Timed]:
-    """Return the minima of every round, of `most` passes or `budget` seconds a contestant."""
+    """Return the minima of every round, of some passes or `budget` seconds a contestant."""
     timed = [Timed(contestant, [], []) for contestant in contestants]
     for number in range(rounds):
         found: list[list[float]] = [[] for _ in contestants]
-        for index in range(most):
+        for _ in range(passes):
             for contestant, own in zip(contestants, found, strict=True):
-                if contestant.once and number + index > 0:
-                    continue
-                if index == 0 or sum(own) + own[-1] <= budget:
-                    start = clock()
-                    contestant.run()
-                    own.append(clock() - start)
+                for _ in range(turn):
+                    if _goes_on(contestant, own, number, budget):
+                        start = clock()
+                        contestant.run()
+                        own.append(clock() - start)
         for (contestant, seconds, repeats), own in zip(timed, found, strict=True):
             seconds.append(min(own) * contestant.times if own else seconds[0])
             repeats.append(len(own))
     return timed
+
+
+def _goes_on(contestant: Contestant, own: Sequence[float], number: int, budget: float) -> bool:
+    """Return whether a contestant with these times in round `number` runs again."""
+    if contestant.once:
+        return number == 0 and not own
+    return not own or sum(own) + own[-1] <= budget
 
 
 def fastest(timed: Sequence[Timed], role: str) -> list[float]:
