@@ -115,6 +115,17 @@ def test_torch_and_numpy_agree(dtype):
     assert np.all(worst(A, lambda A: [x.numpy() for x in svd(torch.from_numpy(A))]) < THRESHOLD)
 
 
+def test_a_vector_filled_in_is_orthogonal_up_to_the_rounding_of_a_dot_product():
+    """No axis is closer than 1/sqrt(p) to the one direction that is left: all ones."""
+    p = 64
+    mirror = np.ones(p) / p**0.5 - np.eye(p)[-1]
+    others = (np.eye(p) - 2 * np.outer(mirror, mirror) / (mirror @ mirror))[:, :-1]
+    columns = others @ orthogonal(np.random.default_rng(0), p - 1) * np.linspace(2, 1, p - 1)
+    U, S, _ = svd(np.concatenate([columns, np.zeros((p, 1))], axis=1))
+    assert S[-1] == 0
+    assert np.max(np.abs(U[:, :-1].T @ U[:, -1])) <= p**0.5 * 2.0**-53
+
+
 @pytest.mark.parametrize("decades", [12, 250])
 def test_singular_values_are_right_in_relation_to_themselves_however_steep(decades):
     """Of A = X D: moved by kappa(X) times the rounding of each column's rotations."""
