@@ -16,6 +16,7 @@ from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.attacks._tensors import Tensors, fro, norm_of, plain, root, within
+from verification.claims.t11_odd import delta, odd_limit, rank_one_limit
 
 HALVES, THIRDS, HEAVY = (0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)
 NORMS = ("fro", "op", "nuc")
@@ -117,6 +118,19 @@ def _interference_in_a_ball(norm: str, weights: Sequence[float], r: int = 2) -> 
     return of_mix(weights, (5, 4, r), ratio, c=1.0, norm=norm, loose=loose if odd else "")
 
 
+def _odd_rank(norm: str, weights: tuple[float, ...], r: int) -> Attack:
+    """T11-rank-one, T11-odd: |I| against what is known of its maximum at odd rank, c = 1."""
+    limit = odd_limit(weights, r) if r > 1 else rank_one_limit(weights, norm)
+    below = norm == "fro" and r == 1 and delta(weights) > 0
+    loose = "the Frobenius maximum is 1 - delta^2, found but not proved (T11-odd)" if below else ""
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, mean = mixed(p, weights)
+        return norm_of(M - mean, norm) / limit
+
+    return of_mix(weights, (r + 2, r + 1, r), ratio, c=1.0, norm=norm, loose=loose)
+
+
 def _mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     """T13: |TSVD_r(M) - Bbar Abar| against its worst case on sigma_max <= 1."""
     d, k, r = 4, 3, 2
@@ -172,6 +186,15 @@ ATTACKS: dict[str, dict[str, Attack]] = {
         **{f"{norm}, thirds": _interference_in_a_ball(norm, THIRDS) for norm in NORMS},
         **{f"{norm}, heavy": _interference_in_a_ball(norm, HEAVY) for norm in NORMS},
         **{f"fro, thirds, r = {r}": _interference_in_a_ball("fro", THIRDS, r) for r in (1, 3)},
+    },
+    "T11-rank-one": {
+        **{f"{norm}, thirds": _odd_rank(norm, THIRDS, 1) for norm in ("op", "fro")},
+        "fro, split": _odd_rank("fro", (0.5, 0.3, 0.2), 1),
+    },
+    "T11-odd": {
+        "r = 3, thirds": _odd_rank("fro", THIRDS, 3),
+        "r = 3, unequal": _odd_rank("fro", (0.45, 0.35, 0.2), 3),
+        "r = 3, five agents": _odd_rank("fro", (0.2,) * 5, 3),
     },
     "T13": {
         **{f"{norm}, halves": _mixes_apart(norm, HALVES) for norm in NORMS},

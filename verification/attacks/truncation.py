@@ -11,6 +11,7 @@ import torch
 
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
+from verification.attacks.mixes import HALVES, mixed, of_mix
 from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
 from verification.claims.t18 import _square_constant
 
@@ -136,6 +137,37 @@ def _second_order(r: int, d: int, k: int) -> Attack:
     return Attack({**common, **apart}, ratio, instance)
 
 
+def _aligned_error(r: int, d: int, k: int) -> Attack:
+    """T30: DeCAF's balanced output, rotated onto DLoRA's, against the bound on their distance."""
+    near = bounds.factor_distance(product_distance=1.0, sigma_r=1.0)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, Q = mixed(p, HALVES)
+        B, A = p["B"].mean(1), p["A"].mean(1)
+        U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+        sigma = root(S[:, :r])
+        Z = torch.cat([U[..., :r] * sigma[:, None], Vh[:, :r].mT * sigma[:, None]], 1)
+        mean = torch.cat([B, A.mT], 1)
+        square = (Z**2).sum((1, 2)) + (mean**2).sum((1, 2)) - 2 * norm_of(Z.mT @ mean, "nuc")
+        least = torch.linalg.svdvals(Q)[:, r - 1]
+        apart = fro(Z[:, :d] @ Z[:, d:].mT - Q)
+        bound = near * apart / root(torch.maximum(least, S[:, r - 1]))
+        bound = bound + fro(B.mT @ B - A @ A.mT) / root(8 * least)
+        return root(square) / bound
+
+    return of_mix(HALVES, (d, k, r), ratio)
+
+
+def _price(r: int, d: int, k: int) -> Attack:
+    """R1: the best error of rank r against that with A's rows as row space."""
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        V = isometry(p["A"])
+        return norm_of(p["W"], "fro", skip=r) / fro(p["W"] - p["W"] @ V.mT @ V)
+
+    return Attack({"W": (d, k), "A": (r, k)}, ratio, plain)
+
+
 ATTACKS: dict[str, dict[str, Attack]] = {
     "T18-rank": {
         "K = 1, r = 2": _lower_rank(1, 2, 4, 3),
@@ -148,5 +180,7 @@ ATTACKS: dict[str, dict[str, Attack]] = {
         "spaces": _spaces(),
     },
     "T20-distance": {f"r = {r}": _factor_distance(r, r + 2, r + 1) for r in (1, 2)},
+    "T30": {f"r = {r}": _aligned_error(r, r + 1, r + 2) for r in (1, 2)},
+    "R1": {"r = 2": _price(2, 4, 3)},
     "T21": {f"r = {r}": _second_order(r, r + 2, r + 1) for r in (1, 2)},
 }

@@ -1,0 +1,238 @@
+"""Attacks on the rates of decentralized SGD: T25, T25-sharp, T28, T28-sharp, T29, T34.
+
+Quadratics in a few dimensions with L = 1, all their data free: curvatures, slopes, noise, start and
+step size. The bounds are those of `decaf_theory.bounds`, written for tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+import torch
+
+from decaf_theory.adversary import Attack
+from verification.attacks import _quadratics as q
+from verification.attacks._quadratics import Domain, Network, Problem
+from verification.attacks._tensors import Tensors, plain, root, single
+
+STEPS = 64
+
+
+def longest(net: Network, largest: float = 1.0, feedback: float = 0.999) -> float:
+    """Return the longest step that is searched: inside lr <= `largest`, lr q <= `feedback`."""
+    return (1 - 2.0**-20) * min(largest, feedback / max(net.q, 1e-3))
+
+
+def _fixed(problem: Problem, net: Network, steps: int) -> torch.Tensor:
+    """Return 2 (F(x0) - F*) / (lr T) + lr sigma^2 / N: what a rate pays without disagreement."""
+    return 2 * problem.gap / (problem.lr * steps) + problem.lr * problem.variance / net.N
+
+
+def _sharp(u: torch.Tensor, R: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
+    """Return the rate of T25-sharp for R and the disagreement D^2."""
+    return (((1 - u).abs() * D + root(D**2 + (2 - u) * R)) / (2 - u)) ** 2
+
+
+def consensus(net: Network, p: int = 1, **more: bool) -> Attack:
+    """T25: the largest E Xi_t against its bound."""
+    domain = Domain(net.N, p, longest(net), **more)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        W = q.path(q.sgd(problem, net), q.start(problem), STEPS)
+        Xi, kappa = q.largest(problem, W)
+        return Xi / q.consensus_limit(problem, net, kappa)
+
+    return Attack(domain.shapes, ratio, domain.instance(net, order=net.order, steps=STEPS))
+
+
+def _rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool) -> Attack:
+    """T25: the mean squared gradient against the rate with one form of its last term."""
+    step = longest(net, feedback=0.5 if part == "textbook" else 0.999)
+    domain = Domain(net.N, p, step, bounded=True, **more)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        W = q.path(q.sgd(problem, net), q.start(problem), steps)
+        Xi = q.square(q.disagreement(problem), W)
+        kappa = root(q.square(q.heterogeneity(problem), W).amax(-1))
+        last = {
+            "measured Xi": Xi.mean(-1),
+            "bound on Xi": q.consensus_limit(problem, net, kappa),
+            "textbook": 8
+            * problem.lr**2
+            * (problem.variance * net.S / net.N + (kappa * net.q) ** 2),
+        }
+        found = q.square(q.gradient(problem), W).mean(-1)
+        return found / (_fixed(problem, net, steps) + last[part])
+
+    extra = {"order": net.order, "steps": steps, "part": f"mean gradient, {part}"}
+    return Attack(domain.shapes, ratio, domain.instance(net, **extra))
+
+
+def _sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) -> Attack:
+    """T25-sharp, and T28-sharp for a fixed step: averages over 2^doublings rounds."""
+    domain = Domain(
+        net.N, 1, step or longest(net, 1.9), bounded=True, any_step=not step, **more
+    )
+    steps = 2**doublings
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        W = q.average(q.sgd(problem, net), q.start(problem), doublings)
+        D = root(q.square(q.disagreement(problem), W))
+        bound = _sharp(problem.lr, _fixed(problem, net, steps), D)
+        return q.square(q.gradient(problem), W) / bound
+
+    return Attack(domain.shapes, ratio, domain.instance(net, order=net.order, steps=steps))
+
+
+def _corollary(net: Network, steps: int, loose: str = "") -> Attack:
+    """T28: the mean squared gradient at lr = sqrt(N/T) against the corollary."""
+    domain = Domain(net.N, 1, sqrt(net.N / steps), bounded=True, any_step=False)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        W = q.path(q.sgd(problem, net), q.start(problem), steps)
+        # a ceiling of kappa, as in the claim: the largest of the means and the last covariance
+        R, mean = q.heterogeneity(problem), W[..., -1]
+        offset = ((R[:, None] @ mean[..., None]) ** 2).sum((-2, -1)).amax(-1)
+        last = W[:, -1] - mean[:, -1, :, None] * mean[:, -1, None, :]
+        kappa = root(offset + q.square(R, last))
+        drift = root(problem.variance * net.S / net.N) + kappa * net.q
+        leading = (2 * problem.gap + problem.variance) / sqrt(net.N * steps)
+        found = q.square(q.gradient(problem), W).mean(-1)
+        return found / (leading + 4 * net.N / steps * drift**2)
+
+    instance = domain.instance(net, order=net.order, steps=steps)
+    return Attack(domain.shapes, ratio, instance, loose=loose)
+
+
+def _rest(net: Network) -> Attack:
+    """T34: the squared gradient at rest against the rate for Hessians >= -m, T -> infinity."""
+    domain = Domain(net.N, 1, longest(net), noise=False, bounded=True, range=8.0)
+    steps = 2**60
+
+    def turn(problem: Problem) -> torch.Tensor:
+        return q.sgd(problem, net).M
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        M = turn(problem)
+        eye = torch.eye(M.shape[-1] - 1, dtype=M.dtype)
+        rest = torch.linalg.solve(eye - M[:, :-1, :-1], M[:, :-1, -1:])
+        w = torch.cat([rest, torch.ones_like(rest[:, :1])], 1)
+        kappa = root(((q.heterogeneity(problem) @ w) ** 2).sum((-2, -1)))
+        m = (-problem.H.flatten(1).amin(-1)).clamp_min(0.0)
+        bound = _fixed(problem, net, steps)
+        bound = bound + ((1 + m) / 2) ** 2 * q.consensus_limit(problem, net, kappa)
+        return ((q.gradient(problem) @ w) ** 2).sum((-2, -1)) / bound
+
+    def project(free: Tensors) -> Tensors:
+        """Shorten the step until the recursion is stable."""
+        length = free["length"]
+        for _ in range(int(domain.range)):
+            with torch.no_grad():
+                M = turn(domain.problem({**free, "length": length}))
+                stable = torch.linalg.eigvals(M[:, :-1, :-1]).abs().amax(-1) < 1 - 1e-9
+            if stable.all():
+                break
+            length = torch.where(stable, length, length.abs() + 1.0)
+        return {**free, "length": length}
+
+    instance = domain.instance(net, order=net.order, steps=steps)
+    return Attack(domain.shapes, ratio, instance, project)
+
+
+def _erring(net: Network, part: str, doublings: int, dependent: bool = False) -> Attack:
+    """T29: rates and consensus distance when mixing adds e = K y + k + G xi."""
+    step = longest(net, 1.9 if part == "sharp" else 1.0)
+    domain = Domain(net.N, 1, step, bounded=part != "E Xi_t")
+    N, steps = net.N, 2**doublings
+
+    def errors(free: Tensors, problem: Problem) -> tuple[torch.Tensor, ...]:
+        lr = problem.lr[:, None, None]
+        return lr * free["K"], lr[..., 0] * free["k"], dependent * lr * free["G"]
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        K, k, G = errors(free, problem)
+        Z = torch.diag_embed(problem.Z[..., 0, 0])
+        push = (G - problem.lr[:, None, None] * net.Pi) @ Z
+        error = q.bordered(K, k, 0.0)
+        M = q.sgd(problem, net).M + error
+        turn = q.Round(M, q.bordered(push @ push.mT, 0 * k, 0.0))
+        mean = torch.full((1, 1, N), 1 / N, dtype=K.dtype)
+        fixed = 2 * problem.gap / (problem.lr * steps)
+        floor = problem.lr * problem.variance / N
+        if part == "E Xi_t":
+            W = q.path(turn, q.start(problem), steps)
+            Xi, kappa = q.largest(problem, W)
+            apart = torch.eye(N, dtype=K.dtype)[None] - mean
+            spread = q.square(apart @ error[:, :-1], W).amax(-1) + ((apart @ G @ Z) ** 2).sum((1, 2))
+            drift = root(problem.variance * net.S / N) + kappa * net.q
+            drift = problem.lr * drift + root(spread) / (sqrt(N) * (1 - net.lam))
+            return Xi / (drift / (1 - problem.lr * net.q)) ** 2
+        W = q.average(turn, q.start(problem), doublings)
+        D = root(q.square(q.disagreement(problem), W))
+        ebar = root(q.square(mean @ error[:, :-1], W) + ((mean @ G @ Z) ** 2).sum((1, 2)))
+        found, bias = q.square(q.gradient(problem), W), ebar / problem.lr
+        if part == "sharp":
+            cross = dependent * 2 * ebar * root(problem.variance / N)
+            return found / _sharp(problem.lr, fixed + floor + cross, D + bias)
+        if dependent:
+            return found / (fixed + 2 * floor + 2 * D**2 + 2 * bias**2)
+        return found / (fixed + floor + (D + bias) ** 2)
+
+    written = domain.instance(net, steps=steps, dependent=dependent, part=part)
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        free = single(p)
+        K, k, G = (X[0] for X in errors(free, domain.problem(free)))
+        return {**written(p), **plain({"K": K, "k": k, "G": G})}
+
+    shapes = {**domain.shapes, "K": (N, N), "k": (N,), "G": (N, N)}
+    return Attack(shapes, ratio, instance)
+
+
+ALONE, TRIPLE = q.network([[1.0]]), [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
+ATTACKS: dict[str, dict[str, Attack]] = {
+    "T25": {
+        "Xi, MS, drift": consensus(q.pair(0.5), noise=False),
+        "Xi, CB, drift": consensus(q.pair(0.25, "CB"), noise=False),
+        "Xi, MS, noise": consensus(q.pair(0.5), drift=False),
+        "Xi, CB, N = 3": consensus(q.network(TRIPLE, "CB")),
+        "Xi, MS, p = 2": consensus(q.pair(0.5), p=2),
+        "rate, MS, measured Xi": _rate(q.pair(0.25), "measured Xi"),
+        "rate, MS, N = 3": _rate(q.network(TRIPLE), "bound on Xi"),
+        "rate, CB, p = 2": _rate(q.pair(0.0, "CB"), "bound on Xi", p=2),
+        "rate, MS, noise": _rate(q.pair(0.0), "bound on Xi", steps=128, at_rest=True),
+        "rate, MS, textbook": _rate(q.pair(0.25), "textbook"),
+    },
+    "T25-sharp": {
+        "MS": _sharp_rate(q.pair(0.25), 8),
+        "MS, at rest": _sharp_rate(q.pair(0.0), 8, at_rest=True),
+        "CB": _sharp_rate(q.pair(0.0, "CB"), 8),
+    },
+    "T28": {
+        "T = N": _corollary(q.pair(0.25), 2),
+        "T = 32 N": _corollary(
+            q.pair(0.25), 64, "as T grows the ratio tends to at most 1/2 (T28-sharp)"
+        ),
+    },
+    "T28-sharp": {"T = 2^20": _sharp_rate(q.pair(0.25), 20, sqrt(2 / 2**20))},
+    "T29": {
+        "predictable, N = 1": _erring(ALONE, "rate", 7),
+        "predictable, N = 2": _erring(q.pair(0.25), "rate", 7),
+        "dependent, N = 1": _erring(ALONE, "rate", 7, dependent=True),
+        "dependent, N = 2": _erring(q.pair(0.25), "rate", 7, dependent=True),
+        "Xi": _erring(q.pair(0.25), "E Xi_t", 6),
+    },
+    "T29-sharp": {
+        "predictable": _erring(q.pair(0.25), "sharp", 7),
+        "dependent": _erring(q.pair(0.25), "sharp", 7, dependent=True),
+    },
+    "T34": {order: _rest(q.pair(0.25, order)) for order in ("MS", "CB")},
+}

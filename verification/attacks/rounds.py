@@ -1,0 +1,200 @@
+"""Attacks on the consensus bounds of other rounds than one mix a step: T35 - T37, R5, R6.
+
+Quadratics with L = 1 as in `rates`; in R5 the factors themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import sqrt
+from typing import Any
+
+import torch
+
+from decaf_theory import bounds
+from decaf_theory.adversary import Attack, clip_singular_values
+from verification.attacks import _quadratics as q
+from verification.attacks._quadratics import Domain, Network, Problem
+from verification.attacks._tensors import Tensors, norm_of, plain, root, single
+from verification.claims.t14 import RECORDED
+from verification.attacks.rates import STEPS, TRIPLE, longest
+
+ROUNDS = 32
+
+
+def _eigenvalues(net: Network) -> list[float]:
+    return torch.linalg.eigvalsh(net.Pi)[:-1].tolist()
+
+
+def _several_steps(problem: Problem, net: Network, K: int) -> torch.Tensor:
+    """Return W at every point of K local steps a round, [s, ROUNDS, K, n + 1, n + 1]."""
+    step, P = q.moved(problem), q.mixed(net, problem.H.shape[-1], problem.H)
+    M, V = step
+    for _ in range(K - 1):
+        M, V = step.M @ M, step.M @ V @ step.M.mT + step.V
+    W = [q.path(q.Round(P @ M, P @ V @ P.mT), q.start(problem), ROUNDS)]
+    for _ in range(K - 1):
+        W.append(step.M[:, None] @ W[-1] @ step.M.mT[:, None] + step.V[:, None])
+    return torch.stack(W, 2)
+
+
+def _local_steps(net: Network, K: int, **more: bool) -> Attack:
+    """T35: the largest E Xi over all local steps against its bound."""
+    Q, S = bounds.local_steps_q_S(lam=net.lam, eigenvalues=_eigenvalues(net), N=net.N, K=K)
+    wide = net._replace(q=Q, S=S)
+    domain = Domain(net.N, 1, longest(wide), **more)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        Xi, kappa = q.largest(problem, _several_steps(problem, net, K).flatten(1, 2))
+        return Xi / q.consensus_limit(problem, wide, kappa)
+
+    return Attack(domain.shapes, ratio, domain.instance(net, K=K, rounds=ROUNDS))
+
+
+def _after_a_mix(net: Network, K: int) -> Attack:
+    """R6: the largest |X~| after a mix against its bound, without noise."""
+    longest_step = 0.9 * (net.lam ** (-1 / K) - 1)
+    domain = Domain(net.N, 1, min(1.0, longest_step), noise=False)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        W = _several_steps(problem, net, K)
+        Xi, _ = q.largest(problem, W[:, :, 0])
+        _, kappa = q.largest(problem, W.flatten(1, 2))
+        growth = (1 + problem.lr) ** K
+        bound = net.lam * sqrt(net.N) * kappa * (growth - 1) / (1 - net.lam * growth)
+        return root(net.N * Xi) / bound
+
+    return Attack(domain.shapes, ratio, domain.instance(net, K=K, rounds=ROUNDS))
+
+
+def _momentum(net: Network, beta: float, **more: bool) -> Attack:
+    """T36: the largest E Xi_t with local momentum against its bound."""
+    Q, S = bounds.momentum_q_S(lam=net.lam, eigenvalues=_eigenvalues(net), beta=beta)
+    wide = net._replace(q=Q, S=S)
+    domain = Domain(net.N, 1, longest(wide), **more)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        w = torch.cat([problem.x0.repeat(1, net.N), 0 * problem.x0.repeat(1, net.N)], 1)
+        w = torch.cat([w, torch.ones_like(w[:, :1])], 1)
+        W = q.path(q.heavy_ball(problem, net, beta), w[:, :, None] * w[:, None, :], STEPS)
+        n = net.N
+        points = [*range(n), 2 * n]  # without the momenta
+        Xi, kappa = q.largest(problem, W[..., points, :][..., points])
+        return Xi / q.consensus_limit(problem, wide, kappa)
+
+    return Attack(domain.shapes, ratio, domain.instance(net, beta=beta, steps=STEPS))
+
+
+def _changing(lam: float, N: int, steps: int) -> Attack:
+    """T37: the largest E Xi_t for any sequence of matrices with |Pi_t - J|_op <= lam."""
+    S = bounds.time_varying_S(lam=lam, N=N)
+    net = q.network([[1 / N] * N] * N)._replace(q=bounds.network_q(lam=lam, order="MS"), S=S)
+    domain = Domain(N, 1, longest(net))
+    basis = torch.linalg.svd(torch.eye(N, dtype=torch.float64) - 1 / N)[0][:, : N - 1]
+
+    def matrices(free: Tensors) -> torch.Tensor:
+        """Return Pi_t = J + U X_t U', U a basis of the deviations, [s, T, N, N]."""
+        X = clip_singular_values((free["X"] + free["X"].mT) / 2, lam)
+        return 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        step, W = q.moved(problem), [q.start(problem)]
+        for Pi in matrices(free)[:, : steps - 1].unbind(1):
+            P = q.bordered(Pi, 0 * Pi[..., 0])
+            W.append(P @ (step.M @ W[-1] @ step.M.mT + step.V) @ P.mT)
+        Xi, kappa = q.largest(problem, torch.stack(W, 1))
+        return Xi / q.consensus_limit(problem, net, kappa)
+
+    written = domain.instance(net)
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**written(p), "Pis": matrices(single(p))[0].tolist()}
+
+    shapes = {**domain.shapes, "X": (steps, N - 1, N - 1)}
+    return Attack(shapes, ratio, instance)
+
+
+def _trajectory(net: Network, d: int, k: int, r: int) -> Attack:
+    """T14: the mean |I_i|_* along DLoRA's path from a common start against its bound, no noise."""
+    s, rounds, N = 0.75, 5, net.N
+    singular = float(torch.linalg.eigvalsh(net.Pi).abs().amin()) < 1e-12
+    loose = "" if singular else "T10's factor 1 - min l^2 is given away where Pi is invertible"
+
+    def spread(targets: torch.Tensor) -> torch.Tensor:
+        return root(((targets - targets.mean(1, keepdim=True)) ** 2).sum((1, 2, 3)) / N)
+
+    def L_hat(c: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return L* for L = 1 and G = s c^2 + max |W_i*|_op."""
+        G = s * c**2 + norm_of(targets, "op").amax(-1)
+        return s * (2 * s * c**2 + G)
+
+    def step(p: Tensors) -> torch.Tensor:
+        """Return lr, at most half of what the start allows."""
+        c = torch.maximum(norm_of(p["B"], "op"), norm_of(p["A"], "op"))
+        length = p["length"].abs().clamp_max(9.0)
+        return torch.exp(-length) / (2 * net.q * L_hat(c, p["targets"]))
+
+    def interference(B: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
+        w = net.Pi[..., None, None]
+        apart = [X[:, None] - (w * X[:, None]).sum(2, keepdim=True) for X in (B, A)]
+        return norm_of((w * (apart[0] @ apart[1])).sum(2), "nuc").mean(-1)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        lr, B, A = step(p)[:, None, None, None], p["B"][:, None], p["A"][:, None]
+        B, A, found, tops = B.expand(-1, N, -1, -1), A.expand(-1, N, -1, -1), [], []
+        for t in range(rounds):
+            tops += [norm_of(B, "op").amax(-1), norm_of(A, "op").amax(-1)]
+            g = s * B @ A - p["targets"]
+            B, A = B - lr * s * g @ A.mT, A - lr * s * B.mT @ g
+            if t in RECORDED:
+                found.append(s * interference(B, A))
+            B, A = (torch.einsum("ij,sjab->siab", net.Pi, X) for X in (B, A))
+        c = torch.stack(tops).amax(0)
+        drift = step(p) * spread(p["targets"]) * net.q / (1 - step(p) * L_hat(c, p["targets"]) * net.q)
+        return torch.stack(found).amax(0) / (s**3 * c**2 * drift**2)
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        lr = float(step(single(p)))
+        data = {name: p[name] for name in ("targets", "B", "A")}
+        return plain({**data, "Pi": net.Pi}, lr=lr, s=s, rounds=rounds)
+
+    shapes = {"targets": (N, d, k), "B": (d, r), "A": (r, k), "length": ()}
+    return Attack(shapes, ratio, instance, loose=loose)
+
+
+def _decay(net: Network, rounds: int) -> Attack:
+    """R5: |A~_t| against lam^t |A~_0|."""
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        apart = p["A"] - p["A"].mean(1, keepdim=True)
+        later = torch.einsum("ij,sjrk->sirk", torch.linalg.matrix_power(net.Pi, rounds), apart)
+        size, first = (root((X**2).sum((1, 2, 3))) for X in (later, apart))
+        return size / (net.lam**rounds * first)
+
+    instance = partial(plain, Pi=net.Pi.tolist(), rounds=rounds)
+    return Attack({"A": (net.N, 2, 3)}, ratio, instance)
+
+
+ATTACKS: dict[str, dict[str, Attack]] = {
+    "T14": {
+        "complete, r = 1": _trajectory(q.pair(0.0, "CB"), 2, 3, 1),
+        "lam = 1/5, r = 2": _trajectory(q.pair(0.2, "CB"), 2, 3, 2),
+    },
+    "T35": {
+        "K = 2": _local_steps(q.pair(0.5), 2),
+        "K = 3": _local_steps(q.pair(0.5), 3),
+        "K = 3, noise": _local_steps(q.network(TRIPLE), 3, drift=False),
+    },
+    "T36": {
+        "beta = 1/2": _momentum(q.pair(0.5), 0.5),
+        "beta = 1/2, noise": _momentum(q.network(TRIPLE), 0.5, drift=False),
+    },
+    "T37": {"any sequence": _changing(0.4, 3, 10)},
+    "R5": {"t = 4": _decay(q.network(TRIPLE), 4)},
+    "R6": {"K = 2": _after_a_mix(q.pair(0.5), 2), "K = 3": _after_a_mix(q.pair(0.5), 3)},
+}
