@@ -18,6 +18,7 @@ TESTS = {
     "decaf_theory/topology.py": ["tests/test_topology.py"],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
+    "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
     "decaf_theory/tsvd": [
         "tests/test_tsvd.py",
         "tests/test_tsvd_inputs.py",
