@@ -7,7 +7,7 @@ batched over restarts, [s, ...]. `decaf_theory.moments`, by which the claims jud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class Network(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """f_i(x) = x'H_i x / 2 - b_i'x, |H_i| <= L = 1, noise of covariance Z_i Z_i', a common start."""
+    """f_i(x) = x'H_i x / 2 - b_i'x, |H_i| <= L = 1, noise covariance Z_i Z_i', a common start."""
 
     H: torch.Tensor  # [s, N, p, p]
     b: torch.Tensor  # [s, N, p]
@@ -189,7 +189,9 @@ def sgd(problem: Problem, net: Network) -> Round:
 
 def start(problem: Problem) -> torch.Tensor:
     """Return W before the first round: all agents at x0."""
-    w = torch.cat([problem.x0.repeat(1, problem.H.shape[1]), torch.ones_like(problem.lr)[:, None]], 1)
+    w = torch.cat(
+        [problem.x0.repeat(1, problem.H.shape[1]), torch.ones_like(problem.lr)[:, None]], 1
+    )
     return w[:, :, None] * w[:, None, :]
 
 

@@ -74,9 +74,7 @@ def _rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool)
 
 def _sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) -> Attack:
     """T25-sharp, and T28-sharp for a fixed step: averages over 2^doublings rounds."""
-    domain = Domain(
-        net.N, 1, step or longest(net, 1.9), bounded=True, any_step=not step, **more
-    )
+    domain = Domain(net.N, 1, step or longest(net, 1.9), bounded=True, any_step=not step, **more)
     steps = 2**doublings
 
     def ratio(free: Tensors) -> torch.Tensor:
@@ -171,7 +169,9 @@ def _erring(net: Network, part: str, doublings: int, dependent: bool = False) ->
             W = q.path(turn, q.start(problem), steps)
             Xi, kappa = q.largest(problem, W)
             apart = torch.eye(N, dtype=K.dtype)[None] - mean
-            spread = q.square(apart @ error[:, :-1], W).amax(-1) + ((apart @ G @ Z) ** 2).sum((1, 2))
+            spread = q.square(apart @ error[:, :-1], W).amax(-1) + ((apart @ G @ Z) ** 2).sum(
+                (1, 2)
+            )
             drift = root(problem.variance * net.S / N) + kappa * net.q
             drift = problem.lr * drift + root(spread) / (sqrt(N) * (1 - net.lam))
             return Xi / (drift / (1 - problem.lr * net.q)) ** 2

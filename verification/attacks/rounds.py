@@ -17,8 +17,8 @@ from decaf_theory.adversary import Attack, clip_singular_values
 from verification.attacks import _quadratics as q
 from verification.attacks._quadratics import Domain, Network, Problem
 from verification.attacks._tensors import Tensors, norm_of, plain, root, single
-from verification.claims.t14 import RECORDED
 from verification.attacks.rates import STEPS, TRIPLE, longest
+from verification.claims.t14 import RECORDED
 
 ROUNDS = 32
 
@@ -155,7 +155,9 @@ def _trajectory(net: Network, d: int, k: int, r: int) -> Attack:
                 found.append(s * interference(B, A))
             B, A = (torch.einsum("ij,sjab->siab", net.Pi, X) for X in (B, A))
         c = torch.stack(tops).amax(0)
-        drift = step(p) * spread(p["targets"]) * net.q / (1 - step(p) * L_hat(c, p["targets"]) * net.q)
+        drift = (
+            step(p) * spread(p["targets"]) * net.q / (1 - step(p) * L_hat(c, p["targets"]) * net.q)
+        )
         return torch.stack(found).amax(0) / (s**3 * c**2 * drift**2)
 
     def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,8 +11,8 @@ import torch
 
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
-from verification.attacks.mixes import HALVES, mixed, of_mix
 from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
+from verification.attacks.mixes import HALVES, mixed, of_mix
 from verification.claims.t18 import _square_constant
 
 # steps are at least exp(-FLOOR), where what is compared is of their size or of its square: shorter
@@ -113,7 +113,9 @@ def _second_order(r: int, d: int, k: int) -> Attack:
         size = {name: norm_of(X, "op") for name, X in p.items() if name != "length"}
         reach = size["dB"] * size["A0"][:, None] + size["B0"][:, None] * size["dA"]
         reach = (reach + size["dB"] * size["dA"]).amax(-1)
-        h = torch.exp(-p["length"].abs().clamp(0.05, FLOOR_OF_SQUARES)) * (sigma_r / reach).clamp_max(1.0)
+        h = torch.exp(-p["length"].abs().clamp(0.05, FLOOR_OF_SQUARES)) * (
+            sigma_r / reach
+        ).clamp_max(1.0)
         h = h[:, None, None, None]
         return P0, sigma_r, p["B0"][:, None] + h * p["dB"], p["A0"][:, None] + h * p["dA"]
 

@@ -184,7 +184,7 @@ def replay(stored: Mapping[str, Any]) -> Row:
 
 
 def stored_runs(stored: Mapping[str, Any]) -> Runs:
-    """Return one noise-free run: targets [N, d, k], a common start B [d, r], A [r, k], Pi, lr, s."""
+    """Return one run without noise: targets [N, d, k], common B [d, r], A [r, k], Pi, lr, s."""
     Pi, targets, B, A = (np.array(stored[name]) for name in ("Pi", "targets", "B", "A"))
     start = repeated(Factors(B, A), 1, len(Pi))
     return Runs("stored", Pi, targets, start, np.array([stored["lr"]]), stored["s"])
