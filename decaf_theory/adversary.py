@@ -154,24 +154,23 @@ def _near(
 
 def climb(
     attack: Attack, start: dict[str, torch.Tensor], *, steps: int, lr: float
-) -> tuple[float, dict[str, torch.Tensor]]:
-    """Return the best ratio seen by `steps` steps of Adam on all restarts, and its parameters.
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the largest ratios seen in `steps` steps of Adam, one a restart, and where.
 
-    The step size falls to zero along a cosine. A restart whose gradient is not finite stays where
-    it is for that step.
+    The best restart comes first. The step size falls to zero along a cosine. A restart whose
+    gradient is not finite stays where it is for that step.
     """
-    current = attack.project(start)
-    moments = {name: [torch.zeros_like(X), torch.zeros_like(X)] for name, X in current.items()}
-    best, best_at = -np.inf, {name: X[0] for name, X in current.items()}
+    current = {name: X.detach() for name, X in attack.project(start).items()}
+    moments = {name: (torch.zeros_like(X), torch.zeros_like(X)) for name, X in current.items()}
+    best, peak = None, current
     for step in range(1, steps + 1):
-        leaves = {name: X.detach().requires_grad_(True) for name, X in current.items()}
+        leaves = {name: X.requires_grad_(True) for name, X in current.items()}
         ratios = attack.ratio(leaves)
-        safe = torch.nan_to_num(ratios.detach(), nan=-np.inf, posinf=-np.inf)
-        winner = int(safe.argmax())
-        if float(safe[winner]) > best:
-            best = float(safe[winner])
-            best_at = {name: X.detach()[winner].clone() for name, X in leaves.items()}
         gradients = torch.autograd.grad(ratios.sum(), list(leaves.values()), allow_unused=True)
+        value = torch.nan_to_num(ratios.detach(), nan=-np.inf, posinf=-np.inf)
+        higher = torch.ones_like(value, dtype=torch.bool) if best is None else value > best
+        best = value if best is None else torch.where(higher, value, best)
+        peak = {name: _choose(higher, X.detach(), peak[name]) for name, X in leaves.items()}
         rate = lr * 0.5 * (1 + np.cos(np.pi * step / steps))
         moved = {}
         for (name, X), gradient in zip(leaves.items(), gradients, strict=True):
@@ -181,8 +180,15 @@ def climb(
             second.mul_(0.99).addcmul_(g, g, value=0.01)
             scale = (second / (1 - 0.99**step)).sqrt() + 1e-12
             moved[name] = X.detach() + rate * (first / (1 - 0.9**step)) / scale
-        current = attack.project(moved)
-    return best, best_at
+        current = {name: X.detach() for name, X in attack.project(moved).items()}
+    assert best is not None, "steps must be >= 1"
+    order = best.argsort(descending=True)
+    return best[order], {name: X[order] for name, X in peak.items()}
+
+
+def _choose(mask: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
+    """Return `yes` for the restarts in `mask` [restarts], else `no`, [restarts, ...]."""
+    return torch.where(mask.reshape(-1, *[1] * (yes.dim() - 1)), yes, no.detach())
 
 
 def polish(
@@ -226,16 +232,17 @@ def ascend(
     seed: int = 0,
     seconds: float = 20.0,
     restarts: int = 48,
-    steps: int = 200,
+    steps: int = 150,
+    polished: int = 3,
     enough: float = np.inf,
     tell: Callable[[int, float], None] = lambda rounds, ratio: None,
 ) -> Found:
     """Return the best judged instance found by gradient ascent within `seconds`.
 
-    Every round climbs with Adam and polishes the best restart with BFGS. Rounds alternate between
+    Every round climbs with Adam and polishes the best restarts with BFGS. Rounds alternate between
     fresh random starts, twice as long each time up to eight times `steps`, and starts around the
     best so far with a falling spread. `judge(instance)` returns the ratio that counts, None where
-    the claim does not apply; the search ends early once it exceeds `enough`. `tell(rounds, best)`
+    the claim does not apply; the search ends as soon as it exceeds `enough`. `tell(rounds, best)`
     is called after each judgement.
     """
     begin = time.monotonic()
@@ -250,16 +257,20 @@ def ascend(
             else _near(hill, restarts, spread, rng)
         )
         length = steps * 2 ** min(rounds // 2, 3)
-        _, peak = climb(attack, start, steps=length, lr=0.1 if fresh else 0.1 * spread)
+        _, peaks = climb(attack, start, steps=length, lr=0.1 if fresh else 0.1 * spread)
         rounds += 1
         spread = spread if fresh else max(spread / 3, 1e-6)
-        for at in (peak, polish(attack, peak, steps=length)[1]):
-            found = attack.instance({name: X.numpy() for name, X in at.items()})
-            ratio = judge(found)
-            if ratio is not None and ratio > best:
-                best, instance, to_best = ratio, found, time.monotonic() - begin
-                hill = at
-            tell(rounds, best)
+        for i in range(min(polished, restarts)):
+            peak = {name: X[i] for name, X in peaks.items()}
+            for at in (peak, polish(attack, peak, steps=length)[1]):
+                found = attack.instance({name: X.numpy() for name, X in at.items()})
+                ratio = judge(found)
+                if ratio is not None and ratio > best:
+                    best, instance, to_best = ratio, found, time.monotonic() - begin
+                    hill = at
+                tell(rounds, best)
+            if best > enough or time.monotonic() - begin > seconds:
+                break
     return Found(best, instance, "ascent", rounds, to_best, time.monotonic() - begin)
 
 
