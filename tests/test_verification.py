@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,14 +134,23 @@ def test_only_adds_to_the_results_of_the_same_run_and_prints_its_own(call, tmp_p
 
 def test_results_of_another_size_are_not_mixed_in_and_the_reason_is_printed(call, tmp_path):
     call("--only", "T1")
-    _, _, err = call("--only", "T2-square", "--size", "full")
-    assert "earlier results are not used: size: quick -> full" in err
-    assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T2-square"]
+    _, _, err = call("--size", "full", "--jobs", "2")  # a claim of the list kills its process
+    assert "earlier results are replaced: size: quick -> full" in err
     assert stored(tmp_path, "run.json")["size"] == "full"
+
+
+def test_a_run_of_some_claims_does_not_remove_the_results_of_another_configuration(call, tmp_path):
+    call("--only", "T1")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")}
+    code, _, err = call("--only", "T2-square", "--seed", "1")
+    assert code == 2
+    assert "results of another configuration (seed: 0 -> 1); keep them by another folder" in err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")} == before
 
 
 def test_size_and_seed_reach_the_claims(call, tmp_path):
     def row(*arguments):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         call("--only", "T1", *arguments)
         return json.loads((tmp_path / "out/rows/T1.jsonl").read_text().splitlines()[0])
 

@@ -55,7 +55,7 @@ class Attempt:
 
 
 HEADER = (
-    f"{'attack':<28} {'best':<9} {'bound is':<9} {'and':<10} {'2 % smaller':<20} time, searcher"
+    f"{'attack':<28} {'best':<9} {'bound is':<9} {'and it':<10} {'2 % less is':<20} time, searcher"
 )
 
 

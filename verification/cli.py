@@ -150,7 +150,10 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     surprises = []
     with store.locked(args.out):
         run, reasons = store.open_run(
-            args.out, store.configuration(**asdict(settings)), [claim.id for claim in claims]
+            args.out,
+            store.configuration(**asdict(settings)),
+            [claim.id for claim in claims],
+            partial=bool(args.only),
         )
         report_dropped(reasons)
         start = time.perf_counter()
@@ -274,7 +277,7 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
 def report_dropped(reasons: Sequence[str]) -> None:
     """Say why earlier results are not used."""
     for reason in reasons:
-        print(f"earlier results are not used: {reason}", file=sys.stderr)
+        print(f"earlier results are replaced: {reason}", file=sys.stderr)
 
 
 def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:

@@ -19,7 +19,7 @@ TITLES = {
     "problems": "Problems",
     "examples": "Worked examples",
 }
-HEAD = """# The claims
+HEAD = r"""# The claims
 
 Every statement that `python -m verification` judges, with its assumptions, a proof that can be
 followed, its extremal example and, where it is false as worded, its counterexample. This page is
@@ -28,21 +28,44 @@ generated from the claims themselves (`python -m verification --write-docs docs/
 Status: *paraphrased* (of the paper, from public summaries of it), *derived* (a proof is given
 here), *numerical* (evidence only). A claim whose expected outcome is `violated` is worded as it
 might be read, and false.
+
+## Notation
+
+- Agent $j$ of $N$ holds $W_j = W_0 + s B_j A_j$, $B_j$ is $d$ x $r$, $A_j$ is $r$ x $k$; $s$ is the
+  LoRA scale, $\eta/r$, $\eta/\sqrt r$ (rsLoRA) or constant. $f_j$ is its loss, $F$ the mean loss;
+  $L$ bounds the Lipschitz constant of $\nabla f_j$, $G$ the operator norm of $\nabla f_j$, $C$
+  (Assumption 3) how far $W$ moves for a move of the factors; Assumption 4 bounds the variance of
+  stochastic gradients by $\sigma^2$ and the heterogeneity
+  $\frac1N \sum_j |\nabla f_j - \nabla F|^2$ by $\kappa^2$. $\alpha$ is the step size.
+- $\Omega_c$, Omega_c (Assumption 2): $\sigma_1(A), \sigma_1(B) \le c$. Norms: $|X|_F$ or
+  $\Vert X \Vert_F$ Frobenius, $op$ operator, $*$ nuclear.
+- One mix: weights $\pi_j \ge 0$ with sum one and maximum $\pi_{max}$, $m$ agents;
+  $\bar B = \sum_j \pi_j B_j$, $\bar A$ likewise; $M = \sum_j \pi_j B_j A_j$; interference
+  $I = M - \bar B \bar A$; $P = TSVD_r(M)$, the truncated SVD; $E = M - P$. DLoRA mixes factors
+  ($\bar B \bar A$), DLoRA-FA freezes a common $A$, DeCAF mixes products and keeps balanced factors
+  of $P$.
+- A network: $\Pi$ symmetric, doubly stochastic, $J = 11'/N$;
+  $\lambda = \sqrt\rho = |\Pi - J|_{op}$, below one by Assumption 5. $\Xi = |(I - J) X|_F^2/N$ is
+  the consensus distance, $\Xi_w$ that of both factors. $\varphi = (1 + \sqrt5)/2$.
+- Orders: MS mixes, then steps at the mixed point (`step_first` and `mix_first` of a simulation);
+  CB combines with the gradient at the unmixed point (`combine`).
+- P1 ... P13 are the problems of `decaf_theory.problems`.
 """
 
 
 def page(claims: Sequence[Claim], expected: Mapping[str, str]) -> str:
     """Return the page of all claims in Markdown, in reading order, with a table of contents."""
-    lines = [HEAD, "| claim | statement | status | expected |", "|---|---|---|---|"]
+    lines = [_formulas(HEAD), "| claim | statement | status | expected |", "|---|---|---|---|"]
     lines += [
         f"| [{c.id}](#{c.id.lower()}) | {_cell(c.statement)} | {c.status} | {expected[c.id]} |"
         for c in claims
     ]
-    area = None
+    area, seen = None, set()
     for claim in claims:
         if claim.area != area:
             area = claim.area
-            lines += ["", f"## {TITLES[area]}"]
+            lines += ["", f"## {TITLES[area]}" + (" (continued)" if area in seen else "")]
+            seen.add(area)
         lines += ["", entry(claim, expected[claim.id])]
     return "\n".join(lines) + "\n"
 

@@ -129,7 +129,9 @@ def program(claim: Claim, stored: Stored) -> str:
             f"claim {claim.id} has no script; --replay without --script recomputes it"
         )
     literal = pformat(stored.instance, sort_dicts=False, width=92)
-    return f"# {claim.id}: {claim.statement}\ninstance = {literal}\n{claim.script.strip()}\n"
+    claimed = f"# claimed: measured {stored.relation} bound; the numbers refute it"
+    head = f"# {claim.id}: {claim.statement}\n{claimed}\n"
+    return f"{head}instance = {literal}\n{claim.script.strip()}\n"
 
 
 def store(claim: Claim, path: Path) -> Row:

@@ -264,11 +264,14 @@ class Run:
             write_atomically(self.out / f"{name}.json", text.encode())
 
 
-def open_run(out: Path, configuration: Record, order: Sequence[str]) -> tuple[Run, list[str]]:
+def open_run(
+    out: Path, configuration: Record, order: Sequence[str], *, partial: bool = False
+) -> tuple[Run, list[str]]:
     """Return the run under `out`, and why results found there were dropped (usually nothing).
 
     Results of the same configuration are kept: `--only` adds to them. Those of another one (other
-    code, libraries, seed, size, ...) and damaged files are removed, never mixed in.
+    code, libraries, seed, size, ...) and damaged files are removed, never mixed in. StoreError: a
+    run of some claims only (`partial`) would remove what a run of all has left.
     """
     run = Run(out, configuration, order)
     if not (out / "run.json").exists():
@@ -280,6 +283,11 @@ def open_run(out: Path, configuration: Record, order: Sequence[str]) -> tuple[Ru
     except (StoreError, KeyError, TypeError) as error:
         return Run(out, configuration, order), [str(error)]
     reasons = differences(old, configuration)
+    if reasons and partial:
+        raise StoreError(
+            f"{out} holds results of another configuration ({'; '.join(reasons)}); keep them by "
+            f"another folder with --out, or replace them by a run of all claims"
+        )
     stale = list(run.verdicts | run.files) if reasons else []
     for claim in run.files.keys() - set(stale):
         try:

@@ -24,7 +24,10 @@ def mix_rank(*, m: int, r: int, d: int, k: int) -> int:
 
 
 def truncation_worst_case(*, c: float, r: int, n: int, pi_max: float, norm: str) -> float:
-    """Return the upper bound on |E| under Assumption 2, n = min(d, k); 0 where n <= r.
+    """Return the upper bound on |E| for one row of Pi under Assumption 2; 0 where n <= r.
+
+    Assumption 2: sigma_1(A_j), sigma_1(B_j) <= c for every agent j that the row weights, inner
+    dimension r. n = min(d, k); pi_max is the largest weight of that row.
 
         c^2 min(r / (r + 1), 1 - pi_max)                    "op"
         c^2 min(f, sqrt(p) (1 - pi_max))                    "fro"

@@ -42,10 +42,11 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: cyclic coordinate sets: $n'$ agents of weight $1/n'$, agent $j$ on coordinates
     $j, \ldots, j + r - 1$ modulo $n'$, so that $M = \frac{r}{n'} c^2 I_{n'}$; $n' = r + 1$ for the
     operator norm, $\min(n, 2r)$ for Frobenius, $n$ for nuclear. Frobenius for any
-    $\pi_{max} \le 1/2$: $B_j = A_j' = c\, u_j \otimes I_r$ with $u_j \in R^2$ at angles $\theta_j$,
-    $\sum_j \pi_j e^{2 i \theta_j} = 0$. Operator norm at any weights: $r + 1$ agents of which agent
-    $j$ omits coordinate $j$, $M = c^2 \mathrm{diag}(1 - \pi_j)$. The terms $1 - \pi_{max}$ in all
-    norms for $\pi_{max} \ge 1/2$: a heavy agent and others on coordinates orthogonal to its own.
+    $\pi_{max} \le 1/2$ where $n \ge 2r$: $B_j = A_j' = c\, u_j \otimes I_r$ with $u_j \in R^2$ at
+    angles $\theta_j$, $\sum_j \pi_j e^{2 i \theta_j} = 0$. Operator norm at any weights:
+    $r + 1$ agents of which agent $j$ omits coordinate $j$, $M = c^2 \mathrm{diag}(1 - \pi_j)$. The
+    terms $1 - \pi_{max}$ in all norms for $\pi_{max} \ge 1/2$: a heavy agent and others on
+    coordinates orthogonal to its own.
 
     Counterexample: none.
 

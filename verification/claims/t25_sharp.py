@@ -35,8 +35,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     With $u = \alpha L < 2$, $R = \frac{2 (F(\bar x_0) - F^*)}{\alpha T} + \frac{u \sigma^2}{N}$
     and $D^2 = \frac{L^2}{T} \sum_{t<T} E \Xi_t$: $\frac1T \sum_{t<T} E|\nabla F(\bar x_t)|^2 \le
-    \left( \frac{|1-u| D + \sqrt{D^2 + (2-u) R}}{2-u} \right)^2$. It is never above $R + D^2$,
-    the bound of T25, and for $D = 0$ it is $R/(2-u)$.
+    \left( \frac{|1-u| D + \sqrt{D^2 + (2-u) R}}{2-u} \right)^2$. For $u \le 1$ it is never above
+    $R + D^2$, the bound of T25; for $D = 0$ it is $R/(2-u)$.
 
     Assumptions: those of T25, but $\alpha < 2/L$ in place of $\alpha \le 1/L$.
 

@@ -224,8 +224,8 @@ def sharper(ctx: Context) -> Iterator[Row]:
     With $u = \alpha L < 2$, $Z = D + \epsilon/\alpha$ and $R = \frac{2 (F(\bar y_0) -
     F^*)}{\alpha T} + \frac{u \sigma^2}{N}$, in general $+ 2 L \epsilon \sigma/\sqrt N$, which
     vanishes for predictable errors: $\frac1T \sum_{t<T} E|\nabla F(\bar y_t)|^2 \le
-    \left( \frac{|1-u| Z + \sqrt{Z^2 + (2-u) R}}{2-u} \right)^2$. For predictable errors it is
-    never above T29; in general neither is always the smaller.
+    \left( \frac{|1-u| Z + \sqrt{Z^2 + (2-u) R}}{2-u} \right)^2$. For predictable errors and
+    $u \le 1$ it is never above T29; in general neither is always the smaller.
 
     Assumptions: those of T29, with $\alpha < 2/L$ in place of $\alpha \le 1/L$.
 

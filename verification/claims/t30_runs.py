@@ -33,7 +33,9 @@ def order(ctx: Context) -> Iterator[Row]:
     Assumptions: those of T14's law: isotropic losses, heterogeneous targets of mean $\bar W$ of
     rank $r$, no noise, a common start fitted to $\bar W$.
 
-    Proof: deviations that enter a mix are $O(\alpha)$ (T25), so $I_i$ and $P_i - Q_i$ are
+    Proof: the deviations $\delta$ of the factors obey $\delta^+ \le \lambda \delta + O(\alpha) +
+    C \delta^2$ from $\delta = 0$, as the errors of mixing are $O(\delta^2)$ by T30; so they stay
+    $O(\alpha)$ for small $\alpha$, and $I_i$ and $P_i - Q_i$ are
     $O(\alpha^2)$ (T9, T18). Outputs are balanced; a local step changes the imbalance by
     $O(\alpha^2)$, and averaging balanced factors that differ by $O(\alpha)$ too. Put into T30.
 

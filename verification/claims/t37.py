@@ -35,8 +35,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     order MS: $E \Xi_t \le \alpha^2 (\sigma \sqrt{S/N} + \kappa q)^2/(1 - \alpha L q)^2$ with
     $q = \lambda/(1-\lambda)$ and $S = (N-1) \rho/(1-\rho)$, $\rho = \lambda^2$.
 
-    Assumptions: those of T25's consensus bound; $\Pi_t$ is independent of the noise of step $t$
-    and later.
+    Assumptions: those of T25's consensus bound; the sequence $\Pi_t$ is independent of the
+    noise.
 
     Proof: the weight of the gradient of $k$ steps ago is a product of $k$ matrices
     $\tilde\Pi_t$, each of norm at most $\lambda$ and all of rank at most $N - 1$: its norm is at
