@@ -235,6 +235,8 @@ def ascend(
     steps: int = 150,
     polished: int = 3,
     enough: float = np.inf,
+    goal: float = -np.inf,
+    patience: float = 0.0,
     tell: Callable[[int, float], None] = lambda rounds, ratio: None,
 ) -> Found:
     """Return the best judged instance found by gradient ascent within `seconds`.
@@ -242,14 +244,19 @@ def ascend(
     Every round climbs with Adam and polishes the best restarts with BFGS. Rounds alternate between
     fresh random starts, twice as long each time up to eight times `steps`, and starts around the
     best so far with a falling spread. `judge(instance)` returns the ratio that counts, None where
-    the claim does not apply; the search ends as soon as it exceeds `enough`. `tell(rounds, best)`
-    is called after each judgement.
+    the claim does not apply; the search ends as soon as it exceeds `enough`, and goes on for up to
+    `patience` seconds until it exceeds `goal`. `tell(rounds, best)` is called after each judgement.
     """
     begin = time.monotonic()
     rng = generator(seed, "adversary")
     best, instance, to_best, rounds = -np.inf, None, 0.0, 0
     hill, spread = None, 0.3
-    while rounds == 0 or (time.monotonic() - begin < seconds and best <= enough):
+
+    def over() -> bool:
+        limit = seconds if best > goal else max(seconds, patience)
+        return best > enough or time.monotonic() - begin > limit
+
+    while rounds == 0 or not over():
         fresh = hill is None or rounds % 2 == 0
         start = (
             _starts(attack, restarts, rng)
@@ -269,7 +276,7 @@ def ascend(
                     best, instance, to_best = ratio, found, time.monotonic() - begin
                     hill = at
                 tell(rounds, best)
-            if best > enough or time.monotonic() - begin > seconds:
+            if over():
                 break
     return Found(best, instance, "ascent", rounds, to_best, time.monotonic() - begin)
 

@@ -10,26 +10,35 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from verification.claim import Claim, Instance, Outcome
-from verification.replay import Stored, dump
+from verification.replay import ReplayError, Stored, dump, find
+from verification.run import Ledger
 from verification.store import strict, write_atomically
 
 WEAKENED = 0.98
+PATIENCE_S = 120.0  # for a weakened bound that must break, where less time was asked for
+TABLE = "attacks.json"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attack found; `broken_s` is None where the weakened bound withstood."""
+    """What one attack found; `broken_s` is None where the weakened bound withstood.
+
+    `loose` says why the bound is not attained; it is empty where it is.
+    """
 
     claim: str
     variant: str
-    tight: bool
+    loose: str
     ratio: float
     searcher: str
     rounds: int
@@ -40,23 +49,81 @@ class Attempt:
     @property
     def failed(self) -> bool:
         """The true bound is broken, or the weakened one withstood although the bound is tight."""
-        return self.outcome == Outcome.VIOLATED or (self.tight and self.broken_s is None)
+        return self.outcome == Outcome.VIOLATED or (not self.loose and self.broken_s is None)
+
+    @property
+    def file(self) -> str:
+        """The name of the file of the best instance."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.claim}-{self.variant}").strip("-") + ".json"
 
     def line(self) -> str:
         """Return the attempt as one line of a table."""
-        weakened = "withstood" if self.broken_s is None else f"broken in {self.broken_s:6.2f} s"
+        weakened = "withstood" if self.broken_s is None else f"broken in {self.broken_s:5.2f} s"
         verdict = "BROKEN" if self.outcome == Outcome.VIOLATED else "withstood"
-        kind = "attained" if self.tight else "loose"
-        name = f"{self.claim} {self.variant}"
+        name, kind = f"{self.claim} {self.variant}", "loose" if self.loose else "attained"
+        why = f"; {self.loose}" if self.loose else ""
         return (
-            f"{name:<28} {self.ratio:<9.6f} {kind:<9} {verdict:<10} {weakened:<20} "
-            f"{self.seconds:6.1f} s, {self.searcher}"
+            f"{name:<30} {self.ratio:<9.6f} {kind:<9} {verdict:<10} {weakened:<18} "
+            f"{self.seconds:6.1f} s, {self.searcher}{why}"
         )
 
 
-HEADER = (
-    f"{'attack':<28} {'best':<9} {'bound is':<9} {'and it':<10} {'2 % less is':<20} time, searcher"
-)
+HEADER = f"{'attack':<30} {'best':<9} {'bound is':<9} {'and it':<10} {'2 % less is':<18}   time, searcher"
+
+
+def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
+    """Return the claims to attack; "all" for all that have an attack.
+
+    ReplayError: unknown claims, and those that have none, with the reason.
+    """
+    from verification.attacks import ATTACKS, NOT_ATTACKED
+
+    if list(names) == ["all"]:
+        return [claim for claim in ledger.claims if claim.id in ATTACKS]
+    claims = [find(ledger.claims, name) for name in names]
+    for claim in claims:
+        if ledger.expected.get(claim.id) == Outcome.VIOLATED:
+            raise ReplayError(
+                f"claim {claim.id} is false as worded: its counterexample is stored; "
+                f"python -m verification --replay {ledger.counterexample(claim.id)}"
+            )
+        if claim.id not in ATTACKS:
+            why = f" ({NOT_ATTACKED[claim.id]})" if claim.id in NOT_ATTACKED else ""
+            raise ReplayError(
+                f"claim {claim.id} has no attack{why}; these have: {', '.join(ATTACKS)}"
+            )
+    return claims
+
+
+def campaign(
+    claims: Sequence[Claim], *, seconds: float, seed: int, folder: Path
+) -> Iterator[tuple[Attempt, Path | None]]:
+    """Yield every attack on the claims as it ends, and where its best instance was stored.
+
+    `seconds` for each claim, shared by its variants.
+    """
+    from verification.attacks import ATTACKS
+
+    for claim in claims:
+        variants = ATTACKS[claim.id]
+        for variant in variants:
+            share = seconds / len(variants)
+            attempt, instance = run(claim, variant, seconds=share, seed=seed)
+            yield attempt, keep(claim, attempt, instance, folder)
+
+
+def progress(
+    found: Iterator[tuple[Attempt, Path | None]], claims: Sequence[Claim]
+) -> Iterator[tuple[Attempt, Path | None]]:
+    """Pass attempts through, with a bar on stderr where that is a terminal."""
+    from verification.attacks import ATTACKS
+
+    total = sum(len(ATTACKS[claim.id]) for claim in claims)
+    with tqdm(total=total, unit="attack", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for attempt, path in found:
+            bar.set_postfix_str(f"{attempt.claim} {attempt.ratio:.6f}")
+            bar.update()
+            yield attempt, path
 
 
 def run(
@@ -65,7 +132,8 @@ def run(
     """Return the best instance of one attack within about `seconds`, judged by `claim.replay`.
 
     Nine tenths of the time go to gradient ascent, the rest to hypothesis, where it is installed.
-    The search ends as soon as the ratio exceeds `enough`.
+    The search ends as soon as the ratio exceeds `enough`; where the bound is attained it goes on
+    until the weakened bound is broken, for `PATIENCE_S` at most.
     """
     # torch loads here and not with the module: verification itself runs on NumPy alone
     from decaf_theory.adversary import ascend, target
@@ -79,7 +147,10 @@ def run(
             first.append(time.monotonic() - begin)
 
     judge = _judge(claim)
-    best = ascend(attack, judge, seed=seed, seconds=0.9 * seconds, enough=enough, tell=told)
+    hunt: dict[str, Any] = {"seed": seed, "seconds": 0.9 * seconds, "enough": enough, "tell": told}
+    if not attack.loose:
+        hunt |= {"goal": min(WEAKENED, enough), "patience": max(PATIENCE_S, seconds)}
+    best = ascend(attack, judge, **hunt)
     if best.ratio <= enough and importlib.util.find_spec("hypothesis"):
         other = target(attack, judge, seed=seed, seconds=0.1 * seconds)
         told(other.rounds, other.ratio)
@@ -90,7 +161,7 @@ def run(
     attempt = Attempt(
         claim.id,
         variant,
-        not attack.loose,
+        attack.loose,
         best.ratio,
         best.searcher,
         best.rounds,
@@ -109,14 +180,30 @@ def _judge(claim: Claim) -> Callable[[Mapping[str, Any]], float | None]:
     return lambda instance: replay(instance).tightness
 
 
-def keep(claim: Claim, attempt: Attempt, instance: Instance, folder: Path) -> Path:
-    """Store the instance as a file that `--replay` reads, with the attempt beside it."""
-    assert claim.replay is not None
+def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path) -> Path | None:
+    """Enter the attempt into the folder's table; store its instance for --replay, if it has one."""
+    record = {**asdict(attempt), "file": attempt.file if instance is not None else None}
+    key = ("claim", "variant")
+    rows = [row for row in _table(folder) if [row[k] for k in key] != [record[k] for k in key]]
+    lines = ",\n".join(json.dumps(strict(row), sort_keys=True) for row in [*rows, record])
+    write_atomically(folder / TABLE, f"[\n{lines}\n]\n".encode())
+    if instance is None or claim.replay is None:
+        return None
     row = claim.replay(instance)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{claim.id}-{attempt.variant}").strip("-")
     found = Stored(claim.id, row.relation, row.measured, row.bound, dict(instance))
-    path = folder / f"{name}.json"
-    write_atomically(path, dump(found).encode())
-    record = json.dumps(strict(asdict(attempt)), sort_keys=True)
-    write_atomically(folder / f"{name}.attempt.json", record.encode())
-    return path
+    write_atomically(folder / attempt.file, dump(found).encode())
+    return folder / attempt.file
+
+
+def _table(folder: Path) -> list[dict[str, Any]]:
+    """Return the attempts stored so far; ReplayError where the table cannot be read."""
+    path = folder / TABLE
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
+        if all("claim" in row and "variant" in row for row in rows):
+            return rows
+    except (ValueError, TypeError):
+        pass
+    raise ReplayError(f"{path} is damaged: remove it, its instances stay")

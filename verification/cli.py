@@ -48,8 +48,15 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write verification/counterexamples/ID.json for every claim expected violated",
     )
-    p.add_argument("--attack", metavar="ID", help="search for a counterexample of a true bound")
-    p.add_argument("--minutes", type=float, default=1.0, metavar="M", help="with --attack: time")
+    p.add_argument(
+        "--attack",
+        nargs="+",
+        metavar="ID",
+        help="search for counterexamples of true bounds; or all",
+    )
+    p.add_argument(
+        "--minutes", type=float, default=1.0, metavar="M", help="with --attack: time for each claim"
+    )
     p.add_argument("--write-docs", type=Path, metavar="FILE", help="write all claims as Markdown")
     p.add_argument(
         "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
@@ -228,24 +235,19 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
     return OK
 
 
-def attack_claim(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Attack a bound in each of its variants; store the best instances for --replay."""
+def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Attack bounds in each of their variants; store the best instances for --replay."""
     from verification import attack  # torch and hypothesis: only where asked for
-    from verification.attacks import ATTACKS
 
-    claim = replay.find(ledger.claims, args.attack)
-    if claim.id not in ATTACKS:
-        raise UsageError(f"claim {claim.id} has no attack; these have: {', '.join(ATTACKS)}")
-    folder, failed = args.out / "attacks", False
+    claims, failed = attack.chosen(args.attack, ledger), False
+    folder = args.out / "attacks"
     store.require_writable(folder)
     print(attack.HEADER)
-    for variant in ATTACKS[claim.id]:
-        seconds = 60 * args.minutes / len(ATTACKS[claim.id])
-        attempt, instance = attack.run(claim, variant, seconds=seconds, seed=args.seed)
+    found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
+    for attempt, path in attack.progress(found, claims):
         failed |= attempt.failed
-        print(attempt.line(), flush=True)
-        if instance is not None:
-            print(f"  -> {attack.keep(claim, attempt, instance, folder)}")
+        print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
+    print(f"table -> {folder / attack.TABLE}")
     return DIFFERS if failed else OK
 
 
@@ -294,7 +296,7 @@ ACTIONS: list[tuple[Callable[[argparse.Namespace], Any], Action]] = [
     (lambda args: args.replay, replay_file),
     (lambda args: args.store_counterexamples, store_counterexamples),
     (lambda args: args.write_docs, write_docs),
-    (lambda args: args.attack, attack_claim),
+    (lambda args: args.attack, attack_claims),
     (lambda args: args.adapters, report_adapters),
     (lambda args: True, judge_all),
 ]
