@@ -7,6 +7,7 @@ believed: what they find is handed to a judge that recomputes the ratio with the
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -287,13 +288,15 @@ def target(
     *,
     seed: int = 0,
     seconds: float = 20.0,
-    examples: int = 1000,
+    examples: int = 200,
     scale: float = 3.0,
 ) -> Found:
     """Return the best judged instance found by hypothesis' targeted search, for about `seconds`.
 
     Needs hypothesis (extra `test`). Every parameter is drawn entry by entry from [-scale, scale],
-    zeros and ties included, which a Gaussian start never draws.
+    zeros and ties included, which a Gaussian start never draws; where the ratio is no number there
+    is no instance. Runs of `examples` each, one at least, each of its own seed; `rounds` counts
+    the examples.
     """
     import hypothesis
     from hypothesis import strategies as st
@@ -302,36 +305,42 @@ def target(
     best: list[Any] = [-np.inf, None, 0.0, 0]
     sizes = {name: int(np.prod(shape, dtype=int)) for name, shape in attack.shapes.items()}
     entry = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-scale, scale, width=32))
+    whole = st.fixed_dictionaries(
+        {name: st.lists(entry, min_size=size, max_size=size) for name, size in sizes.items()}
+    )
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.target),
-    )
-    @hypothesis.given(
-        st.fixed_dictionaries(
-            {n: st.lists(entry, min_size=s, max_size=s) for n, s in sizes.items()}
-        )
-    )
     def search(drawn: dict[str, list[float]]) -> None:
-        if time.monotonic() - begin > seconds:
-            return  # what is left of the examples costs nothing
+        best[3] += 1
         raw = {
             name: torch.tensor(values, dtype=torch.float64).reshape(1, *attack.shapes[name])
             for name, values in drawn.items()
         }
-        inside = {name: X[0].numpy() for name, X in attack.project(raw).items()}
-        instance = attack.instance(inside)
+        try:
+            with torch.no_grad():
+                inside = attack.project(raw)
+                inhabited = bool(torch.isfinite(attack.ratio(inside)).all())
+        except torch.linalg.LinAlgError:
+            inhabited = False
+        if not inhabited:
+            return  # zeros where a direction or a curvature is needed: no instance
+        instance = attack.instance({name: X[0].numpy() for name, X in inside.items()})
         ratio = judge(instance)
-        best[3] += 1
         if ratio is None or not np.isfinite(ratio):
             return
         hypothesis.target(float(ratio))
         if ratio > best[0]:
             best[:3] = [float(ratio), instance, time.monotonic() - begin]
 
-    search()
+    for run in itertools.count():
+        hypothesis.seed(seed + run)(
+            hypothesis.settings(
+                max_examples=examples,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(hypothesis.HealthCheck),
+                phases=(hypothesis.Phase.generate, hypothesis.Phase.target),
+            )(hypothesis.given(whole)(search))
+        )()
+        if time.monotonic() - begin > seconds:
+            break
     return Found(best[0], best[1], "hypothesis", best[3], best[2], time.monotonic() - begin)

@@ -172,7 +172,8 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
         (["--size", "huge"], "invalid choice: 'huge'"),
         pytest.param(
             ["--attack", "T2-square"],
-            "claim T2-square has no attack; these have: ",
+            "claim T2-square is false as worded and its counterexample is stored: python -m "
+            "verification --replay ",
             marks=pytest.mark.slow,  # loads torch
         ),
         (["--attack", "T33"], "did you mean T3"),

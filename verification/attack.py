@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import time
@@ -68,7 +69,9 @@ class Attempt:
         )
 
 
-HEADER = f"{'attack':<30} {'best':<9} {'bound is':<9} {'and it':<10} {'2 % less is':<18}   time, searcher"
+HEADER = (
+    f"{'attack':<30} {'best':<9} {'bound is':<9} {'and it':<10} {'2 % less is':<18} time, searcher"
+)
 
 
 def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
@@ -83,9 +86,10 @@ def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
     claims = [find(ledger.claims, name) for name in names]
     for claim in claims:
         if ledger.expected.get(claim.id) == Outcome.VIOLATED:
+            kept = os.path.relpath(ledger.counterexample(claim.id))
             raise ReplayError(
-                f"claim {claim.id} is false as worded: its counterexample is stored; "
-                f"python -m verification --replay {ledger.counterexample(claim.id)}"
+                f"claim {claim.id} is false as worded and its counterexample is stored: "
+                f"python -m verification --replay {kept}"
             )
         if claim.id not in ATTACKS:
             why = f" ({NOT_ATTACKED[claim.id]})" if claim.id in NOT_ATTACKED else ""

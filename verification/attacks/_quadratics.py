@@ -87,8 +87,9 @@ LEAST = 1e-3  # mean curvature of F, relative to L, before the other curvatures 
 
 
 def _unit(H: torch.Tensor) -> torch.Tensor:
-    """Return H [s, N, p, p] scaled to the largest |eigenvalue| 1."""
-    return H / torch.linalg.eigvalsh(H).abs().amax((1, 2))[:, None, None, None]
+    """Return H [s, N, p, p] scaled to the largest |eigenvalue| 1; zero stays zero."""
+    largest = torch.linalg.eigvalsh(H).abs().amax((1, 2)).clamp_min(1e-300)
+    return H / largest[:, None, None, None]
 
 
 class Domain(NamedTuple):

@@ -230,11 +230,13 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
     sigma_r = [host(spectrum(x)[..., -1]) for x in (left, right)]
     apart = host(product_distance(left, right))
     bound = each(bounds.factor_distance, product_distance=apart, sigma_r=np.maximum(*sigma_r)) ** 2
+    held = np.isfinite(bound)  # not where both products have a rank below r
     d, k = left.shape
     # the squared norms of both factors, off by the rounding of QR, SVD and alignment
     slip = 20 * max(d, k) * EPS * (_size(Z) + _size(other)) ** 2
     size = {"family": family, "d": d, "k": k, "r": left.rank}
-    return worst("min |Z - Z'O|_F^2 <= bound", gap, "<=", bound, rounding=slip, **size)
+    pair = gap, "<=", np.where(held, bound, 0.0)
+    return worst("min |Z - Z'O|_F^2 <= bound", *pair, rounding=slip, held=held, **size)
 
 
 def sharp() -> Instance:
