@@ -300,7 +300,9 @@ def test_equal_inputs_give_equal_bytes_in_one_process_or_two(tmp_path):
 
 
 INTERRUPTED = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us with it ignored
 from pathlib import Path
 from verification.cli import main
 from tests.fake_ledger import ledger_in
