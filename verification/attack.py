@@ -108,6 +108,7 @@ def campaign(
     """
     from verification.attacks import ATTACKS
 
+    _table(folder)  # a table that cannot be read: better known before the search than after
     for claim in claims:
         variants = ATTACKS[claim.id]
         for variant in variants:
@@ -205,9 +206,12 @@ def _table(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
-        if all("claim" in row and "variant" in row for row in rows):
-            return rows
-    except (ValueError, TypeError):
-        pass
-    raise ReplayError(f"{path} is damaged: remove it, its instances stay")
+        rows = json.loads(path.read_bytes())
+    except ValueError:
+        rows = None
+    keyed = isinstance(rows, list) and all(
+        isinstance(row, dict) and {"claim", "variant"} <= row.keys() for row in rows
+    )
+    if not keyed:
+        raise ReplayError(f"{path} is damaged: remove it; the instances beside it stay")
+    return list(rows)
