@@ -319,7 +319,7 @@ def target(
             with torch.no_grad():
                 inside = attack.project(raw)
                 inhabited = bool(torch.isfinite(attack.ratio(inside)).all())
-        except torch.linalg.LinAlgError:
+        except RuntimeError:  # torch.linalg.LinAlgError is one: an SVD that did not converge
             inhabited = False
         if not inhabited:
             return  # zeros where a direction or a curvature is needed: no instance
