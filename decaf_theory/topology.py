@@ -44,9 +44,10 @@ def laplacian_weights(graph: Any) -> Matrix:
     the identity. ValueError: no node, or a directed graph.
     """
     adjacency = _adjacency(graph)
+    if not adjacency.any():
+        return np.eye(len(adjacency))
     laplacian = np.diag(adjacency.sum(axis=1)) - adjacency
-    largest = np.linalg.eigvalsh(laplacian)[-1]
-    return _with_self_weights(adjacency * (2 / (3 * largest) if adjacency.any() else 0.0))
+    return _with_self_weights(adjacency * 2 / (3 * np.linalg.eigvalsh(laplacian)[-1]))
 
 
 def _adjacency(graph: Any) -> Matrix:
@@ -55,7 +56,7 @@ def _adjacency(graph: Any) -> Matrix:
     if graph.number_of_nodes() == 0 or graph.is_directed():
         kind = "directed" if graph.is_directed() else "no nodes"
         raise ValueError(f"graph must be undirected with at least one node, got {kind}")
-    adjacency = networkx.to_numpy_array(graph, weight=None, dtype=np.float64) > 0
+    adjacency = networkx.to_numpy_array(graph, weight=None).astype(bool)
     np.fill_diagonal(adjacency, False)
     return adjacency.astype(np.float64)
 
@@ -123,14 +124,14 @@ def bipartite(N: int) -> Matrix:
     """Return K_{n,n} with Metropolis weights, for N = 2 n; agents below n on one side."""
     N = _agents(N)
     _require_member("bipartite", N, "even", {max(2, N - N % 2), N + N % 2})
-    side = np.arange(N) < N // 2
+    side = np.repeat([0, 1], N // 2)
     return _metropolis((side[:, None] != side[None, :]).astype(np.float64))
 
 
 def exponential(N: int) -> Matrix:
     """Return the undirected exponential graph, i to i +- 2^l, Metropolis weights, for N >= 1."""
     N = _agents(N)
-    hops = [2**level for level in range((N - 1).bit_length())]
+    hops = [2**level for level in range(N.bit_length())]
     distance = (np.arange(N)[:, None] - np.arange(N)[None, :]) % N
     return _metropolis((np.isin(distance, hops) | np.isin(-distance % N, hops)).astype(np.float64))
 
@@ -214,7 +215,8 @@ def sqrt_rho(Pi: Matrix) -> float:
     self-weights), whatever rounding does. ValueError as `check_mixing_matrix`.
     """
     Pi = _structure(Pi)
-    if _is_sparse(Pi) and Pi.shape[0] > DENSE_UP_TO:
+    N, _ = Pi.shape
+    if _is_sparse(Pi) and N > DENSE_UP_TO:
         largest = _largest_in_size(Pi)
     else:
         largest = float(np.max(np.abs(_eigenvalues(Pi)), initial=0.0))
@@ -234,19 +236,19 @@ def _largest_in_size(Pi: Matrix) -> float:
     """
     from scipy.sparse import linalg
 
-    N = Pi.shape[0]
-    # outside by 1/N^2, the size of the smallest gap of a ring
-    end = float(abs(Pi).sum(axis=1).max()) + 1 / N**2
-    shift: Matrix = end * sparse.eye_array(N)
-    solves = [linalg.splu(sparse.csc_array(shift + sign * Pi)).solve for sign in (1, -1)]
+    N, _ = Pi.shape
+    # outside by the size of the smallest gap of a ring
+    end = float(abs(Pi).sum(axis=1).max()) + N**-2
+    shift: Matrix = sparse.csc_array(end * sparse.eye_array(N))
+    below, above = linalg.splu(shift + Pi.tocsc()), linalg.splu(shift - Pi.tocsc())
 
     def inverse(x: Matrix) -> Matrix:
-        y = solves[0](solves[1](x))
+        y = below.solve(above.solve(x))
         return y - y.mean()
 
-    start = np.random.default_rng(0).standard_normal(N)  # fixed, so that results repeat
     operator = linalg.LinearOperator((N, N), matvec=inverse, dtype=np.float64)
-    _, vectors = linalg.eigsh(operator, k=1, v0=start - start.mean())
+    start = np.random.default_rng(0).standard_normal(N)  # fixed, so that results repeat
+    _, vectors = linalg.eigsh(operator, k=1, v0=start)
     # |Pi v| and not the eigenvalue: it keeps all digits where mu is small
     return float(np.linalg.norm(Pi @ (vectors - vectors.mean())))
 
@@ -262,7 +264,7 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
     weight is a NegativeWeightWarning. Whether Pi mixes is the question of `require_mixing`.
     """
     Pi = _structure(Pi)
-    if N is not None and Pi.shape[0] != N:
+    if N is not None and Pi.shape != (N, N):
         raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
     entries = sparse.coo_array(Pi)
     if entries.nnz and entries.data.min() < 0:
@@ -277,8 +279,9 @@ def require_mixing(Pi: Matrix) -> None:
     ValueError also as `check_mixing_matrix`.
     """
     lam, Pi = sqrt_rho(Pi), _structure(Pi)
+    N, _ = Pi.shape
     # the error to expect of N rounded rotations
-    if lam < 1 - sqrt(Pi.shape[0]) * np.finfo(np.float64).eps:
+    if lam < 1 - sqrt(N) * np.finfo(np.float64).eps:
         return
     reason = _obstacle(Pi)
     if not reason:
@@ -290,11 +293,12 @@ def require_mixing(Pi: Matrix) -> None:
 def _structure(Pi: Matrix) -> Matrix:
     """Return Pi as a float array, dense or sparse, after the checks that raise."""
     Pi = Pi.tocsr() if _is_sparse(Pi) else np.asarray(Pi)
-    if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or Pi.shape[0] == 0:
+    if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
     if Pi.dtype.kind not in "fiub":
         raise ValueError(f"Pi must be real, got dtype {Pi.dtype}")
-    tolerance = sqrt(np.finfo(Pi.dtype).eps) if Pi.dtype.kind == "f" else 0.0
+    Pi = Pi if Pi.dtype.kind == "f" else Pi.astype(np.float64)
+    tolerance = sqrt(np.finfo(Pi.dtype).eps)
     Pi = Pi.astype(np.float64)
     if not np.isfinite(Pi.data if _is_sparse(Pi) else Pi).all():
         raise ValueError("Pi must be finite, got NaN or infinite weights")
@@ -307,9 +311,9 @@ def _structure(Pi: Matrix) -> Matrix:
 
 
 def _require_symmetric(Pi: Matrix, tolerance: float) -> None:
-    entries = sparse.coo_array(Pi - Pi.T)
-    if entries.nnz and np.abs(entries.data).max() > tolerance:
-        i, j = (int(axis[np.abs(entries.data).argmax()]) for axis in entries.coords)
+    excess = sparse.coo_array(Pi - Pi.T)
+    if excess.nnz and excess.data.max() > tolerance:
+        i, j = (int(axis[excess.data.argmax()]) for axis in excess.coords)
         here, there = f"Pi[{i}, {j}] = {Pi[i, j]:.6g}", f"Pi[{j}, {i}] = {Pi[j, i]:.6g}"
         raise ValueError(f"Pi must be symmetric, got {here}, {there}")
 
@@ -319,16 +323,16 @@ def _is_sparse(Pi: Matrix) -> bool:
 
 
 def _parts(pattern: Matrix) -> int:
-    return int(sparse.csgraph.connected_components(pattern, directed=False)[0])
+    return int(sparse.csgraph.connected_components(pattern)[0])
 
 
 def _obstacle(Pi: Matrix) -> str:
     """Return why the graph of Pi cannot mix, or "" if it can."""
     pattern: Matrix = sparse.coo_array(Pi).astype(bool)
-    if _parts(pattern) > 1:
+    if _parts(pattern) != 1:
         return "the graph is disconnected"
     # walking to and fro between two copies reaches all unless every closed walk is even
     double_cover: Matrix = sparse.block_array([[None, pattern], [pattern, None]])
-    if _parts(double_cover) > 1:
+    if _parts(double_cover) != 1:
         return "the graph is bipartite without self-weights"
     return ""

@@ -139,6 +139,7 @@ def test_the_hypercube_is_that_of_networkx():
             10,
             "N must be a power of two for the hypercube, got 10; valid nearby: 8, 16",
         ),
+        ("bipartite", 5, "N must be even for the bipartite, got 5; valid nearby: 4, 6"),
         ("bipartite", 7, "N must be even for the bipartite, got 7; valid nearby: 6, 8"),
         ("bipartite", 1, "N must be even for the bipartite, got 1; valid nearby: 2"),
         *((name, 0, "N must be an integer >= 1, got 0") for name in TOPOLOGIES),
@@ -160,6 +161,13 @@ def test_a_random_graph_is_fixed_by_its_seed():
     assert not np.array_equal(first, other)
 
 
+def test_a_random_graph_has_half_of_all_edges_unless_asked():
+    assert np.array_equal(
+        TOPOLOGIES["erdos_renyi"](31), TOPOLOGIES["erdos_renyi"](31, p=0.5, seed=0)
+    )
+    assert np.array_equal(TOPOLOGIES["erdos_renyi"](1, p=0), [[1.0]])
+
+
 def test_a_random_graph_has_the_asked_share_of_edges():
     N, p = 60, 0.3
     edges = np.sum(np.triu(TOPOLOGIES["erdos_renyi"](N, p=p), k=1) > 0)
@@ -170,7 +178,7 @@ def test_a_random_graph_has_the_asked_share_of_edges():
 
 def test_a_random_graph_that_is_never_connected_names_the_threshold():
     # log(20)/20 = .14979
-    message = r"p must be larger: .* N = 20, p = 0\.01 .* below the .* log\(N\)/N = 0\.1498$"
+    message = r"p must be larger: none of 100 graphs with N = 20, p = 0\.01 .* below the .* log\(N\)/N = 0\.1498$"
     with pytest.raises(ValueError, match=message):
         TOPOLOGIES["erdos_renyi"](20, p=0.01)
 
@@ -179,7 +187,7 @@ def test_a_random_graph_that_is_never_connected_names_the_threshold():
     ("letters", "message"),
     [
         (dict(p=-0.1), r"^p must lie in \[0, 1\], got -0\.1"),
-        (dict(p=1.1), r"^p must lie in \[0, 1\], got 1\.1"),
+        (dict(p=1.01), r"^p must lie in \[0, 1\], got 1\.01"),
         (dict(p=nan), r"^p must lie in \[0, 1\], got nan"),
         (dict(seed=-1), "^seed must be >= 0, got -1"),
     ],
@@ -374,6 +382,21 @@ def test_a_negative_weight_is_a_warning_of_its_own_kind(form):
     assert issubclass(NegativeWeightWarning, UserWarning)
 
 
+def test_the_warning_points_at_the_caller():
+    with pytest.warns(NegativeWeightWarning) as caught:
+        check_mixing_matrix([[1.5, -0.5], [-0.5, 1.5]])
+    assert caught[0].filename == __file__
+
+
+def test_small_and_stored_zero_weights_are_not_negative():
+    check_mixing_matrix(TOPOLOGIES["complete"](100))
+    stored = sparse.csr_array(([1.0, 0.0, 0.0, 1.0], ([0, 0, 1, 1], [0, 1, 0, 1])), shape=(2, 2))
+    assert stored.nnz == 4
+    check_mixing_matrix(stored)
+    with pytest.raises(ValueError, match="the graph is disconnected"):
+        require_mixing(stored)
+
+
 PAIR = np.array([[0.5, 0.5], [0.5, 0.5]])
 APART = np.block([[PAIR, 0 * PAIR], [0 * PAIR, PAIR]])
 SWAP = np.array([[0.0, 1.0], [1.0, 0.0]])
@@ -424,6 +447,8 @@ def test_a_large_disconnected_or_bipartite_sparse_matrix_does_not_mix():
 def test_a_slow_but_mixing_graph_is_let_through():
     require_mixing(ring_of(4000))
     require_mixing(np.array([[1 - 1e-13, 1e-13], [1e-13, 1 - 1e-13]]))
+    # gap 4e-14, between sqrt(N) eps and N eps = 9e-14
+    require_mixing(np.kron([[1 - 2e-14, 2e-14], [2e-14, 1 - 2e-14]], np.full((200, 200), 1 / 200)))
 
 
 def test_lists_are_arrays_and_inputs_stay_as_they_are():
@@ -433,3 +458,9 @@ def test_lists_are_arrays_and_inputs_stay_as_they_are():
     check_mixing_matrix(Pi)
     assert np.array_equal(Pi.toarray(), before)
     assert sqrt_rho([[0.75, 0.25], [0.25, 0.75]]) == pytest.approx(0.5, abs=2 * EPS)
+
+
+def test_one_agent_mixes_at_once_in_every_form():
+    for form in both([[1.0]]):
+        assert sqrt_rho(form) == 0
+        require_mixing(form)
