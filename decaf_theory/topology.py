@@ -328,7 +328,8 @@ def _parts(pattern: Matrix) -> int:
 
 def _obstacle(Pi: Matrix) -> str:
     """Return why the graph of Pi cannot mix, or "" if it can."""
-    pattern: Matrix = sparse.coo_array(Pi).astype(bool)
+    weights: Matrix = sparse.csr_array(Pi)
+    pattern = weights != 0  # a stored zero is no edge
     if _parts(pattern) != 1:
         return "the graph is disconnected"
     # walking to and fro between two copies reaches all unless every closed walk is even
