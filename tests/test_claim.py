@@ -15,10 +15,10 @@ from verification.claim import (
     Row,
     collect,
     compare,
+    deciding_row,
     identity,
     judge,
     tightest_row,
-    worst_row,
 )
 
 NAN, INF = math.nan, math.inf
@@ -181,15 +181,42 @@ def test_a_ratio_that_overflows_is_no_tightness():
     assert judge(claim_of(), [le(1e300, 1e-300), le(1, 2)]).tightness == 0.5
 
 
-def test_the_deciding_rows_are_the_worst_and_the_tightest():
+def test_the_deciding_row_is_of_the_worst_outcome_the_one_nearest_to_or_farthest_beyond():
     near, far = le(1.9, 2), le(1, 2)
-    assert worst_row([far, near]) == near
-    assert worst_row([near, BEYOND, UNKNOWN]) == BEYOND
-    assert worst_row([near, UNKNOWN]) == UNKNOWN
-    assert worst_row([BROKEN, near]) == near
+    assert deciding_row([far, near]) == near
+    assert deciding_row([near, BEYOND, UNKNOWN]) == BEYOND
+    assert deciding_row([near, UNKNOWN]) == UNKNOWN
+    assert deciding_row([BROKEN, near]) == near
     assert tightest_row([far, near, UNKNOWN]) == near
     assert tightest_row([identity("case", 0.0, rounding=0.0)]) is None
-    assert worst_row([]) is None
+    assert deciding_row([]) is None
+
+
+def test_rows_of_unlike_sizes_are_ranked_in_proportion():
+    # by absolute slack each would lose to the other row
+    assert deciding_row([le(1e-9, 1e-6), le(0.99e6, 1e6)]) == le(0.99e6, 1e6)
+    assert deciding_row([le(1e6 + 1, 1e6), le(2e-6, 1e-6)]) == le(2e-6, 1e-6)
+    near = compare("case", 1.01, ">=", 1, rounding=0.0)
+    assert deciding_row([near, compare("case", 2e-9, ">=", 1e-9, rounding=0.0)]) == near
+    used = identity("case", 0.9e-9, rounding=1e-9)
+    assert deciding_row([identity("case", 1e-16, rounding=1e-12), used]) == used
+
+
+@pytest.mark.parametrize(
+    ("row", "margin"),
+    [
+        (le(1, 4), 0.75),
+        (le(4, 1), -0.75),
+        (compare("case", 4, ">=", 1, rounding=0.0), 0.75),
+        (le(1, 4, low=0, high=2), 0.5),
+        (identity("case", 1, rounding=4), 0.75),
+        (le(0, 0), 1.0),  # nothing is compared
+        (le(NAN, 1), -INF),
+        (le(1, INF), -INF),
+    ],
+)
+def test_a_margin_is_the_slack_in_proportion(row, margin):
+    assert row.margin == margin
 
 
 def test_a_claim_without_rows_is_a_defect():

@@ -103,6 +103,20 @@ class Row:
         return self.low - self.limit if self.relation == ">=" else self.limit - self.high
 
     @property
+    def margin(self) -> float:
+        """Slack over the larger of the two numbers compared: in [-1, 1] for nonnegative ones.
+
+        1 - ratio for a row that holds, 1/ratio - 1 for one that is violated, ratio = measured/limit
+        for "<="; of an identity, the share of its rounding that is left. So rows of unlike sizes
+        can be ranked. 0 against 0 compares nothing: 1. Not finite: -inf.
+        """
+        end = self.low if self.relation == ">=" else self.high
+        size = max(abs(end), abs(self.limit))
+        if not math.isfinite(self.slack) or not math.isfinite(size):
+            return -math.inf
+        return self.slack / size if size > 0 else 1.0
+
+    @property
     def tightness(self) -> float | None:
         """measured / bound (bound / measured for ">="): 1 is an extremal case.
 
@@ -278,14 +292,14 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
     )
 
 
-def worst_row(rows: Iterable[Row]) -> Row | None:
-    """Return the row that decides a claim: of the worst outcome, the one with least slack."""
+def deciding_row(rows: Iterable[Row]) -> Row | None:
+    """Return the row that decides a claim: of the worst outcome, the one with the least margin.
+
+    That is the row nearest to its bound where the claim holds, and the one farthest beyond it, in
+    proportion, where it does not.
+    """
     order = list(Outcome)
-
-    def badness(row: Row) -> tuple[int, float]:
-        return order.index(row.outcome), row.slack if math.isfinite(row.slack) else -math.inf
-
-    return min(rows, key=badness, default=None)
+    return min(rows, key=lambda row: (order.index(row.outcome), row.margin), default=None)
 
 
 def tightest_row(rows: Iterable[Row]) -> Row | None:

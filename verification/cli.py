@@ -189,7 +189,8 @@ def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print a claim's text, the stored rows that decided it, and its counterexample."""
     claim = replay.find(ledger.claims, args.explain)
     expected = ledger.expected.get(claim.id, "unknown")
-    print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n\n{claim.text}\n")
+    print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n")
+    print(f"{table.explanation(claim, table.width())}\n")
     try:
         rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
         print(f"rows: {len(rows)}, in {store.rows_path(args.out, claim.id)}")

@@ -72,17 +72,17 @@ def page(claims: Sequence[Claim], expected: Mapping[str, str]) -> str:
 
 def entry(claim: Claim, expected: str) -> str:
     """Return the section of one claim."""
-    paragraphs = [_paragraph(text) for text in re.split(r"\n\s*\n", _with_breaks(claim.text))]
+    body = [_paragraph(text) for text in paragraphs(claim.text)]
     again = f"`python -m verification --only {claim.id}`"
     if expected == "violated":
         again += f", `--replay verification/counterexamples/{claim.id}.json`"
     head = f"### {claim.id}\n\n*{claim.status}, expected: {expected}*"
-    return "\n\n".join([head, *paragraphs, f"Again: {again}"])
+    return "\n\n".join([head, *body, f"Again: {again}"])
 
 
-def _with_breaks(text: str) -> str:
-    """Return the text with an empty line before each section, whether its author put one or not."""
-    return re.sub(rf"\n+(?={SECTION})", "\n\n", text)
+def paragraphs(text: str) -> list[str]:
+    """Return a claim's paragraphs; a section is one, with or without an empty line before it."""
+    return re.split(r"\n\s*\n", re.sub(rf"\n+(?={SECTION})", "\n\n", text))
 
 
 def _paragraph(text: str) -> str:

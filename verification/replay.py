@@ -17,6 +17,7 @@ from pprint import pformat
 from typing import Any
 
 from verification.claim import RELATIONS, Claim, Outcome, Row
+from verification.formulas import plain
 from verification.store import number, strict, write_atomically
 
 FIELDS = ("claim", "relation", "measured", "bound", "instance")
@@ -130,7 +131,7 @@ def program(claim: Claim, stored: Stored) -> str:
         )
     literal = pformat(stored.instance, sort_dicts=False, width=92)
     claimed = f"# claimed: measured {stored.relation} bound; the numbers refute it"
-    head = f"# {claim.id}: {claim.statement}\n{claimed}\n"
+    head = f"# {claim.id}: {plain(claim.statement)}\n{claimed}\n"
     return f"{head}instance = {literal}\n{claim.script.strip()}\n"
 
 

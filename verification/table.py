@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verification.claim import Claim, Outcome, Row, tightest_row, worst_row
+from verification.claim import Claim, Outcome, Row, deciding_row, tightest_row
+from verification.formulas import plain
+from verification.ledger import paragraphs
 
 COLUMNS = ("claim", "statement", "outcome", "expected", "tightness", "rows", "seconds")
 WIDTH = 120
 MARK = "<- unexpected"
-SYMBOLS = {r"\le": "<=", r"\ge": ">=", r"\lambda": "lam", r"\varphi": "phi", r"\cdot": "*"}
 Record = Mapping[str, Any]
 
 
 def width() -> int:
     """Return the number of columns to fill: the terminal's, or 100 where there is none."""
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
-
-
-def plain(formula: str) -> str:
-    """Return a sentence with its `$...$` formulas as plain text."""
-    text = re.sub(r"\\(?:mathrm|operatorname|text|bar|tilde|hat)\{(\w+)\}", r"\1", formula)
-    text = re.sub(r"\\sqrt\{?(\w+)\}?", r"sqrt(\1)", text)
-    text = re.sub(r"\\[a-zA-Z]+", lambda m: SYMBOLS.get(m[0], m[0][1:]), text)
-    return text.replace("$", "").replace("{", "").replace("}", "").replace("\\|", "|")
 
 
 def shorten(text: str, room: int) -> str:
@@ -103,6 +96,15 @@ def listing(claims: Sequence[Claim]) -> str:
     )
 
 
+def explanation(claim: Claim, columns: int = WIDTH) -> str:
+    """Return a claim's whole text, paragraph by paragraph, with its formulas as plain text."""
+    filled = (
+        textwrap.fill(plain(" ".join(text.split())), columns, break_on_hyphens=False)
+        for text in paragraphs(claim.text)
+    )
+    return "\n\n".join(filled)
+
+
 def row_line(row: Row) -> str:
     """Return a row as one line of text."""
     params = ", ".join(
@@ -117,7 +119,7 @@ def row_line(row: Row) -> str:
 
 
 def deciding(rows: Sequence[Row]) -> str:
-    """Return the rows that decided a claim: the worst and, where it is another, the tightest."""
-    worst, tightest = worst_row(rows), tightest_row(rows)
-    named = {"worst row": worst, "tightest row": None if tightest is worst else tightest}
-    return "\n".join(f"{name:<13}{row_line(row)}" for name, row in named.items() if row)
+    """Return the row that decided a claim and, where it is another, the tightest."""
+    decides, tightest = deciding_row(rows), tightest_row(rows)
+    named = {"deciding row": decides, "tightest row": None if tightest is decides else tightest}
+    return "\n".join(f"{name} {row_line(row)}" for name, row in named.items() if row)

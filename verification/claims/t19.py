@@ -24,7 +24,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     The local Lipschitz constant of $\mathrm{TSVD}_r$ at $M$ in Frobenius norm is
     $\frac{\sigma_r}{\sigma_r - \sigma_{r+1}}$. Globally, with
     $e = \|dM\|_{op} < (\sigma_r - \sigma_{r+1})/2$:
-    $\|dP\|_F \le (\frac12 + \frac{\sigma_r + \sigma_{r+1}}{4e} \ln \frac{g}{g - 2e}) \|dM\|_F \le
+    $\|dP\|_F \le (\frac12 + \frac{\sigma_r + \sigma_{r+1}}{4e} \ln(g/(g - 2e))) \|dM\|_F \le
     \frac{\sigma_r - e}{g - 2e} \|dM\|_F$, $g = \sigma_r - \sigma_{r+1}$. Singular spaces:
     $\|(\sin\Theta_U, \sin\Theta_V)\|_F \le
     \sqrt 2\, \|dM\|_F/(\sigma_r(M + dM) - \sigma_{r+1}(M))$.
