@@ -1,0 +1,121 @@
+"""A run that outlives its process: atomic, checksummed checkpoints, the last two of them kept.
+
+A checkpoint holds the step, every trained tensor, the optimizer's moments, the records so far and
+the settings. Random draws and the order of the data are streams named by seed and step, so that the
+step is their state. File: MAGIC, the SHA-256 sum of the rest, then safetensors with JSON inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from verification.store import write_atomically
+
+MAGIC = b"decaf checkpoint 1\n"
+KEPT = 2
+
+
+class CheckpointError(Exception):
+    """A checkpoint that must not be used; the message says what differs and what to do."""
+
+
+class Checkpoint(NamedTuple):
+    """What was saved: trained and optimizer tensors by name, and `meta`, plain JSON."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def write(folder: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Path:
+    """Write a checkpoint atomically, then remove all but the last two; return its path."""
+    notes = {"step": checkpoint.step, "settings": dict(settings), "meta": checkpoint.meta}
+    tensors = {name: X.detach().cpu().contiguous() for name, X in checkpoint.tensors.items()}
+    payload = save(tensors, metadata={"notes": json.dumps(notes)})
+    path = folder / f"step-{checkpoint.step:09d}.ckpt"
+    write_atomically(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+    for old in _paths(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    for torn in folder.glob(".step-*"):  # left by a process that was killed while it wrote
+        torn.unlink(missing_ok=True)
+    return path
+
+
+def read(folder: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
+    """Return the latest sound checkpoint (None if there is none), and which files were damaged.
+
+    CheckpointError: it is one of other settings; the message names those that differ.
+    """
+    damaged = []
+    for path in _paths(folder):
+        try:
+            checkpoint, old = _decode(path.read_bytes())
+        except ValueError as error:
+            damaged.append(f"{path} is damaged ({error}) and is not used")
+            continue
+        changed = [
+            f"{name}: {old.get(name)!r} -> {settings.get(name)!r}"
+            for name in sorted({*old, *settings})
+            if old.get(name) != settings.get(name)
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{path} is of other settings ({'; '.join(changed)}); "
+                f"run with those, give another folder with --out, or remove {folder}"
+            )
+        return checkpoint, damaged
+    return None, damaged
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+
+
+def _decode(data: bytes) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return the checkpoint and its settings; ValueError where the bytes are not those written."""
+    head, payload = data[: len(MAGIC) + 32], data[len(MAGIC) + 32 :]
+    if head[: len(MAGIC)] != MAGIC:
+        raise ValueError("no checkpoint, or of another version")
+    if head[len(MAGIC) :] != hashlib.sha256(payload).digest():
+        raise ValueError("its sum is wrong: cut short or altered")
+    (length,) = struct.unpack("<Q", payload[:8])
+    notes = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["notes"])
+    return Checkpoint(notes["step"], load(payload), notes["meta"]), notes["settings"]
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the optimizer's state as tensors named "<what>/<parameter>"."""
+    return {
+        f"{what}/{name}": torch.as_tensor(value)
+        for name, X in parameters.items()
+        for what, value in optimizer.state.get(X, {}).items()
+        if value is not None  # SGD without momentum keeps an empty buffer
+    }
+
+
+def restore(
+    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> None:
+    """Put trained tensors and moments back, bit for bit."""
+    optimizer.state.clear()
+    with torch.no_grad():
+        for name, X in parameters.items():
+            X.copy_(checkpoint.tensors[name])
+    for key, value in checkpoint.tensors.items():
+        what, found, name = key.partition("/")
+        if found:
+            X = parameters[name]
+            # AdamW's step count lives on the CPU, the moments beside their parameter
+            device = value.device if value.ndim == 0 else X.device
+            optimizer.state[X][what] = value.to(device)
