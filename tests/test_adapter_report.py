@@ -11,7 +11,7 @@ from decaf_theory import adapters, bounds
 from decaf_theory.lowrank import Factors
 from tests.adapter_files import EPS, STORED, write_agents
 from tests.dense_adapter_report import losses
-from verification.adapter_report import report
+from verification.adapter_report import report, report_on
 from verification.claim import Outcome
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "adapters" / "minilm-sst2-local"
@@ -240,6 +240,13 @@ def test_the_same_adapters_give_the_same_report():
     assert first.sites == second.sites
     assert first.rows == second.rows
     assert first.text() == second.text()
+
+
+def test_agents_in_memory_give_the_report_of_their_folders():
+    agents, Pi = adapters.load_agents(STORED), adapters.mixing_matrix("ring", 4)
+    found = report_on(agents, Pi, "ring")
+    assert found.rows == report(STORED, "ring").rows
+    assert found.text() == report(STORED, "ring").text()
 
 
 def test_a_rotated_gauge_changes_averaging_but_not_truncation(tmp_path):

@@ -40,7 +40,10 @@ ROOM_ALLOWED = {
     "decaf_theory": ("decaf_theory",),
     "verification": ("decaf_theory", "verification"),
     "figures": ("figures", "verification.store", "decaf_theory.topology"),
-    "paper_checks": ("paper_checks", "decaf_theory", "verification.claim", "verification.store"),
+    "paper_checks": (
+        *("paper_checks", "decaf_theory"),
+        *("verification.claim", "verification.store", "verification.adapter_report"),
+    ),
 }
 
 

@@ -82,7 +82,16 @@ def report(
     adapters or do not belong together, an unknown topology, a rank beyond a matrix's shape.
     """
     agents = adapters.load_agents(folders)
-    Pi = adapters.mixing_matrix(topology, len(agents.names))
+    return report_on(agents, adapters.mixing_matrix(topology, len(agents.names)), topology, rank)
+
+
+def report_on(
+    agents: adapters.Agents, Pi: np.ndarray[Any, Any], topology: str, rank: int | None = None
+) -> Report:
+    """Return the report on agents in memory that mix by the rows of Pi [n, N].
+
+    `topology` is the name under which rows and text speak of Pi.
+    """
     sites: list[dict[str, Any]] = []
     rows: dict[str, list[Row]] = {claim: [] for claim in EVIDENCE}
     for site, factors in agents.factors.items():
