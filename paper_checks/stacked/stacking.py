@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -86,6 +86,7 @@ def stack(
     if any(isinstance(module, StackedLinear | StackedHead) for module in model.modules()):
         raise ValueError("the model is stacked already; load it afresh to stack it again")
     linear, dense = _sites(model, targets), _dense(model, heads)
+    _require_one_name(model, {**linear, **dense})
     for name, layer in linear.items():
         if name in dense:
             raise ValueError(f"site {name} is both a target and part of a head; narrow the targets")
@@ -99,7 +100,8 @@ def stack(
     sites = {name: StackedLinear(linear[name], A, scale, dropout) for name, A in starts.items()}
     trained = {name: StackedHead(layer, agents) for name, layer in dense.items()}
     for name, layer in {**sites, **trained}.items():
-        model.set_submodule(name, layer)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
     return Stacked(model, sites, trained, agents, tuple(targets), tuple(heads))
 
 
@@ -158,6 +160,15 @@ def _dense(model: nn.Module, heads: Sequence[str]) -> dict[str, nn.Linear]:
                         f"head {name} is {_kind(module)}; only nn.Linear can be trained in heads"
                     )
     return found
+
+
+def _require_one_name(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError where a layer stands at a second place, which would keep the bare base."""
+    known = {id(layer): name for name, layer in layers.items()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        first = known.get(id(module), name)
+        if first != name:
+            raise ValueError(f"site {first} is also {name}; a shared layer cannot be stacked")
 
 
 def _kind(module: nn.Module) -> str:
