@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from tests import fake_ledger
-from verification import store, table
+from verification import options, store, table
 from verification.cli import main
 from verification.run import LEDGER
 
@@ -28,8 +29,9 @@ def call(tmp_path, ledger, capsys):
     """Run a command line against the fake ledger: exit code, stdout, stderr."""
 
     def run(*arguments, out=tmp_path / "out"):
+        reads_out = not {"--list", "--store-counterexamples"} & set(arguments)
         try:
-            code = main([*arguments, "--out", str(out)], ledger=ledger)
+            code = main([*arguments, *(["--out", str(out)] * reads_out)], ledger=ledger)
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -177,8 +179,8 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
             marks=pytest.mark.slow,  # loads torch
         ),
         (["--attack", "T33"], "did you mean T3"),
-        (["--minutes", "0"], "--minutes must be > 0, got 0.0"),
-        (["--script"], "--script needs --replay FILE"),
+        (["--attack", "T1", "--minutes", "0"], "--minutes must be > 0, got 0.0"),
+        (["--explain", ""], "unknown claim ''; see --list"),
         (["--onyl", "T1"], "unrecognized arguments: --onyl"),
     ],
 )
@@ -187,6 +189,65 @@ def test_bad_usage_ends_with_two_and_says_what_is_wrong(call, tmp_path, argument
     assert (code, out) == (2, "")
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+GIVEN = {
+    "only": ["T1"],
+    "size": ["quick"],  # the default, and given all the same
+    "seed": ["0"],
+    "device": ["cpu"],
+    "jobs": ["1"],
+    "out": ["results"],
+    "list": [],
+    "explain": ["T1"],
+    "replay": ["FILE"],
+    "script": [],
+    "store_counterexamples": [],
+    "attack": ["T1"],
+    "minutes": ["1"],
+    "write_docs": ["FILE"],
+    "adapters": ["DIR"],
+    "topology": ["ring"],
+    "rank": ["1"],
+}
+
+
+def test_the_table_of_options_has_them_all():
+    assert vars(options.parser().parse_args([])).keys() == GIVEN.keys()
+    assert set().union(*options.READS.values()) | options.READS.keys() - {""} == GIVEN.keys()
+
+
+@pytest.mark.parametrize(("first", "second"), [*combinations(GIVEN, 2)])
+def test_two_options_go_together_or_are_refused_by_name(first, second):
+    arguments = [x for name in (first, second) for x in (options.flag(name), *GIVEN[name])]
+    requests = {first, second} & options.READS.keys()
+    request = min(requests, default="")
+    fits = len(requests) < 2 and {first, second} - requests <= set(options.READS[request])
+    if fits:
+        assert options.parse(arguments)[1] == request
+        return
+    with pytest.raises(options.UsageError) as caught:
+        options.parse(arguments)
+    message = str(caught.value)
+    if requests:
+        assert {options.flag(first), options.flag(second)} <= set(re.findall(r"--[\w-]+", message))
+        assert "leave one of them out" in message or "give one of them at a time" in message
+    else:
+        assert re.fullmatch(r"(--\w+) needs --\w+; give it, or leave \1 out", message)
+
+
+def test_options_that_were_ignored_before_end_with_two(call):
+    for arguments, message in (
+        (["--explain", "T1", "--attack", "T1"], "--explain and --attack are two requests"),
+        (["--explain", "T1", "--size", "full"], "--explain does not read --size; leave one"),
+        (["--minutes", "2"], "--minutes needs --attack; give it, or leave --minutes out"),
+        (["--topology", "ring"], "--topology needs --adapters"),
+        (["--script"], "--script needs --replay; give it"),
+        (["--attack", "T1", "--device", "torch"], "--attack does not read --device"),
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert message in err
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_computing(call, tmp_path):

@@ -3,107 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from verification import replay, store, table
+from verification import options, replay, store, table
 from verification.claim import Claim, Outcome, Row
 from verification.ledger import page
+from verification.options import UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
 OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-class UsageError(Exception):
-    """A request that cannot be served; exit code 2."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    p = argparse.ArgumentParser(prog="python -m verification", description=DESCRIPTION)
-    p.add_argument("--only", nargs="+", metavar="ID", help="these claims alone")
-    p.add_argument("--size", choices=("quick", "full"), default="quick", help="how many instances")
-    p.add_argument("--seed", type=int, default=0, help="of every random stream (default 0)")
-    p.add_argument(
-        "--device",
-        choices=("cpu", "torch", "cuda"),
-        default="cpu",
-        help="NumPy on the CPU (default), torch on the CPU, torch on a GPU",
-    )
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
-    p.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
-    p.add_argument("--list", action="store_true", help="list the claims")
-    p.add_argument("--explain", metavar="ID", help="a claim's text, deciding rows, counterexample")
-    p.add_argument("--replay", type=Path, metavar="FILE", help="recompute a stored instance")
-    p.add_argument("--script", action="store_true", help="with --replay: print a NumPy program")
-    p.add_argument(
-        "--store-counterexamples",
-        action="store_true",
-        help="write verification/counterexamples/ID.json for every claim expected violated",
-    )
-    p.add_argument(
-        "--attack",
-        nargs="+",
-        metavar="ID",
-        help="search for counterexamples of true bounds; or all",
-    )
-    p.add_argument(
-        "--minutes", type=float, default=1.0, metavar="M", help="with --attack: time for each claim"
-    )
-    p.add_argument("--write-docs", type=Path, metavar="FILE", help="write all claims as Markdown")
-    p.add_argument(
-        "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
-    )
-    p.add_argument("--topology", default="complete", help="with --adapters: who mixes with whom")
-    p.add_argument("--rank", type=int, help="with --adapters: rank of the mix (default: theirs)")
-    return p
-
-
-DESCRIPTION = """Give every claim of the theory a verdict. Exit code 0: every outcome is the
-expected one; 1: some outcome differs; 2: bad usage."""
-
-
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Serve one command line; return the exit code."""
-    args = parser().parse_args(argv)
     try:
-        check(args)
-        action = next(a for wanted, a in ACTIONS if wanted(args))
-        return action(args, ledger)
+        args, request = options.parse(argv)
+        return ACTIONS[request](args, ledger)
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; finished claims are kept", file=sys.stderr)
         return INTERRUPTED
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise UsageError for what argparse does not see."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    if args.seed < 0:
-        raise UsageError(f"--seed must be >= 0, got {args.seed}")
-    if not args.minutes > 0:
-        raise UsageError(f"--minutes must be > 0, got {args.minutes}")
-    if args.script and not args.replay:
-        raise UsageError("--script needs --replay FILE")
-    if (args.attack or args.device != "cpu") and importlib.util.find_spec("torch") is None:
-        raise UsageError(
-            "--attack, --device torch and --device cuda need torch; it is not installed"
-        )
-    if args.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UsageError("--device cuda needs a GPU, and torch sees none")
 
 
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
@@ -291,13 +218,13 @@ def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 Action = Callable[[argparse.Namespace, Ledger], int]
-ACTIONS: list[tuple[Callable[[argparse.Namespace], Any], Action]] = [
-    (lambda args: args.list, list_claims),
-    (lambda args: args.explain, explain),
-    (lambda args: args.replay, replay_file),
-    (lambda args: args.store_counterexamples, store_counterexamples),
-    (lambda args: args.write_docs, write_docs),
-    (lambda args: args.attack, attack_claims),
-    (lambda args: args.adapters, report_adapters),
-    (lambda args: True, judge_all),
-]
+ACTIONS: dict[str, Action] = {
+    "": judge_all,
+    "list": list_claims,
+    "explain": explain,
+    "replay": replay_file,
+    "store_counterexamples": store_counterexamples,
+    "write_docs": write_docs,
+    "attack": attack_claims,
+    "adapters": report_adapters,
+}
