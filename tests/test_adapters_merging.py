@@ -199,15 +199,25 @@ def test_a_file_or_a_place_below_a_file_is_no_target(tmp_path, merged):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file: is a file; name a folder"):
         adapters.save(merged, tmp_path / "file")
-    with pytest.raises(PermissionError, match=r"out: cannot be written below .*file"):
+    with pytest.raises(
+        NotADirectoryError, match=r"out: cannot be written: Not a directory; name another"
+    ):
         adapters.save(merged, tmp_path / "file" / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_place_is_named_before_anything_is_written(tmp_path, merged):
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(PermissionError, match=r"cannot be written below .*locked"):
+    with pytest.raises(PermissionError, match=r"out: cannot be written: Permission denied; name"):
         adapters.check_target(tmp_path / "locked" / "out")
+
+
+def test_a_place_where_no_folder_can_be_made_is_named_even_for_root(merged):
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc here")
+    for call in (adapters.check_target, lambda out: adapters.save(merged, out)):
+        with pytest.raises(OSError, match=r"^/proc/x/out: cannot be written: .*; name another"):
+            call("/proc/x/out")
 
 
 def test_a_write_that_fails_leaves_nothing_and_keeps_the_old(tmp_path, merged, monkeypatch):
@@ -222,7 +232,7 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old(tmp_path, merged, m
     with pytest.raises(OSError, match="No space left"):
         adapters.save(merged, out, overwrite=True)
     with pytest.raises(OSError, match="No space left"):
-        adapters.save(merged, tmp_path / "new")
+        adapters.save(merged, tmp_path / "new" / "below")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert weights_of(out).read_bytes() == before
 

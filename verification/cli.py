@@ -212,7 +212,12 @@ def report_dropped(reasons: Sequence[str]) -> None:
 
 def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the page of all claims."""
-    store.write_atomically(args.write_docs, page(ledger.claims, ledger.expected).encode())
+    text = page(ledger.claims, ledger.expected).encode()
+    try:
+        store.write_atomically(args.write_docs, text)
+    except OSError as error:
+        reason = f"{args.write_docs}: {error.strerror}"
+        raise UsageError(f"--write-docs cannot write {reason}; name another file") from error
     print(f"{len(ledger.claims)} claims -> {args.write_docs}")
     return OK
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -87,16 +88,22 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
     check_target(folder, overwrite=overwrite)
     r = max(factors.rank for factors in adapter.sites.values())
     tensors = _tensors(adapter, r)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = [path for path in folder.absolute().parents if not path.exists()]
     fresh = folder.with_name(f".{folder.name}-{uuid4().hex}")
-    fresh.mkdir()
     try:
+        fresh.mkdir(parents=True)
         (fresh / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
         text = json.dumps(_portable(adapter.config, r), indent=2, sort_keys=True)
         (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
         _replace(fresh, folder)
-    finally:
+    except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        for path in made:  # inmost first
+            with suppress(OSError):
+                path.rmdir()
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error) from error
+        raise
 
 
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
@@ -111,8 +118,16 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
     elif folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder")
     above = next(path for path in folder.absolute().parents if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise PermissionError(f"{folder}: cannot be written below {above}")
+    try:  # and not os.access, which root passes everywhere
+        Path(tempfile.mkdtemp(dir=above)).rmdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    """Return the error of a target that cannot be written, of the same kind, in words."""
+    reason = error.strerror or str(error)
+    return type(error)(f"{folder}: cannot be written: {reason}; name another folder (--out)")
 
 
 def _replace(fresh: Path, folder: Path) -> None:
