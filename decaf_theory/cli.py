@@ -141,6 +141,8 @@ def merge(args: argparse.Namespace) -> int:
         + (f", {len(mixed.others)} other tensors averaged" if mixed.others else "")
         + f" -> {args.out}"
     )
+    for remark in adapters.remarks(agents):
+        print(textwrap.fill(remark, WIDTH, break_long_words=False, break_on_hyphens=False))
     return OK
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
 from verification import options, store, table
 from verification.cli import main
@@ -259,6 +260,13 @@ def test_a_folder_that_cannot_be_written_is_found_before_computing(call, tmp_pat
     assert time.perf_counter() - start < 5
 
 
+def test_a_page_that_cannot_be_written_is_bad_usage(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["--write-docs", str(tmp_path / "file" / "page.md")]) == 2
+    message = "page.md: File exists; name another file"
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_gpu_that_is_not_there_is_bad_usage(call):
     torch = pytest.importorskip("torch")
@@ -413,7 +421,10 @@ AGENTS = [f"tests/adapters/agent{i}" for i in range(4)]
     [
         (["none"], "none: no such folder"),
         (["tests"], "tests: not an adapter folder"),
-        ([*AGENTS, "--topology", "rign"], "ring"),
+        (
+            [*AGENTS, "--topology", "rign"],
+            f"topology must be one of {', '.join(TOPOLOGIES)}, got 'rign'; the nearest name is ring",
+        ),
         ([*AGENTS, "--rank", "0"], "rank"),
         ([*AGENTS, "--rank", "1000"], "rank"),
     ],

@@ -9,7 +9,7 @@ from decaf_theory.adapters.agents import Agents, count, load_agents, mixing_matr
 from decaf_theory.adapters.diagnosis import compress, diagnose, pool, site_numbers, truncate_mix
 from decaf_theory.adapters.merging import MERGES, check_target, check_weights, merge, save
 from decaf_theory.adapters.reading import Adapter, load
-from decaf_theory.adapters.tables import LEGEND, notes, plain_words, table
+from decaf_theory.adapters.tables import LEGEND, notes, plain_words, remarks, table
 
 __all__ = [
     "LEGEND",
@@ -28,6 +28,7 @@ __all__ = [
     "notes",
     "plain_words",
     "pool",
+    "remarks",
     "save",
     "site_numbers",
     "table",

@@ -60,14 +60,26 @@ def load_agents(folders: Iterable[str | Path]) -> Agents:
     )
 
 
+def twins(agents: Agents) -> list[tuple[int, int]]:
+    """Return each agent whose factors equal those of an earlier one, as (earlier, later)."""
+    first: dict[bytes, int] = {}
+    held = [
+        b"".join(X[i].tobytes() for factors in agents.factors.values() for X in factors)
+        for i in range(len(agents.names))
+    ]
+    return [(first[own], i) for i, own in enumerate(held) if first.setdefault(own, i) < i]
+
+
 def mixing_matrix(topology: str, N: int) -> Array:
     """Return Pi [N, N] of a topology by name; ValueError: unknown name, or no such graph on N."""
     from decaf_theory.topology import TOPOLOGIES
 
     if topology not in TOPOLOGIES:
-        near = difflib.get_close_matches(topology, TOPOLOGIES, n=3, cutoff=0.4)
-        names = ", ".join(near or sorted(TOPOLOGIES))
-        raise ValueError(f"unknown topology {topology!r}; {'near' if near else 'known'}: {names}")
+        near = difflib.get_close_matches(topology.lower(), TOPOLOGIES, n=1, cutoff=0.0)
+        raise ValueError(
+            f"topology must be one of {', '.join(TOPOLOGIES)}, got {topology!r}; "
+            f"the nearest name is {near[0]}"
+        )
     return TOPOLOGIES[topology](N)
 
 

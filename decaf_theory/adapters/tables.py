@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from decaf_theory.adapters.agents import Agents, count
+from decaf_theory.adapters.agents import Agents, count, twins
 from decaf_theory.adapters.diagnosis import LOSSES, pool
 
 Numbers = Mapping[str, Any]
@@ -100,13 +100,29 @@ def plain_words(sites: Sequence[Numbers], N: int) -> str:
 
 
 def notes(agents: Agents) -> list[str]:
-    """Return what a reader must know beside the numbers: other tensors, bases that differ."""
+    """Return what a reader must know beside the numbers: other tensors, and `remarks`."""
     found = []
     if agents.others:
         names = ", ".join(list(agents.others)[:4]) + (", ..." if len(agents.others) > 4 else "")
         found.append(
             f"Also to be mixed, and not in these numbers: {len(agents.others)} tensors that are no "
             f"LoRA factors ({names})."
+        )
+    return found + remarks(agents)
+
+
+def remarks(agents: Agents) -> list[str]:
+    """Return what looks like an oversight: a single agent, one given twice, bases that differ."""
+    found = []
+    if len(agents.names) == 1:
+        found.append(
+            "A single agent has nobody to mix with, so that averaging its factors loses nothing: "
+            "give one folder per agent."
+        )
+    for first, again in twins(agents):
+        found.append(
+            f"{agents.names[first]} and {agents.names[again]} hold equal factors: an agent that is "
+            f"given twice counts twice."
         )
     if len(set(agents.bases)) > 1:
         found.append(
