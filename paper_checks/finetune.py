@@ -1,0 +1,379 @@
+"""Decentralized LoRA fine-tuning of a real model, top to bottom.
+
+N agents share one frozen model and hold a shard of the data each. At every step each agent takes
+the gradient of its own mean loss on its own batch and moves its own adapter and head; every K steps
+the agents mix. All agents go through the model in one stacked batch, and the loss of a step is the
+sum of their losses, so that each agent's gradient is its own. AdamW and SGD act on every number by
+itself: one optimizer over tensors [agent, ...] is N optimizers.
+
+Data order, dropout masks and initial factors are streams named by seed, agent and step, without the
+method, so that methods meet the same ones, and so that a resumed run needs nothing but its step.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from decaf_theory.rng import generator
+from paper_checks import checkpoint, mixing, observe, record
+from paper_checks.config import Config, Train
+from paper_checks.partition import partition
+from paper_checks.stacked import Stacked, load_into, stack
+from paper_checks.tasks import Task, load_task
+from verification import store
+
+CHANGES = ("losses", "seen", "records", "rows", "seconds")  # what changes, beside tensors
+Show = Callable[[int, dict[str, Any] | None], None]
+
+
+class TrainingError(Exception):
+    """A run that cannot go on; the message names agent and step, and what was saved."""
+
+
+@dataclass
+class Run:
+    """All that a run is made of. `step` and what follows it change; a checkpoint holds those."""
+
+    config: Config
+    task: Task
+    shards: list[np.ndarray[Any, Any]]
+    stacked: Stacked
+    optimizer: torch.optim.Optimizer
+    Pi: np.ndarray[Any, Any]
+    every: int  # K, the steps of a round
+    device: str
+    step: int = 0
+    losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
+    seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
+    records: list[dict[str, Any]] = field(default_factory=list)  # one a round
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def finetune(
+    config: Config,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    adapters: Sequence[str | Path] = (),
+    show: Show = lambda step, record: None,
+) -> Run:
+    """Train, or go on where a checkpoint in `folder` ends; leave rows.jsonl and run.json there.
+
+    adapters: peft folders to start from, one an agent, instead of B = 0. After SIGINT or SIGTERM
+    the step is finished, a checkpoint is written, and the run returned has run.step < train.steps.
+    TrainingError: a loss or gradient that is not finite. CheckpointError: other settings.
+    """
+    store.require_writable(folder)
+    settings = config.settings() | {"adapters": [str(path) for path in adapters]}
+    with store.locked(folder):
+        run = prepare(config, device=device, adapters=adapters)
+        resume(run, folder, settings)
+        with interruptions() as signals:
+            while run.step < config.train.steps and not signals:
+                try:
+                    advance(run)
+                except TrainingError as error:
+                    path = save(run, folder, settings)
+                    raise TrainingError(f"{error}; the last finite state is {path}") from None
+                show(run.step, None if run.losses else run.records[-1])
+                if run.step % config.observe.checkpoint_every == 0:
+                    save(run, folder, settings)
+        save(run, folder, settings)
+        record.write(run, folder, settings)
+    return run
+
+
+def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ()) -> Run:
+    """Load the task, deal its data, and stack the agents at their common start."""
+    lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
+    task = load_task(config)
+    task.model.to(device)
+    task = task._replace(scores=on_device(task.scores, device))
+    shards = partition(
+        task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
+    )
+    stacked = stack(
+        task.model,
+        targets=lora.targets or task.targets,
+        agents=mix.agents,
+        rank=lora.rank,
+        scale=lora.scale,
+        dropout=lora.dropout,
+        heads=task.heads,
+        seed=config.train.seed,
+        equal_start=lora.equal_start,
+    )
+    if adapters:
+        load_into(stacked, adapters)
+    for name, site in stacked.sites.items():
+        if "A" not in rule.trains and not bool((site.A == site.A[:1]).all()):
+            raise ValueError(
+                f"A must be equal at all agents for {rule.name}, which freezes and never mixes it; "
+                f"site {name} differs: start from equal adapters, or choose another method"
+            )
+        site.A.requires_grad_("A" in rule.trains)
+        site.B.requires_grad_("B" in rule.trains)
+    if config.train.gradient_checkpointing:
+        task.model.gradient_checkpointing_enable({"use_reentrant": False})
+    epoch = math.ceil(max(map(len, shards)) / data.batch)
+    every = mix.every or (mix.every_epochs or 1) * epoch
+    Pi = mixing.rows_of(rule, mix.graph, mix.agents)
+    return Run(
+        config, task, shards, stacked, optimizer_of(config.train, stacked), Pi, every, device
+    )
+
+
+def advance(run: Run) -> None:
+    """Take one step, and at the end of a round mix, look and evaluate.
+
+    step_first: step, then mix. mix_first: the round's first gradient is at the mixed point, the
+    state recorded is the one before the next mix. combine: the gradient at the unmixed point moves
+    the mixed one (weight decay acts on the mixed one, too).
+    """
+    train, t = run.config.train, run.step
+    round_, rest = divmod(t + 1, run.every)
+    last, closes = t + 1 == train.steps, rest == 0
+    if t == 0 and train.order == "mix_first":
+        mix(run, 0)
+    with clock(run, "training"):
+        run.losses.append(float(gradients(run, t).mean()))
+    if closes and train.order == "combine":
+        mix(run, round_)
+    with clock(run, "training"):
+        for group in run.optimizer.param_groups:
+            group["lr"] = step_size(train, t, run.every)
+        run.optimizer.step()
+    run.step = t + 1
+    if closes and train.order == "step_first":
+        mix(run, round_)
+    if closes or last:
+        close_round(run, last)
+    if closes and train.order == "mix_first" and not last:
+        mix(run, round_)
+
+
+def gradients(run: Run, t: int) -> Tensor:
+    """Put every agent's gradient in place and return the losses [N] of its batch."""
+    train, N = run.config.train, run.stacked.agents
+    index = batch(run.shards, train.seed, t, run.config.data.batch)
+    run.optimizer.zero_grad()
+    training_mode(run, True)
+    torch.manual_seed(int(generator(train.seed, "dropout", t).integers(2**63)))
+    if train.sequential:
+        losses = []
+        for agent in range(N):
+            with run.stacked.only(agent):
+                losses.append(agents_losses(run, index[agent], 1))
+                losses[-1].sum().backward()
+        loss = torch.cat([x.detach() for x in losses])
+    else:
+        loss = agents_losses(run, index.flatten(), N)
+        loss.sum().backward()
+        loss = loss.detach()
+    training_mode(run, False)
+    require_finite(run, loss, t)
+    if run.config.mix.rule.pools_gradients:
+        for X in run.stacked.parameters():
+            X.grad = X.grad.mean(0, keepdim=True).expand_as(X).contiguous()
+    return loss
+
+
+def agents_losses(run: Run, index: Tensor, agents: int) -> Tensor:
+    """Return the mean cross-entropy of each agent's part of an agent-major batch, [agents]."""
+    inputs, labels = run.task.train.take(index)
+    scores = run.task.scores(run.stacked.model, inputs, agents).float()
+    losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
+    return losses.reshape(agents, -1).mean(1)
+
+
+def batch(shards: Sequence[np.ndarray[Any, Any]], seed: int, t: int, size: int) -> Tensor:
+    """Return the examples [N, size] of step t: each agent walks its shard in orders of its own.
+
+    Where a shard is smaller than the batch, the next passes fill it up: examples occur again.
+    """
+    rows = []
+    for agent, shard in enumerate(shards):
+        at = np.arange(t * size, (t + 1) * size)
+        passes = range(at[0] // len(shard), at[-1] // len(shard) + 1)
+        orders = [generator(seed, "order", agent, e).permutation(len(shard)) for e in passes]
+        rows.append(shard[np.concatenate(orders)[at - passes[0] * len(shard)]])
+    return torch.from_numpy(np.stack(rows))
+
+
+def optimizer_of(train: Train, stacked: Stacked) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over the stacked parameters: elementwise, hence N optimizers in one."""
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(
+            stacked.parameters(), train.lr, train.momentum, weight_decay=train.weight_decay
+        )
+    return torch.optim.AdamW(
+        stacked.parameters(), train.lr, (train.betas[0], train.betas[1]), 1e-8, train.weight_decay
+    )
+
+
+def step_size(train: Train, t: int, every: int) -> float:
+    """Return the step size of step t: constant, or a half cosine over run or round."""
+    if train.schedule == "constant":
+        return train.lr
+    period = train.steps if train.period == "run" else every
+    return (
+        train.lr_min
+        + (train.lr - train.lr_min) * (1 + math.cos(math.pi * (t % period) / period)) / 2
+    )
+
+
+def mix(run: Run, round_: int) -> None:
+    """Look at the factors as they are, then mix them.
+
+    Methods that do not mix are looked at as if all agents were averaged.
+    """
+    choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
+    if round_ % run.config.observe.every == 0:
+        with clock(run, "observing"):
+            graph = choice.graph if rule.meets == "graph" else "complete"
+            rows = np.full((N, N), 1 / N) if rule.meets == "none" else run.Pi
+            run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
+            run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
+    with clock(run, "mixing"):
+        mixing.mix(
+            run.stacked,
+            rule,
+            run.Pi,
+            round_,
+            zero_directions=choice.zero_directions,
+            moments=choice.moments,
+            optimizer=run.optimizer,
+        )
+
+
+def close_round(run: Run, last: bool) -> None:
+    """Record the round: loss on its batches, what its mix met, score on the test set."""
+    rounds, rest = divmod(run.step, run.every)
+    sent = mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, run.every)
+    record = {
+        "step": run.step,
+        "round": rounds + (rest > 0),
+        "loss": float(np.mean(run.losses)),
+        "comm_bytes": rounds * sent,
+        **run.seen,
+    }
+    if last or rounds % run.config.observe.eval_every == 0:
+        data, sequential = run.config.data, run.config.train.sequential
+        with clock(run, "evaluating"):
+            size = data.eval_batch or data.batch
+            record |= observe.evaluate(run.stacked, run.task, size, sequential=sequential)
+    run.records.append(record)
+    run.losses, run.seen = [], {}
+
+
+def require_finite(run: Run, losses: Tensor, t: int) -> None:
+    """Raise TrainingError, naming agent and step, unless losses and gradients are finite."""
+    fine = {"loss": torch.isfinite(losses)}
+    grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
+    fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
+    for what, mask in fine.items():
+        if not bool(mask.all()):
+            agent = int((~mask).nonzero()[0])
+            raise TrainingError(
+                f"the {what} of agent {agent} at step {t} is not finite "
+                f"(its loss is {float(losses[agent])}); lower train.lr = {run.config.train.lr}"
+            )
+
+
+def training_mode(run: Run, on: bool) -> None:
+    """Turn the adapters' dropout on or off; the base's own dropout stays off."""
+    if run.config.train.gradient_checkpointing:
+        run.stacked.model.train(on)  # models recompute activations in training mode only
+        for module in run.stacked.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+    for site in run.stacked.sites.values():
+        site.train(on)
+
+
+def on_device(scores: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
+    """Return the scoring function with a batch's tensors moved to the model's device first."""
+
+    def moved(model: torch.nn.Module, inputs: dict[str, Any], agents: int) -> Tensor:
+        there = {n: x.to(device) if hasattr(x, "to") else x for n, x in inputs.items()}
+        return scores(model, there, agents)
+
+    return moved
+
+
+def save(run: Run, folder: Path, settings: dict[str, Any]) -> Path:
+    """Write a checkpoint of everything that changes."""
+    tensors = named(run.stacked)
+    tensors |= checkpoint.optimizer_tensors(run.optimizer, tensors)
+    meta = {name: getattr(run, name) for name in CHANGES}
+    return checkpoint.write(
+        folder / "checkpoint", checkpoint.Checkpoint(run.step, tensors, meta), settings
+    )
+
+
+def resume(run: Run, folder: Path, settings: dict[str, Any]) -> None:
+    """Go on from the latest sound checkpoint, if there is one."""
+    found, damaged = checkpoint.read(folder / "checkpoint", settings)
+    for message in damaged:
+        print(message, file=sys.stderr)
+    if found is not None:
+        checkpoint.restore(found, run.optimizer, named(run.stacked))
+        run.step = found.step
+        for name in CHANGES:
+            setattr(run, name, found.meta[name])
+
+
+def named(stacked: Stacked) -> dict[str, Tensor]:
+    """Return all tensors [N, ...] of the agents by name, frozen factors too."""
+    layers = {**stacked.sites, **stacked.heads}
+    return {
+        f"{name}.{i}": X
+        for name, layer in layers.items()
+        for i, X in enumerate(observe.trained(layer))
+    }
+
+
+@contextmanager
+def clock(run: Run, what: str) -> Iterator[None]:
+    """Add the seconds of what is done inside to the run's."""
+    start = time.perf_counter()
+    yield
+    if run.device != "cpu":
+        torch.cuda.synchronize()
+    run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM inside, instead of dying of them; a second one interrupts."""
+    found: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if found:
+            raise KeyboardInterrupt
+        found.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

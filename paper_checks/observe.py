@@ -1,0 +1,168 @@
+"""What is looked at on the way: scores on the test set, and the theory's quantities and bounds."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from decaf_theory.adapters import Agents, compress
+from decaf_theory.lowrank import Factors, product, spectrum
+from decaf_theory.measure import consensus_distance, numerical_rank, product_norm
+from paper_checks.mixing import by_shape, together
+from verification.adapter_report import Report, report_on
+from verification.claim import Row, deciding_row
+
+CLAIMS = ("T9", "T17", "T18", "T21")
+
+
+class Seen(NamedTuple):
+    """The theory's quantities just before a mix, and the rows of T9, T17, T18 and T21 there."""
+
+    numbers: dict[str, Any]
+    rows: dict[str, list[Row]]
+
+
+def theory(stacked: Any, Pi: np.ndarray[Any, Any], graph: str, **where: int) -> Seen:
+    """Return what a mix by the rows of Pi would lose, measured on the updates s B A themselves.
+
+    numbers: consensus_factors, consensus_products (squared, per agent, summed over sites),
+    adapter_norm (the root mean square over agents of |s B A|_F over all sites), interference and
+    truncation (root mean squares over agents) and both relative to the mix, sigma_max, imbalance,
+    numerical_rank (the least of any agent's product at any site). rows: of each claim's cases the
+    worst one over all sites, with `where` among its coordinates.
+    """
+    agents = agents_of(stacked)
+    found = report_on(agents, Pi, graph)
+    small = [compress(factors) for factors in agents.factors.values()]
+    squares = sum(float(np.sum(product_norm(f) ** 2)) for f in small) / stacked.agents
+    numbers = {
+        "consensus_factors": found.total["Xi_A"] + found.total["Xi_B"],
+        "consensus_products": sum(float(consensus_distance(product(f))) for f in small),
+        "adapter_norm": squares**0.5,
+        **{name: found.total[name] for name in ("interference", "truncation")},
+        **{name: found.total[name] for name in ("relative_interference", "relative_truncation")},
+        **{name: found.total[name] for name in ("sigma_max", "imbalance")},
+        "numerical_rank": least_rank(stacked),
+    }
+    return Seen(numbers, worst_over_sites(found, where))
+
+
+def agents_of(stacked: Any) -> Agents:
+    """Return all agents' adapters as `decaf_theory.adapters` has them: float64, scale in B."""
+    N = stacked.agents
+    factors = {
+        name: Factors(
+            stacked.sites[name].scale * pair.B.cpu().double().numpy(),
+            pair.A.cpu().double().numpy(),
+        )
+        for name, pair in stacked.factors().items()
+    }
+    scales = {name: (site.scale,) * N for name, site in stacked.sites.items()}
+    names = tuple(f"agent {i}" for i in range(N))
+    return Agents(names, factors, scales, {}, ("",) * N, {})
+
+
+def least_rank(stacked: Any) -> int:
+    """Return the least numerical rank of any agent's product, by the eps of the trained dtype."""
+    factors = stacked.factors()
+    ranks = []
+    for names in by_shape(factors):
+        pair = together(factors[name] for name in names)
+        d, k = pair.shape
+        ranks.append(int(numerical_rank(spectrum(pair), d=d, k=k).min()))
+    return min(ranks)
+
+
+def worst_over_sites(found: Report, where: dict[str, int]) -> dict[str, list[Row]]:
+    """Return, claim by claim and case by case, the row that decides over all sites.
+
+    A row that applies comes before one that does not; `instances` counts sites and agents.
+    """
+    chosen: dict[str, list[Row]] = {}
+    for claim, rows in found.rows.items():
+        cases: dict[str, list[Row]] = {}
+        for row in rows:
+            cases.setdefault(row.case, []).append(row)
+        chosen[claim] = [_worst(alike, where) for alike in cases.values()]
+    return chosen
+
+
+def _worst(alike: list[Row], where: dict[str, int]) -> Row:
+    applicable = [row for row in alike if row.assumptions_held] or alike
+    row = deciding_row(applicable)
+    assert row is not None
+    counts = {
+        "instances": sum(int(r.params["instances"]) for r in alike),
+        "sites": len(alike),
+        "sites_that_apply": sum(r.assumptions_held for r in alike),
+    }
+    return Row(**{**vars(row), "params": {**row.params, **counts, **where}})
+
+
+# ---------------------------------------------------------------- scores
+
+
+@torch.no_grad()
+def evaluate(stacked: Any, task: Any, batch: int, *, sequential: bool = False) -> dict[str, Any]:
+    """Return how all agents do on the whole test set, `batch` examples a pass and agent.
+
+    score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
+    their mean cross-entropy. Agents that are equal in every number are run once.
+    """
+    agents = [0] if equal(stacked) else list(range(stacked.agents))
+    labels = torch.as_tensor(task.test.labels)
+    parts = torch.arange(len(labels)).split(batch)
+    scores = torch.cat([_scores(stacked, task, part, agents, sequential) for part in parts], dim=1)
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
+    values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
+    return {
+        "score": float(np.mean(values)),
+        "score_least": min(values),
+        "score_most": max(values),
+        "test_loss": float(loss),
+    }
+
+
+def equal(stacked: Any) -> bool:
+    """Whether all agents hold the same numbers."""
+    layers = (*stacked.sites.values(), *stacked.heads.values())
+    return all(bool((X == X[:1]).all()) for layer in layers for X in trained(layer))
+
+
+def trained(layer: Any) -> list[Tensor]:
+    """Return the tensors [N, ...] that agents hold at one stacked layer, frozen factors too."""
+    return [layer.B, layer.A] if hasattr(layer, "A") else list(layer.parameters())
+
+
+def accuracy(found: Tensor, labels: Tensor) -> float:
+    """Return the share of labels that were found."""
+    return float((found == labels).double().mean())
+
+
+def f1(found: Tensor, labels: Tensor) -> float:
+    """Return 2 TP / (2 TP + FP + FN) of class 1, 0 where it neither occurs nor is found."""
+    hits = int(((found == 1) & (labels == 1)).sum())
+    both = int((found == 1).sum() + (labels == 1).sum())
+    return 2 * hits / both if both else 0.0
+
+
+METRICS = {"accuracy": accuracy, "f1": f1}
+
+
+def _scores(stacked: Any, task: Any, index: Tensor, agents: list[int], sequential: bool) -> Tensor:
+    """Return class scores [agent, example, class] in float32 on the CPU."""
+    if sequential or len(agents) == 1:
+        rows = []
+        for agent in agents:
+            with stacked.only(agent):
+                rows.append(task.scores(stacked.model, task.test.take(index).inputs, 1))
+        found = torch.stack(rows)
+    else:
+        inputs = task.test.take(index.repeat(len(agents))).inputs
+        scores = task.scores(stacked.model, inputs, len(agents))
+        found = scores.reshape(len(agents), len(index), -1)
+    return found.float().cpu()

@@ -1,0 +1,124 @@
+"""What a run leaves: rows.jsonl (flat, no time in it) and run.json (settings, seconds, sums).
+
+{"claim": "training", "step": 60, "round": 20, "loss": ..., "score": ..., ...}   one a round
+{"claim": "T17", "case": "|E| against |I| fro", "measured": ..., ...}            of each mix
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from paper_checks.mixing import message_bytes
+from paper_checks.observe import CLAIMS, trained
+from verification import store
+from verification.claim import Claim, Row, judge
+
+ROWS, RUN = "rows.jsonl", "run.json"
+TRAINING = "training"
+MORE_LIBRARIES = ("transformers", "peft", "scikit-learn")
+
+
+class Stored(NamedTuple):
+    """A run read back: its run.json, the records of training, the rows of the claims."""
+
+    folder: Path
+    run: dict[str, Any]
+    records: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it took all its steps."""
+        return bool(self.run["step"] == self.run["settings"]["train.steps"])
+
+
+def write(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write rows.jsonl and run.json, each atomically."""
+    training = [{"claim": TRAINING, **record} for record in run.records]
+    data = store.encode_rows(TRAINING, [*training, *run.rows])
+    store.write_atomically(folder / ROWS, data)
+    about = {
+        **environment(run.device),
+        "settings": dict(settings),
+        "origin": dict(run.config.origin),
+        "step": run.step,
+        "round_steps": run.every,
+        "trained_parameters": trained_parameters(run.stacked),
+        "message_bytes": message_bytes(run.stacked, run.config.mix.rule),
+        "shards": [len(shard) for shard in run.shards],
+        "seconds": {name: round(value, 3) for name, value in run.seconds.items()},
+        "mixing_share": mixing_share(run.seconds),
+        "verdicts": verdicts(run.rows),
+        "files": {ROWS: hashlib.sha256(data).hexdigest()},
+    }
+    text = json.dumps(store.strict(about), indent=1, allow_nan=False) + "\n"
+    store.write_atomically(folder / RUN, text.encode())
+
+
+def read(folder: Path) -> Stored:
+    """Return the run of a folder. StoreError: a file is missing, cut short or altered."""
+    about = store.read_json(folder / RUN)
+    try:
+        data = (folder / ROWS).read_bytes()
+    except OSError as error:
+        raise store.StoreError(f"{folder / ROWS}: {error.strerror}; run it again") from None
+    if hashlib.sha256(data).hexdigest() != about["files"][ROWS]:
+        raise store.StoreError(
+            f"{folder / ROWS} is cut short or altered: its sum is not run.json's; run it again"
+        )
+    lines = [json.loads(line) for line in data.decode().splitlines()]
+    records = [line for line in lines if line["claim"] == TRAINING]
+    return Stored(folder, about, records, [line for line in lines if line["claim"] != TRAINING])
+
+
+def mixing_share(seconds: Mapping[str, float]) -> float:
+    """Return the seconds of mixing over those of training (gradients and steps), 0 without any."""
+    return seconds.get("mixing", 0.0) / seconds["training"] if seconds.get("training") else 0.0
+
+
+def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return outcome, tightness and number of rows of every claim that has rows."""
+    found = {}
+    for name in CLAIMS:
+        own = [Row.from_json(row) for row in rows if row["claim"] == name]
+        if own:
+            verdict = judge(Claim(name, "training", "derived", lambda _: iter(())), own)
+            found[name] = {
+                "outcome": verdict.outcome.value,
+                "tightness": verdict.tightness,
+                "rows": verdict.rows,
+            }
+    return found
+
+
+def trained_parameters(stacked: Any) -> int:
+    """Return the parameters that one agent trains."""
+    layers = (*stacked.sites.values(), *stacked.heads.values())
+    return sum(X[0].numel() for layer in layers for X in trained(layer) if X.requires_grad)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what the numbers of a run depend on beside its settings."""
+    import torch
+
+    libraries = store.library_versions()
+    for name in MORE_LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            libraries[name] = importlib.metadata.version(name)
+    return {
+        "commit": store.commit(),
+        "code": store.code_sum(),
+        "python": platform.python_version(),
+        "libraries": libraries,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
