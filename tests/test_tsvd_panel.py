@@ -6,10 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decaf_theory import tsvd
 from decaf_theory.lowrank import Factors, gauge, product
-from decaf_theory.tsvd import PATHS, core, panel, tsvd_of_mix
+from decaf_theory.tsvd import PATHS, core, jacobi, panel, tsvd_of_mix
 from tests.mixes import EPS, assert_near, assert_same_result, gaussian, mix, rows, slack
 
+# on CUDA tensors stay tensors, and cores are solved by Jacobi rotations: both are run on the CPU
+KINDS = ["numpy", "torch", "torch as on CUDA"]
 PROMISED = {np.float64: 1e-13, np.float32: 1e-6}
 D, K, R = 40, 30, 2
 
@@ -70,6 +73,13 @@ HARD = [
 ]
 
 
+def as_kind(factors, kind, monkeypatch):
+    if kind == "torch as on CUDA":
+        monkeypatch.setattr(tsvd, "on_host", lambda factors: factors)
+        monkeypatch.setattr(core, "own_solver", lambda C: jacobi.svd)
+    return factors if kind == "numpy" else Factors(*map(torch.from_numpy, factors))
+
+
 def errors(factors, Pi, truncated):
     """Return the largest of four errors and sigma_1, per row: values, residual, both balances.
 
@@ -106,6 +116,14 @@ def test_hard_cases_keep_the_promise_on_every_path(name, method, dtype):
     spacing = float(np.finfo(dtype).smallest_subnormal) * D
     assert np.all(
         error <= PROMISED[dtype] * first + (parts if name == "cancelling" else 0) + spacing
+    )
+
+
+def as_numpy(truncated):
+    return truncated._replace(
+        factors=Factors(*map(np.asarray, truncated.factors)),
+        singular_values=np.asarray(truncated.singular_values),
+        tail=np.asarray(truncated.tail),
     )
 
 
@@ -157,21 +175,15 @@ SWITCHES = [
 
 
 @pytest.mark.parametrize(("family", "dtype", "mild", "severe", "rank", "reason"), SWITCHES)
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_element_beyond_a_condition_is_redone_and_named(
-    family, dtype, mild, severe, rank, reason, kind
+    family, dtype, mild, severe, rank, reason, kind, monkeypatch
 ):
     for knob, expected in ((mild, set()), (severe, {reason})):
         factors, Pi = family(knob, dtype)
-        given_ = Factors(*map(torch.from_numpy, factors)) if kind == "torch" else factors
-        truncated = tsvd_of_mix(given_, Pi, rank, method="panel")
+        truncated = tsvd_of_mix(as_kind(factors, kind, monkeypatch), Pi, rank, method="panel")
         assert reasons(truncated) == expected
-        host = truncated._replace(
-            factors=Factors(*map(np.asarray, truncated.factors)),
-            singular_values=np.asarray(truncated.singular_values),
-            tail=np.asarray(truncated.tail),
-        )
-        error, first = errors(factors, Pi, host)
+        error, first = errors(factors, Pi, as_numpy(truncated))
         exact = Factors(*(X.astype(np.float64) for X in factors))
         parts = slack(exact, Pi) if family is parted else 0.0
         assert np.all(error <= PROMISED[dtype] * first + parts)
@@ -218,20 +230,32 @@ def test_one_element_of_many_falls_back_alone():
         assert np.array_equal(x[kept], y[kept])
 
 
-@pytest.mark.parametrize(("size", "refused"), [(2.0**505, ()), (2.0**-505, (("range", (0,)),))])
-def test_products_at_the_ends_of_the_range_keep_their_digits(size, refused):
-    factors, Pi = gaussian(3, D, K, R), np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("power", "refused"), [(180, ()), (220, (("range", (0,)),))])
+def test_products_at_the_ends_of_the_range_keep_their_digits(power, refused, sign):
+    factors, Pi, size = (
+        gaussian(3, D, K, R),
+        np.array([[0.5, 0.5, 0], [0, 0, 1]]),
+        2.0 ** (sign * power),
+    )
     factors.B[0, :, 1] = 0.0
-    plain = tsvd_of_mix(factors, Pi * 2.0**-20, R, method="qr")
-    huge = Factors(*(X * np.array([size, size, 1.0])[:, None, None] for X in factors))
-    found = tsvd_of_mix(huge, Pi * 2.0**-20, R, method="panel")
+    plain = tsvd_of_mix(factors, Pi, R, method="qr")
+    found = tsvd_of_mix(scaled_up(factors, size), Pi, R, method="panel")
     assert found.info.fell_back == refused
-    if size > 1:
-        with pytest.raises(ValueError, match=r"product at index \(0,\) overflows float64"):
-            tsvd_of_mix(huge, Pi * 2.0**20, R, method="panel")
     allowed = slack(factors, Pi)
     for row, unit in ((0, size**2), (1, 1.0)):
         assert_near(found.singular_values[row] / unit, plain.singular_values[row], allowed)
+
+
+def scaled_up(factors, size):
+    """Return the factors of three agents with those of the first two multiplied by `size`."""
+    return Factors(*(X * np.array([size, size, 1.0])[:, None, None] for X in factors))
+
+
+def test_a_product_beyond_the_range_is_named():
+    Pi = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    with pytest.raises(ValueError, match=r"product at index \(0,\) overflows float64"):
+        tsvd_of_mix(scaled_up(gaussian(3, D, K, R), 2.0**508), Pi * 2.0**20, R, method="panel")
 
 
 def test_a_sparse_row_falls_back_alone_too():
@@ -316,7 +340,9 @@ def test_torch_gradients_go_by_qr():
 def test_an_indefinite_gram_matrix_still_has_a_factor():
     V = orthonormal(4, 4)
     G = (V * [-1e-15, 0.5, 1.0, 2.0]) @ V.T
-    L = core._cholesky(np.stack([G, np.eye(4)]), 1e-16)
+    L = core._cholesky(
+        np.stack([G, np.eye(4)]), np.sqrt(np.stack([np.diagonal(G), np.ones(4)])), 1e-16
+    )
     assert_near(L @ L.swapaxes(-1, -2), np.stack([G, np.eye(4)]), 10 * EPS)
 
 
@@ -333,6 +359,20 @@ def spectra(draw):
     factors = Factors((B + apart * dB) * np.logspace(0, -steep, r), A + apart * dA)
     Pi = rows(N, N, seed) * (np.random.default_rng(seed).random((N, N)) < draw(st.floats(0.3, 1)))
     return factors, Pi, draw(st.integers(1, min(d, k)))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", HARD)
+def test_hard_cases_keep_the_promise_as_on_cuda(name, dtype, monkeypatch):
+    (B, A), Pi = hard_case(name)
+    factors = Factors(B.astype(dtype), A.astype(dtype))
+    tensors = as_kind(factors, "torch as on CUDA", monkeypatch)
+    truncated = as_numpy(tsvd_of_mix(tensors, Pi, R, method="panel"))
+    error, first = errors(factors, Pi, truncated)
+    exact = slack(Factors(*(X.astype(np.float64) for X in factors)), Pi)
+    spacing = float(np.finfo(dtype).smallest_subnormal) * D
+    allowed = PROMISED[dtype] * first + (exact if name == "cancelling" else 0) + spacing
+    assert np.all(error <= allowed)
 
 
 @given(spectra(), st.sampled_from([np.float64, np.float32]))

@@ -29,6 +29,7 @@ from decaf_theory.tsvd.mixing import (
     host,
     neighbours,
     nonfinite_agents,
+    on_host,
     rescaled,
     scale_by,
     truncate,
@@ -155,7 +156,7 @@ def _by_panels(
     """Return the truncation by panels, the bad agents, and why elements were redone by qr."""
     xp = namespace(factors.B)
     batch, N = factors.B.shape[:-3], int(factors.B.shape[-3])
-    layers = Factors(*(xp.reshape(X, (-1, *X.shape[-3:])) for X in factors))
+    layers = on_host(Factors(*(xp.reshape(X, (-1, *X.shape[-3:])) for X in factors)))
     truncated, refused, unfit = panel_rows(layers, index, weights, rank, width)
     bad = np.zeros((prod(batch), N), dtype=bool)
     if unfit:
@@ -165,7 +166,7 @@ def _by_panels(
         redo(truncated, _without(layers, bad), index, weights, why != 0, rank)
 
     def unfold(X: Array) -> Array:
-        return xp.reshape(X, (*batch, *X.shape[1:]))
+        return xp.reshape(xp.asarray(X), (*batch, *X.shape[1:]))
 
     unfolded = TSVD(
         Factors(*(unfold(X) for X in truncated.factors)),

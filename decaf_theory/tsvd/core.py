@@ -7,6 +7,7 @@ L_B L_B' near G_B = B'B and L_A L_A' near G_A = AA', and the SVD of the n x n co
     C = L_B' W L_A = U S V',    X_B = W L_A V S^-1/2,    X_A = W L_B U S^-1/2.
 
 Then B' = B X_B and A' = X_A' A are the balanced factors, without inverses or orthonormal bases.
+Unit length serves the analysis alone: scaling a direction scales its row of L and of X, C stays.
 B'A' = B W A = M whatever the L, as L_A C^-1 L_B' = W^-1, and X_B' L_B L_B' X_B = S = X_A' L_A L_A'
 X_A. So all that errors of Gram matrices do is to disturb the balance, B'B - S = X_B' (G_B - L_B
 L_B') X_B; neither the condition of G nor consensus of the agents enters by itself.
@@ -20,7 +21,9 @@ float64 data and 1e-6 for narrower. An element that fails one of these is refuse
 range         Squares, sizes and coefficients stay inside the range of their type.
 cancellation  C is a sum of n terms, off by e = sqrt(n) u |w|, as singular values are:
     e <= promised s_1.
-conditioning  2 eta |X'X|_F <= promised s_1 for X_B and X_A, dropped columns included.
+conditioning  2 eta |X'X|_F <= promised s_1 for X_B and X_A, dropped columns included. As rows of L
+    have length one, column i is at most |w|/sqrt(s_i) long: |X'X|_F <= |w|^2 sum_i 1/s_i is
+    mostly enough, and the dropped columns need not be formed.
 grading       The inner product of columns 1 and i of B' is off by e sqrt(s_1/s_i):
     e <= promised sqrt(s_1 s_i) for all s_i that are kept.
 
@@ -32,20 +35,24 @@ in float64. For float64 data this is weaker than the last condition.
 S^2 and V come from the eigenvectors of C'C, and U S = C V. As C'C is off by sqrt(n) u s_1^2, a
 singular value s_i is off by sqrt(n) u s_1^2 / s_i, and the inner product of rows 1 and i of A' by
 sqrt(n) u s_1 (s_1/s_i)^(3/2). Where that is too much, for what is kept or (float64 data) for what
-is dropped, C has an SVD. Dropped values of narrower data keep an error of (sqrt(n) u)^(1/2) s_1.
-Singular values below the error of the core, and their directions, become exactly zero.
+is dropped, C has an SVD; on CUDA every C has one, by Jacobi rotations. Dropped values of narrower
+data keep an error of (sqrt(n) u)^(1/2) s_1. Singular values below the error of the core, and their
+directions, become exactly zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import Array, like, namespace, transpose
+from decaf_theory.arrays import Array, namespace, transpose
 
 UNIT = float(np.finfo(np.float64).eps) / 2
 SMALLEST = float(np.finfo(np.float64).smallest_normal)
+LARGEST_SIDE = 64  # of a core for the Jacobi kernel
+LARGEST = 2.0**400  # of |w_j|: C'C and its digits fit between 2^-1022 and 2^1024
 # why an element is left to the qr path; 0: it is not
 REASONS = ("", "range", "cancellation", "conditioning", "grading")
 RANGE, CANCELLATION, CONDITIONING, GRADING = range(1, 5)
@@ -81,82 +88,95 @@ def solve_core(
 ) -> Core:
     """Return coefficients and singular values for rows of weights [..., rows, n].
 
-    G [2, ..., g, n, n]: Gram matrices of both panels, g = 1 or rows. unfit [..., g, n]: directions
-    whose squares are out of range, zero in G. longest: max(d, k), the terms of an entry of G.
+    G [2, ..., g, n, n]: Gram matrices of both panels, g = 1 or rows; their diagonals are changed.
+    unfit [..., g, n]: directions whose squares are out of range, zero in G. longest: max(d, k), the
+    terms of an entry of G.
     """
     xp = namespace(G)
     double, unit, promised, reach = precision
     n = int(G.shape[-1])
     eta, rounding = (n * longest) ** 0.5 * UNIT, n**0.5 * UNIT
-    G, inverse_size, w, half, outside = _scaled(G, weights)
-    to_data = inverse_size * half[..., None]  # from coefficients of unit directions
-    near = (to_data >= 1 / reach) & (to_data <= reach)
-    outside = outside | ~xp.all(near | (w == 0), axis=(0, -1))
-    outside = outside | xp.any(unfit & (weights != 0), axis=-1)
-    w = xp.where(outside[..., None], 0.0, w)
+    size = xp.sqrt(xp.linalg.diagonal(G))
+    weights, w, outside = _weighed(size, unfit, weights, reach)
+    total = xp.sum(w**2, axis=-1)  # |w|^2
+    core_error = rounding * total**0.5
+    used = weights != 0
+    if not bool(xp.all(used)):  # so that nothing depends on what a row does not use
+        axis = xp.eye(n, dtype=G.dtype, device=G.device)
+        G = xp.where(used[..., :, None] & used[..., None, :], G, axis)
+        size = xp.where(used, size, 1.0)
 
-    L = _cholesky(G, eta)
-    WL = w[..., None] * L
+    L = _cholesky(G, size, eta)
     limits = (rounding / promised if double else 0.0, (rounding / promised) ** (2 / 3))
-    V, S, US = _singular(transpose(L[0]) @ WL[1], rank, limits)
-    first, core_error = S[..., 0], rounding * xp.sum(w**2, axis=-1) ** 0.5
+    V, S, US = _singular(transpose(L[0]) @ (weights[..., None] * L[1]), rank, limits)
+    first = S[..., 0]
     noise = core_error if double else xp.maximum(core_error, rounding**0.5 * first)
     floor = xp.maximum(S, noise[..., None])
-    floor = xp.where(floor > 0, floor, 1.0)[..., None, :]
-    X = xp.flip(WL, axis=0) @ (xp.stack([V, US / floor]) / floor**0.5)
+    floor = xp.where(floor > 0, floor, 1.0)
     S = xp.where(S > noise[..., None], S, 0.0)
 
-    unbalance = 2 * eta * _largest_product(X, promised * first / (2 * eta))
+    enough = promised * first / (2 * eta)
+    crowded = total * xp.sum(1 / floor, axis=-1) > enough  # a bound on |X'X|_F of both sides
+    unbalanced = crowded
+    if bool(xp.any(crowded)):
+        X = _coefficients(L, weights, V, US, floor)
+        unbalanced = crowded & (_largest_product(X * size[..., None], enough) > enough)
+    else:
+        X = _coefficients(L, weights, *(x[..., :rank] for x in (V, US, floor)))
     X = xp.where(S[..., None, :rank] > 0, X[..., :rank], 0.0)
-    graded = (2 * unit) ** 2 * xp.max(xp.sum(X**2, axis=-2), axis=(0, -1)) > promised**2 * first
+    longer = xp.max(xp.sum((X * size[..., None]) ** 2, axis=-2), axis=(0, -1))
+    graded = (2 * unit) ** 2 * longer > promised**2 * first
     least = xp.min(xp.where(S > 0, S, first[..., None])[..., :rank], axis=-1)
     refused = xp.astype(outside, xp.int8) * RANGE
     for reason, fails in (
         (CANCELLATION, core_error > promised * first),
-        (CONDITIONING, unbalance > promised * first),
+        (CONDITIONING, unbalanced),
         (GRADING, core_error > promised * (first * least) ** 0.5),
     ):
         refused = xp.where((refused == 0) & fails, reason, refused)
-    with np.errstate(over="ignore"):  # of singular values it is an error, named by the caller
-        S = S * half[..., None] * half[..., None]
-    return Core(X * to_data[..., None], S, refused, graded & (refused == 0) & (not double))
+    return Core(X, S, refused, graded & (refused == 0) & (not double))
 
 
-def _scaled(G: Array, weights: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Return G of unit directions, their inverse sizes [2, ..., g, n], w / h^2 and h [..., rows].
+def _weighed(size: Array, unfit: Array, weights: Array, reach: float) -> tuple[Array, Array, Array]:
+    """Return weights and w [..., rows, n], zero where a direction adds nothing, and what is out.
 
-    h is a power of two, the largest |w_j| / h^2 in [1/4, 1). Last, where w leaves the range: there
-    w is 0. A direction that is zero in either panel, or without weight, is made an axis of its own.
+    size [2, ..., g, n]: lengths of the directions. Out of range are rows whose w, or a coefficient
+    in their type, would lose digits: all their weights become zero.
+    """
+    xp = namespace(size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        w = weights * (size[0] * size[1])
+        top = xp.max(xp.abs(w), axis=-1)
+        scale = top[..., None] ** 0.5
+        near = xp.all((size >= scale / reach) & (size <= scale * reach), axis=0)
+    used = (weights != 0) & xp.all(size > 0, axis=0)
+    outside = xp.any((used & (w != 0) & ~near) | (unfit & (weights != 0)), axis=-1)
+    outside = outside | (xp.any(used, axis=-1) & ~((top > 1 / LARGEST) & (top < LARGEST)))
+    used = used & ~outside[..., None]
+    return xp.where(used, weights, 0.0), xp.where(used, w, 0.0), outside
+
+
+def _cholesky(G: Array, size: Array, shift: float) -> Array:
+    """Return L with LL' = G + shift diag(G), from eigenvectors where rounding left that indefinite.
+
+    size: the roots of the diagonals of G, which are changed.
     """
     xp = namespace(G)
-    size = xp.sqrt(xp.linalg.diagonal(G))
-    alive = xp.all(size > 0, axis=0)
-    if bool(xp.any(weights == 0)):
-        alive = alive & (weights != 0)
-    inverse = xp.where(alive, 1 / xp.where(size > 0, size, 1.0), 0.0)
-    G = G * (inverse[..., :, None] * inverse[..., None, :])
-    if not bool(xp.all(alive)):
-        one = xp.eye(G.shape[-1], dtype=G.dtype, device=G.device)
-        G = xp.where(alive[..., None], G, one)
-    with np.errstate(over="ignore", invalid="ignore"):
-        w = xp.where(alive, weights * (size[0] * size[1]), 0.0)
-        top = xp.max(xp.abs(w), axis=-1)
-        some = xp.any(alive & (weights != 0), axis=-1)
-        fits = (top >= SMALLEST) & (top < 1 / SMALLEST)
-        e = xp.frexp(xp.where(fits, top, 1.0))[1]
-        half = 2.0 ** like((e + 1) // 2, G)
-        w = xp.where(fits[..., None], w / half[..., None] / half[..., None], 0.0)
-    return G, inverse, w, half, some & ~fits
-
-
-def _cholesky(G: Array, shift: float) -> Array:
-    """Return L with LL' = G + shift I, from eigenvectors where rounding left that indefinite."""
-    xp = namespace(G)
+    n = int(G.shape[-1])
+    diagonal = xp.reshape(G, (*G.shape[:-2], n * n))[..., :: n + 1]  # a view
+    diagonal *= 1 + shift
     try:
-        return xp.linalg.cholesky(G + shift * xp.eye(G.shape[-1], dtype=G.dtype, device=G.device))
+        return xp.linalg.cholesky(G)
     except xp.linalg.LinAlgError:
-        values, V = xp.linalg.eigh(G)
-        return V * xp.sqrt(xp.clip(values, min=0.0) + shift)[..., None, :]
+        values, V = xp.linalg.eigh(G / size[..., :, None] / size[..., None, :])
+        return size[..., None] * V * xp.sqrt(xp.clip(values, min=shift))[..., None, :]
+
+
+def _coefficients(L: Array, weights: Array, V: Array, US: Array, S: Array) -> Array:
+    """Return X_B and X_A [2, ..., rows, n, q] from q columns of V and U S, and their values S."""
+    xp = namespace(L)
+    S = S[..., None, :]
+    return weights[..., None] * (xp.flip(L, axis=0) @ (xp.stack([V, US / S]) / S**0.5))
 
 
 def _largest_product(X: Array, enough: Array) -> Array:
@@ -177,12 +197,30 @@ def _singular(C: Array, rank: int, limits: tuple[float, float]) -> tuple[Array, 
     limits: for the smallest of all, and of the first `rank`.
     """
     xp = namespace(C)
+    solve = own_solver(C)
+    if solve is not None:
+        U, S, Vh = solve(C)
+        return transpose(Vh), S, U * S[..., None, :]
     squares, V = xp.linalg.eigh(transpose(C) @ C)
-    S, V = xp.sqrt(xp.clip(xp.flip(squares, axis=-1), min=0.0)), xp.flip(V, axis=-1)
-    US = C @ V
+    US, V = xp.flip(C @ V, axis=-1), xp.flip(V, axis=-1)
+    S = xp.flip(xp.where(squares > 0, squares, 0.0), axis=-1) ** 0.5
     first, kept = S[..., 0], S[..., min(rank, S.shape[-1]) - 1]
     small = (S[..., -1] < limits[0] * first) | (kept < limits[1] * first)
     if bool(xp.any(small)):
         U, values, Vh = xp.linalg.svd(C[small])
         V[small], S[small], US[small] = transpose(Vh), values, U * values[:, None, :]
     return V, S, US
+
+
+def own_solver(C: Array) -> Callable[[Array], tuple[Array, Array, Array]] | None:
+    """Return the Jacobi kernel where the libraries' batched ones are slow: on CUDA; else None.
+
+    It takes sides up to 64, and Triton, which CUDA builds of torch bring along.
+    """
+    if not getattr(C, "is_cuda", False) or int(C.shape[-1]) > LARGEST_SIDE:
+        return None
+    try:
+        from decaf_theory.tsvd.jacobi_triton import svd
+    except ImportError:
+        return None
+    return svd
