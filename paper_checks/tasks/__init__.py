@@ -1,0 +1,50 @@
+"""Models and data sets: `load_task(config)` gives a frozen model, its data and how it scores.
+
+A task is a data set together with a kind of model; a new one is a line in TASKS. torch,
+transformers, scikit-learn and datasets are imported inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paper_checks.tasks import causal, clip, digits, text
+from paper_checks.tasks.records import Data, Task
+
+_TEXT = {"classifier": text.load, "causal": causal.load}
+_IMAGES = {"clip": clip.load}
+
+# data set -> kind of model -> loader(config, data_dir) -> Task
+TASKS = {
+    "sst2": _TEXT,
+    "wic": _TEXT,
+    "boolq": _TEXT,
+    "toy-text": _TEXT,
+    "flowers102": _IMAGES,
+    "ucf101": _IMAGES,
+    "food101": _IMAGES,
+    "toy-images": _IMAGES,
+    "digits": {"vit": digits.load},
+}
+
+__all__ = ["TASKS", "Data", "Task", "load_task"]
+
+
+def load_task(config: Any) -> Task:
+    """Return the task of config.task["name"] with the frozen model of config.model.
+
+    Of the config its task, model, lora.targets, data and data_dir are read, and no seed is: all runs
+    of a configuration meet the same model and examples; partition and training draw the rest.
+    data_dir: the folder that holds the data sets (one folder each, see data.py); None takes the
+    hub. ValueError names what is missing and how to get it.
+    """
+    name, kind = config.task["name"], config.model.get("kind")
+    if name not in TASKS:
+        raise ValueError(f"task.name must be one of {', '.join(TASKS)}; got {name!r}")
+    if kind not in TASKS[name]:
+        raise ValueError(
+            f"model.kind of task {name} must be {' or '.join(TASKS[name])}; got {kind!r}"
+        )
+    folder = None if config.data_dir is None else Path(config.data_dir).expanduser()
+    return TASKS[name][kind](config, folder)

@@ -1,0 +1,113 @@
+"""Yes/no questions to LLaMA-type causal models, scored on the answer tokens at the last position.
+
+The hidden state of the last position of every prompt is taken and multiplied by the two rows of
+the output matrix that belong to "no" and "yes": the same numbers as the full logits there, without
+the vocabulary at every position. The loss is the cross-entropy over these two; a loss over the
+whole vocabulary would also train the model to answer at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paper_checks.tasks.data import TEXTS, Example, read
+from paper_checks.tasks.models import drawn, pretrained, require, source, word_tokenizer
+from paper_checks.tasks.records import Data, Task
+
+ANSWERS = ("no", "yes")  # classes 0 and 1
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY |= {"num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 64}
+
+
+def load(config: Any, data_dir: Path | None) -> Task:
+    """Return the task of a causal model: adapters on q_proj and v_proj, no head."""
+    require("transformers")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    name = config.task["name"]
+    examples = read(name, config.data, data_dir)
+    if config.model["from"] == "random":
+        tokenizer = word_tokenizer([_prompt(name, e) for e in examples["train"]])
+        model, base = drawn(lambda: _tiny(len(tokenizer), config.model)), "random"
+    else:
+        place = source(config.model)
+        if place.gguf:
+            require("gguf")
+        tokenizer = AutoTokenizer.from_pretrained(place.place, **place.keywords)
+        dtype = config.model.get("dtype", "float32")
+        model, base = pretrained(AutoModelForCausalLM, place, dtype), place.base
+    answers = torch.tensor([_answer(tokenizer, word) for word in ANSWERS])
+    parts = {
+        part: _encode(name, rows, tokenizer, config.data.max_length or 256)
+        for part, rows in examples.items()
+    }
+    return Task(
+        name=name,
+        model=model,
+        base=base,
+        targets=config.lora.targets or ("q_proj", "v_proj"),
+        heads=(),
+        classes=2,
+        metric=config.task.get("metric", TEXTS[name].metric),
+        scores=lambda model, inputs, agents: answer_scores(model, inputs, answers),
+        **parts,
+    )
+
+
+def answer_scores(model: Any, inputs: dict[str, Any], answers: Any) -> Any:
+    """Return the logits [n, answers] of the token ids `answers` after the last token of prompts.
+
+    inputs: input_ids [n, L], padded on the right, and last [n], the position of the last token.
+    Padding comes after it, where a causal model does not look, so that no mask is needed.
+    """
+    hidden = model.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+    rows = hidden.new_tensor(range(len(hidden))).long()
+    at_last = hidden[rows, inputs["last"]]
+    return (at_last @ model.lm_head.weight[answers.to(hidden.device)].T).float()
+
+
+def _tiny(words: int, settings: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = TINY | {key: settings[key] for key in TINY if key in settings}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=words, **sizes))
+
+
+def _prompt(name: str, example: Example, cut: int = 0) -> str:
+    """Return the prompt, `cut` words short at the end of its middle (the passage)."""
+    before, middle, after = (text.format(**example.fields) for text in TEXTS[name].prompt)
+    words = middle.split(" ")
+    return before + " ".join(words[: len(words) - cut]) + after
+
+
+def _answer(tokenizer: Any, word: str) -> int:
+    """Return the token that ends "Answer: yes": the answer with the blank before it."""
+    return int(tokenizer(f"Answer: {word}", add_special_tokens=False)["input_ids"][-1])
+
+
+def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int) -> Data:
+    """Tokenize once; a prompt that is too long loses the end of its middle, not its question."""
+    import torch
+
+    rows = [_ids(name, example, tokenizer, max_length) for example in examples]
+    padded = torch.zeros(len(rows), max_length, dtype=torch.int64)
+    for at, row in enumerate(rows):
+        padded[at, : len(row)] = torch.tensor(row)
+    last = torch.tensor([len(row) - 1 for row in rows])
+    return Data({"input_ids": padded, "last": last}, torch.tensor([e.label for e in examples]))
+
+
+def _ids(name: str, example: Example, tokenizer: Any, max_length: int) -> list[int]:
+    cut, words = 0, len(TEXTS[name].prompt[1].format(**example.fields).split(" "))
+    while True:
+        ids = list(tokenizer(_prompt(name, example, cut))["input_ids"])
+        if len(ids) <= max_length:
+            return ids
+        if cut == words:
+            raise ValueError(
+                f"data.max_length must be >= {len(ids)}, the tokens of a question of task {name} "
+                f"without its passage; got {max_length}"
+            )
+        cut = min(words, cut + max(1, (len(ids) - max_length) // 4))  # a word has 1-4 tokens

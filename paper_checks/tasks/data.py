@@ -1,0 +1,229 @@
+"""Text data sets: SST-2, WiC and BoolQ from a folder or the hub, and a made-up one for tests.
+
+A folder given as --data-dir holds one folder a data set:
+sst2    train.tsv, test.tsv      header `sentence<tab>label`, labels 0 | 1
+wic     {train,test}.data.txt    word, part of speech, positions, two sentences, by tabs
+        {train,test}.gold.txt    T | F (T: the word means the same in both)
+boolq   balanced.jsonl           {"question", "passage", "answer": true | false}
+        dev_mosaic_format.jsonl  {"query": "Passage: ...\\nQuestion: ...", "choices", "gold"}
+        The first is drawn from the second, so a hash of the passage divides both: three quarters
+        of the passages are trained on (first file), one quarter is tested on (second file). With
+        train.jsonl there, the official training set in the first format, it and all of the second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decaf_theory.rng import generator
+from paper_checks.tasks.models import require
+
+
+class Example(NamedTuple):
+    """One example: its texts by name, and its class."""
+
+    fields: dict[str, str]
+    label: int
+
+
+class TextSet(NamedTuple):
+    """A data set of texts: readers, and how its fields become a pair or a prompt."""
+
+    train: Callable[[Path], list[Example]]
+    test: Callable[[Path], list[Example]]
+    hub: tuple[str, str | None, dict[str, str], str]  # name, subset, split names, label column
+    columns: dict[str, str]  # field -> column on the hub
+    pair: tuple[str, str | None]  # format strings: first and second text of a classifier
+    prompt: tuple[str, str, str]  # before, the text that may be cut, after; answer yes or no
+    metric: str
+
+
+def read(name: str, data: Any, data_dir: Path | None) -> dict[str, list[Example]]:
+    """Return {"train": ..., "test": ...} of data set `name`, cut to train_samples, test_samples.
+
+    What is cut away is drawn from a fixed stream, so that every run tests on the same examples.
+    """
+    texts = TEXTS[name]
+    if data_dir is None and name != "toy-text":
+        splits = _from_hub(name, texts)
+    else:
+        folder = Path() if data_dir is None else data_dir / name
+        splits = {"train": texts.train(folder), "test": texts.test(folder)}
+    return {part: _cut(splits[part], getattr(data, f"{part}_samples"), part) for part in splits}
+
+
+def _cut(examples: list[Example], samples: int | None, part: str) -> list[Example]:
+    if samples is None or samples >= len(examples):
+        return examples
+    chosen = generator(0, "examples", part).permutation(len(examples))[:samples]
+    return [examples[i] for i in np.sort(chosen)]
+
+
+def _from_hub(name: str, texts: TextSet) -> dict[str, list[Example]]:
+    require("datasets")
+    from datasets import load_dataset
+
+    place, subset, splits, label = texts.hub
+    try:
+        loaded = {part: load_dataset(place, subset, split=split) for part, split in splits.items()}
+    except (OSError, ValueError) as error:  # no network, no such name
+        raise ValueError(
+            f"data set {name} cannot be loaded from the hub ({place}): {error}\n"
+            f"or give --data-dir with a folder {name} (formats: paper_checks/tasks/data.py)"
+        ) from error
+    return {
+        part: [
+            Example(
+                {field: row[column] for field, column in texts.columns.items()}, int(row[label])
+            )
+            for row in rows
+        ]
+        for part, rows in loaded.items()
+    }
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a file of a data set; ValueError says how to get what is absent."""
+    if not path.is_file():
+        raise ValueError(
+            f"data file {path} is absent: put the data set there (formats: "
+            "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
+        )
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def _sst2(file: str) -> Callable[[Path], list[Example]]:
+    def reader(folder: Path) -> list[Example]:
+        rows = [line.split("\t") for line in lines(folder / file)[1:]]
+        return [
+            Example({"sentence": _field(row, 0, folder / file).strip()}, int(row[1]))
+            for row in rows
+        ]
+
+    return reader
+
+
+def _wic(part: str) -> Callable[[Path], list[Example]]:
+    def reader(folder: Path) -> list[Example]:
+        data, gold = (lines(folder / f"{part}.{kind}.txt") for kind in ("data", "gold"))
+        if len(data) != len(gold):
+            raise ValueError(f"{folder}: {len(data)} rows of {part} data, {len(gold)} gold labels")
+        return [
+            Example(
+                {name: _field(row.split("\t"), at, folder) for name, at in WIC_COLUMNS.items()},
+                int(label == "T"),
+            )
+            for row, label in zip(data, gold, strict=True)
+        ]
+
+    return reader
+
+
+WIC_COLUMNS = {"word": 0, "first": 3, "second": 4}
+
+
+def _field(row: list[str], at: int, where: Path) -> str:
+    if at >= len(row):
+        raise ValueError(f"{where}: a row has {len(row)} fields where {at + 1} are wanted: {row}")
+    return row[at]
+
+
+def _boolq_train(folder: Path) -> list[Example]:
+    official = folder / "train.jsonl"
+    rows = [json.loads(x) for x in lines(official if _official(folder) else folder / BALANCED)]
+    return [
+        Example({"question": row["question"], "passage": row["passage"]}, int(row["answer"]))
+        for row in rows
+        if _official(folder) or not _held_out(row["passage"])
+    ]
+
+
+def _boolq_test(folder: Path) -> list[Example]:
+    examples = []
+    for line in lines(folder / "dev_mosaic_format.jsonl"):
+        row = json.loads(line)
+        # the last one: a passage may speak of questions itself
+        passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
+        fields = {"question": question.strip().removesuffix("?"), "passage": passage}
+        if _official(folder) or _held_out(passage):
+            examples.append(Example(fields, int(row["choices"][row["gold"]] == "yes")))
+    return examples
+
+
+BALANCED = "balanced.jsonl"
+
+
+def _official(folder: Path) -> bool:
+    return (folder / "train.jsonl").is_file()
+
+
+def _held_out(passage: str) -> bool:
+    """Whether a passage is tested on: one in four, by a hash that blanks do not change."""
+    return sha256(" ".join(passage.split()).encode()).digest()[0] % 4 == 0
+
+
+def _toy(part: str, count: int) -> Callable[[Path], list[Example]]:
+    def reader(folder: Path) -> list[Example]:
+        draw = generator(0, "toy-text", part)
+        words = draw.integers(40, size=(count, 6))
+        signs = draw.integers(2, size=count)
+        return [
+            Example(
+                {"sentence": " ".join([*(f"w{w}" for w in row), "good" if sign else "bad"])},
+                int(sign),
+            )
+            for row, sign in zip(words, signs, strict=True)
+        ]
+
+    return reader
+
+
+SENTENCE = {"sentence": "sentence"}
+TEXTS = {
+    "sst2": TextSet(
+        _sst2("train.tsv"),
+        _sst2("test.tsv"),
+        ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"}, "label"),
+        SENTENCE,
+        ("{sentence}", None),
+        ("Review: ", "{sentence}", "\nIs the review positive? Answer yes or no.\nAnswer:"),
+        "accuracy",
+    ),
+    "wic": TextSet(
+        _wic("train"),
+        _wic("test"),
+        ("super_glue", "wic", {"train": "train", "test": "validation"}, "label"),
+        {"word": "word", "first": "sentence1", "second": "sentence2"},
+        ("{word}: {first}", "{second}"),
+        (
+            "",
+            "First: {first}\nSecond: {second}",
+            '\nDoes the word "{word}" mean the same in both? Answer yes or no.\nAnswer:',
+        ),
+        "f1",
+    ),
+    "boolq": TextSet(
+        _boolq_train,
+        _boolq_test,
+        ("google/boolq", None, {"train": "train", "test": "validation"}, "answer"),
+        {"question": "question", "passage": "passage"},
+        ("{question}", "{passage}"),
+        ("Passage: ", "{passage}", "\nQuestion: {question}? Answer yes or no.\nAnswer:"),
+        "f1",
+    ),
+    "toy-text": TextSet(
+        _toy("train", 160),
+        _toy("test", 60),
+        ("", None, {}, ""),
+        SENTENCE,
+        ("{sentence}", None),
+        ("", "{sentence}", " yes no"),
+        "accuracy",
+    ),
+}

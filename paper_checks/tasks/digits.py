@@ -1,0 +1,161 @@
+"""vit-digits: a small vision transformer pretrained here on five digits, fine-tuned on the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decaf_theory.rng import generator
+from paper_checks.tasks.models import drawn, frozen, require
+from paper_checks.tasks.records import Data, Task
+
+SEEN = (0, 2, 4, 6, 8)  # digits of the pretraining; 6 and 9 differ by a half turn and are apart
+UNSEEN = (1, 3, 5, 7, 9)  # classes 0..4 of the fine-tuning
+TESTED = 80  # images of every unseen digit that are kept for the test
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+SIZES |= {"intermediate_size": 64, "patch_size": 2}
+PRETRAINING = {"steps": 1500, "batch": 128, "lr": 2e-3, "weight_decay": 0.01, "seed": 0}
+
+
+def load(config: Any, data_dir: Path | None) -> Task:
+    """Return the task: 5 unseen digits, shifted as in pretraining; nothing is downloaded."""
+    require("transformers", "sklearn")
+    sizes = SIZES | {key: config.model[key] for key in SIZES if key in config.model}
+    training = PRETRAINING | {key: config.model[key] for key in PRETRAINING if key in config.model}
+    if config.model["from"] == "pretrained":
+        model, base = pretrained(sizes, training), "vit-digits"
+    elif config.model["from"] == "random":
+        model, base = drawn(lambda: build(sizes)), "random"
+    else:
+        raise ValueError(
+            f'model.from of vit-digits must be "pretrained" (by this program, on other digits) '
+            f'or "random", got {config.model["from"]!r}'
+        )
+    train, test = unseen()
+    return Task(
+        name="digits",
+        model=model,
+        base=base,
+        targets=config.lora.targets or ("q_proj", "v_proj", "fc1"),
+        heads=("classifier",),
+        classes=len(UNSEEN),
+        metric=config.task.get("metric", "accuracy"),
+        train=train,
+        test=test,
+        scores=lambda model, inputs, agents: model(**inputs).logits,
+    )
+
+
+def build(sizes: Mapping[str, int]) -> Any:
+    """Return a ViT of these sizes for 8 x 8 grey images and five classes, with random weights."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(image_size=8, num_channels=1, num_labels=len(UNSEEN), **sizes)
+    return ViTForImageClassification(config)
+
+
+def images(digits: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's images of these digits, [n, 8, 8] in [-1, 1], and classes [n]."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    wanted = np.isin(loaded.target, digits)
+    return (
+        loaded.images[wanted].astype(np.float32) / 8 - 1,
+        np.searchsorted(digits, loaded.target[wanted]),
+    )
+
+
+def shifted(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Return every image after a quarter turn, a move of up to one pixel and an inversion, drawn.
+
+    pictures: [n, 8, 8] in [-1, 1], dark = -1; each image draws its own.
+    """
+    out = np.pad(pictures, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    down, right = draw.integers(3, size=(2, len(out)))
+    rows, columns = (start[:, None] + np.arange(8) for start in (down, right))
+    out = out[np.arange(len(out))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    turns = draw.integers(4, size=len(out))
+    for turn in range(1, 4):
+        out[turns == turn] = np.rot90(out[turns == turn], turn, axes=(1, 2))
+    sign = 1 - 2 * draw.integers(2, size=len(out))
+    return (out * sign[:, None, None]).astype(np.float32)
+
+
+def unseen() -> tuple[Data, Data]:
+    """Return train and test of the unseen digits, every image shifted once, in a fixed way."""
+    import torch
+
+    pictures, labels = images(UNSEEN)
+    draw = generator(0, "vit-digits", "unseen")
+    pictures = shifted(pictures, draw)[:, None]
+    tested = np.zeros(len(labels), dtype=bool)
+    for label in range(len(UNSEEN)):
+        tested[draw.permutation(np.flatnonzero(labels == label))[:TESTED]] = True
+    train, test = (
+        Data({"pixel_values": torch.from_numpy(pictures[part])}, torch.from_numpy(labels[part]))
+        for part in (~tested, tested)
+    )
+    return train, test
+
+
+def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Any:
+    """Return the ViT trained on the seen digits, with a new head; computed once, then cached.
+
+    The cache is $DECAF_CACHE or ~/.cache/decaf-theory, a file a content key: sizes, training, the
+    version of torch and the source of this file.
+    """
+    from safetensors.torch import load_file, save_file
+
+    model = drawn(lambda: build(sizes))
+    head = {name: x for name, x in model.state_dict().items() if name.startswith("classifier")}
+    path = _cached(sizes, training)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = _train(model, training)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = Path(file.name)
+        save_file(weights, temporary)
+        os.replace(temporary, path)  # whole or not at all, also where two processes meet
+    model.load_state_dict(load_file(path) | head)
+    return frozen(model)
+
+
+def _cached(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Path:
+    import torch
+
+    text = json.dumps([dict(sizes), dict(training), torch.__version__], sort_keys=True)
+    key = sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    folder = os.environ.get("DECAF_CACHE") or Path.home() / ".cache" / "decaf-theory"
+    return Path(folder) / f"vit-digits-{key}.safetensors"
+
+
+def _train(model: Any, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Train every weight on freshly shifted images of the seen digits; return the weights."""
+    import torch
+
+    pictures, labels = images(SEEN)
+    draw = generator(training["seed"], "vit-digits", "pretraining")
+    model.requires_grad_(True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training["lr"], weight_decay=training["weight_decay"]
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training["lr"], total_steps=training["steps"]
+    )
+    for _ in range(training["steps"]):
+        chosen = draw.integers(len(labels), size=training["batch"])
+        batch = torch.from_numpy(shifted(pictures[chosen], draw)[:, None])
+        optimizer.zero_grad()
+        scores = model(pixel_values=batch).logits
+        torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels[chosen])).backward()
+        optimizer.step()
+        schedule.step()
+    return {name: x.detach().clone() for name, x in model.state_dict().items()}

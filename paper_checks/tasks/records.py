@@ -1,0 +1,33 @@
+"""The two records that every task gives: Data and Task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Data(NamedTuple):
+    """Examples in order: inputs by name, first axis = example, and labels, int64 [n]."""
+
+    inputs: dict[str, Any]  # tensors, or sequences that an index tensor indexes (images on disk)
+    labels: Any
+
+    def take(self, index: Any) -> Data:
+        """Return the examples at `index` [m], an int64 tensor."""
+        return Data({name: x[index] for name, x in self.inputs.items()}, self.labels[index])
+
+
+class Task(NamedTuple):
+    """A frozen model with the data that it is fine-tuned on and the rule that scores classes."""
+
+    name: str
+    model: Any  # torch.nn.Module, evaluation mode, no gradients
+    base: str  # portable name of the base model, for adapters that are exported
+    targets: tuple[str, ...]  # names of the nn.Linear modules that get adapters
+    heads: tuple[str, ...]  # names of the modules that are trained dense
+    classes: int
+    metric: str  # "accuracy" | "f1" (of class 1)
+    train: Data
+    test: Data
+    scores: Callable[[Any, dict[str, Any], int], Any]
+    """(model, inputs of a batch, agent-major [N*b, ...], N) -> class scores [N*b, classes]."""
