@@ -423,7 +423,7 @@ AGENTS = [f"tests/adapters/agent{i}" for i in range(4)]
         (["tests"], "tests: not an adapter folder"),
         (
             [*AGENTS, "--topology", "rign"],
-            f"topology must be one of {', '.join(TOPOLOGIES)}, got 'rign'; the nearest name is ring",
+            f"one of {', '.join(TOPOLOGIES)}, got 'rign'; the nearest name is ring",
         ),
         ([*AGENTS, "--rank", "0"], "rank"),
         ([*AGENTS, "--rank", "1000"], "rank"),
