@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import array_api_compat
+import numpy as np
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device and dtype come back
+Host: TypeAlias = np.ndarray[Any, Any]  # what `host` returns
 
 _NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which decide alone
 
@@ -62,3 +64,8 @@ def convert(x: Array, reference: Array) -> Array:
     if array_api_compat.is_torch_array(x) and not array_api_compat.is_torch_array(reference):
         x = x.detach().cpu().numpy()
     return xp.asarray(x, dtype=reference.dtype, device=device)
+
+
+def host(x: Array) -> Host:
+    """Return x as a NumPy array."""
+    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, namespace
+from decaf_theory.arrays import Array, convert, host, namespace
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients, truncation_error
 from decaf_theory.methods.product import keep_directions
@@ -18,7 +18,6 @@ from decaf_theory.simulate.trace import (
     Trace,
     Visit,
     assemble,
-    host,
     quantities,
     require_finite,
 )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from decaf_theory import measure
-from decaf_theory.arrays import Array, namespace
+from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, product, spectrum
 from decaf_theory.problems.base import Problem
 
@@ -131,8 +131,3 @@ def assemble(
     columns = {name: np.stack([host(row[name]) for row in records], axis=-1) for name in records[0]}
     columns["comm_bytes"] = np.repeat(columns["comm_bytes"][None], runs, axis=0)
     return Trace(status, **columns, final=final, note=note)
-
-
-def host(x: Array) -> Recorded:
-    """Return x as a NumPy array."""
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, namespace, require_real, working
+from decaf_theory.arrays import Array, convert, host, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.tsvd.core import REASONS
 from decaf_theory.tsvd.dense import dense_rows
@@ -26,7 +26,6 @@ from decaf_theory.tsvd.mixing import (
     exponent_of,
     first_false,
     gather,
-    host,
     neighbours,
     nonfinite_agents,
     on_host,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import is_torch_array
 
-from decaf_theory.arrays import Array, like, namespace
+from decaf_theory.arrays import Array, host, like, namespace
 from decaf_theory.lowrank import Factors, pad_rank
 
 
@@ -188,11 +188,6 @@ def check_overflow(singular_values: Array) -> None:
 def first_false(mask: Array) -> tuple[int, ...]:
     """Return the index of the first false element."""
     return tuple(int(i) for i in np.argwhere(~host(mask))[0])
-
-
-def host(x: Array) -> np.ndarray[Any, Any]:
-    """Return x as a NumPy array."""
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
 
 
 def nonfinite_agents(factors: Factors) -> np.ndarray[Any, Any]:

@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, like, namespace, transpose, working
+from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, pad_rank
 from decaf_theory.tsvd.core import SMALLEST, Precision, solve_core
-from decaf_theory.tsvd.mixing import TSVD, Info, host, padded
+from decaf_theory.tsvd.mixing import TSVD, Info, padded
 
 Host: TypeAlias = np.ndarray[Any, Any]
 

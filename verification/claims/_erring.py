@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import moments
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from verification.claim import Context, Instance
-from verification.claims._mixes import host
 from verification.claims._quadratics import Case, constants, size
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import convert, namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, gauge, mix_products, product
 from decaf_theory.measure import NORMS, schatten
 from verification.claim import Context, Row, Value, compare
@@ -150,11 +150,6 @@ def mix_apart(mix: Mix) -> Any:
 def norms_of(singular_values: Any) -> dict[str, Any]:
     """Return each norm of the matrices with these singular values [..., p]."""
     return {norm: schatten(singular_values, norm) for norm in NORMS}
-
-
-def host(x: Any) -> np.ndarray:
-    """Return x as a NumPy array."""
-    return convert(x, np.empty(0))
 
 
 def worst(

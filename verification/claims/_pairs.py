@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, product
 from verification.claim import Context, Value
 from verification.claims._cases import clip, inside_omega, on_omega
-from verification.claims._mixes import EPS, gaussian, host, isometry
+from verification.claims._mixes import EPS, gaussian, isometry
 
 SHAPES = [(4, 3, 2), (2, 6, 1), (5, 5, 3), (3, 2, 4)]  # d, k, r
 

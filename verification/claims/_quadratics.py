@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds, moments
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from verification.claim import Context, Instance, Value
 from verification.claims._cases import each
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 
 GRAPHS = (
     ("ring", 5),

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from decaf_theory import moments
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from verification.claim import Row, Value, compare
-from verification.claims._mixes import EPS, host, worst
+from verification.claims._mixes import EPS, worst
 from verification.claims._quadratics import Case, Network, consensus_limits, constants, size
 
 NEAR = 1e-6  # how near to its bound an extremal family is brought by its parameters

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from decaf_theory.arrays import scalar
+from decaf_theory.arrays import host, scalar
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from verification.claim import Claim, Context, Row, identity
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 
 LR = 0.1
 STEPS = 120  # 0.7^120 is below eps

@@ -7,12 +7,13 @@ from fractions import Fraction
 
 import numpy as np
 
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from decaf_theory.stats import local_slopes, richardson
 from verification.claim import Claim, Context, Row, compare, identity
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 
 W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
 

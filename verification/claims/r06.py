@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import moments
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from verification.claim import Claim, Context, Instance, Row
-from verification.claims._mixes import EPS, host, worst
+from verification.claims._mixes import EPS, worst
 from verification.claims._quadratics import Case, cases, constants, load, network, size, stored
 from verification.claims._spread import attained
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import convert, namespace
+from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from verification.claim import Claim, Context, Row, compare
 from verification.claims._cases import each, worst_identity
-from verification.claims._mixes import EPS, host, isometry, worst
+from verification.claims._mixes import EPS, isometry, worst
 from verification.claims._pairs import Pair, blocks, pair_of, pairs
 
 S, C = 0.75, 1.5

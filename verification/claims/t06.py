@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import convert, namespace
+from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import product
 from decaf_theory.measure import factor_gradients
 from verification.claim import Claim, Context, Row
 from verification.claims._cases import each
-from verification.claims._mixes import EPS, host, isometry, worst
+from verification.claims._mixes import EPS, isometry, worst
 from verification.claims._pairs import Pair, pair_of, pairs
 
 S, L = 0.75, 1.25

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import factor_gradients, sigma_max
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Row, compare
 from verification.claims._cases import inside_omega, mix_of, mix_on_omega
-from verification.claims._mixes import EPS, Mix, host, isometry, load, mixes, stored, worst
+from verification.claims._mixes import EPS, Mix, isometry, load, mixes, stored, worst
 
 C = 1.5
 SCALES = (1e-8, C, 1e8)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import NORMS, product_norm, schatten, weighted_deviations
 from verification.claim import Claim, Context, Row
 from verification.claims._cases import each, mix_of
-from verification.claims._mixes import EPS, Mix, host, isometry, load, mixes, stored, worst
+from verification.claims._mixes import EPS, Mix, isometry, load, mixes, stored, worst
 
 SHAPES = [(4, 6, 2), (6, 4, 2), (5, 5, 1), (7, 3, 3)]  # d, k, r
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mean_over_agents
 from decaf_theory.measure import (
     consensus_distance,
@@ -21,7 +21,7 @@ from decaf_theory.measure import (
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.claim import Claim, Context, Row, Value
 from verification.claims._cases import each, worst_identity
-from verification.claims._mixes import EPS, gaussian, host, worst
+from verification.claims._mixes import EPS, gaussian, worst
 
 NETWORKS = (
     *(("complete", 5), ("ring", 2), ("ring", 6), ("ring", 9), ("path", 5), ("star", 6)),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_factors, product
 from decaf_theory.measure import NORMS, interference_norm
 from decaf_theory.problems.frames import rotations
@@ -23,7 +23,7 @@ from verification.claims._cases import (
     signed,
     worst_identity,
 )
-from verification.claims._mixes import EPS, Mix, host, isometry, load, mixes, stored, worst
+from verification.claims._mixes import EPS, Mix, isometry, load, mixes, stored, worst
 
 C = 1.5
 SHAPES = [(1, 2, 1), (3, 2, 2), (4, 6, 3), (9, 8, 8), (2, 5, 3), (6, 3, 4)]  # d, k, r

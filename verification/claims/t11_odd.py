@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.arrays import convert, namespace
+from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference_norm
 from verification.claim import Claim, Context, Row
 from verification.claims._cases import inside_omega, mix_of, polar, signed
-from verification.claims._mixes import EPS, Mix, host, isometry, load, stored, worst
+from verification.claims._mixes import EPS, Mix, isometry, load, stored, worst
 
 C = 1.5
 WEIGHTS = (

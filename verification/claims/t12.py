@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products
 from decaf_theory.measure import interference
 from verification.claim import Claim, Context, Row, identity
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 
 
 class Case(NamedTuple):

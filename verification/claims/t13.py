@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_factors, spectrum, subtract
 from decaf_theory.measure import NORMS, schatten
 from decaf_theory.tsvd import tsvd_of_mix
@@ -31,7 +31,6 @@ from verification.claims._mixes import (
     EPS,
     Mix,
     gaussian,
-    host,
     isometry,
     load,
     mixes,

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, balance, gauge, pad_rank
 from verification.claim import Claim, Context, Row, compare, identity
 from verification.claims._cases import mix_of, signed
-from verification.claims._mixes import EPS, Mix, gaussian, host, isometry
+from verification.claims._mixes import EPS, Mix, gaussian, isometry
 from verification.claims.t13 import ETA, SCALE, C, sign_pair, slip, spectra
 
 FEW, MANY = 1, 64

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, pad_rank
 from decaf_theory.measure import consensus_distance, interference, interference_norm, sigma_max
 from decaf_theory.problems.approximation import approximation, planted, spread
@@ -17,7 +18,7 @@ from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row, compare, identity
-from verification.claims._mixes import EPS, host, worst
+from verification.claims._mixes import EPS, worst
 from verification.claims._trajectories import Round, rounds
 
 N, D, K, R, S, KAPPA = 6, 4, 3, 2, 0.75, 0.5

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import NORMS, sigma_max, truncation_error
 from decaf_theory.problems import FRAMES
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import clip, closing_angles, each, mix_of, mix_on_omega
-from verification.claims._mixes import EPS, Mix, allowance, host, load, mixes, stored, worst
+from verification.claims._mixes import EPS, Mix, allowance, load, mixes, stored, worst
 
 
 def rows(ctx: Context) -> Iterator[Row]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace, transpose
+from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.measure import product_distance
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import each
-from verification.claims._mixes import EPS, host, isometry, worst
+from verification.claims._mixes import EPS, isometry, worst
 
 SHAPES = ((1, 3, 2), (2, 4, 6), (3, 7, 5), (2, 3, 3))  # r, d, k
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace, transpose
+from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.lowrank import Factors, align, balance, gauge, mix_products, product, spectrum
 from decaf_theory.measure import factor_gradients, product_distance, truncation_error
 from decaf_theory.methods import METHODS
@@ -21,7 +21,6 @@ from verification.claims._mixes import (
     Mix,
     allowance,
     gaussian,
-    host,
     isometry,
     load,
     mixes,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import truncation_error
 from decaf_theory.tsvd import tsvd, tsvd_of_mix
@@ -20,7 +20,6 @@ from verification.claims._mixes import (
     Mix,
     allowance,
     gaussian,
-    host,
     load,
     mixes,
     stochastic,

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import product_norm
 from decaf_theory.methods import METHODS
 from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.claims._mixes import EPS, host, stored
+from verification.claims._mixes import EPS, stored
 
 
 def gossip(method: str, factors: Factors, Pi: Any, rounds: int) -> Factors:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import interference
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import worst_identity
-from verification.claims._mixes import EPS, Mix, allowance, gaussian, host, load, stored
+from verification.claims._mixes import EPS, Mix, allowance, gaussian, load, stored
 
 NETWORKS = (  # name, N, d, k, r
     ("complete", 4, 5, 3, 2),

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
+from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import each
-from verification.claims._mixes import host, worst
+from verification.claims._mixes import worst
 from verification.claims._quadratics import (
     Case,
     cases,

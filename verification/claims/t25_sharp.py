@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds, moments
+from decaf_theory.arrays import host
 from decaf_theory.stats import local_slopes
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row, Value, compare
 from verification.claims._cases import each
-from verification.claims._mixes import EPS, host, worst
+from verification.claims._mixes import EPS, worst
 from verification.claims._quadratics import (
     Case,
     Constants,

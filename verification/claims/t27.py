@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import moments
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import (
     consensus_distance,
@@ -21,7 +21,7 @@ from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Row, Value, identity
 from verification.claims._cases import worst_identity
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 from verification.claims._quadratics import FAMILIES, draw, size
 
 N, P, ROUNDS = 2, 2, 3  # 2^12 noise paths

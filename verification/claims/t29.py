@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
+from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
 from verification.claims._cases import each
 from verification.claims._erring import Errors, averages, random_errors, stored_errors, suprema
-from verification.claims._mixes import EPS, host, worst
+from verification.claims._mixes import EPS, worst
 from verification.claims._quadratics import (
     Case,
     cases,

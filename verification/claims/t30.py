@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace, transpose
+from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.lowrank import Factors, align, mix_factors, product, spectrum
 from decaf_theory.measure import factor_gradients, interference_norm, product_distance
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row, compare
 from verification.claims import _decaf
 from verification.claims._cases import each, worst_identity
-from verification.claims._mixes import EPS, Mix, allowance, host, load, mixes, stored, worst
+from verification.claims._mixes import EPS, Mix, allowance, load, mixes, stored, worst
 from verification.claims._spread import attained
 
 R, S = 2, 0.75

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import namespace
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, align, product
 from decaf_theory.measure import consensus_distance, factor_gradients, sigma_max
 from decaf_theory.problems.approximation import approximation
@@ -18,7 +18,7 @@ from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row, Value, compare
 from verification.claims import _decaf
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 from verification.claims._quadratics import network
 
 R, S = 2, 0.75

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
 from decaf_theory.stats import richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row, compare
 from verification.claims import _decaf
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 from verification.claims._trajectories import rounds
 
 R, S = 2, 0.75

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds, moments
+from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
 from verification.claims._cases import each
-from verification.claims._mixes import EPS, host, worst
+from verification.claims._mixes import EPS, worst
 from verification.claims._quadratics import (
     Case,
     cases,

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, mix_factors, mix_products, product
 from decaf_theory.measure import (
     factor_gradients,
@@ -18,7 +19,7 @@ from decaf_theory.measure import (
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Row, identity
-from verification.claims._mixes import EPS, host
+from verification.claims._mixes import EPS
 
 Matrix = Sequence[Sequence[Fraction]]
 
