@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeAlias
 
 import array_api_compat
@@ -34,6 +35,21 @@ def eps(x: Array) -> float:
 def scalar(x: Array) -> float:
     """Return a one-element array of any backend as a Python float."""
     return float(x)
+
+
+def integer(name: str, value: Any, least: int | None = None) -> int:
+    """Return value as an int; ValueError unless it is an integer, and >= `least` where given.
+
+    True and False are no integers here: `rank=True` is a flag at the wrong place.
+    """
+    rule = "an integer" if least is None else f"an integer >= {least}"
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+    return number
 
 
 def require_real(name: str, x: Array) -> None:

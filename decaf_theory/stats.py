@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from decaf_theory.arrays import integer
+
 Vector: TypeAlias = Any  # a NumPy array, float64
 
 
@@ -100,12 +102,10 @@ def bonferroni(level: float, rows: int) -> float:
 
         1 - (1 - level) / rows
 
-    ValueError: level outside (0, 1), rows < 1.
+    ValueError: level outside (0, 1), rows no integer >= 1.
     """
     _require_level(level)
-    if rows < 1:
-        raise ValueError(f"rows must be >= 1, got {rows}")
-    return 1 - (1 - level) / rows
+    return 1 - (1 - level) / integer("rows", rows, 1)
 
 
 def _interval(estimate: float, error: float, degrees: int, level: float) -> Interval:

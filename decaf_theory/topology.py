@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
+from decaf_theory.arrays import integer
+
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
 DENSE_UP_TO = 512  # agents; beyond, a sparse Pi keeps its structure
@@ -146,8 +148,7 @@ def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0) -> Matrix:
     N = _agents(N)
     if not 0 <= p <= 1:
         raise ValueError(f"p must lie in [0, 1], got {p}")
-    if seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
+    seed = integer("seed", seed, 0)
     random = np.random.default_rng(seed)
     for _ in range(DRAWS):
         above = np.triu(random.random((N, N)) < p, k=1)
@@ -179,9 +180,7 @@ def _both_neighbours(N: int) -> Matrix:
 
 
 def _agents(N: int) -> int:
-    if not (isinstance(N, int | np.integer) and N >= 1):
-        raise ValueError(f"N must be an integer >= 1, got {N}")
-    return int(N)
+    return integer("N", N, 1)
 
 
 def _require_member(name: str, N: int, rule: str, nearby: set[int]) -> None:

@@ -1,5 +1,6 @@
 """Every problem keeps what its docstring proves: gradient, L, G, kappa, sigma and the minimum."""
 
+import inspect
 from dataclasses import replace
 from itertools import product as pairs
 
@@ -511,6 +512,25 @@ def test_draws_are_seeded():
 def test_bad_parameters_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+BUILDERS = PROBLEMS | {f"frame {name}": build for name, build in FRAMES.items()}
+FRAME = {"d": 5, "k": 4, "r": 2, "c": 1.0, "angles": np.zeros(3), "weights": np.full(3, 1 / 3)}
+INTEGERS = [
+    (build, name)
+    for build, function in BUILDERS.items()
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.annotation == "int"
+]
+
+
+@pytest.mark.parametrize(("build", "name"), INTEGERS)
+def test_a_flag_or_a_fraction_is_no_size(build, name):
+    known = inspect.signature(BUILDERS[build]).parameters
+    given = {n: x for n, x in FRAME.items() if n in known} if build.startswith("frame") else {}
+    for value in (True, 2.5):
+        with pytest.raises(ValueError, match=rf"{name} must be (an integer|2 or 3).*got {value}"):
+            BUILDERS[build](**{**given, name: value})
 
 
 def test_a_problem_can_be_changed_by_replacing_a_field():

@@ -47,7 +47,8 @@ def test_the_seed_is_the_whole_hash_of_the_name():
     assert np.array_equal(draw(7, "noise", 3), expected)
 
 
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match=r"^seed must be >= 0, got -1$"):
-        generator(-1, "noise")
+@pytest.mark.parametrize("seed", [-1, 0.5, True])
+def test_a_seed_that_is_no_natural_number_is_refused(seed):
+    with pytest.raises(ValueError, match=rf"^seed must be an integer >= 0, got {seed}$"):
+        generator(seed, "noise")
     draw(0, "noise")

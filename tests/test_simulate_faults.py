@@ -224,12 +224,16 @@ P3 = PROBLEMS["P3"](d=5, k=3)
         ({"lr": -0.1}, "lr must be finite and >= 0, got -0.1"),
         ({"lr": float("nan")}, "lr must be finite and >= 0, got nan"),
         ({"s": 0.0}, "s must be finite and > 0, got 0.0"),
-        ({"steps": -1}, "steps must be >= 0, got -1"),
-        ({"steps": 1.5}, "steps must be an integer, got 1.5"),
-        ({"runs": 0}, "runs must be >= 1, got 0"),
-        ({"local_steps": 0}, "local_steps must be >= 1, got 0"),
-        ({"record_every": 0}, "record_every must be >= 1, got 0"),
-        ({"seed": -1}, "seed must be >= 0, got -1"),
+        ({"steps": -1}, "steps must be an integer >= 0, got -1"),
+        ({"steps": 1.5}, "steps must be an integer >= 0, got 1.5"),
+        *(
+            ({name: True}, f"{name} must be an integer.*, got True")
+            for name in ("steps", "local_steps", "runs", "record_every", "seed", "rank")
+        ),
+        ({"runs": 0}, "runs must be an integer >= 1, got 0"),
+        ({"local_steps": 0}, "local_steps must be an integer >= 1, got 0"),
+        ({"record_every": 0}, "record_every must be an integer >= 1, got 0"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
         ({"rank": None}, "rank must be given"),
         ({"rank": 4}, r"rank must be in 1 ... min\(d, k\) = 3 for 5 x 3 matrices, got 4"),
         ({"rank": 0}, "rank must be in 1 ...*got 0"),

@@ -177,7 +177,7 @@ def test_bonferroni_shares_the_risk():
         (lambda: richardson([1.0, 2.0], ratio=1), r"^ratio must be > 1 .*, got 1$"),
         (lambda: richardson([1.0, 2.0], order=0), "^order must be > 0, got 0"),
         (lambda: bonferroni(1.0, 3), r"^level must lie in \(0, 1\), got 1\.0"),
-        (lambda: bonferroni(0.95, 0), "^rows must be >= 1, got 0"),
+        (lambda: bonferroni(0.95, 0), "^rows must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -143,6 +143,7 @@ def test_the_hypercube_is_that_of_networkx():
         ("bipartite", 7, "N must be even for the bipartite, got 7; valid nearby: 6, 8"),
         ("bipartite", 1, "N must be even for the bipartite, got 1; valid nearby: 2"),
         *((name, 0, "N must be an integer >= 1, got 0") for name in TOPOLOGIES),
+        *((name, True, "N must be an integer >= 1, got True") for name in TOPOLOGIES),
         *((name, 4.0, "N must be an integer >= 1, got 4.0") for name in TOPOLOGIES),
     ],
 )
@@ -189,7 +190,7 @@ def test_a_random_graph_that_is_never_connected_names_the_threshold():
         (dict(p=-0.1), r"^p must lie in \[0, 1\], got -0\.1"),
         (dict(p=1.01), r"^p must lie in \[0, 1\], got 1\.01"),
         (dict(p=nan), r"^p must lie in \[0, 1\], got nan"),
-        (dict(seed=-1), "^seed must be >= 0, got -1"),
+        (dict(seed=-1), "^seed must be an integer >= 0, got -1"),
     ],
 )
 def test_a_random_graph_refuses_bad_letters(letters, message):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory.adapters.agents import Agents
-from decaf_theory.arrays import Array
+from decaf_theory.arrays import Array, integer
 from decaf_theory.lowrank import Factors, mix_factors, pad_rank, spectrum
 from decaf_theory.measure import (
     consensus_distance,
@@ -69,7 +69,7 @@ def truncate_mix(small: Factors, shape: tuple[int, int], Pi: Array, rank: int | 
 
     Where r exceeds the compressed size, no singular value is dropped and zeros fill up to r.
     """
-    r = min(small.rank, *shape) if rank is None else check_rank(rank, *shape)
+    r = min(small.rank, *shape) if rank is None else check_rank(integer("rank", rank), *shape)
     truncated = tsvd_of_mix(small, Pi, min(r, *small.shape))
     return truncated._replace(factors=pad_rank(truncated.factors, r))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from decaf_theory.adapters.agents import Agents, base_name, count
 from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
-from decaf_theory.arrays import Array
+from decaf_theory.arrays import Array, integer
 from decaf_theory.lowrank import Factors, balance, pad_rank
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
@@ -67,7 +67,7 @@ def check_weights(weights: Sequence[float] | None, N: int) -> Array:
 def _mix(factors: Factors, row: Array, method: str, rank: int | None) -> Factors:
     """Return the balanced factors of one site's mix."""
     if METHODS[method].product:
-        r = min(factors.rank, *factors.shape) if rank is None else rank
+        r = min(factors.rank, *factors.shape) if rank is None else integer("rank", rank)
         mixed = tsvd_of_mix(factors, row, r).factors
     else:
         mixed = balance(METHODS[method].mix(factors, row, 0))

@@ -27,7 +27,8 @@ def at_least_one(**values: float) -> None:
 def count(*, least: int = 1, **values: float) -> None:
     """Raise ValueError unless every value is an integer >= `least` (1e3 counts as one)."""
     for name, value in values.items():
-        if not (value >= least and value == value // 1):
+        # True is a flag at the wrong place
+        if isinstance(value, bool) or not (value >= least and value == value // 1):
             raise ValueError(f"{name} must be an integer >= {least}, got {value}")
 
 

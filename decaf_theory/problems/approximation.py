@@ -8,7 +8,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.problems.base import Constants, NoiseKind, Problem, entry_noise, require
+from decaf_theory.problems.base import Constants, NoiseKind, Problem, entry_noise, require, sizes
 from decaf_theory.problems.frames import FRAMES, mercedes, sign_flip
 from decaf_theory.rng import generator
 
@@ -76,6 +76,7 @@ def planted(
 
     The singular spaces are uniform (QR of Gaussian matrices); all singular values are distinct.
     """
+    sizes(d=d, k=k, rank=rank)
     require("rank", rank, f"in 1 ... min(d, k) = {min(d, k)}", 1 <= rank <= min(d, k))
     rng = generator(seed, "problem", name)
     U = np.linalg.qr(rng.standard_normal((d, rank)))[0]
@@ -89,6 +90,7 @@ def spread(*, N: int, d: int, k: int, kappa: float, seed: int = 0) -> Real:
 
     ValueError: N = 1 with kappa > 0, for which there are none.
     """
+    sizes(N=N, d=d, k=k)
     require("kappa", kappa, ">= 0, and 0 for one agent", kappa == 0 or (kappa > 0 and N > 1))
     if kappa == 0:
         return np.zeros((N, d, k))
@@ -132,6 +134,7 @@ def homogeneous(
 
     Constants of `approximation` with kappa = 0 and F_star = 0, attained by adapters of that rank.
     """
+    sizes(N=N)
     target = planted(d=d, k=k, rank=rank, size=size, seed=seed)
     return approximation(np.stack([target] * N), name="P2", tau=tau, noise=noise)
 
@@ -176,6 +179,7 @@ def rank_competition(*, d: int = 3, k: int = 2, w: float = 0.6) -> Problem:
     with p = sigma_1 a round is p <- w p (1 + lr (1 - p))^2, which tends to 0 iff
     lr <= w^(-1/2) - 1. An arbitrarily small tilt of the start ends at 3/8 instead.
     """
+    sizes(d=d, k=k)
     require("w", w, "in (1/2, 1)", 0.5 < w < 1)
     E = np.zeros((2, d, k))
     E[0, 0, 0] = E[1, 1, 1] = 1.0

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from decaf_theory.arrays import Array
+from decaf_theory.arrays import Array, integer
 from decaf_theory.lowrank import Factors
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -77,6 +77,12 @@ def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
         return tau * (2.0 * rng.integers(0, 2, shape) - 1.0)
 
     return gauss if kind == "gauss" else rademacher
+
+
+def sizes(**values: int) -> None:
+    """Raise ValueError unless every value is an integer >= 1."""
+    for name, value in values.items():
+        integer(name, value, 1)
 
 
 def require(name: str, value: float, rule: str, held: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from decaf_theory.lowrank import Factors
+from decaf_theory.problems.base import sizes
 
 Real: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Frame: TypeAlias = tuple[Factors, Real]
@@ -31,6 +32,7 @@ def rotations(*, d: int, k: int, r: int, c: float, angles: Real, weights: Real) 
     c |sum_j w_j e^(i angle_j)| isometries. Where that sum is 0, the mixed factors are 0 and
     I = c^2 Q Q' attains |I|_op = c^2, |I|_F = sqrt(r) c^2, |I|_* = r c^2 at once. Even r.
     """
+    sizes(d=d, k=k, r=r)
     if r % 2:
         raise ValueError(f"rotations act on pairs of directions: r must be even, got {r}")
     c_, s_ = np.cos(angles), np.sin(angles)
@@ -55,6 +57,7 @@ def sign_flip(*, d: int, k: int, r: int, c: float = 1.0, pi_max: float = 0.5, m:
     B and A are c-isometries: I = (1 - (2 pi_max - 1)^2) B A = 4 pi_max (1 - pi_max) B A attains
     T11 in all three norms at once.
     """
+    sizes(d=d, k=k, r=r, m=m)
     if not (0.5 <= pi_max < 1 and m >= 2):
         raise ValueError(f"sign_flip needs 1/2 <= pi_max < 1 and m >= 2, got {pi_max}, {m}")
     sign = np.where(np.arange(m) == 0, 1.0, -1.0)[:, None, None]
@@ -69,6 +72,7 @@ def planar(*, d: int, k: int, r: int, c: float = 1.0, angles: Real, weights: Rea
     (c^2/2) I_2r: r singular values c^2/2 are dropped, so |E|_F = sqrt(r) c^2 / 2 attains T16 in
     Frobenius norm (possible for every pi_max <= 1/2).
     """
+    sizes(d=d, k=k, r=r)
     u = np.stack([np.cos(angles), np.sin(angles)], axis=-1)  # [m, 2]
     tall = np.stack([np.kron(v[:, None], np.eye(r)) for v in u])  # [m, 2r, r]
     B = c * isometry(d, 2 * r) @ tall
@@ -88,6 +92,7 @@ def omitted(*, d: int, k: int, r: int, c: float = 1.0) -> Frame:
     The mix is c^2 r/(r+1) I_(r+1), so |E|_op = c^2 r/(r+1) = c^2 (1 - pi_max) attains T16 in
     operator norm.
     """
+    sizes(d=d, k=k, r=r)
     keep = np.stack([np.delete(np.eye(r + 1), j, axis=1) for j in range(r + 1)])  # [m, r+1, r]
     B = c * isometry(d, r + 1) @ keep
     A = c * keep.transpose(0, 2, 1) @ isometry(k, r + 1).T
@@ -100,6 +105,7 @@ def orthogonal(*, d: int, k: int, r: int, c: float = 1.0, weights: Real) -> Fram
     The mix is c^2 diag(w_j) x I_r. With pi_max >= 1/2 and m = 2, E = c^2 (1 - pi_max) I_r attains
     T16 in operator, Frobenius and nuclear norm (op: where 1 - pi_max <= r/(r+1), always so here).
     """
+    sizes(d=d, k=k, r=r)
     w = np.asarray(weights, dtype=np.float64)
     m = len(w)
     block = np.stack([np.eye(m * r)[:, j * r : (j + 1) * r] for j in range(m)])  # [m, mr, r]

@@ -20,6 +20,7 @@ from decaf_theory.problems.base import (
     Problem,
     entry_noise,
     require,
+    sizes,
 )
 from decaf_theory.rng import generator
 
@@ -142,12 +143,14 @@ def frozen(
 
 def frozen_A(*, r: int, k: int, seed: int = 0) -> Real:
     """Return the seeded Gaussian A [r, k] of variance 1/k that P5 and P10 freeze."""
+    sizes(r=r, k=k)
     A: Real = generator(seed, "problem", "frozen A").standard_normal((r, k)) / np.sqrt(k)
     return A
 
 
 def curvatures(*, N: int, k: int, ratio: float, seed: int = 0) -> Real:
     """Return the seeded curvatures h [N, k] of P10, log-uniform in [1/ratio, 1]."""
+    sizes(N=N, k=k)
     require("ratio", ratio, ">= 1", ratio >= 1)
     h: Real = ratio ** -generator(seed, "problem", "curvature").random((N, k))
     return h

@@ -11,7 +11,15 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace
 from decaf_theory.problems.approximation import approximation
-from decaf_theory.problems.base import Constants, Noise, NoiseKind, Problem, entry_noise, require
+from decaf_theory.problems.base import (
+    Constants,
+    Noise,
+    NoiseKind,
+    Problem,
+    entry_noise,
+    require,
+    sizes,
+)
 
 
 def scalar_lora(
@@ -25,6 +33,7 @@ def scalar_lora(
     |q| = s (2 s c^2 + |w|), and p + |q| = s (3 s c^2 + |w|). No point has more: its diagonal is at
     most p and its off-diagonal at most |q|.
     """
+    sizes(N=N)
     problem = approximation(np.full((N, 1, 1), float(w)), name="P7", tau=tau, noise=noise)
     return replace(problem, name="P7")
 
@@ -87,6 +96,7 @@ def huber(
     h' E_11, of rank one), both attained; kappa = 0; F_star = h(x0) = 0. With x0 = s c^2 - G/L this
     is the extremal of the sharp smoothness constant s (2 s L c^2 + G) at A = B' = c e_1 u'.
     """
+    sizes(N=N, d=d, k=k)
     require("L", L, "> 0", L > 0)
     require("G", G, "> 0", G > 0)
     knee = G / L

@@ -6,7 +6,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace
 from decaf_theory.lowrank import Factors
-from decaf_theory.problems.base import Constants, NoiseKind, Problem, entry_noise, require
+from decaf_theory.problems.base import Constants, NoiseKind, Problem, entry_noise, require, sizes
 
 
 def rank_trap(
@@ -25,6 +25,7 @@ def rank_trap(
     W_12 W_21 = W_11 W_22 = a b, W_12^2 + W_21^2 >= 2 |a b|, and
     (a - 1)^2 + (b - a)^2 + 2 |a b| >= (a - 1)^2 + a^2 + b^2 >= 1/2. Factor averaging reaches 0.
     """
+    sizes(N=N, d=d, k=k)
     require("min(d, k)", min(d, k), ">= 2", min(d, k) >= 2)
     E_11, E_22 = np.zeros((2, d, k))
     E_11[0, 0] = E_22[1, 1] = 1.0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, namespace, require_real
+from decaf_theory.arrays import Array, convert, integer, namespace, require_real
 from decaf_theory.lowrank import Factors, check_factors, product
 from decaf_theory.methods import METHODS, Method
 from decaf_theory.problems.base import Problem
@@ -125,13 +124,7 @@ def _check_choices(config: Config) -> None:
 def _check_numbers(config: Config) -> None:
     least = {"steps": 0, "local_steps": 1, "runs": 1, "record_every": 1, "seed": 0}
     for name, lowest in least.items():
-        value = getattr(config, name)
-        try:
-            operator.index(value)
-        except TypeError:
-            raise ValueError(f"{name} must be an integer, got {value!r}") from None
-        if value < lowest:
-            raise ValueError(f"{name} must be >= {lowest}, got {value}")
+        integer(name, getattr(config, name), lowest)
     if not 0 <= config.lr < np.inf:
         raise ValueError(f"lr must be finite and >= 0, got {config.lr}")
     if not 0 < config.s < np.inf:
@@ -152,7 +145,7 @@ def _check_start(config: Config) -> None:
         if config.rank is None and given is None:
             raise ValueError("rank must be given where neither start nor problem prescribes one")
         if config.rank is not None:
-            check_rank(config.rank, problem.d, problem.k)
+            check_rank(integer("rank", config.rank), problem.d, problem.k)
     if given is not None:
         _check_factors(config, given)
     start = start_factors(config)
