@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load, save
+from safetensors import torch as safetensors
 from torch import Tensor
 
+from paper_checks.observe import trained
 from verification.store import write_atomically
 
 MAGIC = b"decaf checkpoint 1\n"
@@ -40,7 +42,7 @@ def write(folder: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> 
     """Write a checkpoint atomically, then remove all but the last two; return its path."""
     notes = {"step": checkpoint.step, "settings": dict(settings), "meta": checkpoint.meta}
     tensors = {name: X.detach().cpu().contiguous() for name, X in checkpoint.tensors.items()}
-    payload = save(tensors, metadata={"notes": json.dumps(notes)})
+    payload = safetensors.save(tensors, metadata={"notes": json.dumps(notes)})
     path = folder / f"step-{checkpoint.step:09d}.ckpt"
     write_atomically(path, MAGIC + hashlib.sha256(payload).digest() + payload)
     for old in _paths(folder)[KEPT:]:
@@ -89,7 +91,7 @@ def _decode(data: bytes) -> tuple[Checkpoint, dict[str, Any]]:
         raise ValueError("its sum is wrong: cut short or altered")
     (length,) = struct.unpack("<Q", payload[:8])
     notes = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["notes"])
-    return Checkpoint(notes["step"], load(payload), notes["meta"]), notes["settings"]
+    return Checkpoint(notes["step"], safetensors.load(payload), notes["meta"]), notes["settings"]
 
 
 def optimizer_tensors(
@@ -119,3 +121,36 @@ def restore(
             # AdamW's step count lives on the CPU, the moments beside their parameter
             device = value.device if value.ndim == 0 else X.device
             optimizer.state[X][what] = value.to(device)
+
+
+# ---------------------------------------------------------------- of a run
+
+CHANGES = ("losses", "seen", "records", "rows", "seconds")  # what changes beside tensors and step
+
+
+def save(run: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write a checkpoint of all that changes in a `finetune.Run`; return its path."""
+    tensors = named(run.stacked)
+    tensors |= optimizer_tensors(run.optimizer, tensors)
+    meta = {name: getattr(run, name) for name in CHANGES}
+    return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), settings)
+
+
+def resume(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Let a run go on from the latest sound checkpoint, if there is one; say what was damaged."""
+    found, damaged = read(folder / "checkpoint", settings)
+    for message in damaged:
+        print(message, file=sys.stderr)
+    if found is not None:
+        restore(found, run.optimizer, named(run.stacked))
+        run.step = found.step
+        for name in CHANGES:
+            setattr(run, name, found.meta[name])
+
+
+def named(stacked: Any) -> dict[str, Tensor]:
+    """Return all tensors [N, ...] of the agents by name, frozen factors too."""
+    layers = {**stacked.sites, **stacked.heads}
+    return {
+        f"{name}.{i}": X for name, layer in layers.items() for i, X in enumerate(trained(layer))
+    }

@@ -147,16 +147,21 @@ class Config:
     data_dir: str | None = None
 
     @property
+    def graph(self) -> str:
+        """The graph, "any" where the method meets none."""
+        return self.mix.graph if self.mix.rule.meets == "graph" else "any"
+
+    @property
     def cell(self) -> str:
         """The name of the run's folder below the config's: method-graph-partition-seed."""
-        graph = self.mix.graph if self.mix.rule.meets == "graph" else "any"
-        return f"{self.mix.method}-{graph}-{self.data.partition}-seed{self.train.seed}"
+        return f"{self.mix.method}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that numbers depend on, flat: dotted name -> plain value."""
         flat: dict[str, Any] = {"name": self.name}
         for table in ("task", "model", *TABLES):
             flat |= flatten(getattr(self, table), table)
+        flat["mix.graph"] = self.graph
         return {name: value for name, value in flat.items() if name not in UNSEEN}
 
     def origin_of(self, setting: str) -> str:

@@ -13,9 +13,6 @@ method, so that methods meet the same ones, and so that a resumed run needs noth
 from __future__ import annotations
 
 import math
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,12 +28,12 @@ from torch.nn import functional
 from decaf_theory.rng import generator
 from paper_checks import checkpoint, mixing, observe, record
 from paper_checks.config import Config, Train
+from paper_checks.interrupts import interruptions
 from paper_checks.partition import partition
 from paper_checks.stacked import Stacked, load_into, stack
 from paper_checks.tasks import Task, load_task
 from verification import store
 
-CHANGES = ("losses", "seen", "records", "rows", "seconds")  # what changes, beside tensors
 Show = Callable[[int, dict[str, Any] | None], None]
 
 
@@ -62,6 +59,7 @@ class Run:
     records: list[dict[str, Any]] = field(default_factory=list)  # one a round
     rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
     seconds: dict[str, float] = field(default_factory=dict)
+    stopped_by: int = 0  # the signal, if one ended it early
 
 
 def finetune(
@@ -71,29 +69,32 @@ def finetune(
     device: str = "cpu",
     adapters: Sequence[str | Path] = (),
     show: Show = lambda step, record: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Train, or go on where a checkpoint in `folder` ends; leave rows.jsonl and run.json there.
 
-    adapters: peft folders to start from, one an agent, instead of B = 0. After SIGINT or SIGTERM
-    the step is finished, a checkpoint is written, and the run returned has run.step < train.steps.
+    adapters: peft folders to start from, one an agent, instead of B = 0. After SIGINT, SIGTERM or
+    where stop() is true, the step is finished, a checkpoint is written, and the run returned has
+    run.step < train.steps.
     TrainingError: a loss or gradient that is not finite. CheckpointError: other settings.
     """
     store.require_writable(folder)
     settings = config.settings() | {"adapters": [str(path) for path in adapters]}
     with store.locked(folder):
         run = prepare(config, device=device, adapters=adapters)
-        resume(run, folder, settings)
+        checkpoint.resume(run, folder, settings)
         with interruptions() as signals:
-            while run.step < config.train.steps and not signals:
+            while run.step < config.train.steps and not signals and not stop():
                 try:
                     advance(run)
                 except TrainingError as error:
-                    path = save(run, folder, settings)
+                    path = checkpoint.save(run, folder, settings)
                     raise TrainingError(f"{error}; the last finite state is {path}") from None
                 show(run.step, None if run.losses else run.records[-1])
                 if run.step % config.observe.checkpoint_every == 0:
-                    save(run, folder, settings)
-        save(run, folder, settings)
+                    checkpoint.save(run, folder, settings)
+            run.stopped_by = signals[0] if signals else 0
+        checkpoint.save(run, folder, settings)
         record.write(run, folder, settings)
     return run
 
@@ -316,38 +317,6 @@ def on_device(scores: Callable[..., Tensor], device: str) -> Callable[..., Tenso
     return moved
 
 
-def save(run: Run, folder: Path, settings: dict[str, Any]) -> Path:
-    """Write a checkpoint of everything that changes."""
-    tensors = named(run.stacked)
-    tensors |= checkpoint.optimizer_tensors(run.optimizer, tensors)
-    meta = {name: getattr(run, name) for name in CHANGES}
-    return checkpoint.write(
-        folder / "checkpoint", checkpoint.Checkpoint(run.step, tensors, meta), settings
-    )
-
-
-def resume(run: Run, folder: Path, settings: dict[str, Any]) -> None:
-    """Go on from the latest sound checkpoint, if there is one."""
-    found, damaged = checkpoint.read(folder / "checkpoint", settings)
-    for message in damaged:
-        print(message, file=sys.stderr)
-    if found is not None:
-        checkpoint.restore(found, run.optimizer, named(run.stacked))
-        run.step = found.step
-        for name in CHANGES:
-            setattr(run, name, found.meta[name])
-
-
-def named(stacked: Stacked) -> dict[str, Tensor]:
-    """Return all tensors [N, ...] of the agents by name, frozen factors too."""
-    layers = {**stacked.sites, **stacked.heads}
-    return {
-        f"{name}.{i}": X
-        for name, layer in layers.items()
-        for i, X in enumerate(observe.trained(layer))
-    }
-
-
 @contextmanager
 def clock(run: Run, what: str) -> Iterator[None]:
     """Add the seconds of what is done inside to the run's."""
@@ -356,24 +325,3 @@ def clock(run: Run, what: str) -> Iterator[None]:
     if run.device != "cpu":
         torch.cuda.synchronize()
     run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start
-
-
-@contextmanager
-def interruptions() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM inside, instead of dying of them; a second one interrupts."""
-    found: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if found:
-            raise KeyboardInterrupt
-        found.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield found
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield found
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,262 @@
+"""The command line of the full-scale harness: `python -m paper_checks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from paper_checks import config as configs
+from paper_checks import sweep, table
+from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
+from verification import store
+
+OK, FAILED, USAGE = 0, 1, 2
+OUT = Path("results/paper")
+
+
+class UsageError(Exception):
+    """A request that cannot be served; exit code 2."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(prog="python -m paper_checks", description=DESCRIPTION)
+    commands = p.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the experiments, and where their settings come from")
+    run = commands.add_parser("run", help="train one cell; goes on where a checkpoint ends")
+    many = commands.add_parser("sweep", help="train methods x graphs x partitions x seeds")
+    for command in (run, many):
+        command.add_argument("config", help="an experiment by name, or a .toml file")
+        command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
+        command.add_argument("--data-dir", metavar="DIR", help="data sets, one folder each")
+        command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a setting, as train.lr=1e-3; again for more",
+        )
+    run.add_argument("--method", help=f"of {', '.join(ADAPTER_METHODS)}")
+    run.add_argument("--graph", help="ring, complete, bipartite, ...")
+    run.add_argument("--partition", help=f"of {', '.join(PARTITIONS)}")
+    run.add_argument("--seed", type=int, help="of data order, partition, start and dropout")
+    run.add_argument("--dry-run", action="store_true", help="sizes, memory and hours; no weights")
+    run.add_argument("--gpu", metavar="NAME", help="with --dry-run: estimate hours on this GPU")
+    run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
+    run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
+    many.add_argument("--methods", nargs="+", default=list(ADAPTER_METHODS), metavar="M")
+    many.add_argument("--graphs", nargs="+", metavar="G", help="default: the config's")
+    many.add_argument("--partitions", nargs="+", metavar="P", help="default: the config's")
+    many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="as 0-4 or 0,2,5")
+    many.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    show = commands.add_parser("table", help="the paper's table of stored runs")
+    show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
+    show.add_argument("--against", default="dlora", help="method that others are compared with")
+    show.add_argument("--level", type=float, default=0.95, help="of the intervals (default 0.95)")
+    return p
+
+
+DESCRIPTION = """Fine-tune real models with decentralized LoRA. Exit code 0: done; 1: a run failed,
+or a bound did not hold on it; 2: bad usage; 130 or 143: interrupted after a step, can go on."""
+
+
+def seeds(text: str) -> list[int]:
+    """Return the seeds of "0-4", "0,2,5" or a mixture."""
+    try:
+        found: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            found += range(int(first), int(last or first) + 1)
+    except ValueError:
+        found = []
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be seeds, as 0-4 or 0,2,5; got {text!r}")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve one command line; return the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return COMMANDS[args.command](args)
+    except (UsageError, configs.ConfigError, store.StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("interrupted; the last checkpoint is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def list_configs(args: argparse.Namespace) -> int:
+    """Print one line an experiment."""
+    for name in configs.names():
+        config = configs.read(name)
+        origins = [config.origin_of(setting) for setting in config.settings()]
+        counts = ", ".join(f"{origins.count(o)} {o}" for o in configs.ORIGINS if o in origins)
+        model = f"{config.task['name']} with {config.model['from']}"
+        print(f"{name:<18}{model:<52}settings: {counts}")
+    return OK
+
+
+def cell_of(args: argparse.Namespace) -> sweep.Cell:
+    """Return what a command line says about its runs."""
+    overrides: dict[str, Any] = {}
+    for text in args.set:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set needs KEY=VALUE, as train.lr=1e-3; got {text!r}")
+        overrides[key] = configs.value_of(value)
+    require_device(args.device)
+    return sweep.Cell(args.config, overrides, args.out, args.data_dir, args.device)
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError where torch has no such device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device!r} cannot be used ({reason}); try cpu") from None
+
+
+def run_one(args: argparse.Namespace) -> int:
+    """Train one cell with a progress line, and say what came out."""
+    from paper_checks import checkpoint, finetune
+
+    cell = cell_of(args)
+    flags = {"mix.method": args.method, "mix.graph": args.graph}
+    flags |= {"data.partition": args.partition, "train.seed": args.seed}
+    overrides = cell.overrides | {name: x for name, x in flags.items() if x is not None}
+    config = cell._replace(overrides=overrides).read()
+    if args.dry_run:
+        return dry_run(config, args.gpu)
+    folder = sweep.folder_of(args.out, config)
+    if (done := sweep.finished(folder, config)) is not None and not args.export:
+        print(f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {folder}")
+        return OK
+    try:
+        with progress(config) as show:
+            run = finetune.finetune(
+                config, folder, device=args.device, adapters=args.adapters, show=show
+            )
+    except (finetune.TrainingError, checkpoint.CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, finetune.TrainingError) else USAGE
+    except ValueError as error:  # of the data, the model, the adapters: each names its argument
+        raise UsageError(str(error)) from error
+    if run.step < config.train.steps:
+        print(
+            f"stopped after step {run.step} of {config.train.steps}; the same command goes on "
+            f"from {folder / 'checkpoint'}",
+            file=sys.stderr,
+        )
+        return 128 + run.stopped_by
+    if args.export:
+        from paper_checks.stacked import export
+
+        for agent in range(run.stacked.agents):
+            export(
+                run.stacked,
+                agent,
+                args.export / f"agent{agent}",
+                base=run.task.base,
+                overwrite=True,
+            )
+    stored = sweep.read(folder)
+    print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {folder}")
+    return FAILED if violated(stored) else OK
+
+
+def violated(stored: Any) -> bool:
+    """Whether a bound did not hold on the run."""
+    fine = ("holds", "not_applicable")
+    return any(v["outcome"] not in fine for v in stored.run["verdicts"].values())
+
+
+def dry_run(config: Config, gpu: str | None) -> int:
+    """Print what the run would need."""
+    from paper_checks import dryrun
+
+    print(dryrun.report(config) if gpu is None else dryrun.report(config, gpu=gpu))
+    return OK
+
+
+@contextmanager
+def progress(config: Config) -> Iterator[Callable[[int, dict[str, Any] | None], None]]:
+    """Show a bar on a terminal, and else a line each evaluation, on stderr."""
+    total, tty = config.train.steps, sys.stderr.isatty()
+    with tqdm(total=total, unit="step", disable=not tty) as bar:
+
+        def show(step: int, record: dict[str, Any] | None) -> None:
+            bar.update(step - bar.n)
+            if record is not None and tty:
+                bar.set_postfix_str(line_of(record))
+            elif record is not None and "score" in record:
+                print(f"step {step}/{total}: {line_of(record)}", file=sys.stderr, flush=True)
+
+        yield show
+
+
+def line_of(record: dict[str, Any]) -> str:
+    """Return the numbers of one round for the progress line."""
+    shown = {
+        "loss": "loss {:.4f}",
+        "score": "score {:.4f}",
+        "consensus_products": "consensus {:.2e}",
+        "relative_interference": "interference {:.2e}",
+        "relative_truncation": "truncation {:.2e}",
+        "numerical_rank": "rank {}",
+        "comm_bytes": "{:.3g} B sent",
+    }
+    return ", ".join(text.format(record[name]) for name, text in shown.items() if name in record)
+
+
+def run_sweep(args: argparse.Namespace) -> int:
+    """Train all cells; print a line each."""
+    from paper_checks.interrupts import interruptions
+
+    if args.jobs < 1:
+        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
+    base = cell_of(args)
+    config = base.read()
+    graphs = args.graphs or [config.mix.graph]
+    partitions = args.partitions or [config.data.partition]
+    wanted = sweep.cells(base, args.methods, graphs, partitions, args.seeds)
+    store.require_writable(args.out)
+    statuses = []
+    with interruptions() as signals:
+        for outcome in sweep.run_all(wanted, args.jobs, signals):
+            statuses.append(outcome.status)
+            count = f"[{len(statuses)}/{len(wanted)}]"
+            print(f"{count} {outcome.cell}: {outcome.status}; {outcome.line}", flush=True)
+    if signals:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signals[0]
+    print(f"table: python -m paper_checks table {args.out}")
+    return FAILED if "failed" in statuses else OK
+
+
+def show_table(args: argparse.Namespace) -> int:
+    """Print the tables of the runs in some folders."""
+    if not 0 < args.level < 1:
+        raise UsageError(f"--level must lie in (0, 1), got {args.level}")
+    print(table.text(args.out, against=args.against, level=args.level))
+    return OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "list": list_configs,
+    "run": run_one,
+    "sweep": run_sweep,
+    "table": show_table,
+}

@@ -1,0 +1,166 @@
+"""Many runs of one experiment: methods x graphs x partitions x seeds, each in a folder of its own.
+
+Finished cells are skipped, and an interrupted one goes on where it stopped. Methods that meet no
+graph are run once for all graphs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from paper_checks import config as configs
+from paper_checks.config import Config
+from paper_checks.record import Stored, read
+from verification.store import StoreError
+
+
+class Cell(NamedTuple):
+    """One run of a sweep, as plain values that go to another process."""
+
+    config: str
+    overrides: dict[str, Any]
+    out: Path
+    data_dir: str | None
+    device: str
+
+    def read(self) -> Config:
+        """Return the cell's config."""
+        return configs.read(self.config, self.overrides, data_dir=self.data_dir)
+
+
+class Outcome(NamedTuple):
+    """How a cell ended: "finished", "skipped", "interrupted" or "failed", and a line about it."""
+
+    cell: str
+    status: str
+    line: str
+
+
+def folder_of(out: Path, config: Config) -> Path:
+    """Return the folder of a run."""
+    return out / config.name / config.cell
+
+
+def cells(
+    base: Cell,
+    methods: Sequence[str],
+    graphs: Sequence[str],
+    partitions: Sequence[str],
+    seeds: Iterable[int],
+) -> list[Cell]:
+    """Return the runs of a sweep, seed by seed, each run once. ConfigError: a setting is wrong."""
+    found: dict[str, Cell] = {}
+    for seed in seeds:
+        for partition in partitions:
+            for graph in graphs:
+                for method in methods:
+                    chosen = {"mix.method": method, "mix.graph": graph}
+                    chosen |= {"data.partition": partition, "train.seed": seed}
+                    cell = base._replace(overrides=base.overrides | chosen)
+                    found.setdefault(cell.read().cell, cell)
+    return list(found.values())
+
+
+def finished(folder: Path, config: Config) -> Stored | None:
+    """Return the run stored in a folder if it is sound, finished and of these settings."""
+    try:
+        stored = read(folder)
+    except (StoreError, KeyError, TypeError):
+        return None
+    wanted = config.settings()
+    alike = all(stored.run["settings"].get(name) == value for name, value in wanted.items())
+    return stored if stored.finished and alike else None
+
+
+def run_cell(cell: Cell, stop: Any = None) -> Outcome:
+    """Run one cell, or see that it is done; errors become the outcome's line."""
+    config = cell.read()
+    folder = folder_of(cell.out, config)
+    stored = finished(folder, config)
+    if stored is not None:
+        return Outcome(config.cell, "skipped", summary(stored))
+    from paper_checks import checkpoint, finetune  # torch: in the process that trains
+
+    try:
+        run = finetune.finetune(
+            config, folder, device=cell.device, stop=stop.is_set if stop else lambda: False
+        )
+    except (finetune.TrainingError, checkpoint.CheckpointError, StoreError, ValueError) as error:
+        return Outcome(config.cell, "failed", str(error))
+    if run.step < config.train.steps:
+        return Outcome(config.cell, "interrupted", f"after step {run.step}")
+    return Outcome(config.cell, "finished", summary(read(folder)))
+
+
+def summary(stored: Stored) -> str:
+    """Return one line about a stored run: score, seconds, share of mixing, verdicts."""
+    last = stored.records[-1] if stored.records else {}
+    score = f"score {last['score']:.4f}, " if "score" in last else ""
+    seconds = sum(stored.run["seconds"].values())
+    verdicts = " ".join(f"{c} {v['outcome']}" for c, v in stored.run["verdicts"].items())
+    return (
+        f"{score}{seconds:.1f} s, mixing {stored.run['mixing_share']:.1%} of training; {verdicts}"
+    )
+
+
+def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[Outcome]:
+    """Yield the outcome of every cell as it ends; once `signals` is not empty no new one starts."""
+    if jobs == 1:
+        for cell in wanted:
+            if signals:
+                return
+            yield run_cell(cell, _Flag(signals))
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, context, _settle, (stop, threads)) as pool:
+        waiting: set[Future[Outcome]] = {pool.submit(_run, cell) for cell in wanted}
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            if signals and not stop.is_set():
+                stop.set()
+                for future in waiting:
+                    future.cancel()
+            for future in done:
+                if not future.cancelled():
+                    yield _result(future)
+
+
+class _Flag(NamedTuple):
+    """A list of signals that looks like an event."""
+
+    signals: list[int]
+
+    def is_set(self) -> bool:
+        return bool(self.signals)
+
+
+def _result(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return Outcome("a run", "failed", "its process was killed; sweep again to go on from there")
+
+
+_STOP: list[Any] = []  # the event of this worker process, set once when it starts
+
+
+def _settle(stop: Any, threads: int) -> None:
+    """Prepare a worker: interruptions are the parent's to hear, cores are shared."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _STOP.append(stop)
+
+
+def _run(cell: Cell) -> Outcome:
+    return run_cell(cell, _STOP[0])
