@@ -1,0 +1,129 @@
+"""The paper's models without their weights: shapes on torch's meta device, which computes nothing.
+
+`scores` is the forward pass of one training step, as the tasks do it: of a causal model the answer
+tokens' logits after the last token, of CLIP every image against the prompts of all classes, which
+every agent encodes itself, since both encoders train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+META = torch.device("meta")
+
+
+class Sizes(NamedTuple):
+    """What a step's cost depends on: agents, examples an agent, tokens a text, classes."""
+
+    agents: int
+    batch: int
+    length: int
+    classes: int
+
+
+class Architecture(NamedTuple):
+    """A published model: its number of parameters, layers to be kept when the others are computed
+    again, the sites adapted by default, and how it is built and run on the meta device.
+    """
+
+    parameters: int
+    layers: int
+    targets: tuple[str, ...]
+    unit: str  # what one example is, for the printed report
+    build: Callable[[], Any]
+    scores: Callable[[Any, Sizes], Tensor]
+
+
+def llama2_7b() -> Any:
+    """Return LlamaForCausalLM with the sizes of LLaMA-2-7B."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+    )
+    with META:
+        return LlamaForCausalLM(config)
+
+
+def answer_scores(model: Any, sizes: Sizes) -> Tensor:
+    """Return [N b, classes]: logits after the last token, of the answer tokens alone."""
+    n, L = sizes.agents * sizes.batch, sizes.length
+    out = model.model(input_ids=tokens(n, L), attention_mask=causal(L), use_cache=False)
+    scores: Tensor = out.last_hidden_state[:, -1] @ model.lm_head.weight[: sizes.classes].T
+    return scores
+
+
+def clip_vit_b16() -> Any:
+    """Return CLIPModel with the sizes of CLIP ViT-B/16."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {
+        "vocab_size": 49408,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 77,
+    }
+    vision = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 16,
+    }
+    with META:
+        return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512))
+
+
+def clip_scores(model: Any, sizes: Sizes) -> Tensor:
+    """Return [N b, classes]: scaled products of every agent's image and prompt embeddings."""
+    N, b, L, C = sizes.agents, sizes.batch, sizes.length, sizes.classes
+    pixels = torch.empty(N * b, 3, 224, 224, device=META, dtype=model.dtype)
+    image = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    out = model.text_model(input_ids=tokens(N * C, L), attention_mask=causal(L))
+    text = model.text_projection(out.pooler_output)
+    image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
+    scores: Tensor = image.reshape(N, b, -1) @ text.reshape(N, C, -1).mT
+    return model.logit_scale.exp() * scores.flatten(0, 1)
+
+
+def tokens(n: int, length: int) -> Tensor:
+    """Return token ids [n, length]."""
+    return torch.empty(n, length, dtype=torch.int64, device=META)
+
+
+def causal(length: int) -> Tensor:
+    """Return a mask [1, 1, L, L]: without one, the models look at the numbers of their input."""
+    return torch.empty(1, 1, length, length, dtype=torch.bool, device=META)
+
+
+ARCHITECTURES = {
+    "meta-llama/Llama-2-7b-hf": Architecture(
+        6_738_415_616, 32, ("q_proj", "v_proj"), "prompt", llama2_7b, answer_scores
+    ),
+    "openai/clip-vit-base-patch16": Architecture(
+        149_620_737, 12, ("q_proj", "k_proj", "v_proj"), "image", clip_vit_b16, clip_scores
+    ),
+}
+# task -> (classes, tokens of a text where the configuration gives no max_length)
+TASKS = {
+    "wic": (2, 64),
+    "boolq": (2, 256),
+    "flowers102": (102, 77),
+    "ucf101": (101, 77),
+    "food101": (101, 77),
+}

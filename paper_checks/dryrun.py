@@ -1,0 +1,258 @@
+"""What a full-size run would need, from the real architecture without its weights.
+
+The model is built and stacked on torch's meta device, and one training step is dispatched there:
+parameters, bytes, saved activations and operations are counted, not modelled. Only the time is an
+estimate: operations / (peak of a GPU x a utilisation that is assumed).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from paper_checks import mixing
+from paper_checks.architectures import ARCHITECTURES, TASKS, Architecture, Sizes
+from paper_checks.config import Config
+from paper_checks.cost import Memory, memory, step_cost
+from paper_checks.stacked import Stacked, stack
+
+UTILISATION = 0.35
+UNITS = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1}
+
+
+class Gpu(NamedTuple):
+    """Memory in bytes and dense peaks in flops a second, as the maker's data sheets give them."""
+
+    memory: float
+    half: float  # float16 or bfloat16 on tensor cores
+    single: float  # float32 outside tensor cores
+
+
+GPUS = {
+    "A100 80 GB": Gpu(80e9, 312e12, 19.5e12),
+    "H100 SXM": Gpu(80e9, 989e12, 67e12),
+    "H200 SXM": Gpu(141e9, 989e12, 67e12),
+    "RTX 4090": Gpu(24e9, 165e12, 82.6e12),
+}
+
+
+class Traffic(NamedTuple):
+    """Bytes on the network. A server counts as one neighbour; pooled gradients go every step."""
+
+    message: int  # from an agent to one other, heads included
+    links: int  # others that the busiest agent sends to
+    agent_round: int | None  # sent by the busiest agent in a round; None: depends on the data
+    total_round: int | None  # sent by all, and by a server
+
+
+@dataclass(frozen=True)
+class Report:
+    """The needs of one run. Counts are exact for the architecture; `hours` is an estimate.
+
+    trainable: an agent's parameters. together, sequential: memory of a step with all agents in one
+    forward pass, and with one agent at a time. flops: of one step of all agents.
+    steps_a_round: None where it depends on data that are not here.
+    """
+
+    config: Config
+    base: str
+    dtype: str
+    parameters: int
+    sites: int
+    targets: tuple[str, ...]
+    sizes: Sizes
+    unit: str
+    trainable: int
+    steps_a_round: int | None
+    traffic: Traffic
+    together: Memory
+    sequential: Memory
+    flops: int
+    gpu: str
+    utilisation: float
+
+    @property
+    def hours(self) -> float:
+        """Hours of training on the GPU at the assumed utilisation of its peak."""
+        return self.config.train.steps * self.flops / (self.peak * self.utilisation) / 3600
+
+    @property
+    def peak(self) -> float:
+        """The GPU's peak for the base's dtype, flops a second."""
+        return GPUS[self.gpu].single if self.dtype == "float32" else GPUS[self.gpu].half
+
+    def text(self) -> str:
+        """Return the report as plain text of at most 100 columns."""
+        return "\n".join(_lines(self))
+
+
+def dry_run(config: Config, *, gpu: str = "A100 80 GB", utilisation: float = UTILISATION) -> Report:
+    """Return what a run of this configuration needs, all agents on one GPU; no weights are read.
+
+    ValueError: an unknown GPU, architecture or task; a utilisation outside (0, 1].
+    """
+    if gpu not in GPUS:
+        raise ValueError(f"gpu must be one of {', '.join(GPUS)}; got {gpu!r}")
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation must be in (0, 1], got {utilisation}")
+    base, architecture = architecture_of(config.model)
+    dtype, sizes = str(config.model.get("dtype", "float32")), sizes_of(config)
+    stacked = build(config, architecture, dtype)
+    every = steps_a_round(config, sizes)
+    together, flops = _memory(stacked, config, architecture, sizes)
+    with stacked.only(0):
+        sequential, _ = _memory(stacked, config, architecture, sizes._replace(agents=1))
+    return Report(
+        config=config,
+        base=base,
+        dtype=dtype,
+        parameters=architecture.parameters,
+        sites=len(stacked.sites),
+        targets=stacked.targets,
+        sizes=sizes,
+        unit=architecture.unit,
+        trainable=sum(X.numel() for X in stacked.parameters()) // sizes.agents,
+        steps_a_round=every,
+        traffic=traffic(stacked, config, every),
+        together=together,
+        sequential=sequential,
+        flops=flops,
+        gpu=gpu,
+        utilisation=utilisation,
+    )
+
+
+def architecture_of(model: Mapping[str, Any]) -> tuple[str, Architecture]:
+    """Return the portable name of a configuration's base model and its architecture."""
+    base = str(model.get("base") or model["from"]).removeprefix("hub:")
+    if base not in ARCHITECTURES:
+        raise ValueError(
+            f"model.from must name one of {', '.join(ARCHITECTURES)} for a dry run, got {base!r}; "
+            f"smaller models can be run as they are"
+        )
+    return base, ARCHITECTURES[base]
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Return the sizes of a step of a configuration of one of the paper's tasks."""
+    name = config.task["name"]
+    if name not in TASKS:
+        raise ValueError(f"task.name must be one of {', '.join(TASKS)} for a dry run, got {name!r}")
+    classes, length = TASKS[name]
+    return Sizes(config.mix.agents, config.data.batch, config.data.max_length or length, classes)
+
+
+def steps_a_round(config: Config, sizes: Sizes) -> int | None:
+    """Return the steps from mix to mix, or None where epochs are asked for and no size is given."""
+    if config.mix.every is not None:
+        return config.mix.every
+    shots = config.data.shots
+    examples = config.data.train_samples if shots is None else shots * sizes.classes
+    if examples is None:
+        return None
+    shard = math.ceil(examples / sizes.agents)
+    return (config.mix.every_epochs or 1) * math.ceil(shard / sizes.batch)
+
+
+def build(config: Config, architecture: Architecture, dtype: str) -> Stacked:
+    """Return the stacked model on the meta device; factors that the method freezes do not train."""
+    lora = config.lora
+    stacked = stack(
+        architecture.build().to(getattr(torch, dtype)),
+        targets=lora.targets or architecture.targets,
+        agents=config.mix.agents,
+        rank=lora.rank,
+        scale=lora.scale,
+        dropout=lora.dropout,
+    )
+    for site in stacked.sites.values():
+        site.A.requires_grad_("A" in config.mix.rule.trains)
+    return stacked
+
+
+def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
+    """Return the bytes sent in a round of `every` steps."""
+    rule, Pi = config.mix.rule, mixing.rows_of(config.mix.rule, config.mix.graph, stacked.agents)
+    if rule.meets == "none" and not rule.pools_gradients:
+        return Traffic(0, 0, 0, 0)
+    message, links = mixing.message_bytes(stacked, rule), 1
+    if rule.meets == "graph":
+        links = int(np.count_nonzero(Pi - np.diag(np.diag(Pi)), axis=1).max())
+    if every is None and rule.pools_gradients:
+        return Traffic(message, links, None, None)
+    steps = every or 1  # the bytes of a mix do not depend on the steps before it
+    times = links * (steps if rule.pools_gradients else 1)
+    return Traffic(message, links, message * times, mixing.bytes_a_round(stacked, rule, Pi, steps))
+
+
+def _memory(
+    stacked: Stacked, config: Config, architecture: Architecture, sizes: Sizes
+) -> tuple[Memory, int]:
+    """Return the memory and the flops of a step."""
+    train = config.train
+    step = step_cost(
+        stacked.model,
+        partial(architecture.scores, stacked.model, sizes),
+        layers=architecture.layers,
+        checkpointing=train.gradient_checkpointing,
+    )
+    moments = 2 if train.optimizer == "adamw" else int(train.momentum > 0)
+    return memory(stacked, step.activations, moments=moments), step.flops
+
+
+def _lines(report: Report) -> Iterator[str]:
+    """Yield the lines of the printed report."""
+    yield f"{report.config.name}: {report.base}, without its weights"
+    yield from (f"  {name:<14} {fact}" for name, fact in _facts(report))
+    yield "memory of a step    all agents at once  one agent at a time"
+    rows = [*Memory._fields, "total"]
+    for name in rows:
+        both = (getattr(memory, name) for memory in (report.together, report.sequential))
+        yield f"  {name:<14}" + "".join(f"{_bytes(number):>21}" for number in both)
+    yield "time"
+    yield f"  {report.hours:.3g} hours on one {report.gpu}, peak {report.peak / 1e12:g} Tflop/s,"
+    yield f"  at {report.utilisation:.0%} of that peak, which is assumed and not measured"
+    yield "Not counted: work space of single operations, evaluation, data loading, mixing."
+    yield "Attention is counted as plain products of matrices; fused attention saves less."
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    config, sizes, sent = report.config, report.sizes, report.traffic
+    N, every = sizes.agents, report.steps_a_round
+    meets = {"graph": f"on a {config.mix.graph} graph", "server": "by a server", "none": "alone"}
+    who = "by pooled gradients" if config.mix.rule.pools_gradients else meets[config.mix.rule.meets]
+    again = ", activations computed again" if config.train.gradient_checkpointing else ""
+    return [
+        ("model", f"{report.parameters:,} parameters in {report.dtype}, frozen"),
+        (
+            "adapters",
+            f"rank {config.lora.rank} at {report.sites} sites: {', '.join(report.targets)}",
+        ),
+        ("agents", f"{N}, {sizes.batch} {report.unit}s a step each, {sizes.length} tokens a text"),
+        ("trainable", f"{report.trainable:,} parameters an agent, {N * report.trainable:,} in all"),
+        ("method", f"{config.mix.method} {who}"),
+        ("a round", f"{every or '? (it depends on the data)'} steps"),
+        (
+            "agent sends",
+            f"{_bytes(sent.agent_round)} a round: {_bytes(sent.message)} x {sent.links}",
+        ),
+        ("network", f"{_bytes(sent.total_round)} a round"),
+        ("a step", f"{report.flops:.3g} flops of all agents{again}"),
+        ("steps", f"{config.train.steps:,}"),
+    ]
+
+
+def _bytes(number: int | None) -> str:
+    """Return a number of bytes with three digits and a decimal unit."""
+    if number is None:
+        return "? (it depends on the data)"
+    for unit, scale in UNITS.items():
+        if number >= scale:
+            return f"{number / scale:.4g} {unit}"
+    return "0 bytes"
