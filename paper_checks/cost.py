@@ -60,8 +60,7 @@ def step_cost(
 
 def memory(stacked: Stacked, activations: int, *, moments: int) -> Memory:
     """Return the bytes of a step; moments: the optimizer's numbers for each that trains."""
-    layers = (*stacked.sites.values(), *stacked.heads.values())
-    held = [X for layer in layers for X in layer.parameters(recurse=False)]
+    held = [X for layer in stacked.layers for X in layer.parameters(recurse=False)]
     everything = (*stacked.model.parameters(), *stacked.model.buffers())
     trained, adapters = size(*stacked.parameters()), size(*held)
     return Memory(size(*everything) - adapters, adapters, trained, moments * trained, activations)

@@ -56,8 +56,9 @@ class StackedHead(nn.Module):
         """Give every agent its own copy of the base."""
         super().__init__()
         self.weight = nn.Parameter(copies(base.weight, agents))
-        bias = None if base.bias is None else nn.Parameter(copies(base.bias, agents))
-        self.register_parameter("bias", bias)
+        self.bias: nn.Parameter | None = None
+        if base.bias is not None:
+            self.bias = nn.Parameter(copies(base.bias, agents))
         self.agent: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:

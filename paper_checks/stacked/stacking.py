@@ -38,8 +38,12 @@ class Stacked:
 
     def parameters(self) -> list[nn.Parameter]:
         """Return all that trains: B and A of every site, then every head."""
-        layers = (*self.sites.values(), *self.heads.values())
-        return [X for layer in layers for X in layer.parameters() if X.requires_grad]
+        return [X for layer in self.layers for X in layer.parameters() if X.requires_grad]
+
+    @property
+    def layers(self) -> tuple[StackedLinear | StackedHead, ...]:
+        """All stacked layers: the sites, then the heads."""
+        return (*self.sites.values(), *self.heads.values())
 
     @contextmanager
     def only(self, agent: int | None) -> Iterator[None]:
@@ -51,14 +55,13 @@ class Stacked:
         """
         if agent is not None and not 0 <= agent < self.agents:
             raise ValueError(f"agent must be in 0 .. {self.agents - 1}, got {agent}")
-        layers = (*self.sites.values(), *self.heads.values())
-        before = [layer.agent for layer in layers]
+        before = [layer.agent for layer in self.layers]
         try:
-            for layer in layers:
+            for layer in self.layers:
                 layer.agent = agent
             yield
         finally:
-            for layer, old in zip(layers, before, strict=True):
+            for layer, old in zip(self.layers, before, strict=True):
                 layer.agent = old
 
 
@@ -99,9 +102,9 @@ def stack(
     }
     sites = {name: StackedLinear(linear[name], A, scale, dropout) for name, A in starts.items()}
     trained = {name: StackedHead(layer, agents) for name, layer in dense.items()}
-    for name, layer in {**sites, **trained}.items():
+    for name, fresh in {**sites, **trained}.items():
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+        setattr(model.get_submodule(parent), child, fresh)
     return Stacked(model, sites, trained, agents, tuple(targets), tuple(heads))
 
 
