@@ -8,13 +8,12 @@ truncated.tail                                  # the dropped singular values: t
 
 from __future__ import annotations
 
-import operator
 from math import prod
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, host, namespace, require_real, working
+from decaf_theory.arrays import Array, convert, host, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.tsvd.core import REASONS
 from decaf_theory.tsvd.dense import dense_rows
@@ -197,10 +196,7 @@ def _repeated(truncated: TSVD, n: int) -> TSVD:
 
 def check_rank(rank: int, d: int, k: int) -> int:
     """Return rank as an int; ValueError unless it is an integer in 1 ... min(d, k)."""
-    try:
-        value = operator.index(rank)
-    except TypeError:
-        raise ValueError(f"rank must be an integer, got {rank!r}") from None
+    value = integer("rank", rank)
     if not 1 <= value <= min(d, k):
         raise ValueError(
             f"rank must be in 1 ... min(d, k) = {min(d, k)} for {d} x {k} matrices, got {value}"
