@@ -5,7 +5,7 @@ from math import nan
 
 import pytest
 
-from decaf_theory import bounds
+from decaf_theory import bounds, moments
 
 PI = [1 / 2, 1 / 4, 1 / 4]
 STEP = dict(lr=0.1, L=2.0, sigma=1.0, N=3)
@@ -154,6 +154,18 @@ CHOICES = [(name, a) for name, letters in VALID.items() for a in letters if a in
 def test_an_unknown_choice_is_refused_with_the_known_ones(name, letter):
     with pytest.raises(ValueError, match=rf"^{letter} must be one of \('\w+', '\w+'.*, got 'MC'"):
         getattr(bounds, name)(**{**VALID[name], letter: "MC"})
+
+
+@pytest.mark.parametrize("order", ["step_first", "mix_first", "combine"])
+def test_an_order_of_a_simulation_is_answered_by_its_constants(order):
+    letters = dict(problem=None, Pi=None, lr=0.1, order=order)
+    calls = [lambda: bounds.network_q(lam=0.5, order=order)]
+    calls += [lambda: moments.decentralized_sgd(**letters)]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=rf"'{order}'.*(and 'mix_first' are 'MS', 'combine' is 'CB')$"
+        ):
+            call()
 
 
 @pytest.mark.parametrize("name", ["network_S", "local_steps_q_S", "momentum_q_S"])

@@ -1,5 +1,6 @@
 """What a simulation refuses, and how a run ends that goes wrong."""
 
+import re
 import warnings
 from dataclasses import replace
 
@@ -106,8 +107,31 @@ def test_divergence_keeps_the_run_up_to_it_and_never_passes_as_data(method):
     assert all(np.isfinite(getattr(trace, name)).all() for name in ("loss", "gradient"))
     assert trace.agent_loss.max() <= DIVERGED * max(trace.agent_loss[0, 0], 10)
     assert f"run 0 diverged at step {trace.step[-1] + 1}" in trace.note
+    assert "; lr = 3 is above 1/L* = " in trace.note
+    assert trace.note.endswith("; try a smaller lr (bounds.safe_step)")
     with pytest.raises(ValueError, match="the run ended diverged and is no data: run 0"):
         trace.require_finished()
+
+
+def test_a_step_too_large_is_named_with_the_one_that_the_start_allows():
+    # L = 1 and G = s c^2 + |W*|: L* = s (3 s c^2 + |W*|) = 5
+    start = Factors(np.full((1, 1, 1), 2.0), np.full((1, 1, 1), 0.5))
+    problem = PROBLEMS["P7"](w=-4.0)
+    config = Config(problem=problem, Pi=np.eye(1), start=start, s=0.5, lr=8.0, steps=99)
+    reason = "above 1/L* = 0.2, L* = s (2 s L c^2 + G), with c = 2 of the start; try a smaller lr"
+    assert f"; lr = 8 is {reason}" in simulate(config).note
+    with pytest.raises(SimulationError, match=re.escape(f"at step 0; lr = 1e+200 is {reason}")):
+        simulate(replace(config, lr=1e200))
+    # for full matrices L* is L itself
+    whole = replace(config, method="dsgd", start=None, lr=2.5)
+    assert "lr = 2.5 is above 1/L* = 1, L* = L; try a smaller lr" in simulate(whole).note
+
+
+def test_a_step_within_is_not_blamed_for_a_bad_number():
+    problem = broken("grad", agent=0, after=0)
+    config = Config(problem=problem, Pi=PI, rank=2, lr=0.01, steps=2, runs=2)
+    with pytest.raises(SimulationError, match=r"not finite at step 0$"):
+        simulate(config)
 
 
 def test_one_diverging_run_ends_the_batch_and_is_named():
@@ -212,6 +236,8 @@ P3 = PROBLEMS["P3"](d=5, k=3)
     [
         ({"method": "declora"}, r"method must be one of \['centralized', .*\], got 'declora'"),
         ({"order": "gossip"}, "order must be one of .*, got 'gossip'"),
+        ({"order": "MS"}, "got 'MS'; the bounds' 'MS' is 'step_first' or 'mix_first' here"),
+        ({"order": "CB"}, "got 'CB'; the bounds' 'CB' is 'combine' here"),
         ({"zero_directions": "pad"}, "zero_directions must be one of .*, got 'pad'"),
         (
             {"order": "combine"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+ORDERS = ("MS", "CB")
+
 
 def nonnegative(**values: float) -> None:
     """Raise ValueError unless every value is >= 0 (infinity passes, so that bounds compose)."""
@@ -50,6 +52,15 @@ def largest_weight(pi_max: float) -> None:
     """Raise ValueError unless pi_max can be the largest of some weights that sum to one."""
     if not 0 < pi_max <= 1:
         raise ValueError(f"pi_max must lie in (0, 1], got {pi_max}")
+
+
+def network_order(order: str) -> None:
+    """Raise ValueError unless the order is "MS" or "CB", the constants of a simulation's orders."""
+    if order not in ORDERS:
+        raise ValueError(
+            f"order must be one of {ORDERS}, got {order!r}; of a simulation, 'step_first' and "
+            f"'mix_first' are 'MS', 'combine' is 'CB'"
+        )
 
 
 def one_of(choices: tuple[str, ...], **values: str) -> None:

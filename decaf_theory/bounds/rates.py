@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import fsum, inf, sqrt, ulp
 
-from decaf_theory.bounds._checks import below_one, count, nonnegative, one_of, positive
+from decaf_theory.bounds._checks import below_one, count, network_order, nonnegative, positive
 
-ORDERS = ("MS", "CB")
 # a step size equal to the largest one allowed, however it was rounded, is inside
 INSIDE = 1 + 8 * ulp(1.0)
 
@@ -25,7 +24,7 @@ def network_q(*, lam: float, order: str) -> float:
 
     Tight: N = 2 with constant opposite drifts, lam the other eigenvalue. Source: derived (T25).
     """
-    one_of(ORDERS, order=order)
+    network_order(order)
     below_one(lam=lam)
     return (lam if order == "MS" else 1) / (1 - lam)
 
@@ -38,7 +37,7 @@ def network_S(*, eigenvalues: Sequence[float], order: str) -> float:
     Over the eigenvalues mu without the leading 1; 0 for N = 1. Exact as t -> infinity for noise
     alone (L = 0). Source: derived (T25).
     """
-    one_of(ORDERS, order=order)
+    network_order(order)
     _check_eigenvalues(eigenvalues)
     return fsum((mu**2 if order == "MS" else 1) / (1 - mu**2) for mu in eigenvalues)
 

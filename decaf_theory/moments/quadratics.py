@@ -134,7 +134,10 @@ def decentralized_sgd(
     the unmixed point): x+ = Pi x - lr g(x). lr [...] and Pi [..., N, N] may be batched.
     """
     if order not in ORDERS:
-        raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
+        raise ValueError(
+            f"order must be one of {ORDERS}, got {order!r}; of a simulation, 'step_first' and "
+            f"'mix_first' are 'MS', 'combine' is 'CB'"
+        )
     move, mix = local_step(problem, lr), mixing(Pi, problem)
     if order == "MS":
         return compose(move, mix)

@@ -16,6 +16,8 @@ from decaf_theory.topology import check_mixing_matrix
 from decaf_theory.tsvd import check_rank
 
 ORDERS = ("step_first", "mix_first", "combine")
+# the constants by which the bounds call an order -> the orders that have them
+OF_BOUNDS = {"MS": "'step_first' or 'mix_first'", "CB": "'combine'"}
 
 
 class DeadStartWarning(UserWarning):
@@ -109,7 +111,10 @@ def _check_choices(config: Config) -> None:
     for name, allowed in (("order", ORDERS), ("zero_directions", ("drop", "keep"))):
         value = getattr(config, name)
         if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+            hint = (
+                f"; the bounds' {value!r} is {OF_BOUNDS[value]} here" if value in OF_BOUNDS else ""
+            )
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}{hint}")
     if config.order == "combine" and config.rule.product:
         raise ValueError(
             f"order 'combine' is not defined for {config.rule.name}, which mixes products: the "

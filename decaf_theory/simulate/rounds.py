@@ -9,7 +9,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, host, namespace
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.measure import factor_gradients, truncation_error
+from decaf_theory.measure import factor_gradients, sigma_max, truncation_error
 from decaf_theory.methods.product import keep_directions
 from decaf_theory.rng import generator
 from decaf_theory.simulate.config import Config, start_factors
@@ -40,12 +40,13 @@ def simulate(config: Config) -> Trace:
                 scale = _loss_scale(config, visit, scale)
                 note = _divergence(visit, scale)
                 if note:
-                    status = "diverged"
+                    status, note = "diverged", note + _advice(config)
                     break
                 state = visit.state
                 if visit.step % config.record_every == 0 or visit.step == config.steps:
                     records.append(quantities(config.problem, config.scale, mixes, visit))
         except SimulationError as error:
+            error.args = (f"{error}{_advice(config)}",)
             if records and state is not None:
                 error.trace = assemble("nonfinite", str(error), records, state)
             raise
@@ -169,6 +170,24 @@ def _divergence(visit: Visit, scale: Array) -> str:
         f"run {run} diverged at step {visit.step}: the agents' mean loss is {loss[run]:.3g}, "
         f"beyond {DIVERGED:g} times its scale at the start"
     )
+
+
+def _advice(config: Config) -> str:
+    """Return what to do about a step size beyond 1/L* of the start; "" where it is within.
+
+    L* is the smoothness of the losses in what is trained, on Omega_c with the start's c (T2).
+    """
+    start, constants = start_factors(config), config.problem.constants
+    L_star, letters = constants.L, "L* = L"
+    if not config.rule.full_matrix:
+        s, c = config.s, float(host(sigma_max(start)).max())
+        L_star = s * (2 * s * constants.L * c**2 + constants.G(s, c))
+        letters = f"L* = s (2 s L c^2 + G), with c = {c:.3g} of the start"
+    # written as a product: L* may be zero
+    if not config.lr * L_star > 1:
+        return ""
+    limit = f"lr = {config.lr:.3g} is above 1/L* = {1 / L_star:.3g}, {letters}"
+    return f"; {limit}; try a smaller lr (bounds.safe_step)"
 
 
 def _who_mixed(config: Config) -> np.ndarray[Any, Any]:
