@@ -231,7 +231,7 @@ def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> 
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for setting, value in (overrides or {}).items():
-        _put(tables, setting, value)
+        put(tables, setting, value)
     try:
         return parse(tables, **kept)
     except ConfigError as error:
@@ -288,7 +288,7 @@ def value_of(text: str) -> Any:
         return text
 
 
-def _put(tables: dict[str, Any], setting: str, value: Any) -> None:
+def put(tables: dict[str, Any], setting: str, value: Any) -> None:
     """Set a dotted setting, in tables made where they are missing."""
     *path, leaf = setting.split(".")
     table = tables

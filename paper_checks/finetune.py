@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decaf_theory.rng import generator
+from decaf_theory.simulate import DeadStartWarning
 from paper_checks import checkpoint, mixing, observe, record
 from paper_checks.config import Config, Train
 from paper_checks.interrupts import interruptions
@@ -129,6 +131,13 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
             )
         site.A.requires_grad_("A" in rule.trains)
         site.B.requires_grad_("B" in rule.trains)
+    if dead_start(config, stacked):
+        warnings.warn(
+            "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
+            "makes both factors zero for ever; use order 'step_first' or zero_directions 'keep'",
+            DeadStartWarning,
+            stacklevel=2,
+        )
     if config.train.gradient_checkpointing:
         task.model.gradient_checkpointing_enable({"use_reentrant": False})
     epoch = math.ceil(max(map(len, shards)) / data.batch)
@@ -137,6 +146,13 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     return Run(
         config, task, shards, stacked, optimizer_of(config.train, stacked), Pi, every, device
     )
+
+
+def dead_start(config: Config, stacked: Stacked) -> bool:
+    """Whether the first mix makes all factors zero, so that only heads could ever train."""
+    literal = config.train.order == "mix_first" and config.mix.zero_directions == "drop"
+    zero = all(not bool(pair.B.any()) for pair in stacked.factors().values())
+    return config.mix.rule.product and literal and zero
 
 
 def advance(run: Run) -> None:
