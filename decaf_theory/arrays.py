@@ -15,10 +15,16 @@ _NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, whi
 
 
 def namespace(*arrays: Array) -> Any:
-    """Return the array-API namespace of `arrays`; TypeError where they are no arrays or mixed."""
+    """Return the array-API namespace of `arrays`; ValueError where they are no arrays or mixed."""
     kinds = tuple(map(type, arrays))
     if kinds not in _NAMESPACES:
-        _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
+        try:
+            _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
+        except TypeError:
+            got = " and ".join(dict.fromkeys(f"{k.__module__}.{k.__qualname__}" for k in kinds))
+            raise ValueError(
+                f"arrays must be NumPy's or torch's, all of one kind, got {got}; convert them first"
+            ) from None
     return _NAMESPACES[kinds]
 
 

@@ -5,7 +5,7 @@ Axes: matrices are the last two; leading axes are batch, the agent axis last amo
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,11 +29,27 @@ class Factors(NamedTuple):
         return int(self.B.shape[-2]), int(self.A.shape[-1])
 
 
+def common(*pairs: Factors) -> Any:
+    """Return the namespace of all factors; ValueError unless of one kind, dtype and device."""
+    arrays = [X for pair in pairs for X in pair]
+    xp = namespace(*arrays)
+    first = arrays[0]
+    for X in arrays[1:]:
+        if X.dtype != first.dtype:
+            raise ValueError(
+                f"factors must share one dtype, got {first.dtype} and {X.dtype}; convert them first"
+            )
+        if X.device != first.device:
+            raise ValueError(
+                f"factors must lie on one device, got {first.device} and {X.device}; move one"
+            )
+    return xp
+
+
 def check_factors(factors: Factors) -> None:
-    """Raise ValueError unless the shapes and dtypes of B and A belong together."""
+    """Raise ValueError unless kinds, dtypes, devices and shapes of B and A belong together."""
+    common(factors)
     B, A = factors
-    if B.dtype != A.dtype:
-        raise ValueError(f"factors must share one dtype, got B {B.dtype} and A {A.dtype}")
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
             f"factors must be B [..., d, r] and A [..., r, k] with equal leading axes, "
@@ -43,6 +59,7 @@ def check_factors(factors: Factors) -> None:
 
 def product(factors: Factors) -> Array:
     """Return the dense product B A, [..., d, k]."""
+    common(factors)
     return factors.B @ factors.A
 
 
@@ -53,7 +70,7 @@ def orthogonal_core(factors: Factors) -> tuple[Array, Array, Array]:
     QR factorizations, so singular values keep their relative size to |B||A| eps (a product of
     Gram matrices would keep only its square root).
     """
-    xp = namespace(factors.B, factors.A)
+    xp = common(factors)
     Q_B, R_B = xp.linalg.qr(working(factors.B), mode="reduced")
     Q_A, R_A = xp.linalg.qr(transpose(working(factors.A)), mode="reduced")
     return Q_B, R_B @ transpose(R_A), Q_A
@@ -67,13 +84,13 @@ def spectrum(factors: Factors) -> Array:
 
 def inner(left: Factors, right: Factors) -> Array:
     """Return the Frobenius inner product <B_1 A_1, B_2 A_2>, [...]."""
-    xp = namespace(left.B)
+    xp = common(left, right)
     return xp.sum((transpose(left.B) @ right.B) * (left.A @ transpose(right.A)), axis=(-2, -1))
 
 
 def subtract(left: Factors, right: Factors) -> Factors:
     """Return factors of B_1 A_1 - B_2 A_2, of rank r_1 + r_2."""
-    xp = namespace(left.B)
+    xp = common(left, right)
     return Factors(xp.concat([left.B, -right.B], axis=-1), xp.concat([left.A, right.A], axis=-2))
 
 
@@ -93,7 +110,7 @@ def balance(factors: Factors) -> Factors:
 
 def pad_rank(factors: Factors, rank: int) -> Factors:
     """Return the same product with inner dimension `rank`, by zero columns of B and rows of A."""
-    xp = namespace(factors.B)
+    xp = common(factors)
     missing = rank - factors.rank
     if missing <= 0:
         return factors
@@ -105,7 +122,7 @@ def pad_rank(factors: Factors, rank: int) -> Factors:
 
 def gauge(factors: Factors, R: Array) -> Factors:
     """Return (B R^-1, R A): other factors of the same product. R [..., r, r], invertible."""
-    xp = namespace(factors.B)
+    xp, R = common(factors), convert(R, factors.B)
     inverse_times = transpose(xp.linalg.solve(transpose(working(R)), transpose(working(factors.B))))
     return Factors(like(inverse_times, factors.B), R @ factors.A)
 
@@ -115,7 +132,7 @@ def align(factors: Factors, reference: Factors) -> Factors:
 
     Orthogonal Procrustes on Z = [B; A']: O = U V' from the SVD of Z'Z_ref. The product is kept.
     """
-    xp = namespace(factors.B)
+    xp = common(factors, reference)
     cross = transpose(factors.B) @ reference.B + factors.A @ transpose(reference.A)
     U, _, Vh = xp.linalg.svd(working(cross), full_matrices=False)
     O = like(U @ Vh, cross)  # noqa: E741  (the literature's letter)
@@ -125,10 +142,15 @@ def align(factors: Factors, reference: Factors) -> Factors:
 def mean_over_agents(X: Array, Pi: Array) -> Array:
     """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
 
-    Pi is dense or scipy.sparse; the agent axis is moved first and the rest flattened, because
-    sparse matrices multiply in two dimensions only.
+    Pi is dense, of any kind (it becomes one of X's), or scipy.sparse; the agent axis is moved first
+    and the rest flattened, because sparse matrices multiply in two dimensions only. ValueError: its
+    shape.
     """
     xp = namespace(X)
+    Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
+    if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
+        N = X.shape[-3]
+        raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))
     # scipy multiplies NumPy arrays alone, and in the wider of the two dtypes
@@ -139,6 +161,7 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
 
 def mix_factors(factors: Factors, Pi: Array) -> Factors:
     """Return the factor means (Bbar_i, Abar_i), one for each row of Pi [n, N]."""
+    common(factors)
     return Factors(mean_over_agents(factors.B, Pi), mean_over_agents(factors.A, Pi))
 
 

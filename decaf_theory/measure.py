@@ -7,7 +7,7 @@ it is said to be stochastic, its rows sum to one.
 from __future__ import annotations
 
 from decaf_theory.arrays import Array, convert, eps, like, namespace, transpose, working
-from decaf_theory.lowrank import Factors, orthogonal_core, product, spectrum, subtract
+from decaf_theory.lowrank import Factors, common, orthogonal_core, product, spectrum, subtract
 from decaf_theory.tsvd import TSVD
 from decaf_theory.tsvd.mixing import concatenate, gather, neighbours
 
@@ -52,6 +52,7 @@ def deviations(X: Array) -> Array:
 def consensus_distance(X: Array | Factors) -> Array:
     """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B."""
     if isinstance(X, Factors):
+        common(X)
         return consensus_distance(X.B) + consensus_distance(X.A)
     xp = namespace(X)
     return xp.sum(deviations(X) ** 2, axis=(-3, -2, -1)) / X.shape[-3]
@@ -64,7 +65,7 @@ def weighted_deviations(factors: Factors, weights: Array) -> Factors:
     factors [..., n or 1, N, d, r]. So |X|_F^2 = V_B and |Y|_F^2 = V_A. Equal factors deviate by
     exactly 0. A negative weight (|pi_j| under the root, its sign in X) keeps I = X Y.
     """
-    xp = namespace(factors.B)
+    xp = common(factors)
     weights = convert(weights, factors.B)[..., None, None]
     root = xp.sqrt(xp.abs(weights))
 
@@ -93,6 +94,7 @@ def interference_norm(factors: Factors, Pi: Array, norm: str = "fro") -> Array:
 
 def _row_deviations(factors: Factors, Pi: Array) -> Factors:
     """Return the panels of `weighted_deviations` of every row, over the agents that it weights."""
+    common(factors)
     index, weights = neighbours(Pi, int(factors.B.shape[-3]))
     return weighted_deviations(gather(factors, index), weights)
 
@@ -115,12 +117,14 @@ def product_distance(left: Factors, right: Factors, norm: str = "fro") -> Array:
 
 def factor_gradients(gradient: Array, factors: Factors, s: float) -> Factors:
     """Return (grad_B, grad_A) = (s g A', s B' g) for the weight-space gradient g [..., d, k]."""
+    common(factors)
+    namespace(gradient, factors.B)
     return Factors(s * gradient @ transpose(factors.A), s * transpose(factors.B) @ gradient)
 
 
 def sigma_max(factors: Factors) -> Array:
     """Return max(sigma_1(A), sigma_1(B)), the least c of Assumption 2 for these factors, [...]."""
-    xp = namespace(factors.B)
+    xp = common(factors)
     largest = [like(xp.linalg.matrix_norm(working(X), ord=2), X) for X in factors]
     return xp.max(xp.stack(largest), axis=0)
 
@@ -130,7 +134,7 @@ def imbalance(factors: Factors) -> Array:
 
     Infinite where the product is zero but the factors are not balanced.
     """
-    xp = namespace(factors.B)
+    xp = common(factors)
     B, A = (working(X) for X in factors)
     gap = xp.linalg.matrix_norm(transpose(B) @ B - A @ transpose(A), ord="fro")
     size = product_norm(Factors(B, A))

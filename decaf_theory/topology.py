@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from decaf_theory.arrays import integer
+from decaf_theory.arrays import host, integer
 
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
@@ -291,7 +291,7 @@ def require_mixing(Pi: Matrix) -> None:
 
 def _structure(Pi: Matrix) -> Matrix:
     """Return Pi as a float array, dense or sparse, after the checks that raise."""
-    Pi = Pi.tocsr() if _is_sparse(Pi) else np.asarray(Pi)
+    Pi = Pi.tocsr() if _is_sparse(Pi) else host(Pi)
     if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
     if Pi.dtype.kind not in "fiub":

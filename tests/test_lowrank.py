@@ -70,7 +70,7 @@ def test_factors_whose_shapes_do_not_belong_together_are_refused(B, A):
 
 
 def test_factors_of_two_dtypes_are_refused():
-    with pytest.raises(ValueError, match="share one dtype, got B float32 and A float64"):
+    with pytest.raises(ValueError, match="share one dtype, got float32 and float64; convert"):
         check_factors(Factors(np.ones((4, 2), np.float32), np.ones((2, 3))))
     check_factors(gaussian(4, 3, 2, 5))
     check_factors(gaussian(4, 3, 2))

@@ -179,6 +179,8 @@ def _is_dead(config: Config, start: Factors) -> bool:
 
 def _check_factors(config: Config, given: Factors) -> None:
     problem, runs = config.problem, config.runs
+    if not isinstance(given, Factors):
+        raise ValueError(f"start must be lowrank.Factors(B, A), got {type(given).__name__}")
     check_factors(given)
     require_real("start.B", given.B)
     require_real("start.A", given.A)
