@@ -187,7 +187,11 @@ def dry_run(config: Config, gpu: str | None) -> int:
     """Print what the run would need."""
     from paper_checks import dryrun
 
-    print(dryrun.report(config) if gpu is None else dryrun.report(config, gpu=gpu))
+    try:
+        found = dryrun.dry_run(config) if gpu is None else dryrun.dry_run(config, gpu=gpu)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(found.text())
     return OK
 
 

@@ -30,6 +30,7 @@ from decaf_theory.rng import generator
 from decaf_theory.simulate import DeadStartWarning
 from paper_checks import checkpoint, mixing, observe, record
 from paper_checks.config import Config, Train
+from paper_checks.cost import recompute
 from paper_checks.interrupts import interruptions
 from paper_checks.partition import partition
 from paper_checks.stacked import Stacked, load_into, stack
@@ -139,7 +140,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
             stacklevel=2,
         )
     if config.train.gradient_checkpointing:
-        task.model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute(task.model, True)
     epoch = math.ceil(max(map(len, shards)) / data.batch)
     every = mix.every or (mix.every_epochs or 1) * epoch
     Pi = mixing.rows_of(rule, mix.graph, mix.agents)
@@ -314,11 +315,10 @@ def require_finite(run: Run, losses: Tensor, t: int) -> None:
 
 def training_mode(run: Run, on: bool) -> None:
     """Turn the adapters' dropout on or off; the base's own dropout stays off."""
-    if run.config.train.gradient_checkpointing:
-        run.stacked.model.train(on)  # models recompute activations in training mode only
-        for module in run.stacked.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.eval()
+    for module in run.stacked.model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            # itself alone, not .train(): it recomputes in training mode only, its parts would drop
+            module.training = on
     for site in run.stacked.sites.values():
         site.train(on)
 

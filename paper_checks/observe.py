@@ -129,8 +129,7 @@ def evaluate(stacked: Any, task: Any, batch: int, *, sequential: bool = False) -
 
 def equal(stacked: Any) -> bool:
     """Whether all agents hold the same numbers."""
-    layers = (*stacked.sites.values(), *stacked.heads.values())
-    return all(bool((X == X[:1]).all()) for layer in layers for X in trained(layer))
+    return all(bool((X == X[:1]).all()) for layer in stacked.layers for X in trained(layer))
 
 
 def trained(layer: Any) -> list[Tensor]:

@@ -49,6 +49,7 @@ def write(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
         **environment(run.device),
         "settings": dict(settings),
         "origin": dict(run.config.origin),
+        "metric": run.task.metric,
         "step": run.step,
         "round_steps": run.every,
         "trained_parameters": trained_parameters(run.stacked),
@@ -101,8 +102,7 @@ def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def trained_parameters(stacked: Any) -> int:
     """Return the parameters that one agent trains."""
-    layers = (*stacked.sites.values(), *stacked.heads.values())
-    return sum(X[0].numel() for layer in layers for X in trained(layer) if X.requires_grad)
+    return sum(X[0].numel() for layer in stacked.layers for X in trained(layer) if X.requires_grad)
 
 
 def environment(device: str) -> dict[str, Any]:

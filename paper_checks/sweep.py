@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
     cell: str
     status: str
     line: str
+    stopped_by: int = 0  # the signal, where one interrupted it
 
 
 def folder_of(out: Path, config: Config) -> Path:
@@ -95,7 +96,8 @@ def run_cell(cell: Cell, stop: Any = None) -> Outcome:
     except (finetune.TrainingError, checkpoint.CheckpointError, StoreError, ValueError) as error:
         return Outcome(config.cell, "failed", str(error))
     if run.step < config.train.steps:
-        return Outcome(config.cell, "interrupted", f"after step {run.step}")
+        line = f"after step {run.step} of {config.train.steps}"
+        return Outcome(config.cell, "interrupted", line, run.stopped_by)
     return Outcome(config.cell, "finished", summary(read(folder)))
 
 
@@ -116,7 +118,9 @@ def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[O
         for cell in wanted:
             if signals:
                 return
-            yield run_cell(cell, _Flag(signals))
+            outcome = run_cell(cell, _Flag(signals))
+            signals += [outcome.stopped_by] if outcome.stopped_by else []
+            yield outcome
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()

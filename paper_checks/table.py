@@ -20,6 +20,7 @@ from verification.store import StoreError
 
 REPORTED = Path(__file__).parent / "reported.csv"
 PER_RUN = ("mix.method", "mix.graph", "data.partition", "train.seed")  # differ inside a table
+EQUAL = 1e-9  # points; scores on n examples differ by 100/n or more, and rounding is 1e-13
 Column = tuple[str, str]  # partition, graph
 Scores = dict[str, dict[Column, dict[int, float]]]  # method -> column -> seed -> score
 
@@ -72,7 +73,7 @@ def experiment(name: str, runs: Sequence[Stored], against: str, level: float) ->
     settings = runs[0].run["settings"]
     columns = columns_of(runs)
     what = f"{settings['mix.agents']} agents, rank {settings['lora.rank']}, "
-    parts = [f"## {name}\n\n{what}{settings['train.steps']} steps; scores in %."]
+    parts = [f"## {name}\n\n{what}{settings['train.steps']} steps; {runs[0].run['metric']} in %."]
     last, best = (scores(runs, columns, choose) for choose in (_last, _best))
     given = reported(name)
     for title, found in (("Last round", last), ("Best round (chosen on the test set)", best)):
@@ -177,20 +178,20 @@ def difference_table(found: Scores, columns: Sequence[Column], against: str, lev
         if len(pairs) < 2:
             return "-"
         interval = paired_interval(*zip(*pairs, strict=True), level)
-        return (
-            f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]{word(interval)}"
-        )
+        mean, low, high = (f"{x:+.1f}" for x in interval)
+        return f"{mean} [{low}, {high}]{word(interval, pairs)}"
 
     return markdown([m for m in found if m != against], columns, cell)
 
 
-def word(interval: Interval) -> str:
+def word(interval: Interval, pairs: Sequence[tuple[float, float]]) -> str:
     """Return " better" or " worse" where the interval lies on one side of zero, else nothing.
 
     Nothing also where all differences are equal: scores are counts, and no spread among a few of
     them is no evidence of none.
     """
-    if interval.low == interval.high:
+    differences = [x - y for x, y in pairs]
+    if max(differences) - min(differences) < EQUAL:
         return ""
     if interval.low > 0:
         return " better"

@@ -1,0 +1,150 @@
+"""Settings of a run: every rule has its message; shipped files are valid."""
+
+import copy
+
+import pytest
+
+from paper_checks import config as configs
+from paper_checks.config import ConfigError
+from tests import paper_runs
+
+
+def tables(**changes):
+    found = copy.deepcopy(paper_runs.TABLES)
+    for name, value in changes.items():
+        configs.put(found, name.replace("__", "."), value)
+    return found
+
+
+def test_defaults_are_filled_in_and_settings_are_flat_and_plain():
+    config = configs.parse(tables())
+    settings = config.settings()
+    assert settings["lora.dropout"] == 0
+    assert settings["mix.graph"] == "ring"
+    assert settings["train.betas"] == [0.9, 0.999]
+    assert all(isinstance(x, str | int | float | bool | list | None) for x in settings.values())
+    assert config.cell == "decaf-ring-iid-seed0"
+    assert config.origin_of("lora.rank") == "ours"
+
+
+def test_methods_without_a_graph_have_one_cell_for_all_graphs():
+    ring, complete = (
+        configs.parse(tables(mix__method="local", mix__graph=graph))
+        for graph in ("ring", "complete")
+    )
+    assert ring.cell == complete.cell == "local-any-iid-seed0"
+    assert ring.settings() == complete.settings()
+
+
+@pytest.mark.parametrize(
+    ("lora", "scale"),
+    [
+        ({"rank": 4, "eta": 8}, 2.0),
+        ({"rank": 4, "alpha": 8.0}, 2.0),
+        ({"rank": 4, "eta": 8, "scaling": "rslora"}, 4.0),
+    ],
+)
+def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
+    assert configs.parse({**tables(), "lora": lora}).lora.scale == scale
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora__rnak": 1}, r"unknown setting in \[lora\]: 'rnak'; near: rank"),
+        ({"lora__rank": 0}, r"lora\.rank must be >= 1 and finite, got 0"),
+        ({"lora__rank": 2.0}, r"lora\.rank must be an integer, got 2\.0"),
+        ({"lora__rank": True}, r"lora\.rank must be an integer, got True"),
+        ({"lora__eta": -1}, r"lora\.eta must be > 0 and finite"),
+        ({"lora__dropout": 1.0}, r"lora\.dropout must be >= 0 and < 1, got 1\.0"),
+        ({"lora__targets": "query"}, r"lora\.targets must be a list of strings, got 'query'"),
+        (
+            {"lora__scaling": "eta"},
+            r"lora\.scaling must be one of \('eta/r', 'rslora'\), got 'eta'",
+        ),
+        ({"train__lr": 0}, r"train\.lr must be > 0 and finite, got 0"),
+        ({"train__lr": float("nan")}, r"train\.lr must be > 0 and finite, got nan"),
+        ({"train__lr_min": 1.0}, r"train\.lr_min must be <= train\.lr = 0\.05, got 1\.0"),
+        ({"train__betas": [0.9]}, r"train\.betas must be two numbers in \[0, 1\)"),
+        ({"train__optimizer": "adam"}, r"train\.optimizer must be one of .*near: adamw"),
+        ({"train__order": "combine"}, "'combine' is not defined for decaf.*another gauge"),
+        ({"mix__method": "dsgd"}, r"mix\.method must be one of .* got 'dsgd'"),
+        ({"mix__graph": "rnig"}, r"mix\.graph must be one of .*near: ring"),
+        ({"mix__graph": "bipartite"}, r"mix\.graph 'bipartite', mix\.agents 3: N must be even"),
+        ({"mix__agents": 0}, r"mix\.agents must be >= 1"),
+        ({"mix__moments": "rotated"}, r"mix\.moments must be one of .*near: rotate"),
+        ({"data__partition": "idd"}, r"data\.partition must be one of .*near: iid"),
+        (
+            {"data__partitions": {"skwe": {}}},
+            r"unknown kind in \[data\.partitions\]: 'skwe'; near: skew",
+        ),
+        ({"observe__every": 0}, r"observe\.every must be >= 1"),
+        ({"name": {}}, "name must be a string"),
+        ({"model": "x"}, "model must be a table"),
+        ({"task": {}}, r"task\.name is missing"),
+        ({"model": {}}, r"model\.from is missing"),
+        ({"trian": {}}, "unknown table: 'trian'; near: train"),
+        ({"origin": {"lora.rnak": "ours"}}, r"unknown setting 'lora\.rnak'; near: lora\.rank"),
+        ({"origin": {"lora.rank": "me"}}, r"\[origin\] lora\.rank must be one of .* got 'me'"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        configs.parse(tables(**changes))
+
+
+@pytest.mark.parametrize("missing", ["name", "task", "model", "lora", "data", "train", "mix"])
+def test_a_missing_table_is_named(missing):
+    found = tables()
+    del found[missing]
+    with pytest.raises(ConfigError, match=f"{missing} is missing"):
+        configs.parse(found)
+
+
+@pytest.mark.parametrize(
+    "setting", ["lora.rank", "data.batch", "train.steps", "train.lr", "mix.agents"]
+)
+def test_a_missing_setting_is_named(setting):
+    found = tables()
+    table, name = setting.split(".")
+    del found[table][name]
+    with pytest.raises(ConfigError, match=rf"{table}\.{name} is missing; it has no default"):
+        configs.parse(found)
+
+
+@pytest.mark.parametrize(
+    ("table", "one", "other"), [("lora", "eta", "alpha"), ("mix", "every", "every_epochs")]
+)
+def test_of_two_names_of_one_thing_exactly_one_is_given(table, one, other):
+    both, none = tables(), tables()
+    both[table][other] = 3
+    del none[table][one]
+    for found in (both, none):
+        with pytest.raises(ConfigError, match=f"exactly one of {table}.* and {table}"):
+            configs.parse(found)
+    # on the command line, the one that is given replaces the other
+    assert getattr(getattr(configs.parse(tables(**{f"{table}__{other}": 3})), table), one) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("1e-3", 1e-3), ("true", True), ("[1, 2]", [1, 2]), ("ring", "ring"), ('"3"', "3")],
+)
+def test_values_of_the_command_line_are_read_as_toml(text, value):
+    assert configs.value_of(text) == value
+
+
+def test_an_unknown_experiment_or_file_is_met_with_names(tmp_path):
+    with pytest.raises(ConfigError, match="unknown config 'vit-digit'"):
+        configs.read("vit-digit")
+    with pytest.raises(ConfigError, match="No such file"):
+        configs.read(str(tmp_path / "none.toml"))
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(ConfigError, match=r"broken\.toml: not valid TOML"):
+        configs.read(str(broken))
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_a_shipped_experiment_is_valid(name):
+    assert configs.read(name).name == name
