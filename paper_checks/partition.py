@@ -27,8 +27,9 @@ def partition(
     kind and its settings (`samples`: examples an agent, default as many as the labels allow):
     "iid"        samples, equal: a random deal; equal=False leaves no example over
     "skew"       samples, proportions: [N][classes] shares of every class, rows summing to 1; or N
-                 numbers, shares of class 1 of 2; or one number, the share of the agent's main class
-                 (agent modulo classes), the others equal; or "3-3-4", 3 x 90/10, 3 x 10/90, 4 x 50/50
+                 numbers, shares of class 1 of 2; or one number, the share of the agent's main
+                 class (agent modulo classes), the others equal; or "3-3-4", three agents of
+                 90/10, three of 10/90, four of 50/50
     "dirichlet"  samples, alpha, equal: agents draw class shares ~ Dirichlet(alpha) and then, in
                  turn, one example of a class drawn by them, among the classes that are not used up;
                  equal=False: every class is cut by shares of the agents ~ Dirichlet(alpha)
@@ -114,7 +115,7 @@ def dirichlet(
     samples: int | None = None,
     equal: bool = True,
 ) -> list[np.ndarray]:
-    """Return shards with class shares drawn from Dirichlet(alpha): small alpha, few classes each."""
+    """Return shards with class shares ~ Dirichlet(alpha); small alpha: few classes each."""
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0 (small: few classes an agent), got {alpha}")
     draw = generator(seed, "partition", "dirichlet")

@@ -34,9 +34,10 @@ __all__ = ["TASKS", "Data", "Task", "load_task"]
 def load_task(config: Any) -> Task:
     """Return the task of config.task["name"] with the frozen model of config.model.
 
-    Of the config its task, model, lora.targets, data and data_dir are read, and no seed is: all runs
-    of a configuration meet the same model and examples; partition and training draw the rest.
-    data_dir: the folder that holds the data sets (one folder each, see data.py); None takes the
+    Of the config its task, model, lora.targets, data and data_dir are read, and no seed is: all
+    runs of a configuration meet the same model and examples; partition and training draw the
+    rest. data.shots: at most that many training examples of every class, in all. data_dir: the
+    folder that holds the data sets (one folder each, see data.py and images.py); None takes the
     hub. ValueError names what is missing and how to get it.
     """
     name, kind = config.task["name"], config.model.get("kind")

@@ -27,16 +27,16 @@ def load(config: Any, data_dir: Path | None) -> Task:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     name = config.task["name"]
+    dtype = config.model.get("dtype", "float32")
     examples = read(name, config.data, data_dir)
     if config.model["from"] == "random":
         tokenizer = word_tokenizer([_prompt(name, e) for e in examples["train"]])
-        model, base = drawn(lambda: _tiny(len(tokenizer), config.model)), "random"
+        model, base = drawn(lambda: _tiny(len(tokenizer), config.model), dtype), "random"
     else:
         place = source(config.model)
         if place.gguf:
             require("gguf")
         tokenizer = AutoTokenizer.from_pretrained(place.place, **place.keywords)
-        dtype = config.model.get("dtype", "float32")
         model, base = pretrained(AutoModelForCausalLM, place, dtype), place.base
     answers = torch.tensor([_answer(tokenizer, word) for word in ANSWERS])
     parts = {

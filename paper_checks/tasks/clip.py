@@ -1,13 +1,103 @@
-"""CLIP with both encoders trained."""
+"""Images classified by CLIP against class prompts, with both encoders trained.
+
+Every agent encodes the prompts with its own adapters: the text tower is part of the gradient, and a
+step costs N times the number of classes texts. Adapters sit on q, k, v of both towers; no head.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from paper_checks.tasks.records import Task
+from paper_checks.tasks import images
+from paper_checks.tasks.models import drawn, pretrained, require, source, word_tokenizer
+from paper_checks.tasks.records import Data, Task
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY |= {"intermediate_size": 24, "initializer_factor": 5.0}  # so that classes differ at once
+SIDE = 8  # pixels of the made-up images
 
 
 def load(config: Any, data_dir: Path | None) -> Task:
-    """Return the task of a CLIP model."""
-    raise ValueError("task clip: being written")
+    """Return the task of a CLIP model, from the hub or a local folder, or random."""
+    require("transformers")
+    name = config.task["name"]
+    if (config.model["from"] == "random") != (name == "toy-images"):
+        raise ValueError(
+            f'task toy-images and model.from = "random" go together; got task {name} and '
+            f"model.from {config.model['from']!r}"
+        )
+    if name == "toy-images":
+        model, base, tokenizer, train, test = _toy(config.model.get("dtype", "float32"))
+        prompts = images.prompts(name, list(images.TOY_CLASSES))
+    else:
+        model, base, tokenizer, processor = _real(config.model)
+        parts, classes = images.read(name, config.data, data_dir)
+        train, test = (_data(parts[part], processor) for part in ("train", "test"))
+        prompts = images.prompts(name, classes)
+    tokens = tokenizer(prompts, padding=True, return_tensors="pt")
+    texts = {key: tokens[key] for key in ("input_ids", "attention_mask")}
+    return Task(
+        name=name,
+        model=model,
+        base=base,
+        targets=config.lora.targets or ("q_proj", "k_proj", "v_proj"),
+        heads=(),
+        classes=len(prompts),
+        metric=config.task.get("metric", "accuracy"),
+        train=train,
+        test=test,
+        scores=lambda model, inputs, agents: scores(model, inputs, texts, agents),
+    )
+
+
+def scores(model: Any, inputs: dict[str, Any], texts: dict[str, Any], agents: int) -> Any:
+    """Return exp(logit scale) cos(image, prompt of class) [N*b, classes] of agent-major images.
+
+    The prompts [classes, L] are encoded once an agent, so that both towers carry its adapters.
+    """
+    pictures = inputs["pixel_values"].to(model.dtype)
+    image = model.visual_projection(model.vision_model(pixel_values=pictures).pooler_output)
+    repeated = {key: x.to(image.device).repeat(agents, 1) for key, x in texts.items()}
+    text = model.text_projection(model.text_model(**repeated).pooler_output)
+    image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image.float(), text.float()))
+    width = image.shape[-1]
+    cosines = image.reshape(agents, -1, width) @ text.reshape(agents, -1, width).mT
+    return model.logit_scale.float().exp() * cosines.flatten(0, 1)
+
+
+def _real(settings: Any) -> tuple[Any, str, Any, Any]:
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+    place = source(settings)
+    model = pretrained(CLIPModel, place, settings.get("dtype", "float32"))
+    tokenizer = AutoTokenizer.from_pretrained(place.place)
+    return model, place.base, tokenizer, AutoImageProcessor.from_pretrained(place.place)
+
+
+def _data(part: images.Listing, processor: Any) -> Data:
+    import torch
+
+    return Data(
+        {"pixel_values": images.Pictures(part.items, processor)}, torch.from_numpy(part.labels)
+    )
+
+
+def _toy(dtype: str) -> tuple[Any, str, Any, Data, Data]:
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    tokenizer = word_tokenizer(images.prompts("toy-images", list(images.TOY_CLASSES)))
+    config = CLIPConfig(
+        text_config=TINY
+        | {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
+        # the text tower reads its summary at the token that ends a text
+        | {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0},
+        vision_config=TINY | {"image_size": SIDE, "patch_size": 2, "hidden_size": 24},
+        projection_dim=12,
+    )
+    train, test = (
+        Data({"pixel_values": torch.from_numpy(x)}, torch.from_numpy(labels))
+        for x, labels in (images.toy("train", 90, SIDE), images.toy("test", 45, SIDE))
+    )
+    return drawn(lambda: CLIPModel(config), dtype), "random", tokenizer, train, test

@@ -23,6 +23,7 @@ import numpy as np
 
 from decaf_theory.rng import generator
 from paper_checks.tasks.models import require
+from paper_checks.tasks.records import few
 
 
 class Example(NamedTuple):
@@ -45,8 +46,9 @@ class TextSet(NamedTuple):
 
 
 def read(name: str, data: Any, data_dir: Path | None) -> dict[str, list[Example]]:
-    """Return {"train": ..., "test": ...} of data set `name`, cut to train_samples, test_samples.
+    """Return {"train": ..., "test": ...} of data set `name`, as many as `data` wants.
 
+    data.shots: at most that many of every class; data.train_samples, data.test_samples: in all.
     What is cut away is drawn from a fixed stream, so that every run tests on the same examples.
     """
     texts = TEXTS[name]
@@ -55,6 +57,9 @@ def read(name: str, data: Any, data_dir: Path | None) -> dict[str, list[Example]
     else:
         folder = Path() if data_dir is None else data_dir / name
         splits = {"train": texts.train(folder), "test": texts.test(folder)}
+    if data.shots:
+        chosen = few(np.array([example.label for example in splits["train"]]), data.shots)
+        splits["train"] = [splits["train"][i] for i in chosen]
     return {part: _cut(splits[part], getattr(data, f"{part}_samples"), part) for part in splits}
 
 

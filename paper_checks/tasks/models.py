@@ -1,7 +1,7 @@
 """Where base models come from: packages that hold weights, a local folder, the hub, or random.
 
-`model.from` of a configuration: "package:<import name>", "hub:<owner>/<name>", "random", or the path
-of a local folder. The portable name of a local folder is `model.base`; it goes into exported
+`model.from` of a configuration: "package:<import name>", "hub:<owner>/<name>", "random", or the
+path of a local folder. The portable name of a local folder is `model.base`; it goes into exported
 adapters, so that they load on another machine.
 """
 
@@ -93,13 +93,13 @@ def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: 
     return frozen(model)
 
 
-def drawn(build: Any) -> Any:
+def drawn(build: Any, dtype: str = "float32") -> Any:
     """Return build(), a model with random weights from a fixed stream, frozen, in eval mode."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return frozen(build())
+        return frozen(build().to(getattr(torch, dtype)))
 
 
 def frozen(model: Any) -> Any:

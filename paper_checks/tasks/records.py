@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from decaf_theory.rng import generator
+
 
 class Data(NamedTuple):
     """Examples in order: inputs by name, first axis = example, and labels, int64 [n]."""
@@ -31,3 +35,10 @@ class Task(NamedTuple):
     test: Data
     scores: Callable[[Any, dict[str, Any], int], Any]
     """(model, inputs of a batch, agent-major [N*b, ...], N) -> class scores [N*b, classes]."""
+
+
+def few(labels: np.ndarray, shots: int) -> np.ndarray:
+    """Return the places, sorted, of at most `shots` examples of every class, a fixed draw."""
+    draw = generator(0, "examples", "shots")
+    piles = [draw.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    return np.sort(np.concatenate([pile[:shots] for pile in piles]))

@@ -19,14 +19,14 @@ def load(config: Any, data_dir: Path | None) -> Task:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     name = config.task["name"]
+    dtype = config.model.get("dtype", "float32")
     examples = read(name, config.data, data_dir)
     if config.model["from"] == "random":
         tokenizer = word_tokenizer([_pair(name, e)[0] for e in examples["train"]])
-        model, base = drawn(lambda: _tiny(len(tokenizer), config.model)), "random"
+        model, base = drawn(lambda: _tiny(len(tokenizer), config.model), dtype), "random"
     else:
         place = source(config.model)
         tokenizer = AutoTokenizer.from_pretrained(place.place)
-        dtype = config.model.get("dtype", "float32")
         model = pretrained(AutoModelForSequenceClassification, place, dtype, num_labels=2)
         base = place.base
     parts = {
