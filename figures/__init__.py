@@ -1,9 +1,16 @@
 """The figures: `python -m figures`, drawn from stored rows only.
 
-A new one is a file here, with the claims that it needs, a caption and `draw(rows, path)`, and a
-line in `FIGURES`.
+A new one is a file here and a line in `FIGURES`. The file has
+
+    NEEDS     the claims, or the other sources of `figures.rows`, whose rows it draws
+    CAPTION   what is shown, of what, how many runs, what the band is; {names} are filled by
+    facts     (optional) rows -> the numbers that the caption names
+    draw      rows, path -> the files written
 """
 
-from figures import difference
+from figures import difference, truncation
 
-FIGURES = {"difference": difference}
+FIGURES = {
+    "truncation": truncation,
+    "difference": difference,
+}

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from figures import FIGURES
+from figures.rows import read
 from verification import store
 
 OK, MISSING, USAGE = 0, 1, 2
@@ -30,11 +32,18 @@ def parser() -> argparse.ArgumentParser:
 def make(name: str, results: Path, out: Path) -> list[Path]:
     """Draw one figure, with its caption beside it; return the files."""
     figure = FIGURES[name]
-    rows = [row for claim in figure.NEEDS for row in store.read_rows(results, claim)]
+    rows = read(results, figure.NEEDS)
+    text = caption(name, rows)
     files = figure.draw(rows, out / name)
-    caption = out / f"{name}.txt"
-    caption.write_text(figure.CAPTION)
-    return [*files, caption]
+    (out / f"{name}.txt").write_text(text)
+    return [*files, out / f"{name}.txt"]
+
+
+def caption(name: str, rows: list[dict[str, Any]]) -> str:
+    """Return the caption of a figure, with the numbers that its rows give."""
+    figure = FIGURES[name]
+    facts = figure.facts(rows) if hasattr(figure, "facts") else {}
+    return str(figure.CAPTION.format(**facts))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Does the difference between DLoRA and DeCAF vanish as the rank grows? In three readings."""
+"""F3: does the difference between DLoRA and DeCAF vanish as the rank grows? It depends."""
 
 from __future__ import annotations
 
@@ -7,96 +7,89 @@ from pathlib import Path
 from typing import Any
 
 from figures import style
+from figures.rows import Row, curve
 
 NEEDS = ("T13",)
 CAPTION = """\
 The difference between DeCAF's mix P = TSVD_r(M) and DLoRA's mix Q, the product of the averaged
 factors, against the rank r, while the factors' largest singular values stay below a fixed c (rows
-of claim T13, Frobenius norm). Circles: worst case, two agents with the factors (B, A) and (-B, -A).
-Crosses: |sBA| of that adapter. Triangles: the largest of the stored random mixes of three agents.
-Dotted: the bound of T13.
-(a) Scaled by s = eta/r, in units of eta c^2: the difference vanishes, and the adapter with it at
-the same rate; scaled by s = eta/sqrt(r) (diamonds) it does not vanish.
-(b) Unscaled, s = eta, in units of eta c^2: it grows.
-(c) Relative to the update. Circles: |P - Q|/|M|, constant. Squares: s|P - Q| at s = eta/r, in units
-of the largest singular value of an update that is held fixed, so that c grows with r: it grows.
+of claim T13). Lines: the worst case, two agents with the factors (B, A) and (-B, -A), read in three
+norms. Crosses: the size |sBA| of that adapter in the same norm. Open triangles: the largest of
+{random} random mixes of three agents a rank, Frobenius norm. Dotted: the bounds of T13; the worst
+case lies on them.
+(a)-(c) Three scalings s of the adapter, in units of eta c^2. Where the difference vanishes (eta/r
+in Frobenius and operator norm), the adapter vanishes with it at the same rate.
+(d) Relative to the update, at s = eta/r. Lines: |P - Q|/|M|, constant in every norm. Diamonds:
+s|P - Q| (Frobenius) in units of the largest singular value of an update that is held fixed, so that
+c has to grow with r: the difference grows.
 """
 
-Row = Mapping[str, Any]
-WORST = {**style.line("blue", "o", "-"), "label": "worst case"}
-RSLORA = {**style.line("purple", "D", "-"), "label": r"worst case, $s=\eta/\sqrt{r}$"}
-ADAPTER = {**style.line("orange", "x", "none"), "label": r"its adapter $|sBA|_F$", "zorder": 4}
-RANDOM = {**style.line("green", "^", "-."), "label": "random mixes"}
-FITTED = {**style.line("vermilion", "s", "--"), "label": "worst case, target held"}
-BOUND = {**style.BOUND, "label": r"bound $s\sqrt{r}\,c^2$ (T13)", "zorder": 3}
-TICKS = {1 / 64: "1/64", 1 / 8: "1/8", 1: "1", 8: "8"}
+NORMS = {
+    "nuc": {**style.line("vermilion", "s", "--"), "label": "nuclear norm"},
+    "fro": {**style.line("blue", "o", "-"), "label": "Frobenius norm"},
+    "op": {**style.line("sky", "v", "-."), "label": "operator norm"},
+}
+ADAPTER = {**style.line("black", "x", "none"), "label": "its adapter $|sBA|$", "markersize": 2.5}
+RANDOM = {**style.line("green", "^", "none"), "label": "random mixes", "markerfacecolor": "none"}
+FITTED = {**style.line("purple", "D", "-"), "label": "update held fixed"}
+BOUND = {**style.BOUND, "label": "bounds (T13)", "zorder": 3}
+PANELS = (
+    (r"(a) $s = \eta/r$", "eta/r"),
+    (r"(b) $s = \eta/\sqrt{r}$", "eta/sqrt(r)"),
+    (r"(c) $s = \eta$", "constant"),
+)
+PAIR = {"family": "sign pair", "quantity": "difference"}
 
 
-def curve(rows: Sequence[Row], value: str = "measured", **wanted: str) -> tuple[list, list]:
-    """Return ranks and values of the rows with the wanted params (norm "fro" unless given)."""
-    wanted = {"norm": "fro", **wanted}
-    found = sorted(
-        (row["r"], row[value])
-        for row in rows
-        if all(row.get(name) == content for name, content in wanted.items())
-    )
-    if not found:
-        raise ValueError(f"claim T13 has no rows with {wanted}")
-    ranks, values = zip(*found, strict=True)
-    return list(ranks), list(values)
+def facts(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the numbers that the caption names."""
+    return {"random": curve(rows, "r", "instances", family="random", norm="fro")[1][0]}
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Draw the three panels from the rows of T13; return the files."""
+    """Draw the four panels; return the files."""
     with style.look():
-        figure, axes = style.panels(3, 1.5)
-        scaled(axes[0], rows, "eta/r", RSLORA)
-        scaled(axes[1], rows, "constant")
-        relative(axes[2], rows)
+        figure, axes = style.grid(2, 2, 1.7)
+        for axis, (title, scaling) in zip(axes, PANELS, strict=False):
+            scaled(axis, rows, scaling)
+            axis.set_title(title)
+        relative(axes[3], rows)
         finish(axes)
         style.legend_above(figure, axes)
         return style.save(figure, path)
 
 
-def scaled(axis: Any, rows: Sequence[Row], scaling: str, rslora: Any = None) -> None:
-    """Draw the difference at a scale s, its bound and the adapter, in units of eta c^2."""
-    pair = {"family": "sign pair", "quantity": "difference"}
+def scaled(axis: Any, rows: Sequence[Row], scaling: str) -> None:
+    """Draw the difference at a scale s, its bounds and the adapter, in units of eta c^2."""
     # in nuclear norm the bound s r c^2 at s = eta/r is eta c^2, for every r
-    unit = curve(rows, "bound", **pair, scaling="eta/r", norm="nuc")[1][0]
+    unit = curve(rows, "r", "bound", **PAIR, scaling="eta/r", norm="nuc")[1][0]
 
     def plot(look: Mapping[str, Any], value: str = "measured", **wanted: str) -> None:
-        ranks, values = curve(rows, value, **{**pair, "scaling": scaling, **wanted})
+        ranks, values = curve(rows, "r", value, **{**PAIR, "scaling": scaling, **wanted})
         axis.plot(ranks, [v / unit for v in values], **look)
 
-    plot(WORST)
-    plot(BOUND, "bound")
-    plot(ADAPTER, quantity="adapter")
-    plot(RANDOM, family="random")
-    if rslora:
-        plot(rslora, scaling="eta/sqrt(r)")
+    for norm, look in NORMS.items():
+        plot(look, norm=norm)
+    for norm in NORMS:
+        plot(BOUND, "bound", norm=norm)
+        plot(ADAPTER, norm=norm, quantity="adapter")
+    plot(RANDOM, norm="fro", family="random")
 
 
 def relative(axis: Any, rows: Sequence[Row]) -> None:
     """Draw the difference in units of the update."""
     pair = {"family": "sign pair", "quantity": "relative difference", "scaling": "eta/r"}
-    axis.plot(*curve(rows, **pair), **WORST)
-    axis.plot(*curve(rows, family="fitted target", quantity="difference"), **FITTED)
+    for norm, look in NORMS.items():
+        axis.plot(*curve(rows, "r", **pair, norm=norm), **look)
+    axis.plot(*curve(rows, "r", family="fitted target", quantity="difference"), **FITTED)
+    axis.set_title("(d) unit: the update")
 
 
 def finish(axes: Sequence[Any]) -> None:
     """Label the panels."""
-    titles = (
-        r"(a) scaled, $s=\eta/r$; unit $\eta c^2$",
-        r"(b) unscaled, $s=\eta$; unit $\eta c^2$",
-        "(c) relative; unit: the update",
-    )
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title, loc="left")
-    ranks = axes[0].lines[0].get_xdata()
-    axes[0].set_xscale("log", base=2)
+    ranks = list(axes[0].lines[0].get_xdata())
     axes[0].set_yscale("log", base=2)
-    axes[0].set_xticks(ranks, [str(r) for r in ranks])
-    axes[0].set_yticks(list(TICKS), list(TICKS.values()))
-    axes[0].margins(y=0.1)
-    axes[-1].set_xlabel("rank $r$")
-    axes[0].figure.supylabel("difference of the mixes, $s\\,|P-Q|_F$", fontsize=8)
+    axes[0].set_yticks([1 / 64, 1 / 8, 1, 8, 64], ["1/64", "1/8", "1", "8", "64"])
+    for axis in axes[2:]:
+        style.ranks(axis, ranks)
+    axes[0].figure.supylabel(r"difference $s\,|P-Q|$, unit $\eta c^2$", fontsize=8)

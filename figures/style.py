@@ -27,8 +27,10 @@ RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "mathtext.fontset": "dejavusans",
     "axes.titlesize": 8,
+    "axes.titlelocation": "left",
     "axes.labelsize": 8,
     "legend.fontsize": 7,
+    "legend.handlelength": 2.8,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "axes.linewidth": 0.6,
@@ -56,13 +58,13 @@ def line(color: str, marker: str, dash: str) -> dict[str, Any]:
 
 # a method keeps its colour, marker and dash in every figure
 METHODS = {
-    "decaf": line("blue", "o", "-"),
-    "dlora": line("vermilion", "s", "--"),
-    "dlora_fa": line("green", "^", "-."),
-    "dsgd": line("orange", "D", "-"),
-    "fedavg": line("purple", "v", "--"),
-    "centralized": line("sky", "P", "-."),
-    "local": line("grey", "x", ":"),
+    "decaf": {**line("blue", "o", "-"), "label": "DeCAF"},
+    "dlora": {**line("vermilion", "s", "--"), "label": "DLoRA"},
+    "dlora_fa": {**line("green", "^", "-."), "label": "DLoRA-FA"},
+    "dsgd": {**line("orange", "D", (0, (6, 1))), "label": "D-SGD, full matrix"},
+    "fedavg": {**line("purple", "v", "--"), "label": "FedAvg"},
+    "centralized": {**line("sky", "P", "-."), "label": "centralized"},
+    "local": {**line("grey", "x", "-."), "label": "local"},
 }
 BOUND = {"color": OKABE_ITO["black"], "linestyle": ":", "linewidth": 1.0}
 
@@ -72,11 +74,34 @@ def look() -> AbstractContextManager[None]:
     return matplotlib.rc_context(RC)
 
 
-def panels(count: int, height: float) -> tuple[Figure, list[Any]]:
-    """Return a figure of `count` panels above each other, each `height` in, with common axes."""
+def panels(
+    count: int, height: float, *, sharex: bool = True, sharey: bool = True
+) -> tuple[Figure, list[Any]]:
+    """Return a figure of `count` panels above each other, each `height` in."""
     figure = Figure(figsize=(WIDTH, count * height), layout="constrained")
-    axes = figure.subplots(count, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    axes = figure.subplots(count, 1, sharex=sharex, sharey=sharey, squeeze=False)[:, 0]
     return figure, list(axes)
+
+
+def grid(rows: int, columns: int, height: float) -> tuple[Figure, list[Any]]:
+    """Return a figure of panels with common axes, row by row, each `height` in."""
+    figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def band(axis: Any, x: Sequence[float], low: Any, mid: Any, high: Any, look: Any) -> None:
+    """Draw a median with the band around it."""
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axis.plot(x, mid, **look)
+
+
+def ranks(axis: Any, values: Sequence[int]) -> None:
+    """Make the x axis one of ranks, log 2, with a tick a rank."""
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(list(values), [str(r) for r in values])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("rank $r$")
 
 
 def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2) -> None:
@@ -85,13 +110,7 @@ def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside upper left",
-        ncols=columns,
-        handlelength=2.8,
-    )
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

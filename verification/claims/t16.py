@@ -16,6 +16,7 @@ from decaf_theory.problems import FRAMES
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import clip, closing_angles, each, mix_of, mix_on_omega
+from verification.claims._curve_truncation import against_worst_case
 from verification.claims._mixes import EPS, Mix, allowance, load, mixes, stored, worst
 
 
@@ -62,6 +63,7 @@ def rows(ctx: Context) -> Iterator[Row]:
         yield from _cyclic_rows(ctx, r, d, k)
     for mix in _heavy_and_planar(ctx):
         yield from _bounded(mix, 1.0)
+    yield from against_worst_case(ctx)
 
 
 def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from decaf_theory.arrays import namespace
 from decaf_theory.measure import NORMS, interference, schatten, truncation_error
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
+from verification.claims._curve_truncation import against_interference
 from verification.claims._mixes import Mix, allowance, load, mix_apart, mixes, worst
 
 
@@ -36,6 +37,7 @@ def rows(ctx: Context) -> Iterator[Row]:
         yield from _against_averaging(mix)
         yield from _against_an_agent(mix)
     yield from _against_averaging(load(extremal()))
+    yield from against_interference(ctx)
 
 
 def _against_averaging(mix: Mix) -> Iterator[Row]:

@@ -1,0 +1,112 @@
+"""Where a figure's rows come from, and how the rows of one curve are found among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from verification import store
+
+Row: TypeAlias = Mapping[str, Any]
+NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+
+
+class MissingError(ValueError):
+    """Rows that a figure needs are not there; the message says which, and what makes them."""
+
+
+def read(results: Path, needs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of all needs: claims, or the names of `SOURCES`; each row names its own.
+
+    MissingError or StoreError where one of them has none.
+    """
+    found = []
+    for need in needs:
+        rows = SOURCES[need](results) if need in SOURCES else store.read_rows(results, need)
+        found += [{"source": need, **row} for row in rows]
+    return found
+
+
+def verdicts(results: Path) -> list[dict[str, Any]]:
+    """Return one row a claim: outcome, tightness, slack."""
+    rows: list[dict[str, Any]] = store.read_json(results / "verdicts.json")
+    return rows
+
+
+def attacks(results: Path) -> list[dict[str, Any]]:
+    """Return one row an attack; none where no claim was attacked."""
+    path = results / "attacks" / "attacks.json"
+    rows: list[dict[str, Any]] = store.read_json(path) if path.exists() else []
+    return rows
+
+
+def adapters(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of the report on adapters."""
+    try:
+        return store.read_rows(results, "adapters")
+    except store.StoreError:
+        again = f"python -m verification --adapters FOLDER ... --out {results}"
+        raise MissingError(f"no rows of adapters in {results}; run {again}") from None
+
+
+def bench(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of the benchmark."""
+    path = results / "bench.jsonl"
+    if not path.exists():
+        raise MissingError(f"{path} is missing; run decaf bench --quick --json {path}")
+    return json_lines(path)
+
+
+def runs(results: Path) -> list[dict[str, Any]]:
+    """Return the records of training of every run of the harness, with its settings."""
+    found = []
+    for path in sorted((results / "runs").glob("*/*/rows.jsonl")):
+        about = store.read_json(path.parent / "run.json")
+        records = [row for row in json_lines(path) if row["claim"] == "training"]
+        found += [
+            {**about["settings"], "message_bytes": about["message_bytes"], **r} for r in records
+        ]
+    if not found:
+        raise MissingError(
+            f"{results / 'runs'} has no runs; run python -m paper_checks run CONFIG --out ..."
+        )
+    return found
+
+
+SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    "verdicts": verdicts,
+    "attacks": attacks,
+    "adapters": adapters,
+    "bench": bench,
+    "runs": runs,
+}
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; "nan" and "inf" become numbers again."""
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise MissingError(f"{path} is damaged ({error}); make it again") from None
+    return [
+        {k: NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in x.items()} for x in lines
+    ]
+
+
+def pick(rows: Sequence[Row], **wanted: Any) -> list[Row]:
+    """Return the rows that have all wanted entries. MissingError: there is none."""
+    found = [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+    if not found:
+        sources = " or ".join(sorted({str(row.get("source")) for row in rows})) or "any source"
+        raise MissingError(f"no rows of {sources} with {wanted}; run python -m verification again")
+    return found
+
+
+def curve(
+    rows: Sequence[Row], x: str, y: str = "measured", **wanted: Any
+) -> tuple[list[Any], list[Any]]:
+    """Return the columns x and y of the rows with all wanted entries, by growing x."""
+    found = sorted((row[x], row[y]) for row in pick(rows, **wanted))
+    return [a for a, _ in found], [b for _, b in found]
