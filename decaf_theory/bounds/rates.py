@@ -235,12 +235,12 @@ def mixing_error_consensus(
 
 
 def convex_curvature(*, L: float, m: float) -> float:
-    """Return what replaces L^2 before Xi in `dsgd_rate` if all Hessians are >= -m.
+    """Return what replaces L^2 before Xi in `dsgd_rate` if every f_i + m |x|^2 / 2 is convex.
 
         ((L + m) / 2)^2,   0 <= m <= L
 
-    L^2/4 for convex losses. Upper: deviations sum to zero, so that (L - m)/2 may be taken off
-    every Hessian. Source: derived (T34).
+    L^2/4 for convex losses. Upper: deviations d_i sum to zero, so that (L - m)/2 d_i may be taken
+    off every difference of gradients (no second derivative is asked for). Source: derived (T34).
     """
     nonnegative(L=L, m=m)
     if m > L:

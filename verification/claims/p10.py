@@ -18,16 +18,19 @@ def rows(ctx: Context) -> Iterator[Row]:
     bounds it on the whole space, and neither T25 nor the exact moments of T27 apply. Additive
     noise, or the noise of a Bernoulli label in a logistic loss, has a bound.
 
-    Assumptions: the columns differ in length or direction after multiplication by $A$.
+    Assumptions: with $y_j = A x_j$, the matrices $y_j y_j'$ are not all equal: some columns differ
+    by more than their sign.
 
-    Proof: none, the statement is false. The gradient's deviation from its mean is affine in $B$
-    with a linear part that vanishes for no direction in which the columns differ.
+    Proof: none, the statement is false. The deviation of the gradient from its mean is affine in
+    $B$, with linear part $s^2 B (y_j y_j' - \frac1n \sum_l y_l y_l')$. It is not zero for some $j$
+    and $B$, and along the multiples of that $B$ the variance grows like $|B|^2$ without bound.
 
     Extremal: none.
 
     Counterexample: $d = k = r = s = 1$, $A = 1$, $D = 0$, columns 1 and 2: the gradients are $B$
-    and $4B$, their variance is $\frac94 B^2$: 9/4 at $B = 1$, 225 at $B = 10$. The row asks that
-    the variance at the farther point be no larger than at the nearer one.
+    and $4B$, their variance is $\frac94 B^2$: 9/4 at $B = 1$, 225 at $B = 10$. No finite number
+    of points refutes a bound on the whole space: the proof does. The rows refute what can be
+    computed, a variance that is no larger at the farther of two points than at the nearer one.
 
     Source: derived here.
     """

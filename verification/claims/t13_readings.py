@@ -1,7 +1,8 @@
 """The readings of "the DLoRA-DeCAF difference vanishes as the rank grows" that are false.
 
-"Vanishes" is tested by a consequence: at rank `MANY` the quantity is at most half of what it is at
-rank `FEW`. A quantity that tends to zero at any rate r^-p, p >= 1/6, would pass.
+No finite number of ranks refutes a limit: the proofs do, by a value that is the same at every rank.
+The rows refute a finite stand-in: at rank `MANY` the quantity is at most half of what it is at rank
+`FEW`, as it would be if it fell like r^-p with any p >= 1/6.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ print("bound =", quantity(instance["few"]) / 2)
 def nuclear(ctx: Context) -> Iterator[Row]:
     r"""At $s = \eta/r$ the DLoRA-DeCAF difference vanishes in nuclear norm as $r$ grows.
 
-    Tested as: the largest $s |P - Q|_*$ on Omega_c at $r = 64$ is at most half of that at $r = 1$.
+    No finite number of ranks refutes a limit; the proof does. The rows refute a finite stand-in,
+    which a decay like $r^{-1/6}$ would satisfy: the largest $s |P - Q|_*$ on Omega_c at $r = 64$ is
+    at most half of that at $r = 1$.
 
     Assumptions: $\sigma_1(A_j), \sigma_1(B_j) \le c$ with one $c$ for all $r$.
-    Proof: none; the statement is false. By T13 the largest value is $\eta c^2$ for every $r$.
+    Proof: none; the statement is false: by T13 the largest value is $\eta c^2$ at every $r$.
     Extremal: none.
     Counterexample: the sign pair $\pm(B, A)$ with $B = c [I_r; 0]$, $A = c [I_r, 0]$.
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
@@ -61,10 +64,12 @@ def nuclear(ctx: Context) -> Iterator[Row]:
 def relative(ctx: Context) -> Iterator[Row]:
     r"""The DLoRA-DeCAF difference relative to the mixed product vanishes as $r$ grows.
 
-    Tested as: the $|P - Q|_F/|M|_F$ of the instance at $r = 64$ is at most half of that at $r = 1$.
+    No finite number of ranks refutes a limit; the proof does. The rows refute a finite stand-in,
+    which a decay like $r^{-1/6}$ would satisfy: the $|P - Q|_F/|M|_F$ of the instance at $r = 64$
+    is at most half of that at $r = 1$.
 
     Assumptions: $\sigma_1(A_j), \sigma_1(B_j) \le c$; any scale, which cancels.
-    Proof: none; the statement is false. The ratio is 1 for the sign pair at every $r$; and for
+    Proof: none; the statement is false: the ratio is 1 for the sign pair at every $r$; and for
     random factors the root mean square of $|I|/|M|$ is $\sqrt{(m-1)/m}$ at every $r$ (T12).
     Extremal: none.
     Counterexample: the sign pair $\pm(B, A)$ with $B = c [I_r; 0]$, $A = c [I_r, 0]$.
@@ -76,10 +81,12 @@ def relative(ctx: Context) -> Iterator[Row]:
 def rslora(ctx: Context) -> Iterator[Row]:
     r"""At the rsLoRA scale $s = \eta/\sqrt r$ the difference vanishes in Frobenius norm.
 
-    Tested as: the largest $s |P - Q|_F$ on Omega_c at $r = 64$ is at most half of that at $r = 1$.
+    No finite number of ranks refutes a limit; the proof does. The rows refute a finite stand-in,
+    which a decay like $r^{-1/6}$ would satisfy: the largest $s |P - Q|_F$ on Omega_c at $r = 64$ is
+    at most half of that at $r = 1$.
 
     Assumptions: $\sigma_1(A_j), \sigma_1(B_j) \le c$ with one $c$ for all $r$.
-    Proof: none; the statement is false. By T13 the largest value is $\eta c^2$ for every $r$. (In
+    Proof: none; the statement is false: by T13 the largest value is $\eta c^2$ at every $r$. (In
     operator norm it does vanish, as $r^{-1/2}$; in nuclear norm it grows.)
     Extremal: none.
     Counterexample: the sign pair $\pm(B, A)$ with $B = c [I_r; 0]$, $A = c [I_r, 0]$.
@@ -91,11 +98,12 @@ def rslora(ctx: Context) -> Iterator[Row]:
 def constant(ctx: Context) -> Iterator[Row]:
     r"""At a constant scale the DLoRA-DeCAF difference vanishes in operator norm.
 
-    Tested as: the largest $s |P - Q|_{op}$ on Omega_c at $r = 64$ is at most half of that at
-    $r = 1$; the operator norm is the least of the three.
+    No finite number of ranks refutes a limit; the proof does. The rows refute a finite stand-in,
+    which a decay like $r^{-1/6}$ would satisfy: the largest $s |P - Q|_{op}$ on Omega_c at $r = 64$
+    is at most half of that at $r = 1$; the operator norm is the least of the three.
 
     Assumptions: $\sigma_1(A_j), \sigma_1(B_j) \le c$ with one $c$ for all $r$.
-    Proof: none; the statement is false. By T13 the largest value is $s c^2$ for every $r$, and
+    Proof: none; the statement is false: by T13 the largest value is $s c^2$ at every $r$, and
     $s \sqrt r c^2$ in Frobenius norm.
     Extremal: none.
     Counterexample: the sign pair $\pm(B, A)$ with $B = c [I_r; 0]$, $A = c [I_r, 0]$.
@@ -164,8 +172,10 @@ def replay(stored: Mapping[str, Any]) -> Row:
 def fixed_products(ctx: Context) -> Iterator[Row]:
     r"""For fixed products, in whatever gauge, the DLoRA-DeCAF difference vanishes as $r$ grows.
 
-    Tested as: at $r = 64$ the difference is at most half of that at the least rank at which the
-    truncation error is 0, $r = m r_0$ for $m$ products of rank $r_0$ ($r = r_0$ for equal ones).
+    No finite number of ranks refutes a limit; the proof does. The rows refute a finite stand-in,
+    which a decay like $r^{-1/6}$ would satisfy: at $r = 64$ the difference is at most half of that
+    at the least rank at which the truncation error is 0, $r = m r_0$ for $m$ products of rank $r_0$
+    ($r = r_0$ for equal ones).
 
     Assumptions: the same products $B_j A_j$ at every $r$; the factors are balanced ones, padded
     with zeros to rank $r$ and turned by any rotation of $O(r)$ each.

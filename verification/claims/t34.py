@@ -29,20 +29,24 @@ STEPS = 60
 
 
 def rows(ctx: Context) -> Iterator[Row]:
-    r"""If no Hessian is below -m, the network's term of the rate has ((L+m)/2)^2 instead of L^2.
+    r"""Where f_i + m|x|^2/2 is convex, the network's term of the rate has ((L+m)/2)^2 for L^2.
 
     $\frac1T \sum_{t<T} E|\nabla F(\bar x_t)|^2 \le \frac{2 (F(\bar x_0) - F^*)}{\alpha T} +
     \frac{\alpha L \sigma^2}{N} + \left(\frac{L+m}{2}\right)^2 \frac1T \sum_{t<T} E \Xi_t$: a
     quarter of T25's last term for convex losses, $m = 0$. It applies to DLoRA with a frozen
     factor on convex losses, which is convex (T6).
 
-    Assumptions: those of T25; every $f_i + \frac m2 |x|^2$ is convex, $0 \le m \le L$.
+    Assumptions: those of T25 (gradients are Lipschitz; no second derivative is asked for); every
+    $f_i + \frac m2 |x|^2$ is convex, $0 \le m \le L$.
 
-    Proof: let $H_i$ be the Hessian of $f_i$ averaged along the segment from $\bar x$ to $x_i$ and
-    $d_i = x_i - \bar x$, so $\sum_i d_i = 0$. The mean gradient less $\nabla F$ is
-    $\frac1N \sum_i H_i d_i = \frac1N \sum_i (H_i - \frac{L-m}{2} I) d_i$, of norm at most
-    $\frac{L+m}{2} \cdot \frac1N \sum_i |d_i| \le \frac{L+m}{2} \sqrt{\Xi}$. This takes the place
-    of $L \sqrt\Xi$ in the proof of T25.
+    Proof: let $d_i = x_i - \bar x$, so $\sum_i d_i = 0$, and $\Delta_i = \nabla f_i(x_i) - \nabla
+    f_i(\bar x)$. The function $g = f_i + \frac m2 |x|^2$ is convex, and so is $\frac{L+m}{2} |x|^2
+    - g = \frac L2 |x|^2 - f_i$, because $f_i$ is $L$-smooth. So the gradient of $g$ is cocoercive
+    (Baillon-Haddad): with its difference $\Delta_i + m d_i$, $(L+m) \langle \Delta_i + m d_i, d_i
+    \rangle \ge |\Delta_i + m d_i|^2$, which is $|\Delta_i - \frac{L-m}{2} d_i| \le \frac{L+m}{2}
+    |d_i|$ when squared out. The mean gradient less $\nabla F$ is $\frac1N \sum_i \Delta_i = \frac1N
+    \sum_i (\Delta_i - \frac{L-m}{2} d_i)$, of norm at most $\frac{L+m}{2} \cdot \frac1N \sum_i
+    |d_i| \le \frac{L+m}{2} \sqrt{\Xi}$. This takes the place of $L \sqrt\Xi$ in the proof of T25.
 
     Extremal: $N = 2$, $f_1'' = L$, $f_2'' = -m$, opposite slopes at the minimizer, no noise, as
     $\alpha L q \to 0$ and $T \to \infty$ (T26-3 with $\epsilon = L - m$).
