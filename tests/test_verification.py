@@ -151,6 +151,27 @@ def test_a_run_of_some_claims_does_not_remove_the_results_of_another_configurati
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")} == before
 
 
+def test_a_resumed_run_keeps_finished_claims_byte_by_byte_and_judges_the_others(call, tmp_path):
+    call("--only", "T1", "T3")
+    files = {path: path.read_bytes() for path in (tmp_path / "out" / "rows").iterdir()}
+    (before,) = [v for v in stored(tmp_path, "verdicts.json") if v["claim"] == "T1"]
+    code, out, err = call("--only", "T1", "T2-square", "T3", "--resume")
+    assert code == 1  # T3 raises again: a claim without rows is not finished
+    assert err.splitlines()[0] == "1 of 3 claims are kept from before"
+    assert [line.split(":")[0] for line in err.splitlines()[1:]] == ["T2-square", "T3"]
+    assert "3 claims: 1 hold, 1 violated as expected, 1 unexpected" in out
+    assert {path: path.read_bytes() for path in files} == files
+    assert stored(tmp_path, "verdicts.json")[0] == before
+
+
+def test_a_resumed_run_is_told_what_is_expected_now(call, ledger):
+    call("--only", "T1")
+    (ledger.folder / "expected.json").write_text(json.dumps({"T1": "violated"}))
+    code, out, _ = call("--only", "T1", "--resume")
+    assert code == 1
+    assert "T1: deciding row largest: 0." in out
+
+
 def test_size_and_seed_reach_the_claims(call, tmp_path):
     def row(*arguments):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
@@ -198,6 +219,7 @@ GIVEN = {
     "seed": ["0"],
     "device": ["cpu"],
     "jobs": ["1"],
+    "resume": [],
     "out": ["results"],
     "list": [],
     "explain": ["T1"],

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
-from verification import options, replay, store, table
-from verification.claim import Claim, Outcome, Row
+from verification import options, replay, store, table, texts
+from verification.claim import Claim, Outcome, Row, judge
 from verification.ledger import page
 from verification.options import UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
@@ -75,6 +76,16 @@ def keep(run: store.Run, evidence: Evidence, expected: dict[str, str]) -> None:
     run.put(verdict.claim, (row.as_json() for row in evidence.rows), record)
 
 
+def recalled(run: store.Run, claims: Sequence[Claim]) -> list[Evidence]:
+    """Return the evidence that a run of the same configuration has left of some claims."""
+    found = []
+    for claim in claims:
+        if claim.id in run.files and claim.id in run.verdicts:
+            rows = tuple(Row.from_json(row) for row in store.read_rows(run.out, claim.id))
+            found.append(Evidence(judge(claim, rows, run.verdicts[claim.id]["seconds"]), rows))
+    return found
+
+
 def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     """Evaluate, store and print; the main job."""
     claims, expected = ledger.claims, ledger.expected
@@ -90,10 +101,17 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
             partial=bool(args.only),
         )
         report_dropped(reasons)
+        texts.write(args.out, ledger, settings)
+        kept = recalled(run, wanted) if args.resume else []
+        done = {evidence.verdict.claim for evidence in kept}
+        spent = sum(evidence.verdict.seconds for evidence in kept)
+        left = [claim for claim in wanted if claim.id not in done]
+        if kept:
+            print(f"{len(kept)} of {len(wanted)} claims are kept from before", file=sys.stderr)
         start = time.perf_counter()
-        found = evaluate_all(wanted, settings, jobs=args.jobs, ledger=ledger)
-        for evidence in progress(found, len(wanted)):
-            run.seconds = time.perf_counter() - start
+        found = evaluate_all(left, settings, jobs=args.jobs, ledger=ledger)
+        for evidence in chain(kept, progress(found, len(left))):
+            run.seconds = spent + time.perf_counter() - start
             keep(run, evidence, expected)
             if not table.as_expected(run.verdicts[evidence.verdict.claim]):
                 surprises.append(evidence)

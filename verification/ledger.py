@@ -30,7 +30,8 @@ here), *numerical* (evidence only). A claim whose expected outcome is `violated`
 might be read, and false.
 
 ## Notation
-
+"""
+NOTATION = r"""
 - Agent $j$ of $N$ holds $W_j = W_0 + s B_j A_j$, $B_j$ is $d$ x $r$, $A_j$ is $r$ x $k$; $s$ is the
   LoRA scale, $\eta/r$, $\eta/\sqrt r$ (rsLoRA) or constant. $f_j$ is its loss, $F$ the mean loss;
   $L$ bounds the Lipschitz constant of $\nabla f_j$, $G$ the operator norm of $\nabla f_j$, $C$
@@ -55,7 +56,8 @@ might be read, and false.
 
 def page(claims: Sequence[Claim], expected: Mapping[str, str]) -> str:
     """Return the page of all claims in Markdown, in reading order, with a table of contents."""
-    lines = [_formulas(HEAD), "| claim | statement | status | expected |", "|---|---|---|---|"]
+    head = _formulas(HEAD + NOTATION)
+    lines = [head, "| claim | statement | status | expected |", "|---|---|---|---|"]
     lines += [
         f"| [{c.id}](#{c.id.lower()}) | {_cell(c.statement)} | {c.status} | {expected[c.id]} |"
         for c in claims

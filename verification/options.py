@@ -12,7 +12,7 @@ from pathlib import Path
 
 # request -> the options that it reads; "" is the main job, without a request
 READS = {
-    "": ("only", "size", "seed", "device", "jobs", "out"),
+    "": ("only", "size", "seed", "device", "jobs", "resume", "out"),
     "list": ("only",),
     "explain": ("out",),
     "replay": ("script",),
@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
         help="NumPy on the CPU (default), torch on the CPU, torch on a GPU",
     )
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    p.add_argument(
+        "--resume", action="store_true", help="keep the finished claims of an interrupted run"
+    )
     p.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
     p.add_argument("--list", action="store_true", help="list the claims")
     p.add_argument("--explain", metavar="ID", help="a claim's text, deciding rows, counterexample")
