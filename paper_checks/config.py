@@ -10,26 +10,29 @@ name = "minilm-sst2"
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from decaf_theory.methods import METHODS, Method
-from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.rules import (
+    ADAPTER_METHODS,
+    PARTITIONS,
+    ConfigError,
+    check_value,
+    near,
+    require_known,
+    typed,
+)
+
+__all__ = ["ADAPTER_METHODS", "PARTITIONS", "Config", "ConfigError", "names", "parse", "read"]
 
 CONFIGS = Path(__file__).parent / "configs"
 ORIGINS = ("paper", "authors' code", "ours")
-PARTITIONS = ("iid", "skew", "dirichlet", "shots")
-ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if not method.full_matrix)
-
-
-class ConfigError(ValueError):
-    """A setting that breaks a rule; the message names setting, rule, value and a hint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,38 +178,6 @@ EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
 # settings that change how a run is written down and not what it computes
 UNSEEN = {"observe.checkpoint_every"}
 
-CHOICES = {
-    "lora.scaling": ("eta/r", "rslora"),
-    "data.partition": PARTITIONS,
-    "train.optimizer": ("adamw", "sgd"),
-    "train.schedule": ("cosine", "constant"),
-    "train.period": ("run", "round"),
-    "train.order": ORDERS,
-    "mix.method": ADAPTER_METHODS,
-    "mix.graph": tuple(TOPOLOGIES),
-    "mix.zero_directions": ("keep", "drop"),
-    "mix.moments": ("reset", "keep", "rotate"),
-}
-COUNTS = (
-    *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
-    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs"),
-    *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
-)
-# setting -> (least value, whether it may be attained, value that is too large)
-LIMITS: dict[str, tuple[float, bool, float]] = {
-    "lora.rank": (1, True, math.inf),
-    "lora.eta": (0, False, math.inf),
-    "lora.alpha": (0, False, math.inf),
-    "lora.dropout": (0, True, 1),
-    "train.steps": (0, True, math.inf),
-    "train.lr": (0, False, math.inf),
-    "train.lr_min": (0, True, math.inf),
-    "train.weight_decay": (0, True, math.inf),
-    "train.momentum": (0, True, 1),
-    "train.seed": (0, True, math.inf),
-    **dict.fromkeys(COUNTS, (1, True, math.inf)),
-}
-
 
 def names() -> list[str]:
     """Return the experiments that have a file in `configs`."""
@@ -241,7 +212,7 @@ def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> 
 def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     """Return the config of TOML's tables. ConfigError names the setting that breaks a rule."""
     known = [f.name for f in dataclasses.fields(Config) if f.name != "data_dir"]
-    _require_known("table", tables, known)
+    require_known("table", tables, known)
     for name in ("name", "task", "model", *(t for t in TABLES if t != "observe")):
         if name not in tables:
             raise ConfigError(f"{name} is missing; a config has {', '.join(known)}")
@@ -273,13 +244,6 @@ def flatten(table: Any, prefix: str) -> dict[str, Any]:
     return leaves
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """Return the known names nearest to a mistyped one, or all of them, in words."""
-    known = list(known)
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"{'near' if found else 'known'}: {', '.join(found or known)}"
-
-
 def value_of(text: str) -> Any:
     """Return a command-line value as TOML would read it; what TOML does not know is a string."""
     try:
@@ -308,49 +272,16 @@ def put(tables: dict[str, Any], setting: str, value: Any) -> None:
 def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:
     """Return the dataclass of one table, its values checked one by one."""
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    _require_known(f"setting in [{table}]", given, fields)
+    require_known(f"setting in [{table}]", given, fields)
     hints = get_type_hints(kind)
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in given:
             raise ConfigError(f"{table}.{name} is missing; it has no default")
-    values = {n: _typed(f"{table}.{n}", hints[n], value) for n, value in given.items()}
+    values = {n: typed(f"{table}.{n}", hints[n], value) for n, value in given.items()}
     for name, value in values.items():
-        _check_value(f"{table}.{name}", value)
+        check_value(f"{table}.{name}", value)
     return kind(**values)
-
-
-def _typed(setting: str, hint: Any, value: Any) -> Any:
-    """Return a value in the type of its field; ConfigError where it is of another."""
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
-    for kind, word in words.items():
-        if hint in (kind, kind | None):
-            # bool is an int in Python, and a number where a float is wanted may be an int
-            fits = isinstance(value, (int, float) if kind is float else kind)
-            if not fits or (isinstance(value, bool) and kind is not bool):
-                raise ConfigError(f"{setting} must be {word}, got {value!r}")
-            return kind(value)
-    if isinstance(value, Mapping) and hint not in (tuple[str, ...], tuple[float, ...]):
-        return dict(value)
-    member = str if hint == tuple[str, ...] else (int, float)
-    if not isinstance(value, (list, tuple)) or not all(isinstance(x, member) for x in value):
-        what = "strings" if member is str else "numbers"
-        raise ConfigError(f"{setting} must be a list of {what}, got {value!r}")
-    return tuple(value)
-
-
-def _check_value(setting: str, value: Any) -> None:
-    if setting in CHOICES and value not in CHOICES[setting]:
-        choices = CHOICES[setting]
-        raise ConfigError(
-            f"{setting} must be one of {choices}, got {value!r}; {near(value, choices)}"
-        )
-    if setting in LIMITS:
-        least, attained, beyond = LIMITS[setting]
-        if not (value > least or (attained and value == least)) or not value < beyond:
-            rule = f"{'>=' if attained else '>'} {least:g}"
-            rule += " and finite" if beyond == math.inf else f" and < {beyond:g}"
-            raise ConfigError(f"{setting} must be {rule}, got {value}")
 
 
 def _check_together(config: Config) -> None:
@@ -369,7 +300,7 @@ def _check_together(config: Config) -> None:
             f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"
         )
-    _require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
+    require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
     if mix.rule.meets == "graph":
         try:
             TOPOLOGIES[mix.graph](mix.agents)
@@ -394,9 +325,3 @@ def _check_origin(config: Config) -> None:
             )
         if origin not in ORIGINS:
             raise ConfigError(f"[origin] {setting} must be one of {ORIGINS}, got {origin!r}")
-
-
-def _require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"unknown {what}: {name!r}; {near(name, known)}")

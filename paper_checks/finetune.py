@@ -13,10 +13,7 @@ method, so that methods meet the same ones, and so that a resumed run needs noth
 from __future__ import annotations
 
 import math
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +24,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from decaf_theory.rng import generator
-from decaf_theory.simulate import DeadStartWarning
 from paper_checks import checkpoint, mixing, observe, record
-from paper_checks.config import Config, Train
+from paper_checks.config import Config
 from paper_checks.cost import recompute
 from paper_checks.interrupts import interruptions
+from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
+from paper_checks.record import clock
 from paper_checks.stacked import Stacked, load_into, stack
 from paper_checks.tasks import Task, load_task
 from verification import store
@@ -91,8 +89,7 @@ def finetune(
                 try:
                     advance(run)
                 except TrainingError as error:
-                    path = checkpoint.save(run, folder, settings)
-                    raise TrainingError(f"{error}; the last finite state is {path}") from None
+                    raise TrainingError(f"{error}; {kept(run, folder, settings)}") from None
                 show(run.step, None if run.losses else run.records[-1])
                 if run.step % config.observe.checkpoint_every == 0:
                     checkpoint.save(run, folder, settings)
@@ -124,21 +121,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     )
     if adapters:
         load_into(stacked, adapters)
-    for name, site in stacked.sites.items():
-        if "A" not in rule.trains and not bool((site.A == site.A[:1]).all()):
-            raise ValueError(
-                f"A must be equal at all agents for {rule.name}, which freezes and never mixes it; "
-                f"site {name} differs: start from equal adapters, or choose another method"
-            )
-        site.A.requires_grad_("A" in rule.trains)
-        site.B.requires_grad_("B" in rule.trains)
-    if dead_start(config, stacked):
-        warnings.warn(
-            "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
-            "makes both factors zero for ever; use order 'step_first' or zero_directions 'keep'",
-            DeadStartWarning,
-            stacklevel=2,
-        )
+    mixing.begin(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     epoch = math.ceil(max(map(len, shards)) / data.batch)
@@ -147,13 +130,6 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     return Run(
         config, task, shards, stacked, optimizer_of(config.train, stacked), Pi, every, device
     )
-
-
-def dead_start(config: Config, stacked: Stacked) -> bool:
-    """Whether the first mix makes all factors zero, so that only heads could ever train."""
-    literal = config.train.order == "mix_first" and config.mix.zero_directions == "drop"
-    zero = all(not bool(pair.B.any()) for pair in stacked.factors().values())
-    return config.mix.rule.product and literal and zero
 
 
 def advance(run: Run) -> None:
@@ -176,6 +152,10 @@ def advance(run: Run) -> None:
         for group in run.optimizer.param_groups:
             group["lr"] = step_size(train, t, run.every)
         run.optimizer.step()
+    if not finite(run):
+        raise TrainingError(
+            f"step {t} of size {step_size(train, t, run.every):g} overflowed; lower train.lr"
+        )
     run.step = t + 1
     if closes and train.order == "step_first":
         mix(run, round_)
@@ -231,28 +211,6 @@ def batch(shards: Sequence[np.ndarray[Any, Any]], seed: int, t: int, size: int) 
         orders = [generator(seed, "order", agent, e).permutation(len(shard)) for e in passes]
         rows.append(shard[np.concatenate(orders)[at - passes[0] * len(shard)]])
     return torch.from_numpy(np.stack(rows))
-
-
-def optimizer_of(train: Train, stacked: Stacked) -> torch.optim.Optimizer:
-    """Return AdamW or SGD over the stacked parameters: elementwise, hence N optimizers in one."""
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(
-            stacked.parameters(), train.lr, train.momentum, weight_decay=train.weight_decay
-        )
-    return torch.optim.AdamW(
-        stacked.parameters(), train.lr, (train.betas[0], train.betas[1]), 1e-8, train.weight_decay
-    )
-
-
-def step_size(train: Train, t: int, every: int) -> float:
-    """Return the step size of step t: constant, or a half cosine over run or round."""
-    if train.schedule == "constant":
-        return train.lr
-    period = train.steps if train.period == "run" else every
-    return (
-        train.lr_min
-        + (train.lr - train.lr_min) * (1 + math.cos(math.pi * (t % period) / period)) / 2
-    )
 
 
 def mix(run: Run, round_: int) -> None:
@@ -313,6 +271,18 @@ def require_finite(run: Run, losses: Tensor, t: int) -> None:
             )
 
 
+def kept(run: Run, folder: Path, settings: dict[str, Any]) -> str:
+    """Save the state of a failed run if it is finite, and say where the last such state is."""
+    if run.step and finite(run):
+        return f"the last finite state is {checkpoint.save(run, folder, settings)}"
+    return f"earlier states, if any, are in {folder / 'checkpoint'}"
+
+
+def finite(run: Run) -> bool:
+    """Whether all that the agents train is finite."""
+    return all(bool(torch.isfinite(X).all()) for X in run.stacked.parameters())
+
+
 def training_mode(run: Run, on: bool) -> None:
     """Turn the adapters' dropout on or off; the base's own dropout stays off."""
     for module in run.stacked.model.modules():
@@ -331,13 +301,3 @@ def on_device(scores: Callable[..., Tensor], device: str) -> Callable[..., Tenso
         return scores(model, there, agents)
 
     return moved
-
-
-@contextmanager
-def clock(run: Run, what: str) -> Iterator[None]:
-    """Add the seconds of what is done inside to the run's."""
-    start = time.perf_counter()
-    yield
-    if run.device != "cpu":
-        torch.cuda.synchronize()
-    run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start

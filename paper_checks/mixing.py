@@ -6,6 +6,7 @@ All agents share one LoRA scale, so that it can stay out of the products that ar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from decaf_theory.arrays import eps
 from decaf_theory.lowrank import Factors, mean_over_agents
 from decaf_theory.methods import Method
 from decaf_theory.methods.product import keep_directions
+from decaf_theory.simulate import DeadStartWarning
 from decaf_theory.topology import TOPOLOGIES
 
 FIRST, SECOND = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)
@@ -28,6 +30,30 @@ def rows_of(rule: Method, graph: str, agents: int) -> np.ndarray[Any, Any]:
         return np.eye(agents)
     Pi = TOPOLOGIES["complete" if rule.meets == "server" else graph](agents)
     return np.asarray(Pi)
+
+
+def begin(stacked: Any, rule: Method, order: str, zero_directions: str) -> None:
+    """Let the method's factors train, after a look at the start.
+
+    ValueError: a frozen A that differs between agents. DeadStartWarning: the first mix makes all
+    factors zero, so that only heads could ever train.
+    """
+    for name, site in stacked.sites.items():
+        if "A" not in rule.trains and not bool((site.A == site.A[:1]).all()):
+            raise ValueError(
+                f"A must be equal at all agents for {rule.name}, which freezes and never mixes it; "
+                f"site {name} differs: start from equal adapters, or choose another method"
+            )
+        site.A.requires_grad_("A" in rule.trains)
+        site.B.requires_grad_("B" in rule.trains)
+    literal = rule.product and order == "mix_first" and zero_directions == "drop"
+    if literal and not any(bool(site.B.any()) for site in stacked.sites.values()):
+        warnings.warn(
+            "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
+            "makes both factors zero for ever; use order 'step_first' or zero_directions 'keep'",
+            DeadStartWarning,
+            stacklevel=3,
+        )
 
 
 def by_shape(factors: Mapping[str, Factors]) -> list[list[str]]:

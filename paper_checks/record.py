@@ -11,8 +11,9 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +79,18 @@ def read(folder: Path) -> Stored:
     lines = [json.loads(line) for line in data.decode().splitlines()]
     records = [line for line in lines if line["claim"] == TRAINING]
     return Stored(folder, about, records, [line for line in lines if line["claim"] != TRAINING])
+
+
+@contextmanager
+def clock(run: Any, what: str) -> Iterator[None]:
+    """Add the seconds of what is done inside to the run's."""
+    start = time.perf_counter()
+    yield
+    if run.device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+    run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start
 
 
 def mixing_share(seconds: Mapping[str, float]) -> float:

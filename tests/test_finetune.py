@@ -587,6 +587,26 @@ def test_a_gradient_that_is_not_finite_is_met_before_the_step():
     close(snapshot(run), before, 0)
 
 
+def test_a_step_that_overflows_leaves_the_state_before_it(tmp_path, monkeypatch):
+    class Overflows(torch.optim.SGD):
+        taken = 0
+
+        def step(self):
+            super().step()
+            self.taken += 1
+            if self.taken == 4:
+                self.param_groups[0]["params"][0].data[1] = math.inf
+
+    make = lambda train, stacked: Overflows(stacked.parameters(), train.lr)  # noqa: E731
+    monkeypatch.setattr(finetune, "optimizer_of", make)
+    config = paper_runs.config()  # a checkpoint every second step
+    with pytest.raises(finetune.TrainingError, match=r"step 3 of size 0.05 overflowed; lower"):
+        finetune.finetune(config, tmp_path)
+    found, _ = checkpoint.read(tmp_path / "checkpoint", config.settings() | {"adapters": []})
+    assert found.step == 2
+    assert all(torch.isfinite(X).all() for X in found.tensors.values())
+
+
 def test_observed_agents_are_those_of_an_export(tmp_path):
     from paper_checks.stacked import export
 

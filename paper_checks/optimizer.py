@@ -1,0 +1,32 @@
+"""The local optimizers: elementwise, so that one over tensors [agent, ...] is N of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from paper_checks.config import Train
+from paper_checks.stacked import Stacked
+
+
+def optimizer_of(train: Train, stacked: Stacked) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over the stacked parameters: elementwise, hence N optimizers in one."""
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(
+            stacked.parameters(), train.lr, train.momentum, weight_decay=train.weight_decay
+        )
+    return torch.optim.AdamW(
+        stacked.parameters(), train.lr, (train.betas[0], train.betas[1]), 1e-8, train.weight_decay
+    )
+
+
+def step_size(train: Train, t: int, every: int) -> float:
+    """Return the step size of step t: constant, or a half cosine over run or round."""
+    if train.schedule == "constant":
+        return train.lr
+    period = train.steps if train.period == "run" else every
+    return (
+        train.lr_min
+        + (train.lr - train.lr_min) * (1 + math.cos(math.pi * (t % period) / period)) / 2
+    )

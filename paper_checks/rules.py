@@ -1,0 +1,98 @@
+"""The rules of single settings: types, choices and limits, and messages that name what is near."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from decaf_theory.methods import METHODS
+from decaf_theory.simulate import ORDERS
+from decaf_theory.topology import TOPOLOGIES
+
+PARTITIONS = ("iid", "skew", "dirichlet", "shots")
+ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if not method.full_matrix)
+CHOICES = {
+    "lora.scaling": ("eta/r", "rslora"),
+    "data.partition": PARTITIONS,
+    "train.optimizer": ("adamw", "sgd"),
+    "train.schedule": ("cosine", "constant"),
+    "train.period": ("run", "round"),
+    "train.order": ORDERS,
+    "mix.method": ADAPTER_METHODS,
+    "mix.graph": tuple(TOPOLOGIES),
+    "mix.zero_directions": ("keep", "drop"),
+    "mix.moments": ("reset", "keep", "rotate"),
+}
+COUNTS = (
+    *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
+    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs"),
+    *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
+)
+# setting -> (least value, whether it may be attained, value that is too large)
+LIMITS: dict[str, tuple[float, bool, float]] = {
+    "lora.rank": (1, True, math.inf),
+    "lora.eta": (0, False, math.inf),
+    "lora.alpha": (0, False, math.inf),
+    "lora.dropout": (0, True, 1),
+    "train.steps": (0, True, math.inf),
+    "train.lr": (0, False, math.inf),
+    "train.lr_min": (0, True, math.inf),
+    "train.weight_decay": (0, True, math.inf),
+    "train.momentum": (0, True, 1),
+    "train.seed": (0, True, math.inf),
+    **dict.fromkeys(COUNTS, (1, True, math.inf)),
+}
+
+
+class ConfigError(ValueError):
+    """A setting that breaks a rule; the message names setting, rule, value and a hint."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the known names nearest to a mistyped one, or all of them, in words."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"{'near' if found else 'known'}: {', '.join(found or known)}"
+
+
+def require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError at the first given name that is not known."""
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown {what}: {name!r}; {near(name, known)}")
+
+
+def typed(setting: str, hint: Any, value: Any) -> Any:
+    """Return a value in the type of its field; ConfigError where it is of another."""
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+    for kind, word in words.items():
+        if hint in (kind, kind | None):
+            # bool is an int in Python, and a number where a float is wanted may be an int
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or (isinstance(value, bool) and kind is not bool):
+                raise ConfigError(f"{setting} must be {word}, got {value!r}")
+            return kind(value)
+    if isinstance(value, Mapping) and hint not in (tuple[str, ...], tuple[float, ...]):
+        return dict(value)
+    member = str if hint == tuple[str, ...] else (int, float)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(x, member) for x in value):
+        what = "strings" if member is str else "numbers"
+        raise ConfigError(f"{setting} must be a list of {what}, got {value!r}")
+    return tuple(value)
+
+
+def check_value(setting: str, value: Any) -> None:
+    """Raise ConfigError where a value is not among its choices or beyond its limits."""
+    if setting in CHOICES and value not in CHOICES[setting]:
+        choices = CHOICES[setting]
+        raise ConfigError(
+            f"{setting} must be one of {choices}, got {value!r}; {near(value, choices)}"
+        )
+    if setting in LIMITS:
+        least, attained, beyond = LIMITS[setting]
+        if not (value > least or (attained and value == least)) or not value < beyond:
+            rule = f"{'>=' if attained else '>'} {least:g}"
+            rule += " and finite" if beyond == math.inf else f" and < {beyond:g}"
+            raise ConfigError(f"{setting} must be {rule}, got {value}")
