@@ -183,7 +183,11 @@ def test_traffic_is_counted_by_method_and_graph(mix, expected):
 @pytest.mark.slow
 def test_checkpointing_saves_memory_for_operations(llama_report):
     again = dry_run(replaced(llama(), "train", gradient_checkpointing=True))
-    assert again.together.activations < llama_report.together.activations / 4
+    # what every layer is given, in bfloat16, and what one layer saves
+    layer, given = llama_report.together.activations // LAYERS, 2 * D * N * 32 * 48
+    above = again.together.activations - layer - LAYERS * given
+    # the last norm saves its input, its factor and its result in float32 and in bfloat16
+    assert 0 <= above <= 8 * given
     # at most the forward pass once more, which is a half of a step with frozen layers
     assert llama_report.flops < again.flops <= 1.5 * llama_report.flops
     assert "activations computed again" in again.text()

@@ -120,8 +120,11 @@ def test_only_ends_with_its_block_even_by_an_error():
     y = found.model(x)
     with pytest.raises(RuntimeError, match="stop"), found.only(2):
         raise RuntimeError("stop")
-    with found.only(1), found.only(None):
-        assert torch.equal(found.model(x), y)
+    with found.only(1):
+        own = found.model(x[:4])
+        with found.only(None):
+            assert torch.equal(found.model(x), y)
+        assert torch.equal(found.model(x[:4]), own)
     assert torch.equal(found.model(x), y)
 
 
