@@ -8,9 +8,10 @@ A new one is a file here and a line in `FIGURES`. The file has
     draw      rows, path -> the files written
 """
 
-from figures import difference, truncation
+from figures import convergence, difference, truncation
 
 FIGURES = {
     "truncation": truncation,
     "difference": difference,
+    "convergence": convergence,
 }

@@ -18,6 +18,7 @@ from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row, Value, compare
 from verification.claims import _decaf
+from verification.claims._curve_convergence import of_decaf
 from verification.claims._mixes import EPS
 from verification.claims._quadratics import network
 
@@ -108,6 +109,7 @@ def certificate(ctx: Context) -> Iterator[Row]:
     """
     yield from _without_noise(ctx)
     yield from _all_noise_paths(ctx)
+    yield from of_decaf(ctx)
 
 
 def _without_noise(ctx: Context) -> Iterator[Row]:
