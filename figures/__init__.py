@@ -8,10 +8,11 @@ A new one is a file here and a line in `FIGURES`. The file has
     draw      rows, path -> the files written
 """
 
-from figures import convergence, difference, truncation
+from figures import convergence, difference, rate, truncation
 
 FIGURES = {
     "truncation": truncation,
     "difference": difference,
     "convergence": convergence,
+    "rate": rate,
 }

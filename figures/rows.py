@@ -95,9 +95,14 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def matches(row: Row, wanted: Mapping[str, Any]) -> bool:
+    """Whether a row has all wanted entries."""
+    return all(row.get(name) == value for name, value in wanted.items())
+
+
 def pick(rows: Sequence[Row], **wanted: Any) -> list[Row]:
     """Return the rows that have all wanted entries. MissingError: there is none."""
-    found = [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+    found = [row for row in rows if matches(row, wanted)]
     if not found:
         sources = " or ".join(sorted({str(row.get("source")) for row in rows})) or "any source"
         raise MissingError(f"no rows of {sources} with {wanted}; run python -m verification again")

@@ -69,6 +69,13 @@ METHODS = {
 BOUND = {"color": OKABE_ITO["black"], "linestyle": ":", "linewidth": 1.0}
 
 
+def bound_of(look: dict[str, Any], label: str = "") -> dict[str, Any]:
+    """Return the look of the bound on one curve among several: dotted, with its open markers."""
+    color = look["color"]
+    open_ = {"marker": look["marker"], "markerfacecolor": "none", "markeredgecolor": color}
+    return {**BOUND, **open_, "markersize": 3, **({"label": label} if label else {})}
+
+
 def look() -> AbstractContextManager[None]:
     """Return the context in which a figure is made, filled and saved."""
     return matplotlib.rc_context(RC)
@@ -104,12 +111,34 @@ def ranks(axis: Any, values: Sequence[int]) -> None:
     axis.set_xlabel("rank $r$")
 
 
-def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2) -> None:
-    """Put one legend above the panels, with every label once."""
+def labelled(axes: Sequence[Any]) -> dict[str, Any]:
+    """Return what has a label, every label once."""
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    return entries
+
+
+def legend_over(axis: Any, title: str, columns: int = 1) -> None:
+    """Put the legend of one panel above it, under its title."""
+    entries = labelled([axis])
+    axis.legend(
+        list(entries.values()),
+        list(entries),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        title=title,
+        title_fontsize=8,
+        alignment="left",
+        ncols=columns,
+    )
+
+
+def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2) -> None:
+    """Put one legend above the panels, with every label once."""
+    entries = labelled(axes)
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns)
 
 

@@ -48,9 +48,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
             family_of(axis, rows, family, look)
         ranks, bound = limits(rows, "T16", "worst case")
         axis.plot(ranks, bound, **style.BOUND, label=r"bound $\frac{1}{2}\sqrt{r}\,c^2$ (T16)")
-        axis.plot(
-            [], [], **style.BOUND, marker="o", markerfacecolor="none", label="bound $|I|$ (T17)"
-        )
+        axis.plot([], [], **style.bound_of(LOOKS["random"], "bound $|I|$ (T17)"))
         style.ranks(axis, ranks)
         axis.set_yscale("log")
         axis.set_ylabel(r"truncation error $|E|_F\,/\,c^2$")
@@ -72,5 +70,4 @@ def family_of(axis: Any, rows: Sequence[Row], family: str, look: dict[str, Any])
     )
     style.band(axis, ranks, low, mid, high, {**look, "label": LABELS[family]})
     if family != "worst case":
-        face = {"markerfacecolor": "none", "markeredgecolor": look["color"]}
-        axis.plot(*limits(rows, "T17", family), **style.BOUND, marker=look["marker"], **face)
+        axis.plot(*limits(rows, "T17", family), **style.bound_of(look))

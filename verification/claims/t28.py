@@ -10,7 +10,7 @@ import numpy as np
 
 from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
-from decaf_theory.stats import local_slopes, richardson
+from decaf_theory.stats import local_slopes, log_log_slope, richardson
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row, Value, compare
 from verification.claims._cases import each
@@ -64,6 +64,51 @@ def rows(ctx: Context) -> Iterator[Row]:
             yield from _slopes(_specified(ctx, name, N), order)
             yield _leading_term(_specified(ctx, name, N), order)
     yield from attained(replay(at_the_horizon()))
+    yield from _curves(ctx)
+
+
+def _curves(ctx: Context) -> Iterator[Row]:
+    """Yield the mean gradient around one mean problem against T and N, and slopes."""
+    times = [round(10 ** (3 + i / 2)) for i in range(ctx.pick(5, 7))]
+    for name, N in (("complete", 2), ("complete", 8), ("ring", 8)):
+        case = _labelled(_around(ctx, name, N), "horizon")
+        rows = [_bounded(case, "MS", T) for T in times]
+        yield from rows
+        yield _fitted(case, times[-3:], [row.measured for row in rows[-3:]], T=times[-1])
+    for name in ("complete", "ring"):
+        sizes = [2**i for i in range(1, ctx.pick(5, 7))]
+        cases = [_labelled(_around(ctx, name, N), "agents") for N in sizes]
+        rows = [_bounded(case, "MS", times[-1]) for case in cases]
+        yield from rows
+        if name == "complete":  # where the graph's term of order N/T vanishes
+            yield _fitted(cases[0], sizes, [row.measured for row in rows], T=times[-1])
+
+
+def _around(ctx: Context, name: str, N: int) -> Case:
+    """Return agents around one mean problem, whose F and noise are the same for all N > 1.
+
+    With v = 2 pi i/N: H_i = diag(1/2 + cos(v)/4, 1/8 + sin(v)/16), b_i = (cos v, sin v), noise
+    covariance diag(1, 1/2), start (2, -2).
+    """
+    v = 2 * np.pi * np.arange(N) / N
+    b = np.stack([np.cos(v), np.sin(v)], axis=-1)
+    H = (np.array([1 / 2, 1 / 8]) + b * [1 / 4, 1 / 16])[..., None] * np.eye(2)
+    noise = np.tile(np.diag([1.0, 0.5]), (1, N, 1, 1))
+    return _case(ctx, name, H[None], b[None], noise, np.array([[2.0, -2.0]]))
+
+
+def _labelled(case: Case, part: str) -> Case:
+    """Return the case with the curve that it belongs to among its params."""
+    return case._replace(params={**case.params, "curve": "rate", "part": part})
+
+
+def _fitted(case: Case, x: Any, y: Any, T: int) -> Row:
+    """Return the row of a fitted log-log slope, with its interval: at most -1/2 + 1/24."""
+    slope, low, high = log_log_slope(x, y)
+    params = {"order": "MS", **case.params, "T": T, "part": f"slope, {case.params['part']}"}
+    return compare(
+        "fitted slope", slope, "<=", -1 / 2 + NEARNESS[0], low=low, high=high, rounding=0, **params
+    )
 
 
 def _random(ctx: Context, name: str, N: int, p: int = 2) -> Case:

@@ -1,0 +1,178 @@
+"""The page that shows a whole run: `report.html`, one file that asks for nothing else.
+
+    write(results, figures, names, to)
+
+reads the stored rows, verdicts and texts under `results` and the figures drawn in `figures`; equal
+ones give equal bytes. `page.html.j2` is the page, `page.css` its look, `page.js` what moves.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from figures.report.formulas import prose
+from figures.report.inline import figure
+from figures.report.strips import plot, sentence
+from verification import store
+from verification.claim import RESOLUTION, Outcome, Row, deciding_row, tightest_row
+
+HERE = Path(__file__).parent
+NAME = "report.html"
+PROVENANCE = ("version", "commit", "code", "python", "device", "dtype", "threads", "seed", "size")
+BEGIN = "python -m verification"
+
+
+def write(results: Path, figures: Path, names: Sequence[str], to: Path) -> Path:
+    """Write the page with the figures `names` as far as they are drawn; return its path.
+
+    StoreError: what the page needs is missing or damaged, with the command that makes it.
+    """
+    store.write_atomically(to, render(content(results, figures, names)).encode())
+    return to
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """Return the page. What it may run is its own script alone, by the sum in its policy."""
+    script = (HERE / "page.js").read_text()
+    sum_ = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    inline = {"script": Markup(script), "style": Markup((HERE / "page.css").read_text())}
+    return template.render(**content, **inline, script_sum=sum_) + "\n"
+
+
+def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return what the page shows, as the template names it."""
+    run = store.read_json(results / "run.json")
+    verdicts = {record["claim"]: record for record in store.read_json(results / "verdicts.json")}
+    texts = store.read_json(results / "claims.json")
+    ids = [text["claim"] for text in texts["claims"] if text["claim"] in verdicts]
+    unknown = sorted(verdicts.keys() - set(ids))
+    if unknown:
+        raise store.StoreError(
+            f"{results}/claims.json says nothing of {', '.join(unknown)}; run {BEGIN} again"
+        )
+    attacks = _attacks(results)
+    claims = [
+        entry(results, run, text, verdicts[text["claim"]], ids, attacks)
+        for text in texts["claims"]
+        if text["claim"] in verdicts
+    ]
+    return {
+        "claims": claims,
+        "left_out": len(texts["claims"]) - len(claims),
+        "notation": [prose(text) for text in texts["notation"]],
+        "totals": totals(claims),
+        "outcomes": Counter(claim["outcome"] for claim in claims),
+        "areas": Counter(claim["area"] for claim in claims),
+        "figures": [
+            {"name": f"figure-{name}", "number": number, **drawing}
+            for number, (name, drawing) in enumerate(drawn(figures, names, ids), 1)
+        ],
+        "bench": _bench(results),
+        "provenance": {name: run.get(name) for name in PROVENANCE},
+        "libraries": run.get("libraries", {}),
+        "again": f"{BEGIN} --all --size {run['size']} --seed {run['seed']}",
+    }
+
+
+def entry(
+    results: Path,
+    run: Mapping[str, Any],
+    text: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    ids: Sequence[str],
+    attacks: Mapping[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Return what the page shows of one claim."""
+    name, found = text["claim"], verdict["rows"] > 0
+    rows = [Row.from_json(row) for row in store.read_rows(results, name)] if found else []
+    decides, tightest = deciding_row(rows), tightest_row(rows)
+    tightness = verdict["tightness"]
+    return {
+        "id": name,
+        "area": text["title"],
+        "status": text["status"],
+        "statement": prose(text["statement"], ids, name),
+        "sections": [(title, prose(body, ids, name)) for title, body in text["sections"]],
+        "outcome": verdict["outcome"].replace("_", " "),
+        "expected": (verdict["expected"] or "nothing").replace("_", " "),
+        "as_expected": verdict["outcome"] == verdict["expected"],
+        "tightness": number(tightness),
+        "sort_tightness": -1 if tightness is None else tightness,
+        "attained": tightness is not None and abs(tightness - 1) <= RESOLUTION,
+        "slack": number(verdict["slack"]),
+        "rows": verdict["rows"],
+        "plot": plot(rows, decides) if rows else None,
+        "decides": sentence(decides) if decides else "",
+        "tightest": sentence(tightest) if tightest and tightest is not decides else "",
+        "attacks": attacks.get(name, []),
+        "counterexample": text["counterexample"],
+        "command": text["command"],
+        "explain": text["explain"],
+        "sum": run["files"].get(name, ""),
+    }
+
+
+def totals(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the numbers at the head of the page."""
+    expected = Counter(claim["outcome"] for claim in claims if claim["as_expected"])
+    return {
+        "claims": len(claims),
+        "holds": expected[Outcome.HOLDS],
+        "violated": expected[Outcome.VIOLATED],
+        "unexpected": sum(not claim["as_expected"] for claim in claims),
+        "attained": sum(claim["attained"] and claim["outcome"] == "holds" for claim in claims),
+        "rows": sum(claim["rows"] for claim in claims),
+    }
+
+
+def number(value: float | None) -> str:
+    """Return a number for a cell: four digits after the point, or two with an exponent."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+
+
+def drawn(
+    figures: Path, names: Sequence[str], ids: Sequence[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return the figures that are there, each with the paragraphs of its caption."""
+    found = []
+    for name in names:
+        image, caption = figures / f"{name}.svg", figures / f"{name}.txt"
+        if image.exists() and caption.exists():
+            lines = caption.read_text().replace("\n(", "\n\n(").split("\n\n")
+            drawing = figure(image, f"figure-{name}")
+            found.append((name, {"image": drawing, "caption": [prose(p, ids) for p in lines if p]}))
+    return found
+
+
+def _attacks(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the stored attacks of each claim."""
+    path, found = results / "attacks" / "attacks.json", {}
+    for attack in store.read_json(path) if path.exists() else []:
+        shown = {"variant": attack["variant"], "ratio": f"{attack['ratio']:.6f}"}
+        found.setdefault(attack["claim"], []).append({**shown, "outcome": attack["outcome"]})
+    return found
+
+
+def _bench(results: Path) -> list[dict[str, Any]]:
+    """Return the verdicts of the benchmark, none where none was run."""
+    path = results / "bench.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(store.json.loads, lines) if row["kind"] == "verdict"]

@@ -1,0 +1,103 @@
+"""Prose with `$...$` formulas as HTML with MathML, which browsers draw without any request.
+
+MathML breaks no lines. So a long formula becomes several `<math>` elements, parted before its
+relations and, where that is not enough, before its sums: there the browser may break.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from latex2mathml.converter import convert
+from markupsafe import Markup
+
+WORD = re.compile(r"(?:\$+[^$]+\$+|`[^`]+`|[^\s$`])+")
+UPRIGHT = r"(?<![\\A-Za-z])(op|max|min|diag|clip|TSVD|rank|Var|tr|end|start)(?![A-Za-z])"
+TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
+RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\ll", r"\to", r"\sim"))
+SUMS = frozenset("+-")
+OPENING, CLOSING = frozenset(("{", "(", "[", r"\{")), frozenset(("}", ")", "]", r"\}"))
+LONG = 28  # LaTeX tokens, about 15 em
+NEVER = "<>&"  # characters that stay escaped
+
+
+def prose(text: str, ids: Sequence[str] = (), own: str = "") -> Markup:
+    """Return a text as HTML: formulas as MathML, `code`, and the ids of other claims as links."""
+    return Markup(" ".join(_word(word, ids, own) for word in WORD.findall(text)))
+
+
+def _word(word: str, ids: Sequence[str], own: str) -> str:
+    """Return what stands between two spaces; a line may break inside long formulas alone.
+
+    Without the spans a browser would also break between a formula and the comma after it.
+    """
+    unbroken: list[list[str]] = [[]]
+    for i, part in enumerate(re.split(r"\$+([^$]+)\$+", word)):
+        first, *others = formula(part) if i % 2 else [_plain(part, ids, own)]
+        unbroken[-1].append(first)
+        unbroken += [[piece] for piece in others]
+    if len(unbroken) == 1 and len(unbroken[0]) == 1:
+        return unbroken[0][0]
+    return "".join(f'<span class="nw">{"".join(pieces)}</span>' for pieces in unbroken)
+
+
+def _plain(text: str, ids: Sequence[str], own: str) -> str:
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    known = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if name != own)
+    if not known:
+        return escaped
+    return re.sub(rf"\b(?:{known})(?!\w|-[a-z0-9])", r'<a href="#\g<0>">\g<0></a>', escaped)
+
+
+@cache
+def formula(latex: str) -> tuple[str, ...]:
+    """Return a formula as one or more `<math>` elements that follow each other on a line."""
+    upright = re.sub(UPRIGHT, r"\\mathrm{\1}", " ".join(latex.split()))
+    return tuple(_math(piece, i > 0) for i, piece in enumerate(split(upright)))
+
+
+def split(latex: str) -> list[str]:
+    """Return the pieces of a formula between which a line may be broken."""
+    pieces = _before(latex, RELATIONS) if _length(latex) > LONG else [latex]
+    return [
+        part
+        for piece in pieces
+        for part in (_before(piece, SUMS) if _length(piece) > LONG else [piece])
+    ]
+
+
+def _length(latex: str) -> int:
+    return sum(not token.isspace() for token in TOKEN.findall(latex))
+
+
+def _before(latex: str, breaks: frozenset[str]) -> list[str]:
+    """Return the pieces before the tokens of `breaks` that stand in no bracket."""
+    pieces, depth, last = [""], 0, ""
+    for token in TOKEN.findall(latex):
+        depth += (token in OPENING) - (token in CLOSING)
+        # after another operator a sign belongs to what follows it
+        operand = last not in ("", ",", "_", "^", *RELATIONS, *SUMS)
+        if token in breaks and depth == 0 and operand and _balanced(pieces[-1]):
+            pieces.append("")
+        pieces[-1] += token
+        last = last if token.isspace() else token
+    return [piece.strip() for piece in pieces]
+
+
+def _balanced(latex: str) -> bool:
+    return latex.count(r"\left") == latex.count(r"\right") and latex.count("|") % 2 == 0
+
+
+def _math(latex: str, continues: bool) -> str:
+    """Return one `<math>` element; the sign that begins one that continues stands between terms."""
+    text = re.sub(r"^<math[^>]*>", "<math>", convert(latex))
+    text = re.sub(r"&#x([0-9A-Fa-f]+);", _character, text)
+    return text.replace("<mo>", '<mo form="infix">', 1) if continues else text
+
+
+def _character(found: re.Match[str]) -> str:
+    letter = chr(int(found[1], 16))
+    return found[0] if letter in NEVER else letter
