@@ -119,11 +119,12 @@ ARCHITECTURES = {
         149_620_737, 12, ("q_proj", "k_proj", "v_proj"), "image", clip_vit_b16, clip_scores
     ),
 }
-# task -> (classes, tokens of a text where the configuration gives no max_length)
+# task -> (classes, tokens of a text where the configuration gives no max_length: CLIP's prompts are
+# as long as the longest, about 16 tokens, which its tokenizer would tell)
 TASKS = {
     "wic": (2, 64),
     "boolq": (2, 256),
-    "flowers102": (102, 77),
-    "ucf101": (101, 77),
-    "food101": (101, 77),
+    "flowers102": (102, 20),
+    "ucf101": (101, 20),
+    "food101": (101, 20),
 }

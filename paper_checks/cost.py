@@ -45,17 +45,22 @@ def step_cost(
     the layer that is computed again; that recomputation is in the flops.
     """
     model.train()
-    with saved_storages(model) as plain, FlopCounterMode(display=False) as counter:
-        scores().float().sum().backward()
     if not checkpointing:
-        return Step(sum(plain.values()), counter.get_total_flops())
+        return _counted(model, scores)
+    with saved_storages(model) as plain:
+        scores()
     recompute(model, True)
+    step = _counted(model, scores)
+    recompute(model, False)
+    return step._replace(activations=step.activations + sum(plain.values()) // layers)
+
+
+def _counted(model: nn.Module, scores: Callable[[], Tensor]) -> Step:
     with FlopCounterMode(display=False) as counter:
-        with saved_storages(model) as kept:
+        with saved_storages(model) as saved:
             total = scores().float().sum()
         total.backward()
-    recompute(model, False)
-    return Step(sum(kept.values()) + sum(plain.values()) // layers, counter.get_total_flops())
+    return Step(sum(saved.values()), counter.get_total_flops())
 
 
 def memory(stacked: Stacked, activations: int, *, moments: int) -> Memory:

@@ -227,6 +227,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     N, every = sizes.agents, report.steps_a_round
     meets = {"graph": f"on a {config.mix.graph} graph", "server": "by a server", "none": "alone"}
     who = "by pooled gradients" if config.mix.rule.pools_gradients else meets[config.mix.rule.meets]
+    texts = f"{sizes.length} tokens a text{'' if config.data.max_length else ' (assumed)'}"
+    pace = "one agent at a time" if config.train.sequential else "all agents at once"
     again = ", activations computed again" if config.train.gradient_checkpointing else ""
     return [
         ("model", f"{report.parameters:,} parameters in {report.dtype}, frozen"),
@@ -234,7 +236,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             "adapters",
             f"rank {config.lora.rank} at {report.sites} sites: {', '.join(report.targets)}",
         ),
-        ("agents", f"{N}, {sizes.batch} {report.unit}s a step each, {sizes.length} tokens a text"),
+        ("agents", f"{N}, {sizes.batch} {report.unit}s a step each, {texts}"),
         ("trainable", f"{report.trainable:,} parameters an agent, {N * report.trainable:,} in all"),
         ("method", f"{config.mix.method} {who}"),
         ("a round", f"{every or '? (it depends on the data)'} steps"),
@@ -243,7 +245,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{_bytes(sent.agent_round)} a round: {_bytes(sent.message)} x {sent.links}",
         ),
         ("network", f"{_bytes(sent.total_round)} a round"),
-        ("a step", f"{report.flops:.3g} flops of all agents{again}"),
+        ("a step", f"{pace}{again}, {report.flops:.3g} flops"),
         ("steps", f"{config.train.steps:,}"),
     ]
 
