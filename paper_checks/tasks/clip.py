@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paper_checks.tasks import images
-from paper_checks.tasks.models import drawn, pretrained, require, source, word_tokenizer
+from paper_checks.tasks.models import drawn, pretrained, quiet, require, source, word_tokenizer
 from paper_checks.tasks.records import Data, Task
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -71,8 +71,10 @@ def _real(settings: Any) -> tuple[Any, str, Any, Any]:
 
     place = source(settings)
     model = pretrained(CLIPModel, place, settings.get("dtype", "float32"))
-    tokenizer = AutoTokenizer.from_pretrained(place.place)
-    return model, place.base, tokenizer, AutoImageProcessor.from_pretrained(place.place)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(place.place)
+        processor = AutoImageProcessor.from_pretrained(place.place)
+    return model, place.base, tokenizer, processor
 
 
 def _data(part: images.Listing, processor: Any) -> Data:

@@ -7,7 +7,8 @@ adapters, so that they load on another machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: 
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         try:
             model = loader.from_pretrained(
@@ -88,9 +89,25 @@ def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: 
         except OSError as error:  # transformers raises it for no network, no such name, gated
             raise ValueError(
                 f"model {source.base} cannot be loaded from {source.place}: {error}\n"
-                "give a local folder as model.from, or `huggingface-cli login` and a network"
+                "give a local folder as model.from, or `hf auth login` and a network"
             ) from error
     return frozen(model)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and its report on new heads off the terminal."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def drawn(build: Any, dtype: str = "float32") -> Any:
