@@ -8,11 +8,18 @@ A new one is a file here and a line in `FIGURES`. The file has
     draw      rows, path -> the files written
 """
 
-from figures import convergence, difference, rate, truncation
+from figures import (
+    consensus,
+    convergence,
+    difference,
+    rate,
+    truncation,
+)
 
 FIGURES = {
     "truncation": truncation,
     "difference": difference,
     "convergence": convergence,
     "rate": rate,
+    "consensus": consensus,
 }

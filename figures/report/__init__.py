@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ def render(content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["short"] = short
     template = environment.get_template("page.html.j2")
     inline = {"script": Markup(script), "style": Markup((HERE / "page.css").read_text())}
     return template.render(**content, **inline, script_sum=sum_) + "\n"
@@ -148,6 +150,11 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
+def short(value: float | str) -> str:
+    """Return a number of the benchmark with three digits; what is not finite is a string there."""
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
 def drawn(
     figures: Path, names: Sequence[str], ids: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
@@ -175,4 +182,4 @@ def _bench(results: Path) -> list[dict[str, Any]]:
     """Return the verdicts of the benchmark, none where none was run."""
     path = results / "bench.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(store.json.loads, lines) if row["kind"] == "verdict"]
+    return [row for row in map(json.loads, lines) if row["kind"] == "verdict"]

@@ -4,7 +4,8 @@
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
   const ledger = $("#ledger-table");
   const claims = $$("tbody", ledger);
-  const words = new Map(claims.map((claim) => [claim, claim.textContent.toLowerCase()]));
+  const said = (claim) => $$(".head, .text", claim).map((part) => part.textContent).join(" ");
+  const words = new Map(claims.map((claim) => [claim, said(claim).toLowerCase()]));
 
   // ---- opening and closing
   const toggleOf = (claim) => $(".toggle", claim);

@@ -11,6 +11,7 @@ from decaf_theory import bounds
 from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import each
+from verification.claims._curve_consensus import over_topologies
 from verification.claims._curve_convergence import of_dlora, of_quadratics
 from verification.claims._mixes import worst
 from verification.claims._quadratics import (
@@ -73,6 +74,7 @@ def rows(ctx: Context) -> Iterator[Row]:
             yield from judged(case, order, STEPS)
         yield replay(drift_alone(order))
         yield replay(noise_alone(order))
+    yield from over_topologies(ctx)
     yield from of_quadratics(ctx)
     yield from of_dlora(ctx)
 
