@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
-from paper_checks import sweep, table
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from verification import store
 
@@ -237,6 +237,10 @@ def run_sweep(args: argparse.Namespace) -> int:
     partitions = args.partitions or [config.data.partition]
     wanted = sweep.cells(base, args.methods, graphs, partitions, args.seeds)
     store.require_writable(args.out)
+    try:
+        baseline.keep(config, args.out / config.name)
+    except ValueError as error:  # no data, no model: said once, before any process starts
+        raise UsageError(str(error)) from error
     statuses = []
     with interruptions() as signals:
         for outcome in sweep.run_all(wanted, args.jobs, signals):

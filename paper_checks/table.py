@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import Interval, bonferroni, mean_interval, paired_interval
+from paper_checks.baseline import BASELINE
 from paper_checks.record import RUN, Stored, read
 from verification.store import StoreError
 
@@ -218,7 +219,7 @@ def separation(
     runs: Sequence[Stored], last: Scores, columns: Sequence[Column], level: float
 ) -> str:
     """Return whether centralized training beats the baseline kept beside the runs, if one is."""
-    path = runs[0].folder.parent / "baseline.json"
+    path = runs[0].folder.parent / BASELINE
     if not path.is_file():
         return ""
     baseline = json.loads(path.read_text())

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
-from paper_checks import cli, finetune, record, sweep  # noqa: E402
+from paper_checks import cli, finetune, record, sweep, tasks  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
@@ -38,9 +38,13 @@ BERT = NET.replace(
 BERT = BERT.replace("batch = 4", "batch = 4\n    max_length = 16")
 
 
+LOAD_TASK = tasks.load_task
+
+
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
+    monkeypatch.setattr(tasks, "load_task", paper_runs.task)  # of the baseline
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def toml(tmp_path):
 
 
 def folders(out):
-    return sorted(path.name for path in (out / "net").iterdir())
+    return sorted(path.name for path in (out / "net").iterdir() if path.is_dir())
 
 
 # ---------------------------------------------------------------- run
@@ -277,9 +281,8 @@ def test_a_table_of_nothing_ends_with_two(arguments, message, capsys):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 def test_other_processes_train_what_this_one_trains(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
-    from paper_checks.tasks import load_task
-
-    monkeypatch.setattr(finetune, "load_task", load_task)
+    for module in (finetune, tasks):
+        monkeypatch.setattr(module, "load_task", LOAD_TASK)
     path = tmp_path / "bert.toml"
     path.write_text(textwrap.dedent(BERT))
     rows = {}
@@ -298,9 +301,8 @@ def test_other_processes_train_what_this_one_trains(tmp_path, monkeypatch):
 def test_checkpointed_activations_give_the_same_steps(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
     from paper_checks.checkpoint import named
-    from paper_checks.tasks import load_task
 
-    monkeypatch.setattr(finetune, "load_task", load_task)
+    monkeypatch.setattr(finetune, "load_task", LOAD_TASK)
     path = tmp_path / "bert.toml"
     path.write_text(textwrap.dedent(BERT))
     found, calls = [], []

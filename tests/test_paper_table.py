@@ -185,3 +185,26 @@ def test_every_method_of_a_sweep_has_its_place():
         "dlora_fa",
         "decaf",
     }
+
+
+def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="tasks hold tensors")
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="the baseline is its")
+    from paper_checks import baseline, tasks
+
+    task = paper_runs.task()
+    x, y = task.train.inputs["x"].numpy(), task.train.labels.numpy()
+    tested = task.test.inputs["x"].numpy(), task.test.labels.numpy()
+    fits = [
+        linear_model.LogisticRegression(C=C).fit(x, y).score(*tested) for C in (0.01, 0.1, 1, 10)
+    ]
+    monkeypatch.setattr(tasks, "load_task", lambda config: task)
+    baseline.keep(paper_runs.config(), tmp_path)
+    kept = json.loads((tmp_path / "baseline.json").read_text())
+    assert kept == {"what": "logistic regression on raw inputs", "score": max(fits)}
+    monkeypatch.setattr(tasks, "load_task", None)
+    baseline.keep(paper_runs.config(), tmp_path)
+    words = task.train._replace(inputs={"input_ids": torch.zeros(72, 5, dtype=torch.int64)})
+    assert baseline.logistic(task._replace(train=words)) is None
+    large = task.train._replace(inputs={"pixel_values": torch.zeros(2, 3, 64, 64)})
+    assert baseline.logistic(task._replace(train=large)) is None
