@@ -13,6 +13,7 @@ from figures import (
     convergence,
     difference,
     rate,
+    smoothness,
     truncation,
 )
 
@@ -22,4 +23,5 @@ FIGURES = {
     "convergence": convergence,
     "rate": rate,
     "consensus": consensus,
+    "smoothness": smoothness,
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from decaf_theory import bounds
 from verification.claim import Claim, Context, Row
+from verification.claims._curve_smoothness import over_ranks
 from verification.claims._pairs import pairs
 from verification.claims._slopes import (
     Slope,
@@ -42,6 +43,7 @@ def paper(ctx: Context) -> Iterator[Row]:
     """
     constants = {"s c": partial(lemma1, share=1.0), "sqrt(2) s c": partial(lemma1, share=2**0.5)}
     yield from evidence(ctx, constants, ("euclid", "sum"))
+    yield from over_ranks(ctx, constants["s c"])
     yield replay(partial(lemma1, share=1.0), instance(1))
 
 
@@ -64,6 +66,7 @@ def sharp(ctx: Context) -> Iterator[Row]:
     Source: derived here; sharpens arXiv 2505.21382, Lemma 1 (paraphrased).
     """
     yield from evidence(ctx, {"s c": least}, ("euclid", "sum", "max"))
+    yield from over_ranks(ctx, least)
     yield replay(least, instance(2))
 
 
