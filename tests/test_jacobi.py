@@ -68,6 +68,66 @@ def test_every_pair_meets_once_a_sweep(q):
     assert sorted(pairs) == list(combinations(range(q), 2))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_one_round_makes_two_columns_orthogonal_and_keeps_their_squares(seed):
+    """Some 20 roundings, of numbers up to the size that the short column had before."""
+    rng = np.random.default_rng(seed)
+    Z = rng.standard_normal((2, 2)) * [[1.0], [10.0 ** rng.uniform(-3, 3)]]
+    turned, moved = jacobi._round(Z, 2, np.array([1, 0]))
+    assert moved.all()
+    lengths = np.linalg.norm(turned, axis=1)
+    assert (
+        abs(turned[0] @ turned[1]) <= 20 * 2.0**-53 * lengths[0] * np.linalg.norm(Z, axis=1).min()
+    )
+    assert lengths[0] >= lengths[1]
+    assert abs(np.sum(turned**2) / np.sum(Z**2) - 1) <= 20 * 2.0**-53
+    values = np.linalg.svd(Z, compute_uv=False)
+    assert np.max(np.abs(lengths - values)) <= 20 * 2.0**-53 * values[0]
+
+
+@pytest.mark.parametrize(("p", "cosine"), [(4, 6 * 2.0**-52), (9, 7 * 2.0**-52)])
+def test_columns_are_turned_above_the_cosine_that_rounding_explains(p, cosine):
+    """(4 + sqrt(p)) eps, and not at it."""
+    for factor, expected in ((0.99, False), (1.0, False), (1.01, True)):
+        Z = np.eye(2, p)
+        Z[0, 1] = cosine * factor
+        _, moved = jacobi._round(Z, p, np.array([1, 0]))
+        assert moved.tolist() == [expected] * 2
+
+
+def scaled_to(*columns):
+    """Return a matrix that `svd` scales until its first entry is 2^508 and the others as given."""
+    A = np.zeros((3, 3))
+    A[0, 0] = 0.5
+    A[1:, 1:] = np.array(columns).T * 2.0**-509
+    return A
+
+
+def test_columns_count_as_zeros_below_the_length_whose_square_keeps_its_digits():
+    """2^-485 = sqrt(2^-1022/2^-52); at it they count, and are turned like all others."""
+    least = 2.0**-485
+    for factor, kept in ((1 - 2.0**-53, False), (1.0, True)):
+        A = scaled_to([least * factor, 0.0], [0.0, 0.0])
+        assert jacobi.prepare(A)[0][1, 1] == least * factor
+        assert svd(A)[1].tolist() == [0.5, A[1, 1] * kept, 0.0]
+    A = scaled_to([least, 0.0], [least, least])
+    U, _, Vh = svd(A)
+    for Q in (U, Vh):
+        assert np.max(np.abs(Q @ Q.T - np.eye(3))) <= 3 * 10 * 2.0**-53
+    batch = svd(np.stack([A] * 2**12))
+    assert all(np.array_equal(x[7], y) for x, y in zip(batch, svd(A), strict=True))
+
+
+def test_the_whole_range_above_them_is_used():
+    """Of q columns of p entries just below one, the longest singular value is their root of pq."""
+    for shape in ((2, 2), (4, 4), (8, 2)):
+        A = np.full(shape, 1 - 2.0**-53)
+        assert svd(A)[1][0] == pytest.approx(np.prod(shape) ** 0.5, rel=1e-14)
+        top = np.max(jacobi.prepare(A)[0])
+        size = np.prod(shape) * top * top  # |A|_F^2 is a quarter of overflow, or less by rounding
+        assert np.finfo(float).max / 16 <= size <= np.finfo(float).max / 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_it_passes_lapacks_test_on_every_matrix(dtype):

@@ -7,7 +7,7 @@ import torch
 
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.tsvd import PATHS, tsvd, tsvd_of_mix
-from decaf_theory.tsvd.mixing import equilibrate, exponent_of, scale_by
+from decaf_theory.tsvd.mixing import equilibrate, exponent_of, on_host, padded, scale_by
 from tests.mixes import assert_near, assert_same_result, gaussian, rows, slack
 
 METHODS = PATHS
@@ -141,6 +141,30 @@ def test_scaling_by_a_power_of_two_crosses_the_whole_range():
     assert scale_by(large, np.array([-2045])) == 2.0**-1045
     assert scale_by(np.float32([2.0**-149]), np.array([254])) == np.float32(2.0**105)
     assert np.array_equal(exponent_of(np.array([0.0, 1.0, 0.75, 2.0**-1074])), [0, 1, 0, -1073])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_tensors_on_the_cpu_are_seen_as_arrays_of_the_same_memory(dtype):
+    tensors = Factors(*(torch.from_numpy(X).to(dtype) for X in gaussian(3, 4, 5, 2)))
+    for X, tensor in zip(on_host(tensors), tensors, strict=True):
+        assert isinstance(X, np.ndarray)
+        X[0, 0, 0] = 7.0
+        assert (X.shape, tensor[0, 0, 0]) == (tensor.shape, 7.0)
+
+
+def test_arrays_half_types_and_tensors_elsewhere_are_left_as_they_are():
+    """ "meta" is a device without memory, which no NumPy array could share."""
+    arrays = gaussian(3, 4, 5, 2)
+    half = Factors(*(torch.from_numpy(X).to(torch.bfloat16) for X in arrays))
+    elsewhere = Factors(*(torch.empty(X.shape, device="meta") for X in arrays))
+    for factors in (arrays, half, elsewhere):
+        assert all(x is y for x, y in zip(on_host(factors), factors, strict=True))
+
+
+def test_zeros_are_added_only_where_they_are_missing():
+    S = np.array([[3.0, 2.0], [1.0, 0.0]])
+    assert padded(S, 2) is S
+    assert np.array_equal(padded(S, 3), [[3.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
 
 
 def test_any_memory_layout_gives_the_same_bits_and_stays_unchanged():

@@ -39,6 +39,21 @@ def test_singular_values_that_do_not_decrease_have_no_ratio():
     assert ratio(M, found._replace(singular_values=-found.singular_values), 2) == np.inf
 
 
+def test_every_fault_of_a_truncation_raises_its_ratio():
+    M = np.diag([2.0, 1.0, 0.5])
+    found = tsvd(M[None], 1)
+    B, A = found.factors
+    turned = B + 1e-3 * 2**0.5 * np.eye(3)[None, :, 1:2]  # residual 1 + 2e-6, B'B = 2 + 2e-6
+    faults = {
+        "direction": found._replace(factors=Factors(turned / (1 + 1e-6) ** 0.5, A)),
+        "balance": found._replace(factors=Factors(B * 1.001, A / 1.001)),
+        "tail": found._replace(tail=found.tail * (1 + 1e-9)),
+        "end of the tail": found._replace(tail=found.tail[:, :1]),
+    }
+    assert ratio(M, found, 1) < 1
+    assert {name for name, fault in faults.items() if ratio(M, fault, 1) > THRESHOLD} == set(faults)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("path", ["auto", *PATHS])
 def test_every_path_passes_lapacks_test_of_its_own_svd(path, dtype):

@@ -1,5 +1,7 @@
 """The panel path: what it promises on hard cases, and both sides of every switch."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from decaf_theory.lowrank import Factors, gauge, product
 from decaf_theory.tsvd import PATHS, core, jacobi, panel, tsvd_of_mix
 from tests.mixes import EPS, assert_near, assert_same_result, gaussian, mix, rows, slack
 
+redo = importlib.import_module("decaf_theory.tsvd.redo")  # the package's `redo` is its function
 # on CUDA tensors stay tensors, and cores are solved by Jacobi rotations: both are run on the CPU
 KINDS = ["numpy", "torch", "torch as on CUDA"]
 PROMISED = {np.float64: 1e-13, np.float32: 1e-6}
@@ -302,6 +305,109 @@ def test_a_stack_is_shared_where_agents_are_few_and_gathered_on_large_sparse_gra
     assert panel.shares_stack(10, 1, 9, 4, 4)
     assert not panel.shares_stack(10_000, 10_000, 3, 4, 4)
     assert not panel.shares_stack(1000, 1, 3, 4, 4)
+
+
+def test_the_switch_lies_where_the_costs_are_equal():
+    """As many rows as agents, rank = r = 4: 3/2 N <= m (m/2 + 5)."""
+    for m, N in ((40, 666), (30, 400)):  # at 666.7, and at 400 exactly
+        assert panel.shares_stack(N, N, m, 4, 4)
+        assert not panel.shares_stack(N + 1, N + 1, m, 4, 4)
+    # one row of m = 20, r = 2, rank 4: N^2/2 + 2 N <= 20 (10 + 2 + 8) = 400
+    assert panel.shares_stack(26, 1, 20, 2, 4)
+    assert not panel.shares_stack(27, 1, 20, 2, 4)
+
+
+def recorded(module, name, monkeypatch):
+    """Return a list that grows by the results and arguments of every call of a function."""
+    calls, function = [], getattr(module, name)
+
+    def spy(*arguments):
+        calls.append((function(*arguments), arguments))
+        return calls[-1][0]
+
+    monkeypatch.setattr(module, name, spy)
+    return calls
+
+
+WIDE_AND_TALL = pytest.mark.parametrize(("d", "k"), [(D, K), (K, D)])
+
+
+@WIDE_AND_TALL
+@pytest.mark.parametrize("shared", [True, False])
+def test_blocks_are_as_large_as_they_may_be(d, k, shared, monkeypatch):
+    factors, N, m = gaussian(5, d, k, R, 7), 5, 2
+    Pi = np.eye(N) + np.roll(np.eye(N), 1, axis=1)
+    stack = (N if shared else m) * R * D  # the longer side decides
+    for room, layers_or_rows in ((stack, 1), (3 * stack - 1, 2), (3 * stack, 3), (0, 1)):
+        monkeypatch.setattr(panel, "BLOCK", room)
+        monkeypatch.setattr(panel, "shares_stack", lambda *sizes: shared)
+        with monkeypatch.context() as own:
+            stacks = recorded(panel, "_stack", own)
+            tsvd_of_mix(factors, Pi, R, method="panel")
+        most = max(len(found) if shared else found.shape[1] for found, _ in stacks)
+        assert most == layers_or_rows
+        assert max(found.size for found, _ in stacks) == most * stack
+
+
+@WIDE_AND_TALL
+def test_the_core_is_told_the_longer_side(d, k, monkeypatch):
+    calls = recorded(panel, "solve_core", monkeypatch)
+    tsvd_of_mix(gaussian(3, d, k, R), rows(2, 3), R, method="panel")
+    ((_, (G, unfit, weights, rank, longest, precision)),) = calls
+    assert (G.shape, unfit.shape, weights.shape) == ((2, 1, 1, 6, 6), (1, 1, 6), (2, 6))
+    assert (rank, longest, precision.double) == (R, D, True)
+
+
+@pytest.mark.parametrize("length", [D, K])
+def test_squares_that_may_have_lost_digits_are_left_to_qr(length):
+    """Of a sum of max(d, k) squares: each is off by up to 2^-1074, together by eps of the least."""
+    least = (D * 2.0**-1022) ** 0.5
+    for factor, expected in ((0.995, {"range"}), (1.005, set())):
+        small, large = np.zeros((1, length, 1)), np.zeros((1, D + K - length, 1))
+        small[0, 0], large[0, 0] = least * factor, 1 / least
+        B, A = (small, large) if length == D else (large, small)
+        factors = Factors(B, A.swapaxes(-1, -2))
+        found = tsvd_of_mix(factors, np.ones((1, 1)), 1, method="panel")
+        assert reasons(found) == expected
+        assert_near(found.singular_values, [[factor]], 10 * EPS)
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_equal_rows_share_their_core_and_sub_blocks_are_cut_only_where_needed(
+    distinct, monkeypatch
+):
+    cut, solved = (recorded(panel, name, monkeypatch) for name in ("_of_rows", "solve_core"))
+    tsvd_of_mix(
+        gaussian(3, D, K, R), rows(3, 3) if distinct else np.ones((3, 3)), R, method="panel"
+    )
+    assert cut == []
+    assert len(solved[0][1][2]) == (3 if distinct else 1)
+
+
+@WIDE_AND_TALL
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_redone_goes_in_blocks_and_into_its_place(d, k, shared, monkeypatch):
+    """Layers 0, 2, 3 and 4 of a complete graph; on a ring the rows that use an agent of theirs."""
+    N, m, L = 4, 4 if shared else 2, 6
+    factors = gaussian(N, d, k, R, L)
+    Pi = rows(3, N) if shared else (np.eye(N) + np.roll(np.eye(N), 1, axis=1))[:3] * 0.25
+    expected = tsvd_of_mix(factors, Pi, R, method="qr")
+    for layer, agent in ((0, 1), (2, 3), (3, 0), (4, 2)):
+        factors.B[layer, agent] *= 2.0**700
+        factors.A[layer, agent] *= 2.0**-700
+    monkeypatch.setattr(redo, "BLOCK", 3 * m * R * D)
+    calls = recorded(redo, "qr_rows", monkeypatch)
+    found = tsvd_of_mix(factors, Pi, R, method="panel")
+    again = [at for _, at in found.info.fell_back]
+    assert {layer for layer, _ in again} == {0, 2, 3, 4}
+    stacks = len({layer for layer, _ in again}) if shared else len(again)
+    assert [len(panels.B) for _, (panels, *_) in calls] == [3] * (stacks // 3) + [stacks % 3] * (
+        stacks % 3 > 0
+    )
+    allowed = 10 * slack(gaussian(N, d, k, R, L), Pi)
+    assert_near(found.singular_values, expected.singular_values, allowed)
+    assert_near(found.tail, expected.tail, allowed)
+    assert_near(product(found.factors), product(expected.factors), 10 * allowed)
 
 
 @pytest.mark.parametrize("shared", [True, False])

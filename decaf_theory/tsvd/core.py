@@ -94,7 +94,7 @@ def solve_core(
     """
     xp = namespace(G)
     double, unit, promised, reach = precision
-    n = int(G.shape[-1])
+    n = int(weights.shape[-1])
     eta, rounding = (n * longest) ** 0.5 * UNIT, n**0.5 * UNIT
     size = xp.sqrt(xp.linalg.diagonal(G))
     weights, w, outside = _weighed(size, unfit, weights, reach)
@@ -162,7 +162,7 @@ def _cholesky(G: Array, size: Array, shift: float) -> Array:
     size: the roots of the diagonals of G, which are changed.
     """
     xp = namespace(G)
-    n = int(G.shape[-1])
+    n = int(size.shape[-1])
     diagonal = xp.reshape(G, (*G.shape[:-2], n * n))[..., :: n + 1]  # a view
     diagonal *= 1 + shift
     try:
@@ -203,7 +203,7 @@ def _singular(C: Array, rank: int, limits: tuple[float, float]) -> tuple[Array, 
         return transpose(Vh), S, U * S[..., None, :]
     squares, V = xp.linalg.eigh(transpose(C) @ C)
     US, V = xp.flip(C @ V, axis=-1), xp.flip(V, axis=-1)
-    S = xp.flip(xp.where(squares > 0, squares, 0.0), axis=-1) ** 0.5
+    S = xp.flip(xp.clip(squares, min=0.0), axis=-1) ** 0.5
     first, kept = S[..., 0], S[..., min(rank, S.shape[-1]) - 1]
     small = (S[..., -1] < limits[0] * first) | (kept < limits[1] * first)
     if bool(xp.any(small)):
@@ -217,7 +217,7 @@ def own_solver(C: Array) -> Callable[[Array], tuple[Array, Array, Array]] | None
 
     It takes sides up to 64, and Triton, which CUDA builds of torch bring along.
     """
-    if not getattr(C, "is_cuda", False) or int(C.shape[-1]) > LARGEST_SIDE:
+    if not getattr(C, "is_cuda", False) or max(C.shape[-2:]) > LARGEST_SIDE:
         return None
     try:
         from decaf_theory.tsvd.jacobi_triton import svd

@@ -184,8 +184,8 @@ def _unit_rows(rows: Array, S: Array) -> Array:
     place = xp.arange(q, device=rows.device)[:, None]
     somewhere = xp.any(xp.reshape(null, (-1, q)), axis=0)
     for j in range(q - int(xp.count_nonzero(somewhere)), q):
-        room = 1 - xp.sum(unit**2, axis=-2)
-        new = xp.take(axes, xp.reshape(xp.argmax(room, axis=-1), (-1,)), axis=0)
+        taken = xp.sum(unit**2, axis=-2)
+        new = xp.take(axes, xp.reshape(xp.argmin(taken, axis=-1), (-1,)), axis=0)
         new = xp.reshape(new, (*rows.shape[:-2], 1, p))
         for _ in range(2):
             new = new - (new @ transpose(unit)) @ unit

@@ -96,7 +96,7 @@ def _block(
     """
     N, r = factors.B.shape[1:3]
     stacks, G, unfit, odd = _grams(Factors(*(_stack(X, index, shared) for X in factors)))
-    part_of_all = shared and weights.shape[1] < N
+    part_of_all = shared and weights.shape[1] != N
     if part_of_all:
         G, unfit = _of_rows(G, unfit, index, r)
     w = convert(np.repeat(weights, r, axis=-1), G)

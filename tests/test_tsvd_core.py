@@ -1,0 +1,262 @@
+"""The core of the panel path on Gram matrices made by hand: every switch lies where it is derived.
+
+Two directions of unit length, and what is measured is known in closed form. A switch is looked at
+from both sides, half a percent apart, and at other scales of the factors by powers of two, which
+change no decision and no digit.
+"""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import array_api_compat
+import numpy as np
+import pytest
+
+from decaf_theory.tsvd import core
+from decaf_theory.tsvd.core import REASONS, Precision, solve_core
+from tests.mixes import EPS, assert_near
+
+U = 2.0**-53  # unit roundoff of float64
+PROMISED = {np.float64: 1e-13, np.float32: 1e-6}
+SCALES = [(0, 0), (75, 75), (-75, -75), (75, -75)]  # exponents of both factors
+EYE = np.eye(2)
+NEAR = 0.005
+scales = pytest.mark.parametrize("scale", SCALES, ids=str)
+dtypes = pytest.mark.parametrize("dtype", PROMISED)
+
+
+def leaning(cosine):
+    """Return the Gram matrix of two unit vectors."""
+    return np.array([[1.0, cosine], [cosine, 1.0]])
+
+
+def solved(G_B, G_A, weights, rank, dtype, longest=2, scale=(0, 0)):
+    """Return the core of one row."""
+    G = np.stack([G_B * 4.0 ** scale[0], G_A * 4.0 ** scale[1]])[:, None]
+    weights = np.array(weights)[None]
+    unfit = np.zeros(weights.shape, dtype=bool)
+    return solve_core(G, unfit, weights, rank, longest, Precision.of(np.empty(0, dtype)))
+
+
+def reason(found):
+    return REASONS[int(found.refused[0])]
+
+
+@pytest.fixture
+def decompositions(monkeypatch):
+    """Return a list that grows by the shape of every stack which is given to the SVD."""
+    linalg, shapes = array_api_compat.array_namespace(EYE).linalg, []
+    svd = linalg.svd
+
+    def spy(C, **options):
+        shapes.append(C.shape)
+        return svd(C, **options)
+
+    monkeypatch.setattr(linalg, "svd", spy)
+    return shapes
+
+
+def test_precision_is_that_of_the_ieee_types():
+    assert Precision.of(np.empty(0)) == (True, 2.0**-53, 1e-13, 2.0**970)
+    assert Precision.of(np.empty(0, np.float32)) == (False, 2.0**-24, 1e-6, 2.0**103)
+    assert core.UNIT == U
+
+
+@scales
+def test_cancellation_is_refused_where_the_rounding_of_the_terms_exceeds_the_promise(scale):
+    """M = b (a_1 - a_2)' with a_1, a_2 at an angle 2t: two terms of size one, sigma_1 = 2 sin t."""
+    switch = U / PROMISED[np.float64]  # sqrt(2) u |w| = promised 2 sin t, |w| = sqrt(2)
+    for sine, expected in ((switch * (1 - NEAR), True), (switch * (1 + NEAR), False)):
+        grams = np.ones((2, 2)), leaning(1 - 2 * sine**2)
+        found = solved(*grams, [1.0, -1.0], 1, np.float64, 2, scale)
+        assert (reason(found) == "cancellation") is expected
+
+
+# b_1, b_2 at cosine 1/2 with orthonormal rows, or the reverse: sigma^2 = 3/2 and 1/2, and on the
+# leaning side X'X = S^-1, on the other S
+SIDES = [(leaning(0.5), EYE), (EYE, leaning(0.5))]
+sides = pytest.mark.parametrize("grams", SIDES, ids=["B leans", "A leans"])
+
+
+def length_at(ratio, dtype):
+    """Return the length d of vectors at which 2 eta ratio = promised, eta = sqrt(2 d) u."""
+    return (PROMISED[dtype] / (2 * U * ratio)) ** 2 / 2
+
+
+@scales
+@sides
+@dtypes
+def test_conditioning_is_refused_where_the_gram_matrix_is_off_by_too_much(grams, dtype, scale):
+    switch = length_at((2 / 3 + 2) ** 0.5 / 1.5**0.5, dtype)  # |S^-1|_F over sigma_1
+    for factor, expected in ((1 - 2 * NEAR, ""), (1 + 2 * NEAR, "conditioning")):
+        found = solved(*grams, [1.0, 1.0], 1, dtype, round(switch * factor), scale)
+        assert reason(found) == expected
+
+
+@scales
+@sides
+@dtypes
+def test_dropped_columns_are_formed_only_where_their_bound_leaves_it_open(
+    grams, dtype, scale, monkeypatch
+):
+    columns, coefficients = [], core._coefficients
+
+    def spy(L, weights, V, US, S):
+        columns.append(V.shape[-1])
+        return coefficients(L, weights, V, US, S)
+
+    monkeypatch.setattr(core, "_coefficients", spy)
+    bound = 2 * (1.5**-0.5 + 0.5**-0.5)  # |w|^2 sum_i 1/s_i
+    switch = length_at(bound / 1.5**0.5, dtype)
+    for factor in (1 - 2 * NEAR, 1 + 2 * NEAR):
+        found = solved(*grams, [1.0, 1.0], 1, dtype, round(switch * factor), scale)
+        assert (reason(found), found.X.shape) == ("", (2, 1, 2, 1))
+    assert columns == [1, 2]
+
+
+@scales
+def test_grading_is_refused_where_a_kept_column_turns_too_far_to_the_first(scale):
+    switch = 2 * (U / PROMISED[np.float64]) ** 2  # sqrt(2) u = promised sqrt(s_2), s_1 = |w| = 1
+    for factor, expected in ((1 - NEAR, "grading"), (1 + NEAR, "")):
+        second = [1.0, switch * factor]
+        assert reason(solved(EYE, EYE, second, 2, np.float64, 2, scale)) == expected
+        assert reason(solved(EYE, EYE, second, 1, np.float64, 2, scale)) == ""
+
+
+@scales
+@pytest.mark.parametrize("reverse", [False, True], ids=["B leans", "A leans"])
+def test_float32_outputs_are_multiplied_in_float64_where_coefficients_are_long(reverse, scale):
+    """On the leaning side |x_2|^2 = 1/s_2; s_1 s_2 = sqrt(1 - cosine^2) is the sine."""
+    switch = (2.0**-23 / 1e-6) ** 2  # 2 u_t = promised sqrt(s_1 s_2)
+    for sine, expected in ((switch * (1 - NEAR), True), (switch * (1 + NEAR), False)):
+        grams = (leaning((1 - sine**2) ** 0.5), EYE)[:: -1 if reverse else 1]
+        found = solved(*grams, [1.0, 1.0], 2, np.float32, 2, scale)
+        assert (bool(found.graded[0]), reason(found)) == (expected, "")
+        for rank, dtype in ((1, np.float32), (2, np.float64)):  # the long one is dropped; as it is
+            assert not solved(*grams, [1.0, 1.0], rank, dtype, 2, scale).graded[0]
+
+
+@scales
+@pytest.mark.parametrize(
+    ("dtype", "switch"), [(np.float64, 2**0.5 * U), (np.float32, (2**0.5 * U) ** 0.5)]
+)
+def test_singular_values_below_the_error_of_the_core_are_zero(dtype, switch, scale):
+    size = 2.0 ** sum(scale)
+    for second, expected in ((switch * (1 - NEAR), 0.0), (switch * (1 + NEAR), 1.0)):
+        found = solved(EYE, EYE, [1.0, second], 2, dtype, 2, scale)
+        assert_near(found.singular_values[0] / size, [1.0, expected * second], 10 * EPS)
+        assert found.X[..., 1].any() == expected  # and so is the direction, at no cost
+        assert reason(found) == ("grading" if expected and dtype == np.float64 else "")
+
+
+@scales
+@pytest.mark.parametrize(
+    ("dtype", "rank", "switch"),
+    [
+        (np.float64, 1, 2**0.5 * U / 1e-13),  # dropped: off by sqrt(2) u s_1^2 / s_2
+        (np.float64, 2, (2**0.5 * U / 1e-13) ** (2 / 3)),  # kept: rows turn by (s_1/s_2)^(3/2)
+        (np.float64, 3, (2**0.5 * U / 1e-13) ** (2 / 3)),
+        (np.float32, 2, (2**0.5 * U / 1e-6) ** (2 / 3)),
+    ],
+)
+def test_a_small_singular_value_asks_for_an_svd(dtype, rank, switch, scale, decompositions):
+    solved(EYE, EYE, [1.0, switch * (1 + NEAR)], rank, dtype, 2, scale)
+    assert decompositions == []
+    solved(EYE, EYE, [1.0, switch * (1 - NEAR)], rank, dtype, 2, scale)
+    assert decompositions == [(1, 2, 2)]
+
+
+@dtypes
+def test_zero_and_small_dropped_values_of_float32_ask_for_none(dtype, decompositions):
+    solved(EYE, EYE, [0.0, 0.0], 2, dtype)
+    solved(EYE, EYE, [1.0, 1e-12], 1, np.float32)
+    solved(EYE, EYE, [1.0, 0.0], 1, np.float32)
+    assert decompositions == []
+
+
+def test_only_the_rows_that_need_it_have_an_svd(decompositions):
+    weights = np.array([[1.0, 0.5], [1.0, 1e-6], [0.5, 1.0]])
+    G, unfit = np.stack([EYE, EYE])[:, None], np.zeros((1, 2), dtype=bool)
+    found = solve_core(G, unfit, weights, 2, 2, Precision.of(np.empty(0)))
+    assert decompositions == [(1, 2, 2)]
+    assert_near(found.singular_values, [[1.0, 0.5], [1.0, 1e-6], [1.0, 0.5]], 10 * EPS)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_products_beyond_the_range_are_refused(sign):
+    edge = 2.0 ** (400 * sign)
+    for factor, expected in ((1 - NEAR * sign, ""), (1.0, "range"), (1 + NEAR * sign, "range")):
+        assert reason(solved(EYE, EYE, [edge * factor, 0.0], 1, np.float64)) == expected
+
+
+@pytest.mark.parametrize("large", [1, -1])
+def test_directions_of_unlike_length_are_refused_where_their_coefficients_leave_float32(large):
+    """Lengths 2^50 2^p of b and 2^50 2^-p of a: coefficients 2^-p and 2^p beside |w|^(1/2)."""
+    for power, expected in ((103, ""), (104, "range")):
+        scale = (50 + power * large, 50 - power * large)
+        assert reason(solved(EYE, EYE, [1.0, 1.0], 1, np.float32, 2, scale)) == expected
+        assert reason(solved(EYE, EYE, [1.0, 1.0], 1, np.float64, 2, scale)) == ""
+
+
+def test_a_weight_that_vanishes_beside_the_others_refuses_nothing():
+    G = np.diag([1.0, 2.0**-1000])
+    found = solved(G, G, [1.0, 1e-300], 1, np.float32)  # w_2 = 1e-300 2^-1000 = 0
+    assert reason(found) == ""
+    assert_near(found.singular_values, [[1.0, 0.0]], 10 * EPS)
+
+
+@scales
+@dtypes
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_power_of_two_scales_the_coefficients_and_changes_no_digit(rank, dtype, scale):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2, 3, 5)) * [[[1.0], [0.7], [1e-2]]]
+    G, weights = X @ X.swapaxes(-1, -2), [0.5, -0.3, 0.2]
+    plain = solved(*G, weights, rank, dtype, 5)
+    found = solved(*G, weights, rank, dtype, 5, scale)
+    assert np.array_equal(found.singular_values, plain.singular_values * 2.0 ** sum(scale))
+    turn = 2.0 ** ((scale[1] - scale[0]) // 2)  # |X_B|^2 = |M|/|B|^2
+    assert np.array_equal(found.X, plain.X * np.reshape([turn, 1 / turn], (2, 1, 1, 1)))
+    assert reason(found) == reason(plain) == ""
+
+
+def test_the_factor_of_a_gram_matrix_is_that_with_a_larger_diagonal():
+    G = np.stack([leaning(0.5) * 4, np.diag([1.0, 9.0])])
+    size = np.sqrt(np.diagonal(G, axis1=-2, axis2=-1))
+    expected = G + np.array([np.diag([0.5, 0.5]), np.diag([0.125, 1.125])])
+    L = core._cholesky(G.copy(), size, 0.125)
+    assert_near(L @ L.swapaxes(-1, -2), expected, 40 * EPS)
+    assert np.array_equal(L, np.tril(L))
+
+
+def test_eigenvalues_below_the_shift_are_raised_to_it_where_cholesky_fails():
+    """In directions of unit length: eigenvalues 1.125 +- 2 become 3.125 and the shift, 0.125."""
+    G, size = np.outer([2.0, 3.0], [2.0, 3.0]) * leaning(2.0), np.array([2.0, 3.0])
+    unit = np.array([[1.625, 1.5], [1.5, 1.625]])
+    L = core._cholesky(G, size, 0.125)
+    assert_near(L @ L.T, np.outer(size, size) * unit, 100 * EPS)
+
+
+def test_the_norm_of_a_product_is_bounded_first_and_then_computed():
+    one = np.array([[3.0, 0.0], [0.0, 4.0]])
+    X = np.stack([np.stack([one, one, EYE]), np.stack([EYE, 2 * one, EYE])])
+    # |X|_F^2 = 25, 100, 2 of the larger side; |X'X|_F = sqrt(9^2 + 16^2), four times that
+    exact = (81 + 256) ** 0.5
+    assert_near(
+        core._largest_product(X, np.array([24.0, 99.0, 3.0])), [exact, 4 * exact, 2.0], 1e-13
+    )
+    for enough in ([25.0, 100.0, 2.0], [26.0, 101.0, 3.0]):  # the bound itself is enough
+        assert_near(core._largest_product(X, np.array(enough)), [25.0, 100.0, 2.0], 0.0)
+
+
+def test_on_cuda_cores_of_up_to_64_sides_have_the_own_solver(monkeypatch):
+    kernel = ModuleType("jacobi_triton")
+    kernel.svd = object()
+    monkeypatch.setitem(sys.modules, "decaf_theory.tsvd.jacobi_triton", kernel)
+
+    def chosen(*shape, **where):
+        return core.own_solver(SimpleNamespace(shape=shape, **where))
+
+    assert chosen(1000, 100, 64, 64, is_cuda=True) is kernel.svd
+    assert chosen(1000, 100, 65, 65, is_cuda=True) is None
+    assert chosen(1000, 100, 8, 8, is_cuda=False) is chosen(8, 8) is None
