@@ -12,6 +12,7 @@ from figures import (
     consensus,
     convergence,
     difference,
+    kernel,
     rate,
     smoothness,
     truncation,
@@ -24,4 +25,5 @@ FIGURES = {
     "rate": rate,
     "consensus": consensus,
     "smoothness": smoothness,
+    "kernel": kernel,
 }

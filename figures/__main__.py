@@ -1,4 +1,4 @@
-"""`python -m figures`: draw the figures from stored rows."""
+"""`python -m figures`: draw the figures from stored rows, and the page that shows them all."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from figures import FIGURES
+from figures import FIGURES, report
 from figures.rows import read
 from verification import store
 
-OK, MISSING, USAGE = 0, 1, 2
+OK, MISSING, USAGE, INTERRUPTED = 0, 1, 2, 130
+PAGE = "report"
+ENDINGS = ("svg", "pdf", "png", "txt")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(
         prog="python -m figures",
-        description="Draw the figures from the rows that python -m verification stored. "
-        "Exit code 1: a figure asked for by name has no rows; 2: bad usage.",
+        description="Draw the figures from the rows that python -m verification stored, and write "
+        "the page that shows claims, evidence and figures. "
+        "Exit code 1: what was asked for by name has no rows; 2: bad usage.",
     )
-    p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join(FIGURES)}")
+    p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
     p.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
     p.add_argument("--out", type=Path, default=Path("figures/out"), help="folder of the figures")
+    page = p.add_mutually_exclusive_group()
+    page.add_argument("--report", type=Path, metavar="FILE", help="the page (OUT/report.html)")
+    page.add_argument("--no-report", action="store_true", help="the figures without the page")
     return p
 
 
@@ -46,12 +52,26 @@ def caption(name: str, rows: list[dict[str, Any]]) -> str:
     return str(figure.CAPTION.format(**facts))
 
 
+def draw(name: str, args: argparse.Namespace) -> list[Path]:
+    """Make a figure or the page; return the files. StoreError, ValueError: rows are missing."""
+    if name == PAGE:
+        to = args.report or args.out / report.NAME
+        return [report.write(args.results, args.out, list(FIGURES), to)]
+    try:
+        return make(name, args.results, args.out)
+    except (store.StoreError, ValueError):
+        for ending in ENDINGS:  # of other rows: they must not lie beside the figures of these
+            (args.out / f"{name}.{ending}").unlink(missing_ok=True)
+        raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw what is asked for; return the exit code."""
     args = parser().parse_args(argv)
+    known = [*FIGURES, PAGE]
     for name in args.only or ():
-        if name not in FIGURES:
-            close = get_close_matches(name, FIGURES, cutoff=0.3) or list(FIGURES)
+        if name not in known:
+            close = get_close_matches(name, known, cutoff=0.3) or known
             print(f"error: unknown figure {name!r}; did you mean {close[0]}?", file=sys.stderr)
             return USAGE
     try:
@@ -60,12 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     missing = []
-    for name in args.only or FIGURES:
+    for name in args.only or (list(FIGURES) if args.no_report else known):
         try:
-            print(f"{name}: {', '.join(map(str, make(name, args.results, args.out)))}")
+            print(f"{name}: {', '.join(map(str, draw(name, args)))}", flush=True)
         except (store.StoreError, ValueError) as error:
             missing.append(name)
-            print(f"{name}: not drawn: {error}")
+            print(f"{name}: not {'written' if name == PAGE else 'drawn'}: {error}", flush=True)
+        except KeyboardInterrupt:
+            print(f"interrupted at {name}", file=sys.stderr)
+            return INTERRUPTED
     return MISSING if missing and args.only else OK
 
 

@@ -136,10 +136,18 @@ def legend_over(axis: Any, title: str, columns: int = 1) -> None:
     )
 
 
-def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2) -> None:
+def legend_above(
+    figure: Figure, axes: Sequence[Any], columns: int = 2, handlelength: float | None = None
+) -> None:
     """Put one legend above the panels, with every label once."""
     entries = labelled(axes)
-    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper left",
+        ncols=columns,
+        handlelength=handlelength,
+    )
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

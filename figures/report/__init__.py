@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from markupsafe import Markup
 from figures.report.formulas import prose
 from figures.report.inline import figure
 from figures.report.strips import plot, sentence
+from figures.rows import MissingError, attacks, bench
 from verification import store
 from verification.claim import RESOLUTION, Outcome, Row, deciding_row, tightest_row
 
@@ -68,9 +68,9 @@ def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any
         raise store.StoreError(
             f"{results}/claims.json says nothing of {', '.join(unknown)}; run {BEGIN} again"
         )
-    attacks = _attacks(results)
+    hunted = _attacks(results)
     claims = [
-        entry(results, run, text, verdicts[text["claim"]], ids, attacks)
+        entry(results, run, text, verdicts[text["claim"]], ids, hunted)
         for text in texts["claims"]
         if text["claim"] in verdicts
     ]
@@ -98,7 +98,7 @@ def entry(
     text: Mapping[str, Any],
     verdict: Mapping[str, Any],
     ids: Sequence[str],
-    attacks: Mapping[str, list[dict[str, Any]]],
+    hunted: Mapping[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     """Return what the page shows of one claim."""
     name, found = text["claim"], verdict["rows"] > 0
@@ -122,7 +122,7 @@ def entry(
         "plot": plot(rows, decides) if rows else None,
         "decides": sentence(decides) if decides else "",
         "tightest": sentence(tightest) if tightest and tightest is not decides else "",
-        "attacks": attacks.get(name, []),
+        "attacks": hunted.get(name, []),
         "counterexample": text["counterexample"],
         "command": text["command"],
         "explain": text["explain"],
@@ -150,9 +150,9 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
-def short(value: float | str) -> str:
-    """Return a number of the benchmark with three digits; what is not finite is a string there."""
-    return value if isinstance(value, str) else f"{value:.3g}"
+def short(value: float) -> str:
+    """Return a number of the benchmark with three digits."""
+    return f"{value:.3g}"
 
 
 def drawn(
@@ -171,8 +171,8 @@ def drawn(
 
 def _attacks(results: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the stored attacks of each claim."""
-    path, found = results / "attacks" / "attacks.json", {}
-    for attack in store.read_json(path) if path.exists() else []:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for attack in attacks(results):
         shown = {"variant": attack["variant"], "ratio": f"{attack['ratio']:.6f}"}
         found.setdefault(attack["claim"], []).append({**shown, "outcome": attack["outcome"]})
     return found
@@ -180,6 +180,7 @@ def _attacks(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _bench(results: Path) -> list[dict[str, Any]]:
     """Return the verdicts of the benchmark, none where none was run."""
-    path = results / "bench.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if row["kind"] == "verdict"]
+    try:
+        return [row for row in bench(results) if row["kind"] == "verdict"]
+    except MissingError:
+        return []

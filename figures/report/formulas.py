@@ -21,11 +21,15 @@ RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\ll", r"\to", r"
 SUMS = frozenset("+-")
 OPENING, CLOSING = frozenset(("{", "(", "[", r"\{")), frozenset(("}", ")", "]", r"\}"))
 LONG = 28  # LaTeX tokens, about 15 em
+TIGHT = 'stretchy="false" lspace="0" rspace="0"'  # of bars, which would be spaced like relations
+# a prime stands high already, and a superscript lifts it once more
+PRIME = '<mpadded voffset="-0.3em" height="0.5em"><mo class="prime">′</mo></mpadded>'
 NEVER = "<>&"  # characters that stay escaped
 
 
 def prose(text: str, ids: Sequence[str] = (), own: str = "") -> Markup:
     """Return a text as HTML: formulas as MathML, `code`, and the ids of other claims as links."""
+    text = re.sub(r"(?<!\\)\bOmega_(\w)\b", r"$\\Omega_\1$", text)
     return Markup(" ".join(_word(word, ids, own) for word in WORD.findall(text)))
 
 
@@ -95,6 +99,8 @@ def _math(latex: str, continues: bool) -> str:
     """Return one `<math>` element; the sign that begins one that continues stands between terms."""
     text = re.sub(r"^<math[^>]*>", "<math>", convert(latex))
     text = re.sub(r"&#x([0-9A-Fa-f]+);", _character, text)
+    text = text.replace("<mi>′</mi>", PRIME).replace("<mo>∞</mo>", "<mi>∞</mi>")
+    text = re.sub(r"<mo[^>]*>([|‖/])</mo>", rf"<mo {TIGHT}>\1</mo>", text)
     return text.replace("<mo>", '<mo form="infix">', 1) if continues else text
 
 
