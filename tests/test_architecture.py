@@ -39,7 +39,7 @@ TORCH_BY_NATURE = {"adversary"}
 ROOM_ALLOWED = {
     "decaf_theory": ("decaf_theory",),
     "verification": ("decaf_theory", "verification"),
-    "figures": ("figures", "verification.store", "decaf_theory.topology"),
+    "figures": ("figures", "verification.claim", "verification.store", "decaf_theory.topology"),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
         *("verification.claim", "verification.store", "verification.adapter_report"),

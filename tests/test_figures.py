@@ -92,7 +92,8 @@ def test_without_rows_a_line_says_which_command_makes_them(tmp_path, capsys):
     arguments = ["--results", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(NAMES)
+    assert len(lines) == len(NAMES) + 1
+    assert lines.pop().startswith("report: not written: ")
     assert all("not drawn" in line and "python -m verification" in line for line in lines)
     assert main([*arguments, "--only", NAMES[0]]) == 1
     assert not list((tmp_path / "out").iterdir())

@@ -70,8 +70,8 @@ def plot(rows: Sequence[Row], decides: Row | None) -> Plot:
 
 def labels(rows: Sequence[Row]) -> list[str]:
     """Return the name of each row's strip: its case, or the case up to its first comma."""
-    for name in (lambda row: row.case, lambda row: row.case.split(",")[0]):
-        found = [name(row) for row in rows]
+    cases = [row.case for row in rows]
+    for found in (cases, [case.split(",")[0] for case in cases]):
         if len(set(found)) <= MOST:
             return found
     return ["all cases"] * len(rows)
