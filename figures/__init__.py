@@ -15,6 +15,7 @@ from figures import (
     kernel,
     rate,
     smoothness,
+    tightness,
     truncation,
 )
 
@@ -25,5 +26,6 @@ FIGURES = {
     "rate": rate,
     "consensus": consensus,
     "smoothness": smoothness,
+    "tightness": tightness,
     "kernel": kernel,
 }
