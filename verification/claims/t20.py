@@ -16,6 +16,7 @@ from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims._cases import each, worst_identity
+from verification.claims._curve_gauges import of_methods
 from verification.claims._mixes import (
     EPS,
     Mix,
@@ -55,6 +56,7 @@ def rows(ctx: Context) -> Iterator[Row]:
         yield from _any_gauge(ctx, mix)
         yield from _steps_and_common_gauges(ctx, mix)
         yield _unique_up_to_rotation(ctx, mix)
+    yield from of_methods(ctx, ("decaf",))
 
 
 def _any_gauge(ctx: Context, mix: Mix) -> Iterator[Row]:
@@ -157,6 +159,7 @@ def dlora_is_gauge_free(ctx: Context) -> Iterator[Row]:
     Source: derived here.
     """
     yield replay(instance())
+    yield from of_methods(ctx, ("dlora", "dlora_fa"))
 
 
 def instance() -> Instance:
