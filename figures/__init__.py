@@ -16,6 +16,7 @@ from figures import (
     kernel,
     rate,
     smoothness,
+    start,
     tightness,
     truncation,
 )
@@ -27,6 +28,7 @@ FIGURES = {
     "rate": rate,
     "consensus": consensus,
     "gauges": gauges,
+    "start": start,
     "smoothness": smoothness,
     "tightness": tightness,
     "kernel": kernel,

@@ -15,6 +15,7 @@ from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, approximation
 from decaf_theory.simulate import Config, DeadStartWarning, Trace, simulate
 from verification.claim import Claim, Context, Instance, Row, compare, identity
+from verification.claims._curve_start import paths
 from verification.claims._mixes import EPS, Mix, allowance, stochastic, worst
 
 
@@ -48,6 +49,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     for r, ranks, d, k in ((3, 2, 6, 5), (4, 1, 5, 7), (2, 1, 3, 2)):
         yield _rank_after_a_step(ctx, r, ranks, d, k)
     yield from _trapped(ctx.pick(150, 1500))
+    yield from paths()
 
 
 def _dead_start(runs: int, tau: float, d: int, k: int, steps: int) -> Iterator[Row]:
