@@ -232,6 +232,7 @@ GIVEN = {
     "adapters": ["DIR"],
     "topology": ["ring"],
     "rank": ["1"],
+    "all": [],
 }
 
 

@@ -222,6 +222,23 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
     return OK if report.as_expected else DIFFERS
 
 
+def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Verify, bench, draw and report, as far as that is not done."""
+    from verification import everything  # runs the other programs: only where asked for
+
+    plan = everything.stages(
+        args.out, size=args.size, seed=args.seed, device=args.device, jobs=args.jobs
+    )
+    try:
+        ends = everything.run_all(plan, args.out, lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
+    print(f"-> {args.out / 'report.html'}")
+    return everything.exit_code(plan, ends)
+
+
 def report_dropped(reasons: Sequence[str]) -> None:
     """Say why earlier results are not used."""
     for reason in reasons:
@@ -250,4 +267,5 @@ ACTIONS: dict[str, Action] = {
     "write_docs": write_docs,
     "attack": attack_claims,
     "adapters": report_adapters,
+    "all": do_everything,
 }

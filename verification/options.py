@@ -20,6 +20,7 @@ READS = {
     "write_docs": (),
     "attack": ("minutes", "seed", "out"),
     "adapters": ("topology", "rank", "out"),
+    "all": ("size", "seed", "device", "jobs", "out"),
 }
 UNSET = object()
 
@@ -66,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--write-docs", type=Path, metavar="FILE", help="write all claims as Markdown")
     p.add_argument(
         "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
+    )
+    p.add_argument(
+        "--all", action="store_true", help="verify, bench, draw and report; goes on where it was"
     )
     p.add_argument("--topology", default="complete", help="with --adapters: who mixes with whom")
     p.add_argument("--rank", type=int, help="with --adapters: rank of the mix (default: theirs)")

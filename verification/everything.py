@@ -1,0 +1,234 @@
+"""`python -m verification --all`: verify, bench, draw and report in one go, each as a process.
+
+    verify   every claim gets its verdict      -> <out>/rows, verdicts.json, claims.json, run.json
+    bench    the kernel is timed, quickly      -> <out>/bench.jsonl
+    draw     the figures of these rows         -> <out>/figures
+    report   the page that shows all of it     -> <out>/report.html
+
+`<out>/stages.json` holds, for every finished stage, the sums of what it read and of what it wrote.
+A stage is left out where both are unchanged; one that was interrupted is run again, and verify goes
+on where it was. A stage that fails stops those that need it, and no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import decaf_theory
+from verification import store
+
+OK, DIFFERS, FAILED = 0, 1, 2
+PASSED = (OK, DIFFERS)
+FILE = "stages.json"
+SOURCES = (".py", ".j2", ".css", ".js")
+DRAWING = ("matplotlib", "Jinja2", "latex2mathml")
+PATIENCE_S = 10.0  # that an interrupted stage has to tidy up
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = "import sys; from decaf_theory.cli import main; sys.exit(main())"  # the command `decaf`
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process: its command, what decides its result, what it writes, and whom it needs."""
+
+    name: str
+    does: str
+    command: Sequence[str]
+    reads: Sequence[Path]
+    writes: Sequence[Path]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: Sequence[str] = ()
+    differs: str = "a result differs from what is expected"  # what exit code 1 means
+    counts: bool = True  # whether exit code 1 is one of the whole run
+
+    def inputs(self) -> str:
+        """Return the sum of all that decides the result."""
+        return digest(self.reads, [list(self.command), dict(self.settings)])
+
+    def outputs(self) -> str:
+        """Return the sum of what lies where the stage writes."""
+        return digest(self.writes)
+
+
+def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[Stage]:
+    """Return the stages of a whole run into the folder `out`, in order."""
+    python, figures, page = sys.executable, out / "figures", out / "report.html"
+    settings = ["--size", size, "--seed", str(seed), "--device", device]
+    library = Path(str(decaf_theory.__file__)).parent
+    judged = [out / name for name in ("rows", "verdicts.json", "claims.json", "run.json")]
+    timed, attacks, runs = out / "bench.jsonl", out / "attacks", out / "runs"
+    configuration = store.configuration(size=size, seed=seed, device=device)
+    configuration.pop("commit")  # `code` is the sum of the sources themselves
+    # torch on the CPU is a way to judge, not a machine to be timed
+    cuda = ["--device", "cuda"] if device == "cuda" else []
+    draw = [python, "-m", "figures", "--results", str(out), "--out", str(figures)]
+    here = Path(__file__).parent
+    sources = [p for p in sorted((ROOT / "figures").rglob("*")) if p.suffix in SOURCES]
+    drawing = {name: importlib.metadata.version(name) for name in DRAWING}
+    return [
+        Stage(
+            "verify",
+            "every claim gets its verdict",
+            [python, "-m", "verification", *settings, "--out", str(out), "--resume"]
+            + (["--jobs", str(jobs)] if jobs > 1 else []),
+            [here / "expected.json", here / "counterexamples"],
+            judged,
+            configuration,
+            differs="a verdict is unexpected",
+        ),
+        Stage(
+            "bench",
+            "the kernel is timed, quickly",
+            [python, "-c", BENCH, "bench", "--quick", *cuda, "--json", str(timed)],
+            [library],
+            [timed],
+            {name: configuration[name] for name in ("python", "libraries")},
+            differs="a goal is missed by more than a fifth",
+            counts=False,  # speed is the machine's, too
+        ),
+        Stage(
+            "draw",
+            "the figures of these rows",
+            [*draw, "--no-report"],
+            [*judged, timed, attacks, runs, *sources],
+            [figures],
+            drawing,
+            needs=["verify"],
+        ),
+        Stage(
+            "report",
+            "the page that shows all of it",
+            [*draw, "--only", "report", "--report", str(page)],
+            [*judged, timed, attacks, figures, *sources],
+            [page],
+            drawing,
+            needs=["verify"],
+            differs="the page could not be written",
+        ),
+    ]
+
+
+def digest(paths: Iterable[Path], more: Any = None) -> str:
+    """Return the sum over files, and over all files in folders; what is missing counts as such."""
+    total = hashlib.sha256(json.dumps(more, sort_keys=True).encode())
+    for path in paths:
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in inside:
+            if file.is_file() and "__pycache__" not in file.parts:
+                sum_ = hashlib.sha256(file.read_bytes()).hexdigest()
+                total.update(f"{path.name}/{file.relative_to(path)} {sum_}\n".encode())
+    return total.hexdigest()
+
+
+class End(NamedTuple):
+    """How a stage ended: its exit code, and that in words."""
+
+    code: int
+    words: str
+
+
+def run_all(
+    plan: Sequence[Stage], out: Path, say: Callable[[str], object] = lambda text: None
+) -> dict[str, End]:
+    """Run the stages that are not done, say what happens, and return how each of them ended."""
+    store.require_writable(out)
+    ends: dict[str, End] = {}
+    for i, stage in enumerate(plan, 1):
+        title = f"[{i}/{len(plan)}] {stage.name}"
+        broken = [name for name in stage.needs if name in ends and ends[name].code not in PASSED]
+        done = recorded(out, stage)
+        if broken:
+            words = f"not run, it needs {broken[0]}, which failed"
+            ends[stage.name] = End(FAILED, words)
+        elif done is not None:
+            words = f"skipped, nothing has changed since it was done{why(stage, done)}"
+            ends[stage.name] = End(done, words)
+        else:
+            say(f"{title}: {stage.does}")
+            start = time.perf_counter()
+            code = run(stage, out)
+            words = f"{time.perf_counter() - start:.1f} s{why(stage, code)}"
+            ends[stage.name] = End(code, words)
+        say(f"{title}: {ends[stage.name].words}")
+    return ends
+
+
+def exit_code(plan: Sequence[Stage], ends: Mapping[str, End]) -> int:
+    """Return 2 if a stage failed, 1 if a result differs from what is expected, else 0."""
+    counted = [stage for stage in plan if stage.counts or ends[stage.name].code != DIFFERS]
+    return max((min(ends[stage.name].code, FAILED) for stage in counted), default=OK)
+
+
+def why(stage: Stage, code: int) -> str:
+    """Return what an exit code means, empty for 0."""
+    if code == DIFFERS:
+        return f"; {stage.differs}"
+    return f"; FAILED with exit code {code}" if code else ""
+
+
+def run(stage: Stage, out: Path) -> int:
+    """Run one stage and record it where it came to its end; return its exit code."""
+    inputs = stage.inputs()
+    record(out, stage.name, None)
+    code = call(stage.command)
+    # below zero: killed by that signal
+    code = code if code >= 0 else 128 - code
+    if code in PASSED:
+        entry = {"inputs": inputs, "outputs": stage.outputs(), "code": code}
+        record(out, stage.name, entry)
+    return code
+
+
+def call(command: Sequence[str]) -> int:
+    """Run a command to its end and return its exit code; when interrupted, let it tidy up first."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        # a terminal has interrupted it as well; a second signal would disturb its tidying
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        raise
+
+
+def recorded(out: Path, stage: Stage) -> int | None:
+    """Return the exit code of a finished stage whose inputs and outputs are unchanged, or None."""
+    entry = _table(out).get(stage.name)
+    if not isinstance(entry, dict) or entry.get("inputs") != stage.inputs():
+        return None
+    return int(entry["code"]) if entry.get("outputs") == stage.outputs() else None
+
+
+def record(out: Path, name: str, entry: Mapping[str, Any] | None) -> None:
+    """Enter a finished stage into the table, or strike it out."""
+    table = {key: value for key, value in _table(out).items() if key != name}
+    if entry:
+        table[name] = dict(entry)
+    store.write_atomically(out / FILE, (json.dumps(table, indent=1) + "\n").encode())
+
+
+def _table(out: Path) -> dict[str, Any]:
+    """Return the table of finished stages; one that cannot be read counts as empty."""
+    try:
+        table = store.read_json(out / FILE)
+    except store.StoreError:
+        return {}
+    return table if isinstance(table, dict) else {}
