@@ -14,6 +14,7 @@ from figures import (
     difference,
     gauges,
     kernel,
+    laws,
     rate,
     smoothness,
     start,
@@ -30,6 +31,7 @@ FIGURES = {
     "gauges": gauges,
     "start": start,
     "smoothness": smoothness,
+    "laws": laws,
     "tightness": tightness,
     "kernel": kernel,
 }

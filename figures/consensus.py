@@ -20,17 +20,6 @@ the bound of T25, a function of the gap alone; graphs whose largest eigenvalue i
 (bipartite) stay far below it. (b) Equal agents with gradient noise of variance 1. Bars: the bound
 of T25, which takes all eigenvalues of the graph.
 """
-LOOKS = {
-    "complete": ("black", "o"),
-    "ring": ("orange", "D"),
-    "path": ("vermilion", "s"),
-    "star": ("purple", "*"),
-    "torus": ("green", "P"),
-    "hypercube": ("sky", "p"),
-    "bipartite": ("blue", "X"),
-    "exponential": ("green", "^"),
-    "erdos_renyi": ("grey", "v"),
-}
 
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -67,11 +56,11 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 def scatter(axis: Any, rows: Sequence[Row]) -> None:
     """Draw one marker a network, open for the fewest agents."""
     sizes = sorted({row["N"] for row in rows})
-    for name, (color, marker) in LOOKS.items():
+    for name, line in style.TOPOLOGIES.items():
         for i, N in enumerate(sizes):
             found = [row for row in rows if matches(row, {"topology": name, "N": N})]
             x, y = [r["gap"] for r in found], [r["measured"] / r["lr"] ** 2 for r in found]
-            look = {**style.line(color, marker, "none"), "markersize": 6 if marker == "*" else 4.5}
+            look = {**line, "linestyle": "none", "markersize": 6 if name == "star" else 4.5}
             if i == 0:
                 look["markerfacecolor"] = "white"
             label = {"label": name.replace("_", "-")} if N == sizes[-1] else {}

@@ -19,9 +19,9 @@ N times fewer steps for the same accuracy. On the ring the graph's term, of orde
 Slopes: log-log fits with their 95 % t-intervals, in (a) over the last decade. Dotted: the bound of
 T28, where the horizon is long enough for it to apply.
 """
-FEW = {**style.line("sky", "v", "-"), "markersize": 4}
-COMPLETE = {**style.line("blue", "o", "-"), "markersize": 5}
-RING = {**style.line("orange", "D", "--"), "markersize": 2.5}
+FEW = {**style.TOPOLOGIES["complete"], "marker": "v", "color": style.OKABE_ITO["grey"]}
+COMPLETE = {**style.TOPOLOGIES["complete"], "markersize": 5}
+RING = {**style.TOPOLOGIES["ring"], "markersize": 2.5}
 
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:

@@ -66,6 +66,18 @@ METHODS = {
     "centralized": {**line("sky", "P", "-."), "label": "centralized"},
     "local": {**line("grey", "x", "-."), "label": "local"},
 }
+# and so does a topology
+TOPOLOGIES = {
+    "complete": line("black", "o", "-"),
+    "ring": line("orange", "D", "--"),
+    "path": line("vermilion", "s", "-."),
+    "star": line("purple", "*", "-"),
+    "torus": line("green", "P", "--"),
+    "hypercube": line("sky", "p", "-."),
+    "bipartite": line("blue", "X", "--"),
+    "exponential": line("green", "^", "-"),
+    "erdos_renyi": line("grey", "v", "-."),
+}
 BOUND = {"color": OKABE_ITO["black"], "linestyle": ":", "linewidth": 1.0}
 
 
@@ -120,34 +132,19 @@ def labelled(axes: Sequence[Any]) -> dict[str, Any]:
     return entries
 
 
-def legend_over(axis: Any, title: str, columns: int = 1) -> None:
+def legend_over(axis: Any, title: str, columns: int = 1, **more: Any) -> None:
     """Put the legend of one panel above it, under its title."""
     entries = labelled([axis])
-    axis.legend(
-        list(entries.values()),
-        list(entries),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-        title=title,
-        title_fontsize=8,
-        alignment="left",
-        ncols=columns,
-    )
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    head = {"title": title, "title_fontsize": 8, "alignment": "left"}
+    axis.legend(list(entries.values()), list(entries), **place, **head, ncols=columns, **more)
 
 
-def legend_above(
-    figure: Figure, axes: Sequence[Any], columns: int = 2, handlelength: float | None = None
-) -> None:
+def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2, **more: Any) -> None:
     """Put one legend above the panels, with every label once."""
     entries = labelled(axes)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside upper left",
-        ncols=columns,
-        handlelength=handlelength,
-    )
+    place = {"loc": "outside upper left", "ncols": columns}
+    figure.legend(list(entries.values()), list(entries), **place, **more)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

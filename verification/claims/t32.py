@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors, align, pad_rank, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.tsvd import tsvd
-from verification.claim import Claim, Context, Row, compare
+from verification.claim import Claim, Context, Row, Value, compare
 from verification.claims import _decaf
 from verification.claims._mixes import EPS
 
@@ -181,7 +181,12 @@ def _spurious(case: _decaf.Setting, r: int, s: float, rank: int, found: Rest) ->
     for i, name in enumerate(case.names):
         for j in range(r - rank):
             limit = richardson(ratio[:, i, j].tolist(), ratio=ROOT)
-            params = {"topology": name, "N": case.N, "r": r, "rank": rank, "s": s, "which": j + 1}
+            params: dict[str, Value] = {"topology": name, "N": case.N, "r": r, "rank": rank}
+            params |= {"s": s, "which": j + 1, "curve": "spurious"}
+            columns = STEPS, found.spurious[:, i, j], predicted[:, i, j]
+            for level, numbers in enumerate(zip(*(x.tolist() for x in columns), strict=True)):
+                names = (f"{name}_{level}" for name in ("lr", "value", "law"))
+                params |= dict(zip(names, numbers, strict=True))
             yield compare(
                 "|measured/predicted - 1| at lr = 0",
                 abs(limit.value - 1),
