@@ -16,6 +16,7 @@ from figures import (
     kernel,
     laws,
     rate,
+    schematic,
     smoothness,
     start,
     tightness,
@@ -23,6 +24,7 @@ from figures import (
 )
 
 FIGURES = {
+    "schematic": schematic,
     "truncation": truncation,
     "difference": difference,
     "convergence": convergence,
