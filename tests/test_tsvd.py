@@ -237,19 +237,35 @@ def test_unequal_ranks_are_padded_without_loss(method):
     assert_truncation_of(expected, truncated, 2, slack(joined, Pi))
 
 
+def chosen(m, r_in, d, k, dtype=np.float64):
+    """Return the path that auto takes for a row of weight on m of 6 agents."""
+    Pi = np.zeros((1, 6))
+    Pi[0, :m] = 1.0
+    return tsvd_of_mix(
+        Factors(*(X.astype(dtype) for X in gaussian(6, d, k, r_in))), Pi, 1
+    ).info.path
+
+
 def test_the_path_is_chosen_by_the_size_of_the_stack():
     # m r_in >= 0.75 min(d, k): dense
-    def path(m, r_in, d, k):
-        Pi = np.zeros((1, 6))
-        Pi[0, :m] = 1.0
-        return tsvd_of_mix(gaussian(6, d, k, r_in), Pi, 1).info.path
+    assert chosen(3, 1, 4, 9) == chosen(3, 1, 9, 4) == "dense"
+    assert chosen(2, 1, 4, 9) == chosen(2, 1, 9, 4) == "panel"
+    assert chosen(3, 2, 8, 9) == "dense"
+    assert chosen(3, 2, 9, 9) == "panel"
+    assert chosen(6, 1, 8, 8) == "dense"
+    assert chosen(2, 7, 19, 30) == "panel"  # 14 < 14.25
 
-    assert path(3, 1, 4, 9) == path(3, 1, 9, 4) == "dense"
-    assert path(2, 1, 4, 9) == path(2, 1, 9, 4) == "panel"
-    assert path(3, 2, 8, 9) == "dense"
-    assert path(3, 2, 9, 9) == "panel"
-    assert path(6, 1, 8, 8) == "dense"
-    assert path(2, 7, 19, 30) == "panel"  # 14 < 14.25
+
+def test_narrow_types_go_by_panels_until_factoring_gains_nothing():
+    assert chosen(3, 2, 8, 9, np.float32) == chosen(3, 2, 9, 7, np.float32) == "panel"
+    assert chosen(4, 2, 8, 9, np.float32) == chosen(4, 2, 9, 8, np.float32) == "dense"
+
+
+def test_float64_goes_by_qr_where_gram_matrices_cannot_keep_the_promise():
+    # 1e-13 = 2 n sqrt(max(d, k)) u at n = 18, max(d, k) = 626
+    assert chosen(6, 3, 30, 624) == chosen(6, 3, 624, 30) == "panel"
+    assert chosen(6, 3, 30, 628) == chosen(6, 3, 628, 30) == "qr"
+    assert chosen(6, 3, 30, 628, np.float32) == "panel"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,7 +15,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, host, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_factors
-from decaf_theory.tsvd.core import REASONS
+from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.mixing import (
     TSVD,
@@ -84,10 +84,10 @@ def tsvd_of_mix(
     singular_values [..., n, r] and tail [..., n, w], w = max(min(m r_in, d, k) - r, 0) with m the
     most agents that a row weights: the same width on every path.
 
-    method: "dense" forms M_i (right when m r_in >= 0.75 min(d, k), where factoring gains nothing),
+    method: "dense" forms M_i (right when m r_in is near min(d, k), where factoring gains nothing),
     "qr" works on the factors (backward stable), "panel" on their Gram matrices, shared by all rows
     (fastest; elements that would lose more than 1e-13 sigma_1, 1e-6 for types narrower than
-    float64, are redone by qr, see `core`); "auto" is dense by that rule, else panel.
+    float64, are redone by qr, see `core`); "auto" chooses by size and dtype, see `_chosen`.
     on_nonfinite: "raise" names batch index and agent; "skip" returns NaN for the rows that weight
     such an agent, lists them in info.skipped and leaves all other rows intact.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
@@ -140,12 +140,17 @@ def tsvd_of_mix(
 def _chosen(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel"]:
     """Return the path for mixes of `stacked` = m r_in rank directions.
 
-    dense where factoring gains nothing; qr where torch is asked for gradients, which the panels'
-    float64 sums in place do not carry; else panel, which falls back to qr by itself.
+    dense where factoring gains nothing: from 0.75 min(d, k) directions on in float64, from
+    min(d, k) in narrower types; qr where the panels' Gram matrices cannot keep the promise
+    (`core.attainable`), and where torch is asked for gradients, which their float64 sums in place
+    do not carry; else panel, which falls back to qr by itself.
     """
-    if stacked >= 0.75 * min(factors.shape):
+    precision = Precision.of(working(factors.B))
+    if stacked >= (0.75 if precision.double else 1.0) * min(factors.shape):
         return "dense"
-    return "qr" if any(getattr(X, "requires_grad", False) for X in factors) else "panel"
+    if any(getattr(X, "requires_grad", False) for X in factors):
+        return "qr"
+    return "panel" if attainable(stacked, max(factors.shape), precision) else "qr"
 
 
 def _by_panels(

@@ -74,6 +74,14 @@ class Precision(NamedTuple):
         return cls(double, eps / 2, 1e-13 if double else 1e-6, eps / float(info.smallest_normal))
 
 
+def attainable(n: int, longest: int, precision: Precision) -> bool:
+    """Return whether n orthonormal directions of one size would pass `conditioning`.
+
+    There |X'X|_F = sqrt(n) s_1: 2 eta sqrt(n) <= promised, n sqrt(max(d, k)) <= 450 in float64.
+    """
+    return 2 * n * longest**0.5 * UNIT <= precision.promised
+
+
 class Core(NamedTuple):
     """What the small matrices say about every row."""
 
