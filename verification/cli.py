@@ -234,7 +234,8 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
+    if any(end.ran for end in ends.values()):  # their output lies between the lines
+        print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
     print(f"-> {args.out / 'report.html'}")
     return everything.exit_code(plan, ends)
 

@@ -132,10 +132,11 @@ def digest(paths: Iterable[Path], more: Any = None) -> str:
 
 
 class End(NamedTuple):
-    """How a stage ended: its exit code, and that in words."""
+    """How a stage ended: its exit code, that in words, and whether it ran at all."""
 
     code: int
     words: str
+    ran: bool = False
 
 
 def run_all(
@@ -159,7 +160,7 @@ def run_all(
             start = time.perf_counter()
             code = run(stage, out)
             words = f"{time.perf_counter() - start:.1f} s{why(stage, code)}"
-            ends[stage.name] = End(code, words)
+            ends[stage.name] = End(code, words, ran=True)
         say(f"{title}: {ends[stage.name].words}")
     return ends
 

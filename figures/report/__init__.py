@@ -179,8 +179,8 @@ def _attacks(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bench(results: Path) -> list[dict[str, Any]]:
-    """Return the verdicts of the benchmark, none where none was run."""
+    """Return the verdicts of the benchmark that have a goal, none where none was run."""
     try:
-        return [row for row in bench(results) if row["kind"] == "verdict"]
+        return [row for row in bench(results) if row["kind"] == "verdict" and row.get("limit")]
     except MissingError:
         return []

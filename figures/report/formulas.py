@@ -18,7 +18,7 @@ WORD = re.compile(r"(?:\$+[^$]+\$+|`[^`]+`|[^\s$`])+")
 UPRIGHT = r"(?<![\\A-Za-z])(op|max|min|diag|clip|TSVD|rank|Var|tr|end|start)(?![A-Za-z])"
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
 RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\ll", r"\to", r"\sim"))
-SUMS = frozenset("+-")
+SUMS, SCRIPTS = frozenset("+-"), frozenset("_^")
 OPENING, CLOSING = frozenset(("{", "(", "[", r"\{")), frozenset(("}", ")", "]", r"\}"))
 LONG = 28  # LaTeX tokens, about 15 em
 TIGHT = 'stretchy="false" lspace="0" rspace="0"'  # of bars, which would be spaced like relations
@@ -83,11 +83,12 @@ def _before(latex: str, breaks: frozenset[str]) -> list[str]:
     for token in TOKEN.findall(latex):
         depth += (token in OPENING) - (token in CLOSING)
         # after another operator a sign belongs to what follows it
-        operand = last not in ("", ",", "_", "^", *RELATIONS, *SUMS)
+        operand = last not in ("", ",", *SCRIPTS, *RELATIONS, *SUMS)
         if token in breaks and depth == 0 and operand and _balanced(pieces[-1]):
             pieces.append("")
         pieces[-1] += token
-        last = last if token.isspace() else token
+        if not token.isspace():
+            last = "script" if last in SCRIPTS else token
     return [piece.strip() for piece in pieces]
 
 
