@@ -1,5 +1,7 @@
 """The mutation table, mutants.txt: one-line breakages, each of which some test must catch.
 
+Beside it, explained.txt: breakages that no test could catch, with the reason.
+
 The tests that are asked are those of the file's room (TESTS), fastest first.
 """
 
@@ -8,6 +10,7 @@ from pathlib import Path
 from tests.mutation import Change, written
 
 BOUNDS = "decaf_theory/bounds"
+TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 TESTS = {
     BOUNDS: [
         "tests/test_bounds.py",
@@ -19,12 +22,17 @@ TESTS = {
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
-    "decaf_theory/tsvd": [
-        "tests/test_tsvd.py",
-        "tests/test_tsvd_inputs.py",
-        "tests/test_tsvd_panel.py",
-        "tests/test_tsvd_lapack.py",
-    ],
+    "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", "tests/test_tsvd_panel.py", *TSVD],
+    "decaf_theory/tsvd/panel.py": ["tests/test_tsvd_panel.py", *TSVD],
+    "decaf_theory/tsvd/redo.py": ["tests/test_tsvd_panel.py", *TSVD],
+    "decaf_theory/tsvd": [*TSVD, "tests/test_tsvd_panel.py", "tests/test_tsvd_lapack.py"],
+    "decaf_theory/bench/lapack.py": ["tests/test_tsvd_lapack.py"],
+    "decaf_theory/bench/peers.py": ["tests/test_bench_peers.py"],
+    "decaf_theory/bench/cases.py": ["tests/test_bench_peers.py"],
+    "decaf_theory/bench/goals.py": ["tests/test_bench_goals.py"],
+    "decaf_theory/bench/accuracy.py": ["tests/test_bench_goals.py"],
+    "decaf_theory/bench/memory.py": ["tests/test_bench_goals.py"],
+    "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
@@ -38,13 +46,13 @@ TESTS = {
     "verification/claim.py": ["tests/test_claim.py"],
 }
 
-FILE = Path(__file__).with_suffix(".txt")
+FOLDER = Path(__file__).parent
 
 
-def table() -> list[tuple[str, str, str]]:
-    """Return (file, old text, new text) of every breakage in mutants.txt."""
+def table(name: str) -> list[tuple[str, str, str]]:
+    """Return (file, old text, new text) of every breakage in a text file of this folder."""
     entries, path = [], ""
-    for line in FILE.read_text().splitlines():
+    for line in (FOLDER / name).read_text().splitlines():
         if line.startswith("["):
             path = line.strip("[]")
         elif line and not line.startswith("#"):
@@ -53,9 +61,9 @@ def table() -> list[tuple[str, str, str]]:
     return entries
 
 
-def changes() -> list[Change]:
-    """Return the table as changes; an entry whose text has moved fails here, by name."""
-    return [written(*entry) for entry in table()]
+def changes(name: str = "mutants.txt") -> list[Change]:
+    """Return a table as changes; an entry whose text has moved fails here, by name."""
+    return [written(*entry) for entry in table(name)]
 
 
 def asked_for(path: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Breaks the library on purpose and reports which breakages the tests catch.
 
 A change is the altered source of one file. It is never written to disk: a worker process that has
-loaded NumPy, SciPy and hypothesis forks for each change, substitutes the source on import and runs
-pytest until the first failure.
+loaded the libraries forks for each change, substitutes the source on import and runs pytest until
+the first failure.
 """
 
 import ast
@@ -21,15 +21,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PRELOADED = "numpy scipy.linalg scipy.sparse.linalg scipy.stats networkx hypothesis pytest".split()
+PRELOADED = (
+    "numpy scipy.linalg scipy.sparse.linalg scipy.stats networkx torch hypothesis pytest"
+).split()
 LIMIT_S = 300  # a change that makes the tests run for ever is caught too
 
 
 class Change(NamedTuple):
-    """One breakage: the file, its altered source, and what was altered."""
+    """One breakage: the file, its altered source, and what was altered.
+
+    The label holds the altered lines and no line numbers, so that it survives edits elsewhere.
+    """
 
     path: str  # from the project's root
     source: str
+    kind: str
     label: str
 
 
@@ -124,7 +130,11 @@ def written(path: str, old: str, new: str) -> Change:
     """Return the change that replaces the one place of `old` in a file."""
     source = (ROOT / path).read_text()
     assert source.count(old) == 1, f"{path} holds {source.count(old)} times: {old}"
-    return Change(path, source.replace(old, new), f"{path}: {old.strip()} -> {new.strip()}")
+    return Change(path, source.replace(old, new), "written", _label(path, old, new))
+
+
+def _label(path: str, old: str, new: str) -> str:
+    return f"{path}: {old.strip()}  =>  {new.strip()}"
 
 
 def candidates(path: str) -> Iterator[Change]:
@@ -142,10 +152,11 @@ def candidates(path: str) -> Iterator[Change]:
             starts[node.end_lineno - 1] + node.end_col_offset,
         )
 
-    def change(begin: int, end: int, new: str, kind: str, line: int) -> Change:
+    def change(begin: int, end: int, new: str, kind: str) -> Change:
         altered = raw[:begin] + new.encode() + raw[end:]
-        old = raw[begin:end].decode()
-        return Change(path, altered.decode(), f"{path}:{line} {kind}: {old} -> {new}")
+        first, last = raw.rfind(b"\n", 0, begin) + 1, raw.find(b"\n", end)
+        before, after = raw[first:last].decode(), altered[first : last + len(altered) - len(raw)]
+        return Change(path, altered.decode(), kind, _label(path, before, after.decode()))
 
     tree = ast.parse(source)
     in_messages = {
@@ -163,22 +174,22 @@ def candidates(path: str) -> Iterator[Change]:
             for old, new in (("+", "-"), ("-", "+")):
                 if isinstance(node.op, ast.Add if old == "+" else ast.Sub):
                     at = begin + between.index(old)
-                    yield change(at, at + 1, new, "sign", node.lineno)
+                    yield change(at, at + 1, new, "sign")
             for side in (node.left, node.right):
                 if isinstance(side, ast.Constant) and isinstance(side.value, int | float):
-                    yield change(*span(side), repr(side.value * 1.02), "literal", node.lineno)
-                    yield change(*span(side), repr(side.value * 0.98), "literal", node.lineno)
+                    yield change(*span(side), repr(side.value * 1.02), "literal")
+                    yield change(*span(side), repr(side.value * 0.98), "literal")
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             if not isinstance(node.operand, ast.Constant):
                 begin = span(node)[0]
-                yield change(begin, begin + 1, "+", "sign", node.lineno)
+                yield change(begin, begin + 1, "+", "sign")
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "transpose":
             inner = raw[slice(*span(node.args[0]))].decode()
-            yield change(*span(node), f"({inner})", "transpose", node.lineno)
+            yield change(*span(node), f"({inner})", "transpose")
         elif isinstance(node, ast.Subscript):
             for part in ast.walk(node.slice):
                 if isinstance(part, ast.Constant) and type(part.value) is int:
-                    yield change(*span(part), str(part.value + 1), "index", node.lineno)
+                    yield change(*span(part), str(part.value + 1), "index")
         elif isinstance(node, ast.Compare) and len(node.ops) == 1:
             swap = {ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">=")}
             swap |= {ast.GtE: (">=", ">"), ast.Eq: ("==", "!="), ast.NotEq: ("!=", "==")}
@@ -186,7 +197,7 @@ def candidates(path: str) -> Iterator[Change]:
             if pair:
                 begin, end = span(node.left)[1], span(node.comparators[0])[0]
                 at = begin + raw[begin:end].decode().index(pair[0])
-                yield change(at, at + len(pair[0]), pair[1], "comparison", node.lineno)
+                yield change(at, at + len(pair[0]), pair[1], "comparison")
 
 
 def drawn(paths: list[str], count: int, seed: int) -> list[Change]:
@@ -194,8 +205,7 @@ def drawn(paths: list[str], count: int, seed: int) -> list[Change]:
     pools: dict[str, list[Change]] = {}
     for path in paths:
         for change in candidates(path):
-            kind = change.label.split(":")[1].split()[1]
-            pools.setdefault(kind, []).append(change)
+            pools.setdefault(change.kind, []).append(change)
     draw = random.Random(seed)
     for pool in pools.values():
         draw.shuffle(pool)

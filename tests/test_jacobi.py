@@ -69,10 +69,11 @@ def test_every_pair_meets_once_a_sweep(q):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_one_round_makes_two_columns_orthogonal_and_keeps_their_squares(seed):
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_one_round_makes_two_columns_orthogonal_and_keeps_their_squares(scale, seed):
     """Some 20 roundings, of numbers up to the size that the short column had before."""
     rng = np.random.default_rng(seed)
-    Z = rng.standard_normal((2, 2)) * [[1.0], [10.0 ** rng.uniform(-3, 3)]]
+    Z = rng.standard_normal((2, 2)) * [[1.0], [scale]]
     turned, moved = jacobi._round(Z, 2, np.array([1, 0]))
     assert moved.all()
     lengths = np.linalg.norm(turned, axis=1)

@@ -358,16 +358,15 @@ def test_the_core_is_told_the_longer_side(d, k, monkeypatch):
     assert (rank, longest, precision.double) == (R, D, True)
 
 
-@pytest.mark.parametrize("length", [D, K])
-def test_squares_that_may_have_lost_digits_are_left_to_qr(length):
+@WIDE_AND_TALL
+@pytest.mark.parametrize("small", ["B", "A"])
+def test_squares_that_may_have_lost_digits_are_left_to_qr(d, k, small):
     """Of a sum of max(d, k) squares: each is off by up to 2^-1074, together by eps of the least."""
     least = (D * 2.0**-1022) ** 0.5
     for factor, expected in ((0.995, {"range"}), (1.005, set())):
-        small, large = np.zeros((1, length, 1)), np.zeros((1, D + K - length, 1))
-        small[0, 0], large[0, 0] = least * factor, 1 / least
-        B, A = (small, large) if length == D else (large, small)
-        factors = Factors(B, A.swapaxes(-1, -2))
-        found = tsvd_of_mix(factors, np.ones((1, 1)), 1, method="panel")
+        B, A = np.zeros((1, d, 1)), np.zeros((1, 1, k))
+        B[0, 0], A[0, 0, 0] = np.array([least * factor, 1 / least])[:: 1 if small == "B" else -1]
+        found = tsvd_of_mix(Factors(B, A), np.ones((1, 1)), 1, method="panel")
         assert reasons(found) == expected
         assert_near(found.singular_values, [[factor]], 10 * EPS)
 
