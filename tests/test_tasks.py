@@ -357,6 +357,40 @@ def test_pretraining_is_cached_under_its_content_and_repeats_bit_for_bit(small_v
     assert one.scores(one.model, inputs, 1).shape == (len(labels), 5)
 
 
+def logistic_regression(train, test):
+    """The test accuracy of logistic regression on pixels, its C by cross-validation."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    x, y = (part.inputs["pixel_values"].flatten(1).numpy() for part in (train, test))
+    search = GridSearchCV(LogisticRegression(max_iter=5000), {"C": np.logspace(-5, 2, 15)}, cv=5)
+    return search.fit(x, train.labels.numpy()).score(y, test.labels.numpy())
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("kind", ["iid", "skew"])
+def test_vit_digits_separates(kind, tmp_path):
+    """Centralized LoRA beats logistic regression on the same images by more than the interval."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    from scipy import stats
+
+    from paper_checks.finetune import finetune
+
+    scores = []
+    for seed in range(7):
+        chosen = {"mix.method": "centralized", "data.partition": kind, "train.seed": seed}
+        run = finetune(config.read("vit-digits", chosen), tmp_path / f"{kind}{seed}")
+        train = run.task.train.take(torch.from_numpy(np.concatenate(run.shards)))
+        scores.append((run.records[-1]["score"], logistic_regression(train, run.task.test)))
+    scores = np.array(scores)
+    more = scores[:, 0] - scores[:, 1]
+    half = stats.t.ppf(0.975, len(more) - 1) * more.std(ddof=1) / np.sqrt(len(more))
+    print(f"{kind}: LoRA, pixels {scores.mean(axis=0)}, more by {more.mean():.3f} +- {half:.3f}")
+    print(np.round(scores, 3).tolist())
+    assert more.mean() - half > 0
+    assert scores[:, 0].mean() > 0.5  # of five classes, and not by a hair
+
+
 # ---------------------------------------------------------------- what is missing is said
 
 MISSING = [

@@ -8,6 +8,12 @@ eight turned and mirrored forms of the square: the model learns strokes, whateve
 place. Twenty examples of each of the five unseen digits, upright, are then enough, while they are
 not for the same model from random weights. Hence the task separates: what a method does to the
 adapters shows in the accuracy.
+
+Measured on the 500 test images, means of seeds 0-6, 95 % intervals (100 training images, IID):
+centralized LoRA 0.64, logistic regression on the pixels 0.27 (C by cross-validation), paired
+difference 0.373 +- 0.042; with label skew 0.398 +- 0.046. A support vector machine with a tuned
+radial kernel on the pixels 0.58, LoRA on random weights 0.34, logistic regression on the pretrained
+model's features 0.72: a fine-tuned adapter is no better here than a frozen model's features.
 """
 
 from __future__ import annotations
@@ -30,11 +36,11 @@ from paper_checks.tasks.records import Data, Task
 SEEN = (0, 2, 4, 6, 8)  # digits of the pretraining; 6 and 9 differ by a half turn and are apart
 UNSEEN = (1, 3, 5, 7, 9)  # classes 0..4 of the fine-tuning
 TESTED = 100  # images of every unseen digit that are kept for the test
-SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-SIZES |= {"intermediate_size": 64, "patch_size": 2}
+SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"intermediate_size": 96, "patch_size": 2}
 HEAD = "classifier"
 FORMS = 8  # of the square: four turns, mirrored or not
-PRETRAINING = {"steps": 4000, "batch": 128, "lr": 3e-3, "weight_decay": 0.01}
+PRETRAINING = {"steps": 3000, "batch": 128, "lr": 2e-3, "weight_decay": 0.01}
 
 
 def load(config: Any, data_dir: Path | None) -> Task:
@@ -128,7 +134,7 @@ def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Any:
     """Return the ViT trained on the seen digits, with a new head; computed once, then cached.
 
     The cache is $DECAF_CACHE or ~/.cache/decaf-theory, a file a content key: sizes, training, the
-    version of torch and the source of this file.
+    version of torch and the source of this file. Bit-equal on one machine.
     """
     from safetensors.torch import load_file, save_file
 
