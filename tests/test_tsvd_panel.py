@@ -307,6 +307,20 @@ def test_a_stack_is_shared_where_agents_are_few_and_gathered_on_large_sparse_gra
     assert not panel.shares_stack(1000, 1, 3, 4, 4)
 
 
+@pytest.mark.parametrize("N", [3, 60])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_agents_who_mix_with_nobody_keep_their_product(N, dtype):
+    """One direction a row: of a stack that is shared, and of stacks of their own."""
+    factors = Factors(*(X.astype(dtype) for X in gaussian(N, D, K, 1, 2)))
+    assert panel.shares_stack(N, N, 1, 1, 1) is (N == 3)
+    found = tsvd_of_mix(factors, np.eye(N), 1, method="panel")
+    size = np.linalg.norm(factors.B, axis=-2) * np.linalg.norm(factors.A, axis=-1)
+    # one product and one root each of numbers that are right to their last digits, then BA
+    allowed = 10 * np.finfo(dtype).eps * np.max(size)
+    assert_near(found.singular_values, size, allowed)
+    assert_near(product(found.factors), product(factors), allowed)
+
+
 def test_the_switch_lies_where_the_costs_are_equal():
     """As many rows as agents, rank = r = 4: 3/2 N <= m (m/2 + 5)."""
     for m, N in ((40, 666), (30, 400)):  # at 666.7, and at 400 exactly
