@@ -9,6 +9,7 @@ A new one is a file here and a line in `FIGURES`. The file has
 """
 
 from figures import (
+    adapters,
     consensus,
     convergence,
     difference,
@@ -20,6 +21,7 @@ from figures import (
     smoothness,
     start,
     tightness,
+    training,
     truncation,
 )
 
@@ -36,4 +38,6 @@ FIGURES = {
     "laws": laws,
     "tightness": tightness,
     "kernel": kernel,
+    "training": training,
+    "adapters": adapters,
 }

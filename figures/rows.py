@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from verification import store
 
 Row: TypeAlias = Mapping[str, Any]
+RUNS = ("paper", "runs")  # where the harness writes, below the results
 NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
@@ -62,16 +63,14 @@ def bench(results: Path) -> list[dict[str, Any]]:
 def runs(results: Path) -> list[dict[str, Any]]:
     """Return the records of training of every run of the harness, with its settings."""
     found = []
-    for path in sorted((results / "runs").glob("*/*/rows.jsonl")):
-        about = store.read_json(path.parent / "run.json")
+    for path in sorted(p for name in RUNS for p in (results / name).glob("*/*/rows.jsonl")):
+        settings = store.read_json(path.parent / "run.json")["settings"]
         records = [row for row in json_lines(path) if row["claim"] == "training"]
-        found += [
-            {**about["settings"], "message_bytes": about["message_bytes"], **r} for r in records
-        ]
+        found += [{**settings, **record} for record in records]
     if not found:
-        raise MissingError(
-            f"{results / 'runs'} has no runs; run python -m paper_checks run CONFIG --out ..."
-        )
+        folder = results / RUNS[0]
+        again = f"python -m paper_checks sweep CONFIG --out {folder}"
+        raise MissingError(f"no runs of the harness in {folder}; run {again}")
     return found
 
 

@@ -68,9 +68,21 @@ def field(axis: Any, X: np.ndarray, x: float, y: float, cell: float = 0.55) -> t
     return float(edges[0][-1]), float(edges[1][-1])
 
 
+def named(axis: Any, X: np.ndarray, x: float, y: float, cell: float, name: str) -> float:
+    """Draw a matrix with its name below; return where it ends on the right."""
+    right, bottom = field(axis, X, x, y, cell)
+    write(axis, (x + right) / 2, bottom + 1.1, name, fontsize=7)
+    return right
+
+
 def write(axis: Any, x: float, y: float, text: str, **more: Any) -> None:
     """Write a centred text."""
     axis.text(x, y, text, **{"ha": "center", "va": "center", **more})
+
+
+def fraction(weight: float) -> str:
+    """Return a weight 1/n as a formula."""
+    return rf"$\frac{{1}}{{{round(1 / weight)}}}$"
 
 
 def ring(axis: Any, Pi: np.ndarray, B: np.ndarray, A: np.ndarray) -> None:
@@ -84,12 +96,8 @@ def ring(axis: Any, Pi: np.ndarray, B: np.ndarray, A: np.ndarray) -> None:
         axis.plot(x[[i, j]], y[[i, j]], color=color, linewidth=1.6 if near else 0.8, zorder=1)
         if near:
             side = 1.2 if x[i] + x[j] > 34 else -1.2
-            write(
-                axis,
-                x[[i, j]].mean() + side,
-                y[[i, j]].mean() - 0.8,
-                rf"$\frac{{1}}{{{round(1 / Pi[i, j])}}}$",
-            )
+            middle = x[[i, j]].mean() + side, y[[i, j]].mean() - 0.8
+            write(axis, *middle, fraction(Pi[i, j]))
     for i in range(N):
         color = style.OKABE_ITO["blue" if i in HEARD else "grey"]
         axis.plot(x[i], y[i], marker="o", markersize=11, color=color, zorder=2)
@@ -100,10 +108,9 @@ def ring(axis: Any, Pi: np.ndarray, B: np.ndarray, A: np.ndarray) -> None:
 
 
 def beside(x: float, y: float) -> tuple[float, float]:
-    """Return where an agent's factors begin, from the agent's place about the centre: outside."""
-    if abs(x) < 1:
-        return -2.0, -4.5 if y < 0 else 1.5
-    return (1.6 if x > 0 else -5.9), -1.5
+    """Return where an agent's factors begin, outside, from its place about the centre."""
+    middle = -2.0, -4.5 if y < 0 else 1.5
+    return middle if abs(x) < 1 else (1.6 if x > 0 else -5.9, -1.5)
 
 
 def mix(axis: Any, Pi: np.ndarray, B: np.ndarray, A: np.ndarray, M: np.ndarray) -> None:
@@ -117,19 +124,11 @@ def mix(axis: Any, Pi: np.ndarray, B: np.ndarray, A: np.ndarray, M: np.ndarray) 
     )
     x, y = 1.8, 25.4
     for j in HEARD:
-        write(axis, x - 0.9, y + 2.0, rf"$\frac{{1}}{{{round(1 / Pi[0, j])}}}$")
-        right, bottom = field(axis, B[j] @ A[j], x, y, 0.7)
-        write(axis, (x + right) / 2, bottom + 1.1, rf"$B_{j} A_{j}$", fontsize=7)
+        write(axis, x - 0.9, y + 2.0, fraction(Pi[0, j]))
+        right = named(axis, B[j] @ A[j], x, y, 0.7, rf"$B_{j} A_{j}$")
         write(axis, right + 1.5, y + 2.0, "=" if j == HEARD[-1] else "+")
         x = right + 4.2
-    right, bottom = field(axis, M, x - 1.0, y, 0.7)
-    write(
-        axis,
-        (x - 1.0 + right) / 2,
-        bottom + 1.1,
-        f"$M$, rank {np.linalg.matrix_rank(M)}",
-        fontsize=7,
-    )
+    named(axis, M, x - 1.0, y, 0.7, f"$M$, rank {np.linalg.matrix_rank(M)}")
 
 
 def split(axis: Any, U: np.ndarray, S: np.ndarray, Vh: np.ndarray) -> None:
@@ -144,9 +143,6 @@ def split(axis: Any, U: np.ndarray, S: np.ndarray, Vh: np.ndarray) -> None:
     write(axis, 8.6, 38.2, f"dropped:\n$|E| = {lost:.2f}\\,|M|$", fontsize=7, color="dimgrey")
     axis.annotate("", (17.0, 39.0), (13.5, 39.0), arrowprops={"arrowstyle": "->"})
     root = np.sqrt(S[:R])
-    right, bottom = field(axis, U[:, :R] * root, 19.0, 36.3, 0.75)
-    write(axis, (19.0 + right) / 2, bottom + 1.1, r"$B^+ = U_r \Sigma_r^{1/2}$", fontsize=7)
-    right, bottom = field(axis, root[:, None] * Vh[:R], 25.5, 37.8, 0.75)
-    write(
-        axis, (25.5 + right) / 2, bottom + 1.1, r"$A^+ = \Sigma_r^{1/2} V_r^\mathsf{T}$", fontsize=7
-    )
+    named(axis, U[:, :R] * root, 19.0, 36.3, 0.75, r"$B^+ = U_r \Sigma_r^{1/2}$")
+    A = root[:, None] * Vh[:R]
+    named(axis, A, 25.5, 37.8, 0.75, r"$A^+ = \Sigma_r^{1/2} V_r^\mathsf{T}$")

@@ -12,14 +12,8 @@ from matplotlib.figure import Figure
 
 WIDTH = 3.4  # in, one column of a two-column page
 OKABE_ITO = {
-    "black": "#000000",
-    "orange": "#E69F00",
-    "sky": "#56B4E9",
-    "green": "#009E73",
-    "yellow": "#F0E442",
-    "blue": "#0072B2",
-    "vermilion": "#D55E00",
-    "purple": "#CC79A7",
+    **{"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73"},
+    **{"yellow": "#F0E442", "blue": "#0072B2", "vermilion": "#D55E00", "purple": "#CC79A7"},
     "grey": "#999999",
 }
 RC = {
@@ -93,20 +87,18 @@ def look() -> AbstractContextManager[None]:
     return matplotlib.rc_context(RC)
 
 
-def panels(
-    count: int, height: float, *, sharex: bool = True, sharey: bool = True
+def grid(
+    rows: int, columns: int, height: float, *, sharex: Any = True, sharey: Any = True
 ) -> tuple[Figure, list[Any]]:
-    """Return a figure of `count` panels above each other, each `height` in."""
-    figure = Figure(figsize=(WIDTH, count * height), layout="constrained")
-    axes = figure.subplots(count, 1, sharex=sharex, sharey=sharey, squeeze=False)[:, 0]
-    return figure, list(axes)
-
-
-def grid(rows: int, columns: int, height: float) -> tuple[Figure, list[Any]]:
-    """Return a figure of panels with common axes, row by row, each `height` in."""
+    """Return a figure of panels, row by row, each `height` in."""
     figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     return figure, list(axes.ravel())
+
+
+def panels(count: int, height: float, **shared: Any) -> tuple[Figure, list[Any]]:
+    """Return a figure of `count` panels above each other, each `height` in."""
+    return grid(count, 1, height, **shared)
 
 
 def band(axis: Any, x: Sequence[float], low: Any, mid: Any, high: Any, look: Any) -> None:
@@ -135,7 +127,7 @@ def labelled(axes: Sequence[Any]) -> dict[str, Any]:
 def legend_over(axis: Any, title: str, columns: int = 1, **more: Any) -> None:
     """Put the legend of one panel above it, under its title."""
     entries = labelled([axis])
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     head = {"title": title, "title_fontsize": 8, "alignment": "left"}
     axis.legend(list(entries.values()), list(entries), **place, **head, ncols=columns, **more)
 
@@ -149,8 +141,7 @@ def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2, **more: 
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write PDF, SVG and PNG files called `path` with their endings; return their paths."""
-    written = []
-    for ending, metadata in METADATA.items():
-        written.append(path.with_suffix(f".{ending}"))
-        figure.savefig(written[-1], metadata=metadata, dpi=300)
-    return written
+    written = {path.with_suffix(f".{ending}"): content for ending, content in METADATA.items()}
+    for file, metadata in written.items():
+        figure.savefig(file, metadata=metadata, dpi=300)
+    return list(written)

@@ -31,6 +31,11 @@ from verification.claim import Claim, Outcome, Row, Value, Verdict, compare, jud
 
 EPS = float(np.finfo(np.float64).eps)
 WIDTH = 96
+NORMS_OF_MIX = (
+    "mix",
+    "interference",
+    "truncation",
+)  # in every row, so that a figure can relate them
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def report_on(
         numbers = adapters.site_numbers(site, factors, small, Pi, rank)
         truncated = adapters.truncate_mix(small, factors.shape, Pi, rank)
         params = {"site": site, "topology": topology, "N": len(Pi)}
-        params |= {name: numbers[name] for name in ("d", "k", "r")}
+        params |= {name: numbers[name] for name in ("d", "k", "r", *NORMS_OF_MIX)}
         case = Case(small, Pi, truncated, _rounding(small, factors.shape), params)
         sites.append(numbers)
         for claim, (_, evidence) in EVIDENCE.items():

@@ -1,0 +1,63 @@
+"""The least rows of the sources that are no claims: benchmark, attacks, adapters, runs."""
+
+import json
+
+from tests.adapter_files import STORED
+from verification.adapter_report import report
+
+PEERS = ("ours", "QR loop", "GEMM floor", "peft svd")
+
+
+def write_all(out):
+    """Write bench.jsonl, attacks and runs below a folder of results; return adapters' rows."""
+    (out / "attacks").mkdir(parents=True)
+    found = [{"claim": "T17", "variant": "fro", "ratio": ratio} for ratio in (0.5, 0.75)]
+    (out / "attacks" / "attacks.json").write_text(json.dumps(found))
+    (out / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bench()))
+    for seed in (0, 1):
+        for method in ("decaf", "dlora"):
+            write_run(out / "paper" / "net" / f"{method}-ring-iid-seed{seed}", method, seed)
+    rows = report(STORED, "ring").rows
+    return [{"claim": claim, **row.as_json()} for claim in rows for row in rows[claim]]
+
+
+def bench():
+    """One machine, two goals of two rounds, errors and a verdict."""
+    case = {"d": 8, "k": 8, "r": 4, "graph": "ring", "dtype": "float32", "layers": 1, "apart": 1.0}
+    rows = [{"kind": "machine", "processor": "x86_64", "rounds": 2, "quick": True}]
+    for goal, N in (("G1", 10), ("G9", 4)):
+        named = {**case, "N": N, "goal": goal, "case": f"8x8 N={N}", "backend": "numpy"}
+        for i, role in enumerate(PEERS):
+            rows += [
+                {
+                    "kind": "seconds",
+                    "role": role,
+                    "round": n,
+                    "seconds": 1e-3 * (1 + i + n),
+                    **named,
+                }
+                for n in (0, 1)
+            ]
+    named = {"goal": "G9", "case": "8x8 N=4", "measure": "error / sigma_1"}
+    rows += [{"kind": "error", "role": role, "value": 1e-7, **named} for role in PEERS[::3]]
+    return [*rows, {**named, "kind": "verdict", "goal": "G1", "limit": 5e-7, "reached": 1e-7}]
+
+
+def write_run(folder, method, seed):
+    """Write one run of the harness: two scored rounds."""
+    folder.mkdir(parents=True)
+    settings = {"name": "net", "mix.method": method, "mix.graph": "ring"}
+    settings |= {"data.partition": "iid", "train.seed": seed}
+    (folder / "run.json").write_text(json.dumps({"settings": settings}))
+    rows = [
+        {
+            "claim": "training",
+            "step": 2 * n,
+            "round": n,
+            "comm_bytes": 1000 * n,
+            "score": 0.5 + n / 10,
+        }
+        for n in (1, 2)
+    ]
+    rows.append({"claim": "training", "step": 6, "round": 3, "comm_bytes": 3000, "loss": 0.1})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
