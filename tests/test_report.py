@@ -109,6 +109,14 @@ def test_words_in_formulas_stand_upright_and_commands_stay():
     assert "max" in found
 
 
+def test_signs_of_one_term_and_signs_between_two_are_told_apart():
+    (found,) = formulas.formula("(-B, -A) - C")
+    assert [form for form in re.findall(r"<mo([^>]*)>−", found)] == [' form="prefix"'] * 2 + [""]
+    pieces = formulas.formula("a_1 + a_2 + a_3 + a_4 + a_5 + a_6 + a_7 + a_8 = -b")
+    assert all('<mo form="infix">' in piece for piece in pieces[1:])
+    assert "<mo>−</mo>" not in pieces[0]
+
+
 # ---- dots
 
 

@@ -102,6 +102,7 @@ def _math(latex: str, continues: bool) -> str:
     text = re.sub(r"&#x([0-9A-Fa-f]+);", _character, text)
     text = text.replace("<mi>′</mi>", PRIME).replace("<mo>∞</mo>", "<mi>∞</mi>")
     text = re.sub(r"<mo[^>]*>([|‖/])</mo>", rf"<mo {TIGHT}>\1</mo>", text)
+    text = re.sub(r"([(\[,]</mo>)<mo>([−+±])</mo>", r'\1<mo form="prefix">\2</mo>', text)
     return text.replace("<mo>", '<mo form="infix">', 1) if continues else text
 
 
