@@ -44,6 +44,8 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
             axis.set_title(graph, loc="center")
         axes[0, 0].set_xscale("log")
         axes[0, 0].set_yscale("log")
+        for axis in axes.ravel():
+            axis.minorticks_off()
         figure.supxlabel("steps $T$", fontsize=8)
         figure.supylabel("mean squared gradient over $t < T$", fontsize=8)
         style.legend_above(figure, axes.ravel())
