@@ -235,6 +235,14 @@ def test_sites_and_rows_are_flat():
     }
 
 
+def test_every_row_knows_its_matrix_s_mix_and_what_is_lost_of_it():
+    found = report(STORED, "ring")
+    sites = {numbers["site"]: numbers for numbers in found.sites}
+    for row in [row for rows in found.rows.values() for row in rows]:
+        for name in ("mix", "interference", "truncation"):
+            assert row.params[name] == sites[row.params["site"]][name]
+
+
 def test_the_same_adapters_give_the_same_report():
     first, second = report(STORED, "star"), report(STORED, "star")
     assert first.sites == second.sites
