@@ -79,7 +79,7 @@ def attainable(n: int, longest: int, precision: Precision) -> bool:
 
     There |X'X|_F = sqrt(n) s_1: 2 eta sqrt(n) <= promised, n sqrt(max(d, k)) <= 450 in float64.
     """
-    return 2 * n * longest**0.5 * UNIT <= precision.promised
+    return bool(2 * n * longest**0.5 * UNIT <= precision.promised)
 
 
 class Core(NamedTuple):
