@@ -12,6 +12,7 @@ from verification.ledger import page
 from verification.run import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
+FULL_MODELS = ROOT / "docs" / "full_models.md"
 
 
 def test_the_page_of_claims_is_current():
@@ -53,3 +54,17 @@ def test_the_ten_lines_of_the_readme_run():
         "its bound",
         "a safe step size",
     ]
+
+
+def test_the_dry_runs_shown_are_those_that_are_printed():
+    pytest.importorskip("transformers", reason="the architectures are transformers'")
+    shown = re.findall(r"```text\n\$ python -m (\S+ .*?)\n(.*?)```", FULL_MODELS.read_text(), re.S)
+    assert [command for command, _ in shown] == [
+        "paper_checks run llama2-7b-wic --dry-run",
+        "paper_checks run clip-flowers102 --dry-run",
+    ]
+    for command, text in shown:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.stdout == text, done.stderr
