@@ -1,3 +1,5 @@
+import contextlib
+import io
 import re
 
 import pytest
@@ -13,6 +15,7 @@ CLAIMS = {claim.id: claim for claim in LEDGER.claims}
 NAMES = list(FIGURES)
 DRAWN = [name for name in NAMES if FIGURES[name].NEEDS]
 NEEDED = sorted({need for figure in FIGURES.values() for need in figure.NEEDS})
+ENDINGS = (".pdf", ".svg", ".png")
 # the numbers that curves are made of, in whatever rows
 VALUES = ("measured", "lost", "finest", "value_0", "tightness", "seconds", "score")
 
@@ -46,11 +49,24 @@ def raised(row):
     }
 
 
+@pytest.fixture(scope="module")
+def figures(results, tmp_path_factory):
+    """All figures, drawn from the command line: (folder, what was printed)."""
+    out = tmp_path_factory.mktemp("figures")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["--results", str(results), "--out", str(out), "--no-report"]) == 0
+    return out, printed.getvalue()
+
+
+def files_of(figures, name):
+    return {ending: (figures[0] / f"{name}{ending}").read_bytes() for ending in ENDINGS}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, tmp_path, name):
-    found = rows_of(results, name)
-    first = drawn(found, name, tmp_path / "first")
+def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, figures, tmp_path, name):
+    found, first = rows_of(results, name), files_of(figures, name)
     assert first == drawn(found, name, tmp_path / "second")
     if name in DRAWN:
         others = drawn([raised(row) for row in found], name, tmp_path / "third")
@@ -72,23 +88,18 @@ def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, tmp_p
         ("tightness", {"source": "verdicts", "claim": "T28"}),
     ],
 )
-def test_one_changed_row_changes_the_figure(results, tmp_path, name, wanted):
+def test_one_changed_row_changes_the_figure(results, figures, tmp_path, name, wanted):
     found = rows_of(results, name)
     (place,) = [i for i, row in enumerate(found) if rows.matches(row, wanted)]
-    changed = [*found]
-    changed[place] = raised(found[place])
-    first, other = (
-        drawn(given, name, tmp_path / folder)
-        for given, folder in ((found, "first"), (changed, "other"))
-    )
-    assert first[".svg"] != other[".svg"]
+    found[place] = raised(found[place])
+    other = drawn(found, name, tmp_path / "other")
+    assert files_of(figures, name)[".svg"] != other[".svg"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_figure_is_one_column_wide_in_vectors_and_bears_no_date(results, tmp_path, name):
-    files = drawn(rows_of(results, name), name, tmp_path / "out")
-    assert set(files) == {".pdf", ".svg", ".png"}
+def test_a_figure_is_one_column_wide_in_vectors_and_bears_no_date(figures, name):
+    files = files_of(figures, name)
     assert f'width="{72 * style.WIDTH:.1f}pt"'.encode() in files[".svg"]
     assert b"<image" not in files[".svg"]
     assert files[".pdf"].startswith(b"%PDF")
@@ -98,17 +109,14 @@ def test_a_figure_is_one_column_wide_in_vectors_and_bears_no_date(results, tmp_p
 
 
 @pytest.mark.slow
-def test_figures_are_drawn_from_the_command_line_with_captions(results, tmp_path, capsys):
-    assert main(["--results", str(results), "--out", str(tmp_path), "--no-report"]) == 0
-    files = {path.name for path in tmp_path.iterdir()}
-    printed = capsys.readouterr().out
-    for name in NAMES:
-        assert {f"{name}.{ending}" for ending in ("pdf", "svg", "png", "txt")} <= files
-        text = (tmp_path / f"{name}.txt").read_text()
-        assert text == caption(name, rows_of(results, name))
-        assert "{" not in text
-        assert max(map(len, text.splitlines())) <= 100
-        assert f"{name}: " in printed
+@pytest.mark.parametrize("name", NAMES)
+def test_a_caption_stands_beside_the_figure_with_its_numbers_filled_in(results, figures, name):
+    out, printed = figures
+    text = (out / f"{name}.txt").read_text()
+    assert text == caption(name, rows_of(results, name))
+    assert "{" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert f"{name}: {out / name}.pdf, " in printed
 
 
 def test_without_rows_a_line_says_which_command_makes_them(tmp_path, capsys):
