@@ -67,7 +67,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
     settings = ["--size", size, "--seed", str(seed), "--device", device]
     library = Path(str(decaf_theory.__file__)).parent
     judged = [out / name for name in ("rows", "verdicts.json", "claims.json", "run.json")]
-    timed, attacks, runs = out / "bench.jsonl", out / "attacks", out / "runs"
+    timed, attacks, runs = out / "bench.jsonl", out / "attacks", out / "paper"
     configuration = store.configuration(size=size, seed=seed, device=device)
     configuration.pop("commit")  # `code` is the sum of the sources themselves
     # torch on the CPU is a way to judge, not a machine to be timed
