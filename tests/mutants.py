@@ -11,6 +11,7 @@ from tests.mutation import Change, written
 
 BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
+PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
 TESTS = {
     BOUNDS: [
         "tests/test_bounds.py",
@@ -22,10 +23,10 @@ TESTS = {
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
-    "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", "tests/test_tsvd_panel.py", *TSVD],
-    "decaf_theory/tsvd/panel.py": ["tests/test_tsvd_panel.py", *TSVD],
-    "decaf_theory/tsvd/redo.py": ["tests/test_tsvd_panel.py", *TSVD],
-    "decaf_theory/tsvd": [*TSVD, "tests/test_tsvd_panel.py", "tests/test_tsvd_lapack.py"],
+    "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
+    "decaf_theory/tsvd/panel.py": [*PANEL, *TSVD],
+    "decaf_theory/tsvd/redo.py": [*PANEL, *TSVD],
+    "decaf_theory/tsvd": [*TSVD, *PANEL, "tests/test_tsvd_lapack.py"],
     "decaf_theory/bench/lapack.py": ["tests/test_tsvd_lapack.py"],
     "decaf_theory/bench/peers.py": ["tests/test_bench_peers.py"],
     "decaf_theory/bench/cases.py": ["tests/test_bench_peers.py"],
