@@ -116,7 +116,8 @@ def test_dropped_columns_are_formed_only_where_their_bound_leaves_it_open(
 
 @scales
 def test_grading_is_refused_where_a_kept_column_turns_too_far_to_the_first(scale):
-    switch = 2 * (U / PROMISED[np.float64]) ** 2  # sqrt(2) u = promised sqrt(s_2), s_1 = |w| = 1
+    # such a value has an SVD, good to 100 u s_1: 100 u = promised sqrt(s_2), s_1 = 1
+    switch = (100 * U / PROMISED[np.float64]) ** 2
     for factor, expected in ((1 - NEAR, "grading"), (1 + NEAR, "")):
         second = [1.0, switch * factor]
         assert reason(solved(EYE, EYE, second, 2, np.float64, 2, scale)) == expected
@@ -127,13 +128,21 @@ def test_grading_is_refused_where_a_kept_column_turns_too_far_to_the_first(scale
 @pytest.mark.parametrize("reverse", [False, True], ids=["B leans", "A leans"])
 def test_float32_outputs_are_multiplied_in_float64_where_coefficients_are_long(reverse, scale):
     """On the leaning side |x_2|^2 = 1/s_2; s_1 s_2 = sqrt(1 - cosine^2) is the sine."""
-    switch = (2.0**-23 / 1e-6) ** 2  # 2 u_t = promised sqrt(s_1 s_2)
+    switch = (2.0**-22 / 1e-6) ** 2  # 4 u_t = promised sqrt(s_1 s_2)
     for sine, expected in ((switch * (1 - NEAR), True), (switch * (1 + NEAR), False)):
         grams = (leaning((1 - sine**2) ** 0.5), EYE)[:: -1 if reverse else 1]
         found = solved(*grams, [1.0, 1.0], 2, np.float32, 2, scale)
         assert (bool(found.graded[0]), reason(found)) == (expected, "")
         for rank, dtype in ((1, np.float32), (2, np.float64)):  # the long one is dropped; as it is
             assert not solved(*grams, [1.0, 1.0], rank, dtype, 2, scale).graded[0]
+
+
+@pytest.mark.parametrize(("n", "expected"), [(67, False), (68, True)])
+def test_many_directions_are_multiplied_in_float64_as_equal_terms_round_one_way(n, expected):
+    assert n * 2.0**-24 / 4 < 1e-6 or expected  # n u_t / 4 = promised at 67.1
+    one = np.eye(n)
+    assert bool(solved(one, one, [1.0] * n, 1, np.float32).graded[0]) is expected
+    assert not solved(one, one, [1.0] * n, 1, np.float64).graded[0]
 
 
 @scales
@@ -153,10 +162,10 @@ def test_singular_values_below_the_error_of_the_core_are_zero(dtype, switch, sca
 @pytest.mark.parametrize(
     ("dtype", "rank", "switch"),
     [
-        (np.float64, 1, 2**0.5 * U / 1e-13),  # dropped: off by sqrt(2) u s_1^2 / s_2
-        (np.float64, 2, (2**0.5 * U / 1e-13) ** (2 / 3)),  # kept: rows turn by (s_1/s_2)^(3/2)
-        (np.float64, 3, (2**0.5 * U / 1e-13) ** (2 / 3)),
-        (np.float32, 2, (2**0.5 * U / 1e-6) ** (2 / 3)),
+        (np.float64, 1, 8**0.5 * U / 1e-13),  # dropped: off by 2 sqrt(2) u s_1^2 / s_2
+        (np.float64, 2, (8**0.5 * U / 1e-13) ** (2 / 3)),  # kept: rows turn by (s_1/s_2)^(3/2)
+        (np.float64, 3, (8**0.5 * U / 1e-13) ** (2 / 3)),
+        (np.float32, 2, (8**0.5 * U / 1e-6) ** (2 / 3)),
     ],
 )
 def test_a_small_singular_value_asks_for_an_svd(dtype, rank, switch, scale, decompositions):
@@ -210,7 +219,7 @@ def test_a_weight_that_vanishes_beside_the_others_refuses_nothing():
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_power_of_two_scales_the_coefficients_and_changes_no_digit(rank, dtype, scale):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((2, 3, 5)) * [[[1.0], [0.7], [1e-2]]]
+    X = rng.standard_normal((2, 3, 5)) * [[[1.0], [0.7], [0.5]]]
     G, weights = X @ X.swapaxes(-1, -2), [0.5, -0.3, 0.2]
     plain = solved(*G, weights, rank, dtype, 5)
     found = solved(*G, weights, rank, dtype, 5, scale)

@@ -10,7 +10,7 @@ Then B' = B X_B and A' = X_A' A are the balanced factors, without inverses or or
 Unit length serves the analysis alone: scaling a direction scales its row of L and of X, C stays.
 B'A' = B W A = M whatever the L, as L_A C^-1 L_B' = W^-1, and X_B' L_B L_B' X_B = S = X_A' L_A L_A'
 X_A. So all that errors of Gram matrices do is to disturb the balance, B'B - S = X_B' (G_B - L_B
-L_B') X_B; neither the condition of G nor consensus of the agents enters by itself.
+L_B') X_B; the condition of G does not enter by itself.
 
 Errors, with u = eps/2 of float64. Entries of a computed G are off by sqrt(d) u (d rounding errors
 of either sign), the matrix by eta = sqrt(n d) u in norm. As much is added to its diagonal: so
@@ -25,19 +25,22 @@ conditioning  2 eta |X'X|_F <= promised s_1 for X_B and X_A, dropped columns inc
     have length one, column i is at most |w|/sqrt(s_i) long: |X'X|_F <= |w|^2 sum_i 1/s_i is
     mostly enough, and the dropped columns need not be formed.
 grading       The inner product of columns 1 and i of B' is off by e sqrt(s_1/s_i):
-    e <= promised sqrt(s_1 s_i) for all s_i that are kept.
+    e <= promised sqrt(s_1 s_i) for all s_i that are kept. Where C had an SVD, e is its error, if
+    that is larger: LAPACK's iteration takes 100 u s_1 for zero, Jacobi's the cosine `tolerance`.
 
 Column i of B' is a combination of unit columns with coefficients x_i: in a type of unit roundoff
-u_t it is off by 2 u_t |x_i|, its inner product with the first by sqrt(s_1) times that. Where
-2 u_t |x_i| > promised sqrt(s_1) for narrower data, as for steep spectra, the outputs are multiplied
-in float64. For float64 data this is weaker than the last condition.
+u_t it is off by some 2 u_t |x_i|, its inner product with the first by sqrt(s_1) times that. Equal
+terms, as in consensus, round one way and lose n u_t/4 in all. Where twice the first exceeds
+promised sqrt(s_1) for narrower data, as for steep spectra, or the second exceeds promised, as for
+more than 67 directions in float32, the outputs are multiplied in float64. For float64 data this is
+weaker than the last condition.
 
-S^2 and V come from the eigenvectors of C'C, and U S = C V. As C'C is off by sqrt(n) u s_1^2, a
-singular value s_i is off by sqrt(n) u s_1^2 / s_i, and the inner product of rows 1 and i of A' by
-sqrt(n) u s_1 (s_1/s_i)^(3/2). Where that is too much, for what is kept or (float64 data) for what
-is dropped, C has an SVD; on CUDA every C has one, by Jacobi rotations. Dropped values of narrower
-data keep an error of (sqrt(n) u)^(1/2) s_1. Singular values below the error of the core, and their
-directions, become exactly zero.
+S^2 and V come from the eigenvectors of C'C, and U S = C V. As C'C and its eigenvalues are off by
+2 sqrt(n) u s_1^2, a singular value s_i is off by sqrt(n) u s_1^2 / s_i, and the inner product of
+rows 1 and i of A' by 2 sqrt(n) u s_1 (s_1/s_i)^(3/2). Where that is too much, for what is kept or
+(float64 data) for what is dropped, C has an SVD; on CUDA every C has one, by Jacobi rotations.
+Dropped values of narrower data keep an error of (sqrt(n) u)^(1/2) s_1. Singular values below the
+error of the core, and their directions, become exactly zero.
 """
 
 from __future__ import annotations
@@ -48,9 +51,11 @@ from typing import NamedTuple
 import numpy as np
 
 from decaf_theory.arrays import Array, namespace, transpose
+from decaf_theory.tsvd.jacobi import tolerance
 
 UNIT = float(np.finfo(np.float64).eps) / 2
 SMALLEST = float(np.finfo(np.float64).smallest_normal)
+DEFLATION = 100 * UNIT  # what LAPACK's SVD sets to zero beside the first singular value
 LARGEST_SIDE = 64  # of a core for the Jacobi kernel
 LARGEST = 2.0**400  # of |w_j|: C'C and its digits fit between 2^-1022 and 2^1024
 # why an element is left to the qr path; 0: it is not
@@ -115,8 +120,8 @@ def solve_core(
         size = xp.where(used, size, 1.0)
 
     L = _cholesky(G, size, eta)
-    limits = (rounding / promised if double else 0.0, (rounding / promised) ** (2 / 3))
-    V, S, US = _singular(transpose(L[0]) @ (weights[..., None] * L[1]), rank, limits)
+    limits = (2 * rounding / promised if double else 0.0, (2 * rounding / promised) ** (2 / 3))
+    V, S, US, slip = _singular(transpose(L[0]) @ (weights[..., None] * L[1]), rank, limits)
     first = S[..., 0]
     noise = core_error if double else xp.maximum(core_error, rounding**0.5 * first)
     floor = xp.maximum(S, noise[..., None])
@@ -133,13 +138,14 @@ def solve_core(
         X = _coefficients(L, weights, *(x[..., :rank] for x in (V, US, floor)))
     X = xp.where(S[..., None, :rank] > 0, X[..., :rank], 0.0)
     longer = xp.max(xp.sum((X * size[..., None]) ** 2, axis=-2), axis=(0, -1))
-    graded = (2 * unit) ** 2 * longer > promised**2 * first
+    graded = (4 * unit) ** 2 * longer > promised**2 * first
+    graded = graded | (n * unit / 4 > promised)
     least = xp.min(xp.where(S > 0, S, first[..., None])[..., :rank], axis=-1)
     refused = xp.astype(outside, xp.int8) * RANGE
     for reason, fails in (
         (CANCELLATION, core_error > promised * first),
         (CONDITIONING, unbalanced),
-        (GRADING, core_error > promised * (first * least) ** 0.5),
+        (GRADING, xp.maximum(core_error, slip * first) > promised * (first * least) ** 0.5),
     ):
         refused = xp.where((refused == 0) & fails, reason, refused)
     return Core(X, S, refused, graded & (refused == 0) & (not double))
@@ -199,16 +205,20 @@ def _largest_product(X: Array, enough: Array) -> Array:
     return bound
 
 
-def _singular(C: Array, rank: int, limits: tuple[float, float]) -> tuple[Array, Array, Array]:
+def _singular(
+    C: Array, rank: int, limits: tuple[float, float]
+) -> tuple[Array, Array, Array, Array]:
     """Return V, S, U S; by an SVD where a singular value is too small beside the first.
 
-    limits: for the smallest of all, and of the first `rank`.
+    limits: for the smallest of all, and of the first `rank`. Last, the error of an SVD over the
+    first singular value [...], zero where there was none.
     """
     xp = namespace(C)
     solve = own_solver(C)
     if solve is not None:
         U, S, Vh = solve(C)
-        return transpose(Vh), S, U * S[..., None, :]
+        slip = xp.full_like(S[..., 0], tolerance(C, int(C.shape[-2])))
+        return transpose(Vh), S, U * S[..., None, :], slip
     squares, V = xp.linalg.eigh(transpose(C) @ C)
     US, V = xp.flip(C @ V, axis=-1), xp.flip(V, axis=-1)
     S = xp.flip(xp.clip(squares, min=0.0), axis=-1) ** 0.5
@@ -217,7 +227,7 @@ def _singular(C: Array, rank: int, limits: tuple[float, float]) -> tuple[Array, 
     if bool(xp.any(small)):
         U, values, Vh = xp.linalg.svd(C[small])
         V[small], S[small], US[small] = transpose(Vh), values, U * values[:, None, :]
-    return V, S, US
+    return V, S, US, xp.astype(small, S.dtype) * DEFLATION
 
 
 def own_solver(C: Array) -> Callable[[Array], tuple[Array, Array, Array]] | None:
