@@ -1,5 +1,7 @@
 """What every input gets from the truncated SVD of a mix: the right answer, or a named error."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -7,8 +9,8 @@ import torch
 
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.tsvd import PATHS, tsvd, tsvd_of_mix
-from decaf_theory.tsvd.mixing import equilibrate, exponent_of, on_host, padded, scale_by
-from tests.mixes import assert_near, assert_same_result, gaussian, rows, slack
+from decaf_theory.tsvd.mixing import exponent_of, normalized, on_host, padded, scale_by
+from tests.mixes import EPS, assert_near, assert_same_result, gaussian, rows, slack
 
 METHODS = PATHS
 
@@ -113,24 +115,48 @@ def test_a_direction_that_is_zero_in_one_factor_adds_nothing_however_large_the_o
     assert_same_result(tsvd_of_mix(factors, Pi, 2, method=method), expected)
 
 
-def test_equilibrated_panels_hold_the_same_products_with_entries_below_one():
+def test_normalized_panels_hold_the_same_products_with_entries_below_one():
     rng = np.random.default_rng(0)
-    factors = gaussian(3, 6, 5, 2, 4)
-    size = 2.0 ** rng.integers(-300, 300, (4, 3, 1, 2))
-    other = 2.0 ** rng.integers(-300, 300, (4, 3, 1, 2))
+    factors, Pi = gaussian(3, 6, 5, 2, 4), np.array([[0.5, -3.0, 0.0], [0.0, 0.0, 1e-200]])
+    size, other = 2.0 ** rng.integers(-300, 300, (2, 4, 3, 1, 2))
     skewed = Factors(factors.B * size, factors.A * other.swapaxes(-1, -2))
-    (B, A), exponent = equilibrate(skewed)
-    for X in (B, A):
-        assert np.all(np.max(np.abs(X), axis=(1, 2, 3)) < 1)
-    assert np.all(np.maximum(np.max(abs(B), axis=(1, 2, 3)), np.max(abs(A), axis=(1, 2, 3))) >= 0.5)
-    columns, lines = np.max(np.abs(B), axis=-2), np.max(np.abs(A), axis=-1)
-    kept = columns * lines > 0
-    assert np.all((columns[kept] / lines[kept] < 4) & (columns[kept] / lines[kept] > 0.25))
-    unit = 2.0 ** exponent[:, None, None, None]
-    # powers of two alone: no bit is lost, one direction at a time
-    for i in range(2):
-        left = (B[..., i : i + 1] * unit) @ (A[..., i : i + 1, :] * unit)
-        assert np.array_equal(left, skewed.B[..., i : i + 1] @ skewed.A[..., i : i + 1, :])
+    skewed.B[0, 2, :, 0] = 0.0  # beside a row of A: a direction that adds nothing
+    (B, A), w, e = normalized(Factors(*(X[:, None] for X in skewed)), Pi)
+    lengths = np.max(np.abs(B), axis=-2), np.max(np.abs(A), axis=-1)
+    assert all(np.all((x < 1) & (x >= 0.5) | (x == 0)) for x in lengths)
+    assert np.all((np.max(np.abs(w), axis=-1) >= 1 / 8) & (np.max(np.abs(w), axis=-1) < 1))
+    assert w.shape == (4, 2, 6)
+    assert not w[0, 1, 4].any()
+    assert not w[:, 0, 4:].any()
+    # powers of two alone: no bit is lost, one direction at a time, but what is negligible
+    for row, j, i in np.ndindex(2, 3, 2):
+        mine = w[:, row, 2 * j + i, None, None] * 4.0 ** e[:, row, None, None]
+        left = mine * (B[:, 0, j, :, i : i + 1] @ A[:, 0, j, i : i + 1, :])
+        right = Pi[row, j] * (skewed.B[:, j, :, i : i + 1] @ skewed.A[:, j, i : i + 1, :])
+        assert np.all(np.abs(left - right) <= 4 * EPS * np.abs(right))
+
+
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+@pytest.mark.parametrize(("dtype", "power"), [(np.float32, 15), (np.float64, 100)])
+def test_a_row_of_small_agents_keeps_its_digits_beside_large_ones(method, dtype, power):
+    """One row weights all agents, so that a stack serves all; others have small ones alone."""
+    factors, Pi = gaussian(6, 9, 8, 1), np.eye(6)
+    Pi[0] = 1.0
+    scale = np.where(np.arange(6) == 0, 10.0**power, 10.0**-power)[:, None, None]
+    given = Factors(*((X * scale).astype(dtype) for X in factors))
+    found = tsvd_of_mix(given, Pi, 1, method=method).singular_values[1:, 0]
+    expected = [np.linalg.norm(b) * np.linalg.norm(a) for b, a in zip(*given, strict=True)][1:]
+    assert np.all(np.abs(found / expected - 1) < 100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("weight", "size"), [(1e-46, 1e15), (1e-42, 1e15), (1e39, 1e-15)])
+def test_weights_beyond_float32_meet_factors_that_make_up_for_them(method, weight, size):
+    factors = Factors(*((X * size).astype(np.float32) for X in gaussian(2, 9, 8, 2)))
+    found = tsvd_of_mix(factors, np.full((1, 2), weight), 2, method=method)
+    wide = Factors(*(X.astype(np.float64) for X in factors))
+    expected = tsvd_of_mix(wide, np.full((1, 2), weight), 2, method="qr").singular_values
+    assert np.all(np.abs(found.singular_values - expected) <= 2e-6 * expected[:, :1])
 
 
 def test_scaling_by_a_power_of_two_crosses_the_whole_range():
@@ -292,3 +318,51 @@ def test_torch_refuses_the_same_dtypes(dtype):
 def test_bad_arguments_of_the_dense_oracle_are_named(M, rank, message):
     with pytest.raises(ValueError, match=message):
         tsvd(M, rank)
+
+
+@pytest.mark.parametrize(
+    "Pi",
+    [
+        np.array([[0.5, None]], dtype=object),
+        [["a", "b"]],
+        [[0.5, 0.5], [1.0]],
+        np.array([[0.5j, 0.5]]),
+        torch.tensor([[0.5j, 0.5]]),
+    ],
+    ids=["objects", "text", "ragged", "complex", "complex tensor"],
+)
+def test_weights_that_are_no_real_numbers_are_named(Pi):
+    with pytest.raises(ValueError, match="Pi must hold real finite weights"):
+        tsvd_of_mix(gaussian(2, 5, 4, 1), Pi, 1)
+
+
+def test_the_first_bad_weight_and_a_missing_row_are_named():
+    with pytest.raises(ValueError, match=r"weights, got nan at \(1, 0\)"):
+        tsvd_of_mix(gaussian(2, 5, 4, 1), np.array([[0.5, 0.5], [np.nan, np.inf]]), 1)
+    with pytest.raises(ValueError, match="it needs a row at least"):
+        tsvd_of_mix(gaussian(2, 5, 4, 1), np.empty((0, 2)), 1)
+
+
+@pytest.mark.parametrize("form", ["csr", "coo"])
+def test_sparse_weights_of_torch_stay_sparse_and_stored_zeros_count_as_none(form):
+    factors, N = gaussian(2000, 6, 5, 1), 2000
+    rows, columns = np.arange(N).repeat(3), (np.arange(N)[:, None] + [0, 1, 7]).ravel() % N
+    values = np.tile([0.5, 0.5, 0.0], N)
+    coo = torch.sparse_coo_tensor(np.stack([rows, columns]), values, (N, N), check_invariants=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's CSR is beta, says torch
+        Pi = coo.to_sparse_csr() if form == "csr" else coo
+    ring = sp.csr_matrix((values, (rows, columns)), (N, N))
+    expected = tsvd_of_mix(factors, ring, 1)
+    found = tsvd_of_mix(factors, Pi, 1)
+    assert found.tail.shape == expected.tail.shape == (N, 1)
+    assert np.array_equal(found.singular_values, expected.singular_values)
+
+
+def test_half_precision_weights_and_negated_views_are_read_as_they_are():
+    factors, Pi = gaussian(2, 5, 4, 1), torch.full((1, 2), 0.5, dtype=torch.bfloat16)
+    expected = tsvd_of_mix(factors, np.full((1, 2), 0.5), 1)
+    B, A = map(torch.from_numpy, factors)
+    negated = torch.complex(torch.zeros_like(B), -B).conj().imag
+    for found in (tsvd_of_mix(factors, Pi, 1), tsvd_of_mix(Factors(negated, A), Pi, 1)):
+        assert np.array_equal(found.singular_values, expected.singular_values)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, host, integer, namespace, require_real, working
+from decaf_theory.arrays import Array, host, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
@@ -21,12 +21,12 @@ from decaf_theory.tsvd.mixing import (
     TSVD,
     Info,
     check_overflow,
-    equilibrate,
     exponent_of,
     first_false,
     gather,
     neighbours,
     nonfinite_agents,
+    normalized,
     on_host,
     rescaled,
     scale_by,
@@ -89,7 +89,8 @@ def tsvd_of_mix(
     (fastest; elements that would lose more than 1e-13 sigma_1, 1e-6 for types narrower than
     float64, are redone by qr, see `core`); "auto" chooses by size and dtype, see `_chosen`.
     on_nonfinite: "raise" names batch index and agent; "skip" returns NaN for the rows that weight
-    such an agent, lists them in info.skipped and leaves all other rows intact.
+    such an agent, lists them in info.skipped and computes all others as if its factors were zero.
+    Gradients: torch's go through "qr" and "dense"; "panel" returns results without.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
     """
     require_real("factors.B", factors.B)
@@ -118,9 +119,9 @@ def tsvd_of_mix(
     else:
         bad = _nonfinite(factors, on_nonfinite)
         panels = gather(_without(factors, bad), index)
-        unit, exponent = equilibrate(Factors(working(panels.B), working(panels.A)))
+        unit, own, exponent = normalized(Factors(working(panels.B), working(panels.A)), rows)
         path = {"dense": dense_rows, "qr": qr_rows}[method]
-        truncated = path(unit, convert(rows, unit.B), rank, width)
+        truncated = path(unit, own, rank, width)
         truncated = rescaled(truncated, exponent, factors.B, truncated.info)
         why = np.zeros((*factors.B.shape[:-3], len(rows)), dtype=np.int8)
     check_overflow(truncated.singular_values)

@@ -8,9 +8,9 @@ from decaf_theory.tsvd.mixing import TSVD, concatenate, truncate
 
 
 def dense_rows(panels: Factors, weights: Array, rank: int, width: int) -> TSVD:
-    """Return TSVD_r(sum_j w_ij B_j A_j); panels [..., g, m, ., .], weights [n, m], g = 1 or n."""
+    """Return TSVD_r(sum_j w_ij b_j a_j); panels [..., g, m, ., .], weights [..., n, m r]."""
     xp = namespace(panels.B)
     B, A = concatenate(panels)
-    M = (B * xp.repeat(weights, panels.rank, axis=-1)[:, None, :]) @ A
+    M = (B * weights[..., None, :]) @ A
     U, S, Vh = xp.linalg.svd(M, full_matrices=False)
     return truncate(U, S, Vh, rank, width)

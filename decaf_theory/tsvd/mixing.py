@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from array_api_compat import is_torch_array
 
 from decaf_theory.arrays import Array, host, like, namespace
 from decaf_theory.lowrank import Factors, pad_rank
+
+Host: TypeAlias = np.ndarray[Any, Any]
 
 
 class Info(NamedTuple):
@@ -29,31 +31,22 @@ class TSVD(NamedTuple):
     info: Info
 
 
-def neighbours(Pi: Array, N: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def neighbours(Pi: Array, N: int) -> tuple[Host, Host]:
     """Return (index, weights [n, m]): which agents each row weights, m the most of any row.
 
     index is [n, m], or [1, N] where some row weights all N agents, so that one gather serves every
     row. Rows with fewer neighbours are padded with weight zero. ValueError: shape, non-finite.
     """
-    if hasattr(Pi, "tocsr"):
-        csr = Pi.tocsr(copy=True)
-        csr.sum_duplicates()
-        rows_of, columns, values = (
-            np.repeat(np.arange(csr.shape[0]), np.diff(csr.indptr)),
-            csr.indices,
-            csr.data,
+    rows_of, columns, values, shape = _entries(Pi)
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != N:
+        raise ValueError(
+            f"Pi must be [n, {N}] for {N} agents, got shape {tuple(shape)}; "
+            f"it needs a row at least, and a column for each agent"
         )
-        shape = csr.shape
-    else:
-        dense = Pi.detach().to_dense().cpu().numpy() if hasattr(Pi, "detach") else np.asarray(Pi)
-        shape = dense.shape
-        if dense.ndim == 2:
-            rows_of, columns = np.nonzero(dense)
-            values = dense[rows_of, columns]
-    if len(shape) != 2 or shape[1] != N:
-        raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(shape)}")
-    if np.iscomplexobj(values) or not np.all(np.isfinite(values)):
-        raise ValueError("Pi must hold real finite weights, got complex numbers, nan or inf")
+    odd = np.flatnonzero(~np.isfinite(values))
+    if len(odd):
+        at = int(rows_of[odd[0]]), int(columns[odd[0]])
+        raise ValueError(f"Pi must hold real finite weights, got {values[odd[0]]} at {at}")
     counts = np.bincount(rows_of)
     m = max(int(counts.max(initial=0)), 1)
     slot = np.arange(len(rows_of)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -65,6 +58,43 @@ def neighbours(Pi: Array, N: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
     weights = np.zeros((shape[0], m))
     weights[rows_of, slot] = values
     return index, weights
+
+
+def _entries(Pi: Array) -> tuple[Host, Host, Host, tuple[int, ...]]:
+    """Return rows, columns and float64 values of what is not zero, row by row, and the shape."""
+    if hasattr(Pi, "tocsr"):
+        csr = Pi.tocsr(copy=True)
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+        rows = np.repeat(np.arange(csr.shape[0]), np.diff(csr.indptr))
+        return rows, csr.indices, _real(csr.data), csr.shape
+    if is_torch_array(Pi):
+        Pi = Pi.detach().cpu()
+        if Pi.layout != namespace(Pi).strided:
+            coo = Pi.to_sparse_coo().coalesce()
+            rows, columns = coo.indices().numpy()
+            values = _real(coo.values())
+            kept = values != 0
+            return rows[kept], columns[kept], values[kept], tuple(Pi.shape)
+    dense = _real(Pi)
+    rows, columns = np.nonzero(dense) if dense.ndim == 2 else (np.empty(0, np.int64),) * 2
+    return rows, columns, dense[rows, columns] if dense.ndim == 2 else np.empty(0), dense.shape
+
+
+def _real(x: Array) -> Host:
+    """Return x as float64; ValueError for what is no array of real numbers."""
+    if is_torch_array(x) and not x.is_complex():
+        x = x.double()  # NumPy has no type for bfloat16
+    try:
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "Pi must hold real finite weights in rows of one length, got complex numbers, "
+            "text or other objects; give a matrix of floats"
+        ) from None
 
 
 def gather(factors: Factors, index: np.ndarray[Any, Any]) -> Factors:
@@ -96,7 +126,7 @@ def on_host(factors: Factors) -> Factors:
         return factors
     if factors.B.device.type != "cpu" or namespace(factors.B).finfo(factors.B.dtype).bits < 32:
         return factors
-    return Factors(*(X.detach().numpy() for X in factors))
+    return Factors(*(X.detach().resolve_neg().numpy() for X in factors))
 
 
 def power_of_two(exponent: Array, reference: Array) -> Array:
@@ -115,31 +145,30 @@ def exponent_of(largest: Array) -> Array:
     return namespace(largest).frexp(largest)[1]
 
 
-def equilibrate(factors: Factors) -> tuple[Factors, Array]:
-    """Return panels of the same products up to 2^(2e), with entries of size at most one, and e.
+def normalized(panels: Factors, weights: np.ndarray[Any, Any]) -> tuple[Factors, Array, Array]:
+    """Return unit panels, weights [..., n, m r] and e [..., n] with M_i = 4^e_i sum w_ij b_j a_j.
 
-    First each rank direction's column of B and row of A get equal size (a gauge by powers of two),
-    then each panel is divided by 2^e, e [..., g]: no product of finite factors overflows inside,
-    and none vanishes that is not negligible beside the panel's largest.
+    panels [..., g, m, ., .], weights [n, m], g = 1 or n. Columns b_j of B and rows a_j of A get
+    sizes in [1/2, 1) by powers of two, which go into the weights, whose largest in a row i is in
+    [1/8, 1): no product of finite factors overflows inside, and none vanishes that is not
+    negligible beside the largest of its own row.
     """
-    xp = namespace(factors.B)
-    B, A = factors
+    xp = namespace(panels.B)
+    B, A = panels
     size_B, size_A = xp.max(xp.abs(B), axis=-2), xp.max(xp.abs(A), axis=-1)  # [..., g, m, r]
-    shift = (exponent_of(size_A) - exponent_of(size_B)) // 2
-    both = xp.logical_and(size_A > 0, size_B > 0)
-    shift = xp.where(both, shift, xp.zeros_like(shift))
-    B, A = scale_by(B, shift[..., None, :]), scale_by(A, -shift[..., :, None])
-    # a direction that is zero in one factor adds nothing, but could be huge in the other
-    B = xp.where(both[..., None, :], B, xp.zeros_like(B))
-    A = xp.where(both[..., :, None], A, xp.zeros_like(A))
-    largest = xp.max(
-        xp.stack([xp.max(xp.abs(B), axis=(-3, -2, -1)), xp.max(xp.abs(A), axis=(-3, -2, -1))]),
-        axis=0,
-    )
-    e = exponent_of(largest)
-    return Factors(
-        scale_by(B, -e[..., None, None, None]), scale_by(A, -e[..., None, None, None])
-    ), e
+    own_B, own_A = exponent_of(size_B), exponent_of(size_A)
+    both = (size_B > 0) & (size_A > 0)  # a direction that is zero in one factor adds nothing
+    B = xp.where(both[..., None, :], scale_by(B, -own_B[..., None, :]), 0.0)
+    A = xp.where(both[..., :, None], scale_by(A, -own_A[..., :, None]), 0.0)
+    mantissa, power = (xp.asarray(x, device=B.device) for x in np.frexp(weights))
+    total = (own_B + own_A) + power[:, :, None]
+    used = both & (mantissa[:, :, None] != 0)
+    lowest = xp.min(total, axis=(-2, -1), keepdims=True)
+    top = xp.max(xp.where(used, total, lowest), axis=(-2, -1))
+    e = (top + 1) // 2
+    scale = power_of_two(xp.where(used, total - 2 * e[..., None, None], 0), B)
+    w = xp.where(used, like(mantissa, B)[:, :, None] * scale, 0.0)
+    return Factors(B, A), xp.reshape(w, (*w.shape[:-2], -1)), e
 
 
 def truncate(U: Array, S: Array, Vh: Array, rank: int, width: int) -> TSVD:

@@ -12,12 +12,12 @@ from decaf_theory.tsvd.mixing import TSVD, concatenate, truncate
 
 
 def qr_rows(panels: Factors, weights: Array, rank: int, width: int) -> TSVD:
-    """Return TSVD_r(sum_j w_ij B_j A_j); panels [..., g, m, ., .], weights [n, m], g = 1 or n."""
+    """Return TSVD_r(sum_j w_ij b_j a_j); panels [..., g, m, ., .], weights [..., n, m r]."""
     xp = namespace(panels.B)
     B, A = concatenate(panels)
     Q_B, R_B = xp.linalg.qr(B, mode="reduced")
     Q_A, R_A = xp.linalg.qr(transpose(A), mode="reduced")
-    core = (R_B * xp.repeat(weights, panels.rank, axis=-1)[:, None, :]) @ transpose(R_A)
+    core = (R_B * weights[..., None, :]) @ transpose(R_A)
     U, S, Vh = xp.linalg.svd(core, full_matrices=False)
     small = truncate(U, S, Vh, rank, width)
     wide = Factors(Q_B @ small.factors.B, small.factors.A @ transpose(Q_A))

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, namespace
+from decaf_theory.arrays import Array, namespace
 from decaf_theory.lowrank import Factors
-from decaf_theory.tsvd.mixing import TSVD, equilibrate, gather, rescaled
+from decaf_theory.tsvd.mixing import TSVD, gather, normalized, rescaled
 from decaf_theory.tsvd.qr import qr_rows
 
 Host: TypeAlias = np.ndarray[Any, Any]
@@ -29,8 +29,7 @@ def redo(
     for at in range(0, len(groups), step):
         layers, rows = groups[at : at + step].T
         panels = _panels(factors, layers, index[rows], shared)
-        unit, exponent = equilibrate(panels)
-        own = convert(weights if shared else weights[rows], unit.B)
+        unit, own, exponent = normalized(panels, weights if shared else weights[rows])
         width = int(truncated.tail.shape[-1])
         found = rescaled(qr_rows(unit, own, rank, width), exponent, factors.B, truncated.info)
         place: tuple[Host, ...] = (np.arange(len(layers)),)
