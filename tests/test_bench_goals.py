@@ -170,6 +170,18 @@ def test_every_goal_on_layers_runs_on_a_tiny_layer(device, monkeypatch):
         assert {row["status"] for row in errors} == {"ok"}
 
 
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="the peak is read from /proc")
+def test_memory_that_is_given_back_within_the_round_is_counted(monkeypatch, capsys):
+    def wasteful(*args, **options):
+        np.ones(25 * 10**6).sum()
+        return tsvd_of_mix(*args, **options)
+
+    monkeypatch.setattr(memory, "tsvd_of_mix", wasteful)
+    memory.tell(1, 3, 50, 40, 2)
+    found = json.loads(capsys.readouterr().out)
+    assert found["added"] >= 0.99 * 200e6  # the system counts pages by the batch
+
+
 def test_the_protocol_counts_all_cases():
     found = accuracy.protocol("qr", "float32")
     assert found.passed == 323
@@ -247,18 +259,6 @@ def test_memory_is_counted_beside_factors_and_results():
     assert found["factors"] == 4 * numbers
     assert found["results"] == 4 * (numbers + 2 * 3 * 12)
     assert abs(found["added"]) < 64e6  # small results may lie where something was freed before
-
-
-@pytest.mark.skipif(not memory.STATUS.exists(), reason="the peak is read from /proc")
-def test_memory_that_is_given_back_within_the_round_is_counted(monkeypatch, capsys):
-    def wasteful(*args, **options):
-        np.ones(25 * 10**6).sum()
-        return tsvd_of_mix(*args, **options)
-
-    monkeypatch.setattr(memory, "tsvd_of_mix", wasteful)
-    memory.tell(1, 3, 50, 40, 2)
-    found = json.loads(capsys.readouterr().out)
-    assert found["added"] >= 0.99 * 200e6  # the system counts pages by the batch
 
 
 def test_hard_cases_run_on_torch_too():

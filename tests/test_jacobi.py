@@ -129,6 +129,34 @@ def test_the_whole_range_above_them_is_used():
         assert np.finfo(float).max / 16 <= size <= np.finfo(float).max / 4
 
 
+def test_a_vector_filled_in_is_orthogonal_up_to_the_rounding_of_a_dot_product():
+    """No axis is closer than 1/sqrt(p) to the one direction that is left: all ones."""
+    p = 64
+    mirror = np.ones(p) / p**0.5 - np.eye(p)[-1]
+    others = (np.eye(p) - 2 * np.outer(mirror, mirror) / (mirror @ mirror))[:, :-1]
+    columns = others @ orthogonal(np.random.default_rng(0), p - 1) * np.linspace(2, 1, p - 1)
+    U, S, _ = svd(np.concatenate([columns, np.zeros((p, 1))], axis=1))
+    assert S[-1] == 0
+    assert np.max(np.abs(U[:, :-1].T @ U[:, -1])) <= p**0.5 * 2.0**-53
+
+
+def test_what_has_not_converged_is_an_error_that_names_the_matrix(monkeypatch):
+    monkeypatch.setattr(jacobi, "SWEEPS", 2)
+    A = np.stack([np.eye(6), np.eye(6), np.random.default_rng(0).standard_normal((6, 6))])
+    with pytest.raises(np.linalg.LinAlgError, match=r"index \(2,\) did not converge in 2 sweeps"):
+        svd(A)
+    svd(A[:2])
+
+
+def test_a_swap_is_not_taken_for_convergence(monkeypatch):
+    """A sweep that only reorders columns has not met every pair."""
+    monkeypatch.setattr(jacobi, "SWEEPS", 1)
+    with pytest.raises(np.linalg.LinAlgError):
+        svd(np.diag([1.0, 2.0]))
+    monkeypatch.setattr(jacobi, "SWEEPS", 2)
+    assert svd(np.diag([1.0, 2.0]))[1].tolist() == [2.0, 1.0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_it_passes_lapacks_test_on_every_matrix(dtype):
@@ -174,17 +202,6 @@ def test_hard_matrices_pass_as_well_and_well_within_the_sweeps_allowed(dtype, n,
 def test_torch_and_numpy_agree(dtype):
     A = hard(np.random.default_rng(3), 9, dtype)
     assert np.all(worst(A, lambda A: [x.numpy() for x in svd(torch.from_numpy(A))]) < THRESHOLD)
-
-
-def test_a_vector_filled_in_is_orthogonal_up_to_the_rounding_of_a_dot_product():
-    """No axis is closer than 1/sqrt(p) to the one direction that is left: all ones."""
-    p = 64
-    mirror = np.ones(p) / p**0.5 - np.eye(p)[-1]
-    others = (np.eye(p) - 2 * np.outer(mirror, mirror) / (mirror @ mirror))[:, :-1]
-    columns = others @ orthogonal(np.random.default_rng(0), p - 1) * np.linspace(2, 1, p - 1)
-    U, S, _ = svd(np.concatenate([columns, np.zeros((p, 1))], axis=1))
-    assert S[-1] == 0
-    assert np.max(np.abs(U[:, :-1].T @ U[:, -1])) <= p**0.5 * 2.0**-53
 
 
 @pytest.mark.parametrize("decades", [12, 250])
@@ -323,23 +340,6 @@ def test_an_overflowing_singular_value_is_an_error():
     with pytest.raises(ValueError, match=r"batch index \(1,\) overflows float64"):
         svd(A)
     assert svd(A / 2)[1][1, 0] == pytest.approx(1e308)
-
-
-def test_what_has_not_converged_is_an_error_that_names_the_matrix(monkeypatch):
-    monkeypatch.setattr(jacobi, "SWEEPS", 2)
-    A = np.stack([np.eye(6), np.eye(6), np.random.default_rng(0).standard_normal((6, 6))])
-    with pytest.raises(np.linalg.LinAlgError, match=r"index \(2,\) did not converge in 2 sweeps"):
-        svd(A)
-    svd(A[:2])
-
-
-def test_a_swap_is_not_taken_for_convergence(monkeypatch):
-    """A sweep that only reorders columns has not met every pair."""
-    monkeypatch.setattr(jacobi, "SWEEPS", 1)
-    with pytest.raises(np.linalg.LinAlgError):
-        svd(np.diag([1.0, 2.0]))
-    monkeypatch.setattr(jacobi, "SWEEPS", 2)
-    assert svd(np.diag([1.0, 2.0]))[1].tolist() == [2.0, 1.0]
 
 
 def test_the_kernel_package_loads_neither_torch_nor_triton():

@@ -185,6 +185,16 @@ def test_squares_that_may_have_lost_digits_are_left_to_qr(d, k, small):
         assert_near(found.singular_values, [[factor]], 10 * EPS)
 
 
+def test_a_direction_that_meets_zeros_is_fit_however_long():
+    factors, Pi = gaussian(2, D, K, R), rows(1, 2)
+    factors.B[0, :, 1] = 0.0
+    expected = tsvd_of_mix(factors, Pi, R, method="panel")
+    factors.A[0, 1] = 1e308
+    found = tsvd_of_mix(factors, Pi, R, method="panel")
+    assert found.info.fell_back == ()
+    assert_same_result(found, expected)
+
+
 @pytest.mark.parametrize("distinct", [False, True])
 def test_equal_rows_share_their_core_and_sub_blocks_are_cut_only_where_needed(
     distinct, monkeypatch
@@ -203,7 +213,9 @@ def test_what_is_redone_goes_in_blocks_and_into_its_place(d, k, shared, monkeypa
     """Layers 0, 2, 3 and 4 of a complete graph; on a ring the rows that use an agent of theirs."""
     N, m, L = 4, 4 if shared else 2, 6
     factors = gaussian(N, d, k, R, L)
-    Pi = rows(3, N) if shared else (np.eye(N) + np.roll(np.eye(N), 1, axis=1))[:3] * 0.25
+    Pi = rows(3, N)
+    if not shared:
+        Pi *= (np.eye(N) + np.roll(np.eye(N), 1, axis=1))[:3]
     expected = tsvd_of_mix(factors, Pi, R, method="qr")
     for layer, agent in ((0, 1), (2, 3), (3, 0), (4, 2)):
         factors.B[layer, agent] *= 2.0**700
