@@ -17,6 +17,7 @@ from decaf_theory.arrays import Array, host, integer, namespace, require_real, w
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
+from decaf_theory.tsvd.grouping import groups, joined, narrowed
 from decaf_theory.tsvd.mixing import (
     TSVD,
     Info,
@@ -108,10 +109,24 @@ def tsvd_of_mix(
     if on_nonfinite not in ("raise", "skip"):
         raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
     index, weights = neighbours(Pi, int(factors.B.shape[-3]))
+    width = max(min(weights.shape[1] * r_in, d, k) - rank, 0)
+    rows = groups(weights, r_in)
+    parts = [
+        _together(factors, *narrowed(index, weights, own), rank, method, on_nonfinite)
+        for own in rows
+    ]
+    return parts[0] if len(parts) == 1 else joined(parts, rows, width)
+
+
+def _together(
+    factors: Factors, index: Host, weights: Host, rank: int, method: str, on_nonfinite: str
+) -> TSVD:
+    """Return the truncation of rows that share the length of their stacks; checked arguments."""
     n, m = weights.shape
+    stacked = m * factors.rank
     if method == "auto":
-        method = _chosen(m * r_in, factors)
-    width = max(min(m * r_in, d, k) - rank, 0)
+        method = _chosen(stacked, factors)
+    width = max(min(stacked, *factors.shape) - rank, 0)
     alike = len(index) == 1 and bool(np.all(weights == weights[:1]))
     rows = weights[:1] if alike else weights  # one truncation serves all rows that are equal
     if method == "panel":

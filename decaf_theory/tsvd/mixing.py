@@ -16,7 +16,7 @@ Host: TypeAlias = np.ndarray[Any, Any]
 class Info(NamedTuple):
     """How a truncation was computed."""
 
-    path: str  # the algorithm that ran: "dense", "qr" or "panel"
+    path: str  # the algorithm that ran: "dense", "qr" or "panel"; "a and b" for unlike rows
     elements: int  # matrices that were truncated
     skipped: tuple[tuple[int, ...], ...] = ()  # (*batch, row) left as NaN under on_nonfinite="skip"
     fell_back: tuple[tuple[str, tuple[int, ...]], ...] = ()  # (why, (*batch, row)): redone by "qr"
