@@ -65,7 +65,7 @@ def error(goal: str, case: Case, settings: Settings) -> Row:
 
 
 COPY = Limit("ours", "copy")
-ROOM = Limit("QR loop", "GEMM floor")  # no kernel of this kind can be faster than that
+ROOM = Limit("QR loop", "GEMM floor")  # what treats whole stacks gains no more than that
 STACKED = Limit("stacked QR", "ours")
 LLAMA = Case(4096, 4096, 4, 10, "ring")
 CLIP = Case(768, 768, 2, 10, "ring", layers=36)
