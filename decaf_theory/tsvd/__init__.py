@@ -138,7 +138,7 @@ def _together(
         path = {"dense": dense_rows, "qr": qr_rows}[method]
         truncated = path(unit, own, rank, width)
         truncated = rescaled(truncated, exponent, factors.B, truncated.info)
-        why = np.zeros((*factors.B.shape[:-3], len(rows)), dtype=np.int8)
+        why = np.zeros((), dtype=np.int8)  # nothing is redone
     check_overflow(truncated.singular_values)
     lost = _rows_that_use(bad, index, weights)
     skipped = tuple(tuple(int(i) for i in at) for at in np.argwhere(lost))
