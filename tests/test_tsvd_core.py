@@ -12,7 +12,7 @@ import array_api_compat
 import numpy as np
 import pytest
 
-from decaf_theory.tsvd import core
+from decaf_theory.tsvd import core, jacobi
 from decaf_theory.tsvd.core import REASONS, Precision, solve_core
 from tests.mixes import EPS, assert_near
 
@@ -122,6 +122,35 @@ def test_grading_is_refused_where_a_kept_column_turns_too_far_to_the_first(scale
         second = [1.0, switch * factor]
         assert reason(solved(EYE, EYE, second, 2, np.float64, 2, scale)) == expected
         assert reason(solved(EYE, EYE, second, 1, np.float64, 2, scale)) == ""
+
+
+@scales
+def test_jacobi_rotations_turn_columns_by_their_own_tolerance(scale, monkeypatch):
+    monkeypatch.setattr(core, "own_solver", lambda C: jacobi.svd)
+    switch = ((4 + 2**0.5) * EPS / PROMISED[np.float64]) ** 2
+    for factor, expected in ((1 - NEAR, "grading"), (1 + NEAR, "")):
+        second = [1.0, switch * factor]
+        assert reason(solved(EYE, EYE, second, 2, np.float64, 2, scale)) == expected
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_single_direction_is_a_core_too(own, monkeypatch):
+    if own:
+        monkeypatch.setattr(core, "own_solver", lambda C: jacobi.svd)
+    found = solved(np.array([[4.0]]), np.array([[9.0]]), [0.5], 1, np.float64)
+    assert_near(found.singular_values, [[3.0]], 10 * EPS)
+    assert_near(np.abs(found.X[:, 0, 0, 0]) * [2.0, 3.0], [3.0**0.5] * 2, 10 * EPS)
+
+
+@pytest.mark.parametrize(
+    ("n", "longest", "expected"),
+    [(450, 1, True), (451, 1, False), (15, 900, True), (15, 904, False)],
+)
+def test_orthonormal_directions_pass_up_to_450_roots_of_their_length(n, longest, expected):
+    """2 n sqrt(longest) u = 1e-13 at 450.4; in float32 at 4.5e9."""
+    assert core.attainable(n, longest, Precision.of(np.empty(0))) is expected
+    assert core.attainable(n, longest * 10**13, Precision.of(np.empty(0, np.float32)))
+    assert not core.attainable(n, longest * 10**15, Precision.of(np.empty(0, np.float32)))
 
 
 @scales
