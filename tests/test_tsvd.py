@@ -36,6 +36,15 @@ SIZES = [
 ]
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_there_may_be_fewer_rows_than_agents_or_more(method, n):
+    factors, Pi = gaussian(4, 9, 8, 2), rows(n, 4)
+    Pi[np.arange(n), np.arange(n) % 4] = 0.0
+    truncated = tsvd_of_mix(factors, Pi, 2, method=method)
+    assert_truncation_of(mix(factors, Pi), truncated, 2, slack(factors, Pi))
+
+
 @pytest.mark.parametrize("method", ["auto", *METHODS])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_path_truncates_the_mix(method, size):
