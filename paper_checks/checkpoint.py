@@ -62,7 +62,9 @@ def read(folder: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint | None, 
         try:
             checkpoint, old = _decode(path.read_bytes())
         except ValueError as error:
-            damaged.append(f"{path} is damaged ({error}) and is not used")
+            aside = path.with_suffix(".damaged")  # or it would count among the last that are kept
+            path.replace(aside)
+            damaged.append(f"{path} is damaged ({error}), is not used, and is now {aside.name}")
             continue
         changed = [
             f"{name}: {old.get(name)!r} -> {settings.get(name)!r}"

@@ -141,7 +141,7 @@ def run_one(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config, args.gpu)
     folder = sweep.folder_of(args.out, config)
-    if (done := sweep.finished(folder, config)) is not None and not args.export:
+    if (done := sweep.finished(folder, config, args.adapters)) is not None and not args.export:
         print(f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {folder}")
         return OK
     try:

@@ -80,7 +80,7 @@ def finetune(
     TrainingError: a loss or gradient that is not finite. CheckpointError: other settings.
     """
     store.require_writable(folder)
-    settings = config.settings() | {"adapters": [str(path) for path in adapters]}
+    settings = record.stamp(config, adapters)
     with store.locked(folder):
         run = prepare(config, device=device, adapters=adapters)
         checkpoint.resume(run, folder, settings)
@@ -240,12 +240,11 @@ def mix(run: Run, round_: int) -> None:
 def close_round(run: Run, last: bool) -> None:
     """Record the round: loss on its batches, what its mix met, score on the test set."""
     rounds, rest = divmod(run.step, run.every)
-    sent = mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, run.every)
     record = {
         "step": run.step,
         "round": rounds + (rest > 0),
         "loss": float(np.mean(run.losses)),
-        "comm_bytes": rounds * sent,
+        "comm_bytes": sent(run, rounds + (rest > 0 and run.config.train.order == "mix_first")),
         **run.seen,
     }
     if last or rounds % run.config.observe.eval_every == 0:
@@ -255,6 +254,13 @@ def close_round(run: Run, last: bool) -> None:
             record |= observe.evaluate(run.stacked, run.task, size, sequential=sequential)
     run.records.append(record)
     run.losses, run.seen = [], {}
+
+
+def sent(run: Run, mixes: int) -> int:
+    """Return the bytes that all agents sent so far, at every mix or every pooled step."""
+    rule = run.config.mix.rule
+    times, steps = (1, run.step) if rule.pools_gradients else (mixes, run.every)
+    return times * mixing.bytes_a_round(run.stacked, rule, run.Pi, steps)
 
 
 def require_finite(run: Run, losses: Tensor, t: int) -> None:

@@ -35,14 +35,20 @@ def rows_of(rule: Method, graph: str, agents: int) -> np.ndarray[Any, Any]:
 def begin(stacked: Any, rule: Method, order: str, zero_directions: str) -> None:
     """Let the method's factors train, after a look at the start.
 
-    ValueError: a frozen A that differs between agents. DeadStartWarning: the first mix makes all
-    factors zero, so that only heads could ever train.
+    ValueError: a frozen A, or a start of pooled gradients, that differs between agents.
+    DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
     """
     for name, site in stacked.sites.items():
         if "A" not in rule.trains and not bool((site.A == site.A[:1]).all()):
             raise ValueError(
                 f"A must be equal at all agents for {rule.name}, which freezes and never mixes it; "
                 f"site {name} differs: start from equal adapters, or choose another method"
+            )
+        alike = all(bool((X == X[:1]).all()) for X in (site.B, site.A))
+        if rule.pools_gradients and not alike:
+            raise ValueError(
+                f"adapters must be equal at all agents for {rule.name}, which is one model; site "
+                f"{name} differs: set lora.equal_start, or start from equal adapters"
             )
         site.A.requires_grad_("A" in rule.trains)
         site.B.requires_grad_("B" in rule.trains)

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,13 @@ class Stored(NamedTuple):
     def finished(self) -> bool:
         """Whether it took all its steps."""
         return bool(self.run["step"] == self.run["settings"]["train.steps"])
+
+
+def stamp(config: Any, adapters: Sequence[str | Path] = ()) -> dict[str, Any]:
+    """Return what a run must share to go on or to count as done: settings, start and data."""
+    where = None if config.data_dir is None else str(Path(config.data_dir).expanduser().resolve())
+    started = [str(Path(path).expanduser().resolve()) for path in adapters]
+    return {**config.settings(), "adapters": started, "data_dir": where}
 
 
 def write(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:

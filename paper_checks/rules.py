@@ -36,7 +36,7 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "lora.eta": (0, False, math.inf),
     "lora.alpha": (0, False, math.inf),
     "lora.dropout": (0, True, 1),
-    "train.steps": (0, True, math.inf),
+    "train.steps": (1, True, math.inf),
     "train.lr": (0, False, math.inf),
     "train.lr_min": (0, True, math.inf),
     "train.weight_decay": (0, True, math.inf),

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from paper_checks import config as configs
 from paper_checks.config import Config
-from paper_checks.record import Stored, read
+from paper_checks.record import Stored, read, stamp
 from verification.store import StoreError
 
 
@@ -69,13 +69,13 @@ def cells(
     return list(found.values())
 
 
-def finished(folder: Path, config: Config) -> Stored | None:
-    """Return the run stored in a folder if it is sound, finished and of these settings."""
+def finished(folder: Path, config: Config, adapters: Sequence[str | Path] = ()) -> Stored | None:
+    """Return the run stored in a folder if it is sound, finished, and of the same stamp."""
     try:
         stored = read(folder)
     except (StoreError, KeyError, TypeError):
         return None
-    wanted = config.settings()
+    wanted = stamp(config, adapters)
     alike = all(stored.run["settings"].get(name) == value for name, value in wanted.items())
     return stored if stored.finished and alike else None
 

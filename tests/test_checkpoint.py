@@ -155,6 +155,16 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     assert checkpoint.read(tmp_path, {})[0].step == 7
 
 
+def test_damaged_checkpoints_of_later_steps_do_not_crowd_out_new_ones(tmp_path):
+    for step in (299, 300):
+        path = checkpoint.write(tmp_path, some(step), {})
+        path.write_bytes(path.read_bytes()[:-3])
+    assert checkpoint.read(tmp_path, {})[0] is None
+    for step in (10, 20):
+        checkpoint.write(tmp_path, some(step), {})
+    assert checkpoint.read(tmp_path, {})[0].step == 20
+
+
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, capsys):
     config = paper_runs.config(train__optimizer="adamw")
     finetune.finetune(config, tmp_path / "whole")

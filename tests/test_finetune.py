@@ -154,6 +154,23 @@ def test_pooled_gradients_travel_at_every_step():
     assert mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, 7) == 2 * 3 * 7 * message
 
 
+@pytest.mark.parametrize(
+    ("method", "order", "times"),
+    [("dlora", "step_first", 2), ("dlora", "mix_first", 3), ("centralized", "step_first", 5)],
+)
+def test_bytes_are_counted_mix_by_mix_or_step_by_step_to_the_end(method, order, times):
+    run = prepare(mix__method=method, train__order=order, train__steps=5, mix__every=2)
+    for _ in range(5):
+        finetune.advance(run)
+    once = mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, 1)
+    assert run.records[-1]["comm_bytes"] == times * once
+
+
+def test_pooled_gradients_need_one_model_to_start_from():
+    with pytest.raises(ValueError, match=r"adapters must be equal at all agents for centralized"):
+        prepare(mix__method="centralized", lora__equal_start=False)
+
+
 # ---------------------------------------------------------------- steps and orders
 
 

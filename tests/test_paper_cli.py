@@ -1,5 +1,6 @@
 """The command line of the harness: what it prints, what it leaves, and how it ends."""
 
+import dataclasses
 import os
 import signal
 import textwrap
@@ -83,6 +84,17 @@ def test_a_finished_run_is_not_run_again(toml, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(finetune, "load_task", None)
     assert cli.main(command) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_run_of_other_data_or_another_start_does_not_count_as_this_one(toml, tmp_path):
+    out = tmp_path / "out"
+    assert cli.main(["run", toml, "--out", str(out)]) == 0
+    config = configs.read(toml)
+    folder = sweep.folder_of(out, config)
+    assert sweep.finished(folder, config) is not None
+    assert sweep.finished(folder, config, ["agent0"]) is None
+    elsewhere = dataclasses.replace(config, data_dir=str(tmp_path))
+    assert sweep.finished(folder, elsewhere) is None
 
 
 def test_flags_choose_the_cell(toml, tmp_path):

@@ -47,5 +47,14 @@ def load_task(config: Any) -> Task:
         raise ValueError(
             f"model.kind of task {name} must be {' or '.join(TASKS[name])}; got {kind!r}"
         )
+    metric = config.task.get("metric", "accuracy")
+    if metric not in ("accuracy", "f1"):
+        raise ValueError(f"task.metric must be accuracy or f1; got {metric!r}")
     folder = None if config.data_dir is None else Path(config.data_dir).expanduser()
-    return TASKS[name][kind](config, folder)
+    task = TASKS[name][kind](config, folder)
+    if task.metric == "f1" and task.classes != 2:
+        raise ValueError(
+            f"task.metric f1 is that of the second of two classes; {name} has {task.classes}: "
+            f"use accuracy"
+        )
+    return task

@@ -100,14 +100,18 @@ def lines(path: Path) -> list[str]:
             f"data file {path} is absent: put the data set there (formats: "
             "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
         )
-    return path.read_text(encoding="utf-8").splitlines()
+    # not splitlines: that cuts at U+0085 and U+2028 inside a sentence, too
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def _sst2(file: str) -> Callable[[Path], list[Example]]:
     def reader(folder: Path) -> list[Example]:
         rows = [line.split("\t") for line in lines(folder / file)[1:]]
         return [
-            Example({"sentence": _field(row, 0, folder / file).strip()}, int(row[1]))
+            Example(
+                {"sentence": _field(row, 0, folder / file).strip()},
+                _label(row, 1, folder / file),
+            )
             for row in rows
         ]
 
@@ -137,6 +141,13 @@ def _field(row: list[str], at: int, where: Path) -> str:
     if at >= len(row):
         raise ValueError(f"{where}: a row has {len(row)} fields where {at + 1} are wanted: {row}")
     return row[at]
+
+
+def _label(row: list[str], at: int, where: Path) -> int:
+    label = _field(row, at, where)
+    if label not in ("0", "1"):
+        raise ValueError(f"{where}: a label must be 0 or 1, got {label!r} in the row {row}")
+    return int(label)
 
 
 def _boolq_train(folder: Path) -> list[Example]:

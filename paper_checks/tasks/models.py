@@ -129,7 +129,8 @@ def require(*modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         extra = "hub" if "datasets" in missing else "finetune"
-        raise ValueError(f"{', '.join(missing)} not installed: pip install -e '.[{extra}]'")
+        hint = " (or give the data with --data-dir)" if "datasets" in missing else ""
+        raise ValueError(f"{', '.join(missing)} not installed: pip install -e '.[{extra}]'{hint}")
 
 
 def word_tokenizer(texts: list[str]) -> Any:
