@@ -159,7 +159,7 @@ def test_sites_of_unequal_rank_are_padded_to_one_rank(tmp_path, rng):
         ("C:/models/base", "base"),
         (r"models\base", "base"),
         ("a/b/c", "c"),
-        ("/root/.cache/hub/models--org--base-7b/snapshots/0a1b", "org/base-7b"),
+        ("/home/user/.cache/hub/models--org--base-7b/snapshots/0a1b", "org/base-7b"),
         (None, ""),
     ],
 )
