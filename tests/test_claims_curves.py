@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 
 from verification.claim import Context, Outcome
-from verification.claims import (
-    _curve_consensus,
-    _curve_convergence,
-    _curve_gauges,
-    _curve_smoothness,
-    _curve_start,
-    _curve_truncation,
-)
-from verification.claims.t02 import least
-from verification.claims.t28 import rows as rate_rows
+from verification.claims.rates.corollary import rows as rate_rows
+from verification.claims.smoothness.lemma1 import least
+from verification.curves import consensus, convergence, gauges, smoothness, start, truncation
 
 EPS = np.finfo(np.float64).eps
 
@@ -23,16 +16,16 @@ def matching(rows, **wanted):
 
 
 def test_the_worst_case_lies_on_the_bound_at_every_rank():
-    rows = list(_curve_truncation.against_worst_case(Context("T16")))
+    rows = list(truncation.against_worst_case(Context("T16")))
     found = matching(rows, family="worst case", quantile=0.5)
-    assert [row.params["r"] for row in found] == list(_curve_truncation.RANKS)
+    assert [row.params["r"] for row in found] == list(truncation.RANKS)
     for row in found:
         assert abs(row.measured - np.sqrt(row.params["r"]) / 2) <= row.rounding
 
 
 def test_quantiles_are_single_instances_in_order():
     values = np.array([[3.0, 1.0], [2.0, 5.0]])
-    rows = list(_curve_truncation.quantiles("any", values, 2 * values, rounding=0.0, held=True))
+    rows = list(truncation.quantiles("any", values, 2 * values, rounding=0.0, held=True))
     assert [row.measured for row in rows] == [1.0, 3.0, 5.0, 5.0]
     assert all(row.bound == 2 * row.measured for row in rows)
     assert rows[-1].params == {"quantile": 1.0, "instances": 4}
@@ -40,7 +33,7 @@ def test_quantiles_are_single_instances_in_order():
 
 @pytest.mark.slow
 def test_simulated_runs_agree_with_exact_moments():
-    rows = list(_curve_convergence.of_quadratics(Context("T25")))
+    rows = list(convergence.of_quadratics(Context("T25")))
     exact, simulated = (matching(rows, evidence=e) for e in ("exact", "simulated"))
     assert len(exact) == len(simulated) == 2 * 3 * 9
     for one, other in zip(exact, simulated, strict=True):
@@ -54,7 +47,7 @@ def test_decaf_and_dlora_start_at_one_point_and_all_rows_hold():
     rows = [
         row
         for method in ("dlora", "decaf")
-        for row in _curve_convergence.of_factors(Context("T25"), method)
+        for row in convergence.of_factors(Context("T25"), method)
     ]
     first = {row.measured for row in matching(rows, T=1)}
     assert max(first) - min(first) <= 100 * EPS
@@ -63,25 +56,25 @@ def test_decaf_and_dlora_start_at_one_point_and_all_rows_hold():
 
 def test_agents_on_a_complete_graph_rest_at_the_closed_form():
     # x_i = mean - lr (x_i - b_i): deviations are lr/(1 + lr) times those of b, of mean square 1
-    rows = list(_curve_consensus.over_topologies(Context("T25")))
-    lr = _curve_consensus.LR
+    rows = list(consensus.over_topologies(Context("T25")))
+    lr = consensus.LR
     for row in matching(rows, topology="complete", part="heterogeneity"):
         assert row.measured == pytest.approx((lr / (1 + lr)) ** 2, rel=1e-9)
     assert {row.outcome for row in rows} == {Outcome.HOLDS}
 
 
 def test_opposed_gauges_leave_nothing_of_factor_averages_and_all_of_decafs():
-    rows = list(_curve_gauges.of_methods(Context("T20"), tuple(_curve_gauges.LAWS)))
+    rows = list(gauges.of_methods(Context("T20"), tuple(gauges.LAWS)))
     assert {row.outcome for row in rows} == {Outcome.HOLDS}
     lost = {row.params["method"]: row.params["lost"] for row in matching(rows, turned_by=1.0)}
     assert lost == pytest.approx({"decaf": 0, "dlora": 1, "dlora_fa": 1}, abs=1000 * EPS)
 
 
 def test_only_the_dead_start_stays_and_only_dropped_directions_are_trapped():
-    rows = list(_curve_start.paths())
+    rows = list(start.paths())
     last = {
         tuple(row.params[name] for name in ("part", "method", "order", "rule")): row.measured
-        for row in matching(rows, step=_curve_start.STEPS)
+        for row in matching(rows, step=start.STEPS)
     }
     stuck = {key for key, loss in last.items() if loss > 0.1}
     assert stuck == {
@@ -91,8 +84,8 @@ def test_only_the_dead_start_stays_and_only_dropped_directions_are_trapped():
 
 
 def test_the_extremal_slope_is_as_steep_as_the_sharp_constant_at_every_rank_and_scale():
-    rows = matching(_curve_smoothness.over_ranks(Context("T2-sharp"), least), family="Huber")
-    assert len(rows) == 3 * len(_curve_smoothness.RANKS)
+    rows = matching(smoothness.over_ranks(Context("T2-sharp"), least), family="Huber")
+    assert len(rows) == 3 * len(smoothness.RANKS)
     assert min(row.measured / row.bound for row in rows) >= 1 - 1e-6
 
 

@@ -13,11 +13,29 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import t08, t09, t10, t11, t11_odd, t12, t13, t13_readings
+from verification.claims.interference import (
+    covariance,
+    deviations,
+    mix_difference,
+    network,
+    odd_rank,
+    random_factors,
+    readings,
+    worst_case,
+)
 
 EPS = np.finfo(float).eps
 NORMS = {"fro": "fro", "op": 2, "nuc": "nuc"}
-PARTS = (t08, t09, t10, t11, t11_odd, t12, t13, t13_readings)
+PARTS = (
+    covariance,
+    deviations,
+    network,
+    worst_case,
+    odd_rank,
+    random_factors,
+    mix_difference,
+    readings,
+)
 CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
 FALSE = {name for name in CLAIMS if name.startswith("T13-")}
 ATTAINED = {"T9", "T10", "T11", "T11-rank-one", "T11-odd", "T13"}
@@ -75,17 +93,19 @@ def test_the_curves_of_the_first_figure_are_all_there():
     met = Counter(
         (row.params["scaling"], row.params["norm"], row.params["quantity"]) for row in rows
     )
-    scalings, quantities = t13.SCALE, ("difference", "relative difference", "adapter")
-    assert met == Counter(dict.fromkeys(cartesian(scalings, NORMS, quantities), len(t13.RANKS)))
+    scalings, quantities = mix_difference.SCALE, ("difference", "relative difference", "adapter")
+    assert met == Counter(
+        dict.fromkeys(cartesian(scalings, NORMS, quantities), len(mix_difference.RANKS))
+    )
 
 
 def test_the_difference_of_the_figure_is_that_of_dense_mixes():
     rng = np.random.default_rng(5)
     B, A = rng.standard_normal((3, 6, 2)), rng.standard_normal((3, 2, 4))
     pi = np.array([0.5, 0.3, 0.2])
-    mix = t13.Mix("dense", Factors(B[None], A[None]), pi[None])
+    mix = mix_difference.Mix("dense", Factors(B[None], A[None]), pi[None])
     for norm, order in NORMS.items():
-        found = t13.spectra(mix, 2).norms(norm)
+        found = mix_difference.spectra(mix, 2).norms(norm)
         P, Q, M = dense_mixes(B, A, pi)
         # three SVDs of 6 x 4 matrices of size |M|
         rounding = 100 * EPS * np.linalg.norm(M)
@@ -257,7 +277,7 @@ def test_at_rank_one_interference_is_bounded_by_how_evenly_the_weights_split(sha
     b, a = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (b, a))
     direct, rounding = direct_interference(b[:, :, None], a[:, None, :], pi)
     for norm, order in (("op", 2), ("fro", "fro")):
-        limit = t11_odd.rank_one_limit(tuple(pi), norm)
+        limit = odd_rank.rank_one_limit(tuple(pi), norm)
         assert np.linalg.norm(direct, order) <= limit + d * rounding
 
 

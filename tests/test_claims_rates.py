@@ -13,26 +13,27 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import (
-    _decaf,
-    t25,
-    t25_sharp,
-    t26,
-    t27,
-    t28,
-    t29,
-    t30,
-    t30_runs,
-    t31,
-    t32,
-    t33,
-    t34,
-    t35,
-    t36,
-    t37,
-    w03,
+from verification.claims.examples import two_agents
+from verification.claims.networks import spectral_gaps
+from verification.claims.rates import (
+    attainment,
+    convex,
+    corollary,
+    decaf_as_dlora,
+    decaf_runs,
+    dsgd,
+    dsgd_sharp,
+    exact_moments,
+    gauge_drift,
+    local_steps,
+    mixing_errors,
+    momentum,
+    spurious_directions,
+    time_varying,
 )
-from verification.claims._quadratics import (
+from verification.instances import decaf_rounds
+from verification.instances.consensus import attained, kappa_ceiling
+from verification.instances.quadratics import (
     FAMILIES,
     GRAPHS,
     Case,
@@ -41,10 +42,26 @@ from verification.claims._quadratics import (
     run,
     stored,
 )
-from verification.claims._spread import attained, kappa_ceiling
 
 EPS = np.finfo(float).eps
-PARTS = (t25, t25_sharp, t26, t27, t28, t29, t30, t30_runs, t31, t32, t33, t34, t35, t36, t37, w03)
+PARTS = (
+    dsgd,
+    dsgd_sharp,
+    attainment,
+    exact_moments,
+    corollary,
+    mixing_errors,
+    decaf_as_dlora,
+    decaf_runs,
+    spectral_gaps,
+    spurious_directions,
+    gauge_drift,
+    convex,
+    local_steps,
+    momentum,
+    time_varying,
+    two_agents,
+)
 CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
 FALSE = {"T25-swap", "T29-predictable", "T31-bipartite"}
 SECTIONS = ("Assumptions:", "Proof:", "Extremal:", "Counterexample:", "Source:")
@@ -104,22 +121,22 @@ def test_torch_tensors_give_the_same_verdict():
 
 
 def test_swapping_the_constants_fails_by_the_factor_of_the_docstring():
-    row = t25.replay_swapped(t25.ring_of_four())
+    row = dsgd.replay_swapped(dsgd.ring_of_four())
     assert row.measured == pytest.approx(1 / 100, rel=1e-12)
     assert row.bound == pytest.approx(1 / 361, rel=1e-12)
 
 
 def test_the_third_term_needs_its_parameters():
     """Farther from the limit the bound is not reached: the row of nearness can fail."""
-    far = t26.opposed(0.5, 0.5, 1 / 64)
-    rows = list(attained(t26.replay_heterogeneity(far)))
+    far = attainment.opposed(0.5, 0.5, 1 / 64)
+    rows = list(attained(attainment.replay_heterogeneity(far)))
     assert [row.outcome for row in rows] == [Outcome.HOLDS, Outcome.VIOLATED]
 
 
 def test_kappa_grows_along_the_third_family():
-    instance = t26.opposed(0.25, 0.125, 1 / 128, steps=2**12)
+    instance = attainment.opposed(0.25, 0.125, 1 / 128, steps=2**12)
     found = run(load(instance), "MS", 2**12)
-    assert found.kappa == pytest.approx(t26._kappa(instance), rel=1e-6)
+    assert found.kappa == pytest.approx(attainment._kappa(instance), rel=1e-6)
 
 
 @pytest.mark.parametrize("order", moments.ORDERS)
@@ -151,7 +168,7 @@ def test_the_consensus_bound_is_that_of_an_unrolled_sum(graph, order):
         q += np.linalg.norm(power, 2)
         S += np.sum(power**2)
         power = power @ (Pi - 1 / N)
-    found = t25.network(Pi, order)
+    found = dsgd.network(Pi, order)
     assert found.q == pytest.approx(q, rel=1e-10, abs=1e-12)
     assert found.S == pytest.approx(S, rel=1e-10, abs=1e-12)
 
@@ -171,9 +188,9 @@ def test_no_quadratic_breaks_the_rate_or_the_consensus_bound(family, graph, orde
     H, b, noise, x0 = draw(np.random.default_rng(seed), family, 3, N, p)
     Pi = TOPOLOGIES[name](N)
     L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
-    lr = share / (L * max(1.0, t25.network(Pi, order).q))
+    lr = share / (L * max(1.0, dsgd.network(Pi, order).q))
     problem = moments.quadratics(H, b=b, noise=noise)
-    for row in t25.judged(Case(problem, Pi, lr, x0, {"N": N}), order, 25):
+    for row in dsgd.judged(Case(problem, Pi, lr, x0, {"N": N}), order, 25):
         assert row.outcome in (Outcome.HOLDS, Outcome.NOT_APPLICABLE)
 
 
@@ -189,11 +206,11 @@ def test_no_quadratic_breaks_the_corollary(family, graph, order, T, seed):
     H, b, noise, x0 = draw(np.random.default_rng(seed), family, 2, N, 2)
     L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
     Pi = TOPOLOGIES[name](N)
-    horizon = bounds.corollary_horizon(L=1.0, N=N, q=t25.network(Pi, order).q)
+    horizon = bounds.corollary_horizon(L=1.0, N=N, q=dsgd.network(Pi, order).q)
     # the largest L that the horizon T allows, or a tenth of it
     scale = np.sqrt(T / horizon) / L * np.array([1.0, 0.1])
     problem = moments.quadratics(H * scale[:, None, None, None], b=b, noise=noise)
-    row = t28._bounded(Case(problem, Pi, 0.0, x0, {"N": N}), order, T)
+    row = corollary._bounded(Case(problem, Pi, 0.0, x0, {"N": N}), order, T)
     event(row.outcome.value)
     assert row.outcome is Outcome.HOLDS
     assert row.params["instances"] >= 1
@@ -201,14 +218,17 @@ def test_no_quadratic_breaks_the_corollary(family, graph, order, T, seed):
 
 @pytest.mark.parametrize("steps", [1, 10, 1000])
 def test_the_first_term_alone_is_an_equality(steps):
-    row = t26.replay_alone(t26.parabola(steps, L=2.0, p=2))
+    row = attainment.replay_alone(attainment.parabola(steps, L=2.0, p=2))
     assert row.measured == pytest.approx(row.bound, rel=1e-12)
 
 
 def test_bipartite_graphs_without_self_weights_have_the_eigenvalue_minus_one():
-    assert t31.replay({"Pi": t31.cycle(6).tolist()}).outcome is Outcome.VIOLATED
-    assert t31.replay({"Pi": t31.cycle(7).tolist()}).outcome is Outcome.HOLDS
-    assert t31.replay({"Pi": t31.two_sides(3, 0.1).tolist()}).outcome is Outcome.HOLDS
+    assert spectral_gaps.replay({"Pi": spectral_gaps.cycle(6).tolist()}).outcome is Outcome.VIOLATED
+    assert spectral_gaps.replay({"Pi": spectral_gaps.cycle(7).tolist()}).outcome is Outcome.HOLDS
+    assert (
+        spectral_gaps.replay({"Pi": spectral_gaps.two_sides(3, 0.1).tolist()}).outcome
+        is Outcome.HOLDS
+    )
 
 
 def test_a_stored_case_comes_back_as_it_was():
@@ -222,18 +242,20 @@ def test_a_stored_case_comes_back_as_it_was():
 
 
 def test_the_example_in_fractions_is_the_fixed_point():
-    assert w03.EXACT["gradient"] == w03.Fraction(1, 14)
-    own, shared = (w03.Fraction(1, 14) + sign * w03.Fraction(1, 110) for sign in (1, -1))
-    fifth = w03.Fraction(1, 5)
-    rest = w03.Exact((fifth, -fifth), ((own, shared), (shared, own)))
-    assert w03.exact_step(rest) == rest
+    assert two_agents.EXACT["gradient"] == two_agents.Fraction(1, 14)
+    own, shared = (
+        two_agents.Fraction(1, 14) + sign * two_agents.Fraction(1, 110) for sign in (1, -1)
+    )
+    fifth = two_agents.Fraction(1, 5)
+    rest = two_agents.Exact((fifth, -fifth), ((own, shared), (shared, own)))
+    assert two_agents.exact_step(rest) == rest
 
 
 def test_a_round_of_decaf_is_the_methods_own_mix():
     rng = np.random.default_rng(5)
     start = Factors(rng.standard_normal((1, 4, 5, 2)), rng.standard_normal((1, 4, 2, 3)))
     targets, Pi = rng.standard_normal((4, 5, 3)), TOPOLOGIES["path"](4)
-    seen = next(_decaf.rounds(start, targets, Pi[None], np.array([0.1]), 0.5, 1))
+    seen = next(decaf_rounds.rounds(start, targets, Pi[None], np.array([0.1]), 0.5, 1))
     x = []
     for B, A, W in zip(start.B[0], start.A[0], targets, strict=True):
         g = 0.5 * B @ A - W
@@ -253,7 +275,7 @@ def test_a_fixed_point_is_found_where_plain_rounds_would_take_for_ever():
         return x @ slow + lr[:, None] * x**2 * [0, -1] + [1.0, 1e-8]
 
     start, lr = np.full((2, 2), 0.01), np.array([0.1, 0.2])
-    x, residual = t32.fixed_point(one_round, start, lr, np.zeros(2))
+    x, residual = spurious_directions.fixed_point(one_round, start, lr, np.zeros(2))
     assert residual < 1e-13
     assert x[:, 0] == pytest.approx(2, rel=1e-12)
     # lr p^2 + 1e-7 p = 1e-8
@@ -264,25 +286,27 @@ def test_a_fixed_point_is_found_where_plain_rounds_would_take_for_ever():
 
 def test_a_map_without_a_fixed_point_is_no_data():
     with pytest.raises(RuntimeError, match="no fixed point after 12 Newton steps"):
-        t32.fixed_point(lambda x, lr, Pi: x + 1 / (1 + x**2), np.ones((1, 1)), *np.ones((2, 1)))
+        spurious_directions.fixed_point(
+            lambda x, lr, Pi: x + 1 / (1 + x**2), np.ones((1, 1)), *np.ones((2, 1))
+        )
 
 
 def test_the_slow_flow_keeps_a_balanced_start_where_both_sides_spread_alike():
-    case, u, v = t33.ring_of_four()
+    case, u, v = gauge_drift.ring_of_four()
     alike = case._replace(D=np.stack([x * np.outer(u, v) for x in (1.0, -1.0, 0.5, -0.5)]))
     # x = y: dK/dtau is proportional to K, and K = 0 stays
-    assert t33.slow_flow(alike, u, v, 2.0, 3.0) == pytest.approx(2**0.5, rel=1e-12)
+    assert gauge_drift.slow_flow(alike, u, v, 2.0, 3.0) == pytest.approx(2**0.5, rel=1e-12)
 
 
 def test_the_drift_rate_is_that_of_its_double_sum():
-    case = _decaf.setting(Context("T33"))
-    start = _decaf.fitted(Context("T33"), case, 2, 0.75)
-    B, A, Gamma = start.B[1, 0], start.A[1, 0], t33.kernel(case.Pi[1])
+    case = decaf_rounds.setting(Context("T33"))
+    start = decaf_rounds.fitted(Context("T33"), case, 2, 0.75)
+    B, A, Gamma = start.B[1, 0], start.A[1, 0], gauge_drift.kernel(case.Pi[1])
     pairs = [
         Gamma[j, n] * (A @ case.D[n].T @ case.D[j] @ A.T - B.T @ case.D[j] @ case.D[n].T @ B)
         for j in range(case.N)
         for n in range(case.N)
     ]
     expected = -2 * 0.75**2 / case.N * sum(pairs)
-    found = t33.drift_rate(case, start, 0.75)[1]
+    found = gauge_drift.drift_rate(case, start, 0.75)[1]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e3 * EPS)

@@ -12,13 +12,33 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import deviations, interference_norm
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import p10, r01, r02, r03, r04, r05, r06, r07, r08
-from verification.claims._quadratics import FAMILIES, Case, draw
+from verification.claims.problems import sampling_noise
+from verification.claims.related import (
+    alternating_phases,
+    averaged_truncations,
+    chained_blocks,
+    factor_noise,
+    frozen_factor,
+    local_drift,
+    rslora,
+    sum_product,
+)
+from verification.instances.quadratics import FAMILIES, Case, draw
 
 EPS = np.finfo(float).eps
 CLAIMS = {
     claim.id: claim
-    for part in (p10, r01, r02, r03, r04, r05, r06, r07, r08)
+    for part in (
+        sampling_noise,
+        frozen_factor,
+        sum_product,
+        averaged_truncations,
+        chained_blocks,
+        alternating_phases,
+        local_drift,
+        factor_noise,
+        rslora,
+    )
     for claim in part.CLAIMS
 }
 SECTIONS = ("Assumptions:", "Proof:", "Extremal:", "Counterexample:", "Source:")
@@ -61,7 +81,7 @@ def test_the_counterexample_is_replayed_by_the_library_and_by_its_script():
 
 def test_additive_noise_would_pass_where_sampled_rows_do_not():
     """Columns that are equal after multiplication by A give no noise at all: the row can hold."""
-    row = p10.replay({**p10.columns(), "X": [[2.0, 2.0]]})
+    row = sampling_noise.replay({**sampling_noise.columns(), "X": [[2.0, 2.0]]})
     assert (row.outcome, row.measured) == (Outcome.HOLDS, 0.0)
 
 
@@ -69,28 +89,30 @@ def test_a_frozen_factor_costs_nothing_where_it_spans_the_target():
     W = np.array([[3.0, 0.0, 4.0]])
     inside = {"W": W.tolist(), "A": [[0.6, 0.0, 0.8]]}
     outside = {"W": W.tolist(), "A": [[0.0, 1.0, 0.0]]}
-    assert r01.replay(inside).bound == pytest.approx(0, abs=20 * EPS)
-    assert r01.replay(outside).bound == 5.0
+    assert frozen_factor.replay(inside).bound == pytest.approx(0, abs=20 * EPS)
+    assert frozen_factor.replay(outside).bound == 5.0
 
 
 def test_averaged_truncations_shrink_and_differences_do_not():
     W = np.diag([4.0, 2.0, 1.0])
-    np.testing.assert_allclose(r03.averaged(W, (1, 2)), np.diag([4.0, 1.0, 0.0]), atol=50 * EPS)
+    np.testing.assert_allclose(
+        averaged_truncations.averaged(W, (1, 2)), np.diag([4.0, 1.0, 0.0]), atol=50 * EPS
+    )
     targets = [np.zeros((3, 3))] * 2
-    np.testing.assert_array_equal(r03.with_differences(W, (1, 2), targets, 0), W)
+    np.testing.assert_array_equal(averaged_truncations.with_differences(W, (1, 2), targets, 0), W)
     # one step of size 1/16 toward 0 from B = A' = 2 e_1 takes 4 to 4 (1 - 4/16)^2 at both clients
-    moved = r03.with_differences(W, (1, 1), targets, 1)
+    moved = averaged_truncations.with_differences(W, (1, 1), targets, 1)
     np.testing.assert_allclose(moved, np.diag([2.25, 2.0, 1.0]), atol=50 * EPS)
 
 
 def test_a_block_leaves_what_is_outside_its_rows():
     residual, A = np.array([[1.0, 2.0, 3.0]]), np.array([[0.0, 2.0, 0.0]])
-    np.testing.assert_allclose(r04.block(residual, A), [[1, 0, 3]], atol=8 * EPS)
+    np.testing.assert_allclose(chained_blocks.block(residual, A), [[1, 0, 3]], atol=8 * EPS)
 
 
 @given(
     branch=st.sampled_from(["random", "eigenvector", "equal", "huge", "one agent far"]),
-    graph=st.sampled_from(r05.GRAPHS),
+    graph=st.sampled_from(alternating_phases.GRAPHS),
     seed=st.integers(0, 2**32 - 1),
     t=st.integers(0, 8),
 )
@@ -130,12 +152,12 @@ def test_local_steps_keep_the_points_within_the_bound(family, graph, K, share, s
     Pi = TOPOLOGIES[graph[0]](graph[1])
     L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
     lr = share * (sqrt_rho(Pi) ** (-1 / K) - 1) / L
-    problem = r06.moments.quadratics(H, b=b, noise=0 * noise)
-    row = r06._judged(Case(problem, Pi, lr, x0, {}), K, 8)
+    problem = local_drift.moments.quadratics(H, b=b, noise=0 * noise)
+    row = local_drift._judged(Case(problem, Pi, lr, x0, {}), K, 8)
     assert row.params["instances"] == 2
     assert row.outcome is Outcome.HOLDS
 
 
 def test_too_long_local_phases_are_outside_the_claim():
-    instance = {**r06.drift_alone(5), "lr": 0.5}  # (3/2)^5 / 2 > 1
-    assert r06.replay(instance).outcome is Outcome.NOT_APPLICABLE
+    instance = {**local_drift.drift_alone(5), "lr": 0.5}  # (3/2)^5 / 2 > 1
+    assert local_drift.replay(instance).outcome is Outcome.NOT_APPLICABLE

@@ -10,11 +10,31 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import sigma_max
 from decaf_theory.methods import METHODS
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import t01, t02, t03, t04, t05, t06, t07
-from verification.claims._slopes import climb, steepness
+from verification.claims.smoothness import (
+    factor_constants,
+    frozen,
+    invariance,
+    lemma1,
+    lemma1_readings,
+    product_lipschitz,
+    sharpness,
+)
+from verification.instances.slopes import climb, steepness
 
 EPS = np.finfo(float).eps
-CLAIMS = {claim.id: claim for part in (t01, t02, t03, t04, t05, t06, t07) for claim in part.CLAIMS}
+CLAIMS = {
+    claim.id: claim
+    for part in (
+        product_lipschitz,
+        lemma1,
+        sharpness,
+        lemma1_readings,
+        factor_constants,
+        frozen,
+        invariance,
+    )
+    for claim in part.CLAIMS
+}
 FALSE = {"T4a", "T4b", "T4c", "T5-converse", "T7-unbalanced", "T7-step"}
 ATTAINED = {"T1", "T2", "T2-sharp", "T3", "T4-mixed", "T5", "T6", "T7"}
 

@@ -11,11 +11,11 @@ from decaf_theory.problems.approximation import approximation
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import t14
-from verification.claims._trajectories import rounds
+from verification.claims.interference import dlora_path
+from verification.instances.dlora_rounds import rounds
 
 EPS = np.finfo(float).eps
-CLAIMS = {claim.id: claim for claim in t14.CLAIMS}
+CLAIMS = {claim.id: claim for claim in dlora_path.CLAIMS}
 
 
 def rows_of(name):
@@ -70,7 +70,7 @@ def test_the_batched_rounds_are_those_of_the_simulation():
 
 
 def test_the_law_of_small_steps_fails_without_one_plus_Pi_or_by_two_percent(monkeypatch):
-    right = t14.predicted
+    right = dlora_path.predicted
 
     def without_one_plus_Pi(runs):
         W, agents = runs.targets.mean(axis=0), len(runs.Pi)
@@ -79,7 +79,7 @@ def test_the_law_of_small_steps_fails_without_one_plus_Pi_or_by_two_percent(monk
         return runs.s**2 / agents * np.einsum("jl,jab,cb,lcd->ad", Gamma, D, W, D)
 
     for wrong in (without_one_plus_Pi, lambda runs: 1.02 * right(runs)):
-        monkeypatch.setattr(t14, "predicted", wrong)
+        monkeypatch.setattr(dlora_path, "predicted", wrong)
         assert judge(CLAIMS["T14-law"], rows_of("T14-law")).outcome == Outcome.VIOLATED
 
 
@@ -95,10 +95,10 @@ def test_interference_on_the_path_stays_below_its_bound(topology, N, r, power, s
     rng = np.random.default_rng(seed)
     d, k = 3, 4
     common = (rng.standard_normal((d, r)), rng.standard_normal((r, k)))
-    start = t14.repeated(Factors(*common), 1, N)
+    start = dlora_path.repeated(Factors(*common), 1, N)
     targets = rng.standard_normal((N, d, k))
     Pi = TOPOLOGIES[topology](N)
-    runs = t14.Runs(topology, Pi, targets, start, np.array([10.0**power]), 0.75)
-    row = t14.at_most(Context("property"), "property", runs)
+    runs = dlora_path.Runs(topology, Pi, targets, start, np.array([10.0**power]), 0.75)
+    row = dlora_path.at_most(Context("property"), "property", runs)
     event("lr L q < 1" if row.assumptions_held else "lr too large")
     assert row.outcome in (Outcome.HOLDS, Outcome.NOT_APPLICABLE)

@@ -9,12 +9,39 @@ from decaf_theory.measure import NORMS
 from decaf_theory.tsvd import tsvd_of_mix
 from tests.mixes import assert_near, mix
 from verification.claim import Context, Outcome, collect, judge
-from verification.claims import p01, p06, t15, t16, t17, t18, t19, t20, t21, t22, t23, t24, w01
-from verification.claims._mixes import FAMILIES, Mix, load, worst
-from verification.claims._mixes import mixes as claimed_mixes
+from verification.claims.examples import fractions
+from verification.claims.problems import competing_targets, opposed_gauges
+from verification.claims.truncation import (
+    beats_averaging,
+    conservation,
+    dead_directions,
+    eckart_young,
+    gauges,
+    golden_ratio,
+    gossip,
+    perturbation,
+    second_order,
+    worst_case,
+)
+from verification.instances.mixes import FAMILIES, Mix, load, worst
+from verification.instances.mixes import mixes as claimed_mixes
 
 EPS = float(np.finfo(float).eps)
-PARTS = (p01, p06, t15, t16, t17, t18, t19, t20, t21, t22, t23, t24, w01)
+PARTS = (
+    opposed_gauges,
+    competing_targets,
+    eckart_young,
+    worst_case,
+    beats_averaging,
+    golden_ratio,
+    perturbation,
+    gauges,
+    second_order,
+    gossip,
+    dead_directions,
+    conservation,
+    fractions,
+)
 CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
 FALSE = {"T18-op", "T19-tie", "T20-dlora", "T22-iterates", "T23-start", "T24-factors"}
 ATTAINED = {"T15", "T16", "T17", "T18", "T18-rank", "T19", "T20-distance", "T21", "T23", "P6"}
@@ -72,11 +99,13 @@ def test_the_golden_ratio_fails_by_two_over_phi_in_operator_and_nuclear_norm():
 
 
 def test_the_constants_of_lower_rank_are_those_of_hard_thresholding():
-    assert t18._square_constant(2, 2, 9) == pytest.approx(bounds.GOLDEN_RATIO**2, rel=4 * EPS)
+    assert golden_ratio._square_constant(2, 2, 9) == pytest.approx(
+        bounds.GOLDEN_RATIO**2, rel=4 * EPS
+    )
     # K = 1, r = 2: h = 1/2, u = (1/2 + 3/2)/2 = 1, constant sqrt 2
-    assert t18._square_constant(1, 2, 9) == pytest.approx(2.0, rel=4 * EPS)
+    assert golden_ratio._square_constant(1, 2, 9) == pytest.approx(2.0, rel=4 * EPS)
     # p is cut by n - r
-    assert t18._square_constant(2, 3, 4) == t18._square_constant(1, 2, 9)
+    assert golden_ratio._square_constant(2, 3, 4) == golden_ratio._square_constant(1, 2, 9)
 
 
 SENSITIVE = [
@@ -113,7 +142,7 @@ def test_a_truncation_that_keeps_the_wrong_direction_is_noticed(monkeypatch):
         truncated = tsvd_of_mix(factors, Pi, rank, **options)
         return truncated._replace(factors=Factors(truncated.factors.B, -truncated.factors.A))
 
-    monkeypatch.setattr(t15, "tsvd_of_mix", flipped)
+    monkeypatch.setattr(eckart_young, "tsvd_of_mix", flipped)
     assert judge(CLAIMS["T15"], rows_of("T15")).outcome == Outcome.VIOLATED
 
 
@@ -134,9 +163,11 @@ def test_every_family_has_stochastic_rows_and_shapes_that_belong_together():
 
 
 def test_the_extremal_mix_of_t18_is_what_its_docstring_says():
-    for norm, q in t18.SHARPEST.items():
-        (B, A), row = load(t18.extremal(norm)).factors, np.full(3, 1 / 3)
-        assert_near(mix(Factors(B[0], A[0]), row[None])[0], np.diag([1 + t18.TIE, 1]), 20 * EPS)
+    for norm, q in golden_ratio.SHARPEST.items():
+        (B, A), row = load(golden_ratio.extremal(norm)).factors, np.full(3, 1 / 3)
+        assert_near(
+            mix(Factors(B[0], A[0]), row[None])[0], np.diag([1 + golden_ratio.TIE, 1]), 20 * EPS
+        )
         mean = row @ B[0, :, :, 0]
         assert_near(np.outer(mean, row @ A[0, :, 0]), np.diag([0, q]), 20 * EPS)
 
@@ -159,7 +190,7 @@ def test_the_row_of_many_instances_is_the_one_that_breaks():
 
 
 def test_a_stored_mix_is_one_instance_of_one_row():
-    found = load(t17.extremal())
+    found = load(beats_averaging.extremal())
     assert isinstance(found, Mix)
     assert found.factors.B.shape == (1, 2, 2, 1)
     assert found.Pi.shape == (1, 2)

@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 from decaf_theory import bounds, moments
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Outcome
-from verification.claims import _erring, t25_sharp, t29, t30, t31, t34, t35, t36, t37
-from verification.claims._mixes import FAMILIES as MIXES
-from verification.claims._mixes import Mix
-from verification.claims._quadratics import FAMILIES, GRAPHS, Case, draw, load, network
+from verification.claims.networks import spectral_gaps
+from verification.claims.rates import (
+    convex,
+    decaf_as_dlora,
+    dsgd_sharp,
+    local_steps,
+    mixing_errors,
+    momentum,
+    time_varying,
+)
+from verification.instances import erring
+from verification.instances.mixes import FAMILIES as MIXES
+from verification.instances.mixes import Mix
+from verification.instances.quadratics import FAMILIES, GRAPHS, Case, draw, load, network
 
 EPS = np.finfo(float).eps
 ALLOWED = (Outcome.HOLDS, Outcome.NOT_APPLICABLE)
@@ -42,7 +52,7 @@ def case_of(drawn, order="MS", q=None, largest=1.0):
 
 @given(drawn=cases, order=st.sampled_from(moments.ORDERS))
 def test_no_quadratic_breaks_the_sharp_rate_up_to_twice_the_step(drawn, order):
-    for row in t25_sharp.judged(case_of(drawn, order, largest=2.0), order, 20):
+    for row in dsgd_sharp.judged(case_of(drawn, order, largest=2.0), order, 20):
         assert row.outcome in ALLOWED
 
 
@@ -60,15 +70,15 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
         case = case._replace(problem=case.problem._replace(noise=0 * case.problem.noise + eye))
     n, step = 2 * case.problem.N, size * case.lr[:, None]
     slope = np.abs(case.problem.b).max(axis=(1, 2))[:, None]
-    errors = _erring.Errors(
+    errors = erring.Errors(
         step[..., None] * rng.standard_normal((2, n, n)) / n,
         step * slope * rng.standard_normal((2, n)),
         -dependent * step[..., None] * rng.uniform(0, 2, (2, 1, 1)) * np.eye(n),
     )
-    slip = t29._rounding(case, errors, 12)
+    slip = mixing_errors._rounding(case, errors, 12)
     forms = (bounds.mixing_error_rate, bounds.dsgd_sharp)
-    rows = [t29._rate(case, errors, 12, slip, dependent, form) for form in forms]
-    for row in (t29._consensus(case, errors, 12), *rows):
+    rows = [mixing_errors._rate(case, errors, 12, slip, dependent, form) for form in forms]
+    for row in (mixing_errors._consensus(case, errors, 12), *rows):
         assert row.outcome in ALLOWED
 
 
@@ -78,29 +88,29 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
 def test_no_mix_breaks_the_bound_on_the_error_of_mixing(family, rows, seed):
     event(family)
     factors, Pi = MIXES[family](np.random.default_rng(seed), 3, rows)
-    for row in t30._bounded(Mix(family, factors, Pi)):
+    for row in decaf_as_dlora._bounded(Mix(family, factors, Pi)):
         assert row.outcome in ALLOWED
 
 
 @given(drawn=cases, order=st.sampled_from(moments.ORDERS))
 def test_no_quadratic_breaks_the_rate_of_weakly_convex_losses(drawn, order):
-    assert t34._judged(case_of(drawn, order), order, 20).outcome in ALLOWED
+    assert convex._judged(case_of(drawn, order), order, 20).outcome in ALLOWED
 
 
 @given(drawn=cases, K=st.integers(1, 5))
 def test_no_quadratic_breaks_the_bound_for_local_steps(drawn, K):
     event(f"K = {K}")
     first = case_of(drawn)
-    q = t35._network(first, K).q
-    assert t35._judged(case_of(drawn, q=q), K, 6).outcome in ALLOWED
+    q = local_steps._network(first, K).q
+    assert local_steps._judged(case_of(drawn, q=q), K, 6).outcome in ALLOWED
 
 
 @given(drawn=cases, beta=st.sampled_from([0.0, 0.3, 0.9, 0.99]))
 def test_no_quadratic_breaks_the_bound_for_momentum(drawn, beta):
     event(f"beta = {beta}")
     first = case_of(drawn)
-    q = t36._network(first, beta).q
-    assert t36._judged(case_of(drawn, q=q), beta, 20).outcome in ALLOWED
+    q = momentum._network(first, beta).q
+    assert momentum._judged(case_of(drawn, q=q), beta, 20).outcome in ALLOWED
 
 
 @given(
@@ -113,13 +123,13 @@ def test_no_sequence_of_graphs_breaks_the_bound(drawn, graphs):
     for t in range(12):
         order = rng.permutation(N)
         Pis.append(TOPOLOGIES[graphs[t % len(graphs)]](N)[np.ix_(order, order)])
-    case = case_of(drawn, q=t37._network(Pis).q)
-    assert t37._judged(case, Pis).outcome in ALLOWED
+    case = case_of(drawn, q=time_varying._network(Pis).q)
+    assert time_varying._judged(case, Pis).outcome in ALLOWED
 
 
 @given(data=st.data())
 def test_closed_forms_of_sqrt_rho_are_those_of_a_dense_eigenvalue_solver(data):
-    name, Pi, closed, sizes = data.draw(st.sampled_from(t31._graphs()))
+    name, Pi, closed, sizes = data.draw(st.sampled_from(spectral_gaps._graphs()))
     n = data.draw(st.sampled_from(sizes))
     event(name)
     values = np.abs(np.linalg.eigvalsh(Pi(n) - 1 / len(Pi(n))))
@@ -137,7 +147,7 @@ def test_errors_of_mixing_are_those_of_all_noise_paths():
     Pi = np.array([[0.75, 0.25], [0.25, 0.75]])
     K, k, G = (0.1 * rng.standard_normal(shape) for shape in ((N, N), N, (N, N)))
     case = Case(moments.quadratics(H, b=b, noise=noise), Pi, np.array([lr]), x0, {})
-    errors = _erring.Errors(K[None], k[None], G[None])
+    errors = erring.Errors(K[None], k[None], G[None])
     count = 2 ** (N * steps)
     gradient, Xi, ebar, apart = np.zeros((4, steps))
     for signs in itertools.product([-1.0, 1.0], repeat=N * steps):
@@ -150,7 +160,7 @@ def test_errors_of_mixing_are_those_of_all_noise_paths():
             ebar[t] += e.mean() ** 2 / count
             apart[t] += np.sum((e - e.mean()) ** 2) / count
             y = Pi @ (y - lr * (H.ravel() * y - b.ravel() + xi[t])) + e
-    found, top = _erring.averages(case, errors, steps), _erring.suprema(case, errors, steps)
+    found, top = erring.averages(case, errors, steps), erring.suprema(case, errors, steps)
     assert found.gradient[0] == pytest.approx(gradient.mean(), rel=1e-12)
     assert found.Xi[0] == pytest.approx(Xi.mean(), rel=1e-12)
     assert found.ebar[0] ** 2 == pytest.approx(ebar.mean(), rel=1e-12)
@@ -165,7 +175,7 @@ def test_heavy_ball_is_its_loop_in_mean_and_covariance():
     problem = moments.quadratics(
         H[None, :, None, None], b=b[None, :, None], noise=(root**2)[None, :, None, None]
     )
-    recursion = t36.heavy_ball(Case(problem, Pi, np.array([lr]), np.ones((1, 1)), {}), beta)
+    recursion = momentum.heavy_ball(Case(problem, Pi, np.array([lr]), np.ones((1, 1)), {}), beta)
     cloud = []
     for signs in itertools.product([-1.0, 1.0], repeat=N * steps):
         x, v = np.ones(N), np.zeros(N)
@@ -183,5 +193,5 @@ def test_heavy_ball_is_its_loop_in_mean_and_covariance():
 
 def test_local_steps_are_measured_before_every_step():
     """f = +-x from 0 with K = 3: deviations 0, 1, 2, then 3/2 after the mix, 5/2, 7/2."""
-    found = t35.local_steps(load(t35.slopes_alone(3)), 3, 2)
+    found = local_steps.local_steps(load(local_steps.slopes_alone(3)), 3, 2)
     assert found.Xi[0] == pytest.approx(3.5**2, rel=1e-14)

@@ -13,7 +13,7 @@ from decaf_theory.measure import NORMS, sigma_max
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from tests.mixes import EPS, assert_near, gaussian, mix, slack
-from verification.claims.t18 import _square_constant
+from verification.claims.truncation.golden_ratio import _square_constant
 
 ORDER = {"fro": "fro", "op": 2, "nuc": "nuc"}
 

@@ -10,7 +10,7 @@ from decaf_theory.measure import interference
 from decaf_theory.methods import METHODS
 from tests.mixes import EPS
 from verification.claim import Context
-from verification.claims import w01
+from verification.claims.examples import fractions
 
 SHAPES = [(2, 2), (2, 5), (7, 3)]
 
@@ -18,20 +18,20 @@ SHAPES = [(2, 2), (2, 5), (7, 3)]
 @pytest.mark.parametrize("pi", [Fraction(2, 3), Fraction(3, 5), Fraction(99, 100)])
 @pytest.mark.parametrize(("d", "k"), SHAPES)
 def test_w1_squared_norms_agree_with_fractions(pi, d, k):
-    exact = w01.orthogonal_pair(pi)
-    found = w01.measured_pair(Context("W1"), pi, d, k)
+    exact = fractions.orthogonal_pair(pi)
+    found = fractions.measured_pair(Context("W1"), pi, d, k)
     assert exact.keys() == found.keys()
     for name, value in exact.items():
         assert found[name] == pytest.approx(float(value), abs=20 * max(d, k) * EPS)
 
 
 def test_w1_at_two_thirds_and_at_three_fifths():
-    assert w01.orthogonal_pair(Fraction(2, 3)) == {
+    assert fractions.orthogonal_pair(Fraction(2, 3)) == {
         "|I|_F^2": Fraction(16, 81),
         "|E|_F^2": Fraction(1, 9),
         "|P - Bbar Abar|_F^2": Fraction(13, 81),
     }
-    assert w01.orthogonal_pair(Fraction(3, 5)) == {
+    assert fractions.orthogonal_pair(Fraction(3, 5)) == {
         "|I|_F^2": Fraction(144, 625),
         "|E|_F^2": Fraction(4, 25),
         "|P - Bbar Abar|_F^2": Fraction(124, 625),

@@ -16,7 +16,7 @@ from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.attacks._tensors import Tensors, fro, norm_of, plain, root, within
-from verification.claims.t11_odd import delta, odd_limit, rank_one_limit
+from verification.claims.interference.odd_rank import delta, odd_limit, rank_one_limit
 
 HALVES, THIRDS, HEAVY = (0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)
 NORMS = ("fro", "op", "nuc")

@@ -18,7 +18,7 @@ from verification.attacks import _quadratics as q
 from verification.attacks._quadratics import Domain, Network, Problem
 from verification.attacks._tensors import Tensors, norm_of, plain, root, single
 from verification.attacks.rates import STEPS, TRIPLE, longest
-from verification.claims.t14 import RECORDED
+from verification.claims.interference.dlora_path import RECORDED
 
 ROUNDS = 32
 

@@ -15,7 +15,7 @@ import torch
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack
 from verification.attacks._tensors import Tensors, blocks, fro, plain, single, within
-from verification.claims import t06
+from verification.claims.smoothness import frozen
 
 S, C, L = 0.75, 1.5, 1.25
 FLOOR = 12.0  # points are at least c exp(-12) apart: nearer ones drown in rounding
@@ -135,7 +135,7 @@ def _factor_gradient() -> Attack:
 
 def _frozen() -> Attack:
     """T6: the change of grad_B against s^2 L sigma_1(A)^2 |dB|, for a quadratic loss."""
-    s, L = t06.S, t06.L
+    s, L = frozen.S, frozen.L
 
     def ratio(p: Tensors) -> torch.Tensor:
         top = torch.linalg.svdvals(p["A"])[:, 0]

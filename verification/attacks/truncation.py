@@ -13,7 +13,7 @@ from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
 from verification.attacks.mixes import HALVES, mixed, of_mix
-from verification.claims.t18 import _square_constant
+from verification.claims.truncation.golden_ratio import _square_constant
 
 # steps are at least exp(-FLOOR), where what is compared is of their size or of its square: shorter
 # ones drown in rounding

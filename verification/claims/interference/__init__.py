@@ -1,0 +1,1 @@
+"""Claims on consensus interference: what averaging factors does to their products."""

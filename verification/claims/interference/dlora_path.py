@@ -1,0 +1,312 @@
+"""T14: interference along DLoRA trajectories, bounded and in the limit of small steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product as cartesian
+from math import ceil, log
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decaf_theory import bounds
+from decaf_theory.arrays import host
+from decaf_theory.lowrank import Factors, pad_rank
+from decaf_theory.measure import consensus_distance, interference, interference_norm, sigma_max
+from decaf_theory.problems.approximation import approximation, planted, spread
+from decaf_theory.stats import richardson
+from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
+from decaf_theory.tsvd import tsvd
+from verification.claim import Claim, Context, Row, compare, identity
+from verification.instances.dlora_rounds import Round, rounds
+from verification.instances.mixes import EPS, worst
+
+N, D, K, R, S, KAPPA = 6, 4, 3, 2, 0.75, 0.5
+NETWORKS = ("complete", "ring", "path", "star", "bipartite", "exponential")
+RECORDED = (0, 1, 2, 4, 8, 16, 32, 63)
+
+
+class Runs(NamedTuple):
+    """Runs on one network, equally likely where there is noise; start [runs, N, ...]."""
+
+    name: str
+    Pi: np.ndarray
+    targets: np.ndarray  # [N, d, k]
+    start: Factors
+    lr: np.ndarray  # [runs]
+    s: float
+    noise: np.ndarray | None = None  # [steps, runs, N, d, k]
+    sigma: float = 0.0
+
+
+def bounded(ctx: Context) -> Iterator[Row]:
+    r"""On DLoRA's path the mean interference is at most $\alpha^2 s^3 c^2$ times a constant.
+
+    $E \frac1N \sum_i s |I_i|_* \le \frac s2 E\, \Xi_w \le \alpha^2 s^3 c^2 (\sigma_W \sqrt{S/N} +
+    \kappa_W q)^2/(1 - \alpha L^* q)^2$ at every mix, with $q = 1/(1 - \lambda)$,
+    $S = \sum_{l \ne l_1} 1/(1 - l^2)$ and $L^* = s(2 s L c^2 + G)$.
+
+    Assumptions: those of T2 and T25 with $\alpha L^* q < 1$, common initial factors; Assumption 2
+    with the $c$ measured on the path (for noise: on all paths).
+    Proof: T10 gives $\Xi_w/2$. The factors that enter a mix are $x^+ = \Pi x - \alpha \hat g$, with
+    $\hat g$ taken at $\Pi x$: their consensus distance obeys T25's bound with the constants $q$,
+    $S$ of the order that combines, and $L^*$ (T2), $\sigma_w \le \sqrt 2 s c \sigma_W$,
+    $\kappa_w \le \sqrt 2 s c \kappa_W$ (T5).
+    Extremal: two agents on the complete graph with scalars $a = b = c$, $f_i = (s a b - s c^2 \pm
+    \kappa)^2/2$, first step, $\alpha \to 0$; the same with noise $\pm \sigma$ instead of $\kappa$.
+    Counterexample: none.
+    Source: derived here.
+    """
+    for topology in NETWORKS:
+        for start in ("lora", "fitted"):
+            yield at_most(ctx, "noise-free", network_runs(ctx, topology, start))
+    for topology in ("complete", "ring"):
+        yield at_most(ctx, "all noise paths", sign_noise(ctx, topology, ctx.pick(2, 3)))
+    yield at_most(ctx, "extremal kappa", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.5, sigma=0.0))
+    yield at_most(ctx, "extremal sigma", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.0, sigma=0.5))
+    yield replay(instance())
+
+
+def network_runs(ctx: Context, topology: str, start: str) -> Runs:
+    """Return three step sizes on one network, from LoRA's start B = 0 or from the mean target."""
+    Pi, W = TOPOLOGIES[topology](N), planted(d=D, k=K, rank=R, seed=ctx.seed)
+    targets = W + spread(N=N, d=D, k=K, kappa=KAPPA, seed=ctx.seed)
+    A = ctx.rng("start").standard_normal((R, K)) / K**0.5
+    common = fitted(W, R, S) if start == "fitted" else Factors(np.zeros((D, R)), A)
+    lr = np.array([1e-4, 1e-3, 1e-2])
+    return Runs(f"{topology}, {start}", Pi, targets, repeated(common, 3, N), lr, S)
+
+
+def fitted(W: np.ndarray, r: int, s: float) -> Factors:
+    """Return balanced factors of rank r with s B A = W, W of rank r at most."""
+    return pad_rank(tsvd(W / s, min(r, *W.shape)).factors, r)
+
+
+def repeated(common: Factors, runs: int, agents: int) -> Factors:
+    """Return the same factors for all runs and agents."""
+    return Factors(*(np.tile(X, (runs, agents, 1, 1)) for X in common))
+
+
+def sign_noise(ctx: Context, topology: str, steps: int) -> Runs:
+    """Return all paths of noise +-sigma/sqrt(d k) in each entry: two agents, d = r = 1, k = 2."""
+    agents, d, k, sigma = 2, 1, 2, 0.4
+    signs = np.array(list(cartesian((-1.0, 1.0), repeat=steps * agents * d * k)))
+    noise = np.moveaxis(signs.reshape(-1, steps, agents, d, k), 1, 0) * sigma / (d * k) ** 0.5
+    targets = np.array([[[1.0, 0.5]], [[0.5, -0.5]]])
+    common = Factors(np.full((d, 1), 1.0), ctx.rng("start").standard_normal((1, k)))
+    start, lr = repeated(common, len(signs), agents), np.full(len(signs), 0.01)
+    return Runs(topology, TOPOLOGIES[topology](agents), targets, start, lr, S, noise, sigma)
+
+
+def scalar_pair(lr: float, s: float, c: float, *, kappa: float, sigma: float) -> Runs:
+    """Return one step of two scalar agents a = b = c at the mean target s c^2 +- kappa."""
+    targets = s * c**2 + kappa * np.array([1.0, -1.0])[:, None, None]
+    signs = np.array(list(cartesian((-1.0, 1.0), repeat=2)))
+    noise = sigma * signs[None, :, :, None, None]
+    start = repeated(Factors(np.full((1, 1), c), np.full((1, 1), c)), 4, 2)
+    return Runs(
+        "two scalars", np.full((2, 2), 0.5), targets, start, np.full(4, lr), s, noise, sigma
+    )
+
+
+def played(ctx: Context, runs: Runs, steps: int) -> Iterator[Round]:
+    """Yield the rounds, on the run's device."""
+    Pi = ctx.array(np.tile(runs.Pi, (len(runs.lr), 1, 1)))
+    start, noise = Factors(*(ctx.array(X) for X in runs.start)), runs.noise
+    noise = None if noise is None else ctx.array(noise)
+    return rounds(start, ctx.array(runs.targets), Pi, ctx.array(runs.lr), runs.s, steps, noise)
+
+
+def at_most(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
+    """Return the worst row over rounds and step sizes; with noise, of the mean over all paths.
+
+    Rounding: x is off by a few eps of its size, relative to which its deviations are of size lr;
+    so |I|_* is off by 8 p n eps (c Xi_w^(1/2) + eps c^2), p = max(d, k, N r), n = min(d, k).
+    """
+    measured, deviation, c = [], [], np.zeros(len(runs.lr))
+    last = last if runs.noise is None else len(runs.noise)
+    for t, (y, x) in enumerate(played(ctx, runs, last)):
+        c = np.maximum(c, host(sigma_max(y)).max(axis=-1))
+        if t in RECORDED:
+            measured.append(runs.s * host(interference_norm(x, runs.Pi, "nuc")).mean(axis=-1))
+            deviation.append(host(consensus_distance(x)) ** 0.5)
+    values, spreads = np.array(measured), np.array(deviation)  # [recorded, runs]
+    if runs.noise is not None:
+        values, c = values.mean(axis=-1, keepdims=True), c.max(keepdims=True)
+        spreads = spreads.max(axis=-1, keepdims=True)
+    limits = [limit(runs, float(lr), float(top)) for lr, top in zip(runs.lr, c, strict=False)]
+    bound = np.array([value for value, _ in limits])
+    (agents, d, k), r = runs.targets.shape, runs.start.rank
+    p, n = max(d, k, agents * r), min(d, k)
+    return worst(
+        f"{case}, {runs.name}",
+        values,
+        "<=",
+        bound,
+        rounding=8 * p * n * EPS * runs.s * c * (spreads + EPS * c),
+        held=np.array([allowed for _, allowed in limits]),
+        topology=runs.name,
+        N=agents,
+        d=d,
+        k=k,
+        r=r,
+        s=runs.s,
+    )
+
+
+def limit(runs: Runs, lr: float, c: float) -> tuple[float, bool]:
+    """Return the bound at one step size and one c, and whether lr L* q < 1 (0 where it is not)."""
+    constants = approximation(runs.targets).constants
+    lam, agents = sqrt_rho(runs.Pi), len(runs.Pi)
+    q = bounds.network_q(lam=lam, order="CB")
+    S_CB = bounds.network_S(eigenvalues=mixing_eigenvalues(runs.Pi).tolist(), order="CB")
+    G = constants.G(runs.s, c)
+    L_hat = bounds.smoothness_sharp(L=constants.L, c=c, G=G, s=runs.s)
+    letters = {"lr": lr, "s": runs.s, "c": c, "N": agents, "L_hat": L_hat, "q": q, "S": S_CB}
+    if lr * L_hat * q >= 1:
+        return 0.0, False
+    return bounds.interference_trajectory(
+        **letters, sigma_W=runs.sigma, kappa_W=constants.kappa
+    ), True
+
+
+def instance() -> Mapping[str, Any]:
+    """Return the extremal step of two scalar agents."""
+    return {"lr": 2.0**-24, "s": 0.75, "c": 1.5, "kappa": 0.5, "sigma": 0.0}
+
+
+def replay(stored: Mapping[str, Any]) -> Row:
+    """Return the row of one step of two scalar agents, or of a noise-free run with all its data."""
+    if "targets" in stored:
+        return at_most(Context("stored"), "stored", stored_runs(stored), stored["rounds"])
+    kappa, sigma = stored["kappa"], stored["sigma"]
+    runs = scalar_pair(stored["lr"], stored["s"], stored["c"], kappa=kappa, sigma=sigma)
+    return at_most(Context("stored"), "stored", runs)
+
+
+def stored_runs(stored: Mapping[str, Any]) -> Runs:
+    """Return one run without noise: targets [N, d, k], common B [d, r], A [r, k], Pi, lr, s."""
+    Pi, targets, B, A = (np.array(stored[name]) for name in ("Pi", "targets", "B", "A"))
+    start = repeated(Factors(B, A), 1, len(Pi))
+    return Runs("stored", Pi, targets, start, np.array([stored["lr"]]), stored["s"])
+
+
+def law(ctx: Context) -> Iterator[Row]:
+    r"""For small steps DLoRA's mean interference tends to $\alpha^2 s^2$ times a fixed matrix.
+
+    $\frac s N \sum_i I_i \to \frac{\alpha^2 s^2}{N} \sum_{jl} \Gamma_{jl} D_j W' D_l$ with
+    $\Gamma = (1 + \Pi)(1 - \Pi)^+$ off the constants and $W = s B A$ the fitted mean, whatever the
+    gauge. It depends on $\alpha$ and $s$ only by $\alpha s$, so that with $W$ fixed it falls as
+    $r^{-2}$ at $s = \eta/r$ and fixed $\alpha$, but does not vanish where $\alpha$ grows like
+    $1/L^* \sim 1/s$.
+
+    Assumptions: $f_i = |s B A - \bar W - D_i|_F^2/2$, $\sum_i D_i = 0$, no noise, a common start
+    fitted to $\bar W$, $rank\, \bar W \le r$; $\alpha s^2 c^2 \ll 1 - \lambda$; the consensus
+    transient over.
+    Proof: To first order the deviations $\tilde B$ that enter a mix obey $\tilde B^+ = \Pi \tilde B
+    + \alpha s D A'$, so they tend to $\alpha s (1 - \Pi)^+ D A'$, and $\tilde A$ to
+    $\alpha s (1 - \Pi)^+ B' D$. Put them into $\frac1N \sum_i I_i = \frac1N \sum_{jl}
+    (1 - \Pi^2)_{jl} \tilde B_j \tilde A_l$ (T8, T10); $(1 - \Pi^2)(1 - \Pi)^{+2} = \Gamma$ and
+    $A' B' = W'/s$. Scaling: $\sqrt s (B, A)$ follows the same path at scale 1 and step $\alpha s$.
+    Extremal: none.
+    Counterexample: none.
+    Source: derived here. The corrections are of relative order $\alpha$: the rows extrapolate to
+    $\alpha = 0$ from four halvings and are judged by the extrapolation's own error, at most 1 %.
+    """
+    yield from limits(ctx, "settled", settled(ctx))
+    if ctx.size == "full":
+        yield from limits(ctx, "at slow time 4", slow_time(ctx))
+    for r in (2, 4, 8):
+        yield same_by_product(ctx, r)
+
+
+STEPS = 2.0 ** -np.arange(8, 12)  # of the extrapolation, each half of the one before
+
+
+def settled(ctx: Context) -> dict[str, np.ndarray]:
+    """Return s mean I / lr^2 on each network, [step sizes, d, k], when lam^t < 1e-14."""
+    found = {}
+    for topology in NETWORKS:
+        runs = fitted_runs(ctx, topology, STEPS)
+        lam = sqrt_rho(runs.Pi)
+        found[topology] = after(ctx, runs, 2 if lam < EPS else 2 + ceil(log(1e-14) / log(lam)))
+    return found
+
+
+def slow_time(ctx: Context) -> dict[str, np.ndarray]:
+    """Return the same after 4 / lr steps, many times that of the fit."""
+    return {
+        topology: np.concatenate(
+            [after(ctx, fitted_runs(ctx, topology, lr), int(4 / lr[0])) for lr in STEPS[:, None]]
+        )
+        for topology in NETWORKS
+    }
+
+
+def fitted_runs(ctx: Context, topology: str, lr: np.ndarray) -> Runs:
+    """Return runs from the common balanced factors of the mean target."""
+    runs = network_runs(ctx, topology, "fitted")
+    return runs._replace(start=Factors(*(X[:1].repeat(len(lr), 0) for X in runs.start)), lr=lr)
+
+
+def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:
+    """Return s mean_i I_i / lr^2 in the last round, [runs, d, k]."""
+    for _, x in played(ctx, runs, steps):
+        stepped = x
+    mean = host(interference(stepped, runs.Pi)).mean(axis=-3)
+    return runs.s * mean / runs.lr[:, None, None] ** 2
+
+
+def predicted(runs: Runs) -> np.ndarray:
+    """Return (s^2 / N) sum_jl Gamma_jl D_j W' D_l."""
+    W, agents = runs.targets.mean(axis=0), len(runs.Pi)
+    D = runs.targets - W
+    Gamma = (np.eye(agents) + runs.Pi) @ np.linalg.pinv(np.eye(agents) - runs.Pi)
+    return runs.s**2 / agents * np.einsum("jl,jab,cb,lcd->ad", Gamma, D, W, D)
+
+
+def limits(ctx: Context, case: str, found: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """Yield, for each network, how far the extrapolation is from the law, relative to the law.
+
+    Rounding: deviations of size lr of factors of size 1, summed over 1 / (1 - lam) rounds; four
+    halvings weigh the finest value by less than two.
+    """
+    for topology, values in found.items():
+        runs = fitted_runs(ctx, topology, STEPS)
+        expected = predicted(runs)
+        size, entries = np.linalg.norm(expected), values.reshape(len(STEPS), -1).T
+        extrapolated = [richardson(column.tolist()) for column in entries]
+        limit = np.array([entry.value for entry in extrapolated]).reshape(expected.shape)
+        error = np.linalg.norm([entry.error for entry in extrapolated]) / size
+        finest = np.linalg.norm(values[-1] - expected) / size
+        yield compare(
+            f"{case}, {topology}",
+            np.linalg.norm(limit - expected) / size,
+            "<=",
+            min(error, 0.01),
+            rounding=64 * EPS / STEPS[-1] / (1 - sqrt_rho(runs.Pi)),
+            topology=topology,
+            N=len(runs.Pi),
+            finest_error=float(finest),
+            finest_lr=float(STEPS[-1]),
+        )
+
+
+def same_by_product(ctx: Context, r: int) -> Row:
+    """Return the identity: s I is that of scale 1 and step lr s, here at s = 2 / r, rank r."""
+    runs, s, lr = network_runs(ctx, "ring", "fitted"), 2.0 / r, 0.01
+    W = runs.targets.mean(axis=0)
+    steps, results = 20, []
+    for scale, size in ((s, lr / s), (1.0, lr)):
+        start = repeated(fitted(W, r, scale), 1, N)
+        one = runs._replace(start=start, lr=np.array([size]), s=scale)
+        results.append(after(ctx, one, steps)[0] * size**2)
+    rounding = 8 * steps * max(D, K, N * r) * EPS / lr * np.linalg.norm(results[1])
+    residual = np.linalg.norm(results[0] - results[1])
+    return identity("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)
+
+
+CLAIMS = [
+    Claim("T14", "interference", "derived", bounded, replay=replay, instance=instance),
+    Claim("T14-law", "interference", "derived", law),
+]

@@ -1,0 +1,1 @@
+"""Claims on single problems where a method fails."""

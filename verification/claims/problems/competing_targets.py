@@ -1,0 +1,126 @@
+"""P6: two agents whose targets compete for one rank direction, on both sides of the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from decaf_theory.arrays import host
+from decaf_theory.lowrank import Factors
+from decaf_theory.problems import PROBLEMS, Problem
+from decaf_theory.simulate import Config, Trace, simulate
+from decaf_theory.stats import local_slopes, richardson
+from verification.claim import Claim, Context, Row, compare, identity
+from verification.instances.mixes import EPS
+
+W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""Competing targets: DeCAF's products die out below the step size w^(-1/2) - 1.
+
+    Targets $e_1 e_1'$ and $e_2 e_2'$, $r = 1$, self weight $w \in (1/2, 1)$, each agent started at
+    its own target. DeCAF stays on the axes and each product has the size $p$ with
+    $p \leftarrow w p (1 + \alpha (1 - p))^2$: $p \to 0$, where $F = 1/2$, exactly if
+    $\alpha \le w^{-1/2} - 1$ (like $1/t$ at equality), else
+    $p \to 1 - (w^{-1/2} - 1)/\alpha$. DLoRA, and DeCAF from a start tilted by $10^{-12}$, end at
+    $F = 3/8$, the least loss of rank one, up to $O(\alpha^2)$.
+
+    Assumptions: one gradient at the mixed point a round; exact arithmetic on the axes, where zeros
+    stay zeros; $\alpha \le 1/2$ for the third regime.
+
+    Proof: with products $p\, e_1 e_1'$ and $p\, e_2 e_2'$ a step multiplies both factors by
+    $1 + \alpha (1 - p)$, and the truncation of the mix keeps $w$ times the agent's own direction.
+    If $q = w (1 + \alpha)^2 < 1$, then $p_t \le q^t$. At $q = 1$,
+    $p^+ = p (1 - \frac{\alpha}{1 + \alpha} p)^2$, so $1/p$ grows by at least
+    $2 \alpha/(1 + \alpha)$ a round. If $q > 1$ and $\alpha \le 1/2$, the map increases on
+    $[0, 1]$, so $p_t$ decreases from 1 to its fixed point, $w (1 + \alpha (1 - p))^2 = 1$.
+
+    Extremal: none.
+
+    Counterexample: none.
+
+    Source: derived here.
+    """
+    rounds = ctx.pick(60, 400)
+    for lr in (Fraction(1, 8), Fraction(1, 5), Fraction(1, 4), Fraction(2, 7), Fraction(1, 2)):
+        yield from _on_the_axes(ctx, lr, rounds)
+    yield _threshold_on_both_sides()
+    steps = ctx.pick((0.4, 0.2, 0.1), (0.2, 0.1, 0.05, 0.025))
+    yield from _least_loss(ctx, "dlora", 0.0, steps)
+    yield from _least_loss(ctx, "decaf", 1e-12, steps)
+
+
+def _run(problem: Problem, method: str, lr: float, rounds: int, start: Factors) -> Trace:
+    config = Config(
+        problem=problem, method=method, lr=lr, steps=rounds, start=start, record_every=rounds
+    )
+    return simulate(config).require_finished()
+
+
+def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
+    """The size of DeCAF's products against the three regimes."""
+    problem = PROBLEMS["P6"](w=float(W), d=4, k=3)
+    start = Factors(ctx.array(problem.start.B), ctx.array(problem.start.A))
+    trace = _run(problem, "decaf", float(lr), rounds, start)
+    B, A = (host(X)[0] for X in trace.final)
+    where = {"lr": float(lr), "w": float(W), "rounds": rounds, "d": 4, "k": 3, "r": 1}
+    axes = np.zeros((2, 4, 3))
+    axes[0, 0, 0] = axes[1, 1, 1] = 1.0
+    off = np.max(np.abs((B @ A) * (1 - axes)))
+    yield identity("off-axis entries are exactly zero", off, rounding=0.0, **where)
+
+    p = float(trace.adapter_norm[0, -1])
+    q = float(W * (1 + lr) ** 2)
+    # a round multiplies by numbers rounded to a few eps
+    slip = 20 * EPS * rounds
+    if q < 1:
+        bound = q**rounds
+        yield compare("below: p <= q^t", p, "<=", bound, rounding=slip * bound, **where)
+    elif q == 1:
+        bound = 1 / (1 + 2 * float(lr / (1 + lr)) * rounds)
+        case = "at equality: p <= 1/(1 + 2 lr t/(1 + lr))"
+        yield compare(case, p, "<=", bound, rounding=slip * bound, **where)
+    else:
+        bound = float(1 - Fraction(1, 4) / lr)
+        case = "above: p >= 1 - (w^(-1/2) - 1)/lr"
+        yield compare(case, p, ">=", bound, rounding=slip, **where)
+
+
+def _threshold_on_both_sides() -> Row:
+    """The growth of small p in fractions: below one just under the threshold, above just over."""
+    small = Fraction(1, 10**12)
+
+    def growth(lr: Fraction) -> Fraction:
+        return W * (1 + lr * (1 - small)) ** 2
+
+    at, apart = Fraction(1, 4), Fraction(1, 10**9)
+    under, over = growth(at - apart), growth(at + apart)
+    right = under < 1 and growth(at) < 1 and over > 1
+    case = "growth of p = 1e-12: < 1 up to the threshold, > 1 beyond (fractions)"
+    return identity(case, 0.0 if right else 1.0, rounding=0.0, lr=float(at), w=float(W))
+
+
+def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) -> Iterator[Row]:
+    """The final loss, extrapolated to step size 0, and the order of its excess over 3/8."""
+    problem = PROBLEMS["P6"](w=0.6)
+    B, A = problem.start.B.copy(), problem.start.A.copy()
+    B[0, 1, 0] = A[0, 0, 1] = tilt
+    start = Factors(ctx.array(B), ctx.array(A))
+    losses = []
+    for lr in lrs:
+        # the slowest mode contracts by about 1 - lr a round, e^-30 in all
+        trace = _run(problem, method, lr, int(30 / lr), start)
+        losses.append(float(trace.loss[0, -1]))
+    where = {"method": method, "tilt": tilt, "finest_lr": lrs[-1], "w": 0.6, "d": 3, "k": 2, "r": 1}
+    limit = richardson(losses, order=1)
+    case = "loss at step size 0 = 3/8"
+    yield identity(case, limit.value - 3 / 8, rounding=limit.error, **where)
+    slopes = local_slopes(lrs, [3 / 8 - loss for loss in losses])
+    slope = richardson([float(x) for x in slopes], order=1)
+    yield identity("order of 3/8 - F in lr = 2", slope.value - 2, rounding=slope.error, **where)
+
+
+CLAIMS = [Claim("P6", "problems", "derived", rows)]

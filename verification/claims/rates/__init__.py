@@ -1,0 +1,1 @@
+"""Claims on convergence rates and consensus distances."""

@@ -1,0 +1,247 @@
+"""T30-order, T30-certificate: the error of mixing along DeCAF's runs, and the rate it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product as cartesian
+from math import ceil, log
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decaf_theory import bounds
+from decaf_theory.arrays import host, namespace
+from decaf_theory.lowrank import Factors, align, product
+from decaf_theory.measure import consensus_distance, factor_gradients, sigma_max
+from decaf_theory.problems.approximation import approximation
+from decaf_theory.stats import local_slopes, richardson
+from decaf_theory.topology import sqrt_rho
+from verification.claim import Claim, Context, Row, Value, compare
+from verification.curves.convergence import of_decaf
+from verification.instances import decaf_rounds
+from verification.instances.mixes import EPS
+from verification.instances.quadratics import network
+
+R, S = 2, 0.75
+
+
+def order(ctx: Context) -> Iterator[Row]:
+    r"""Where sigma_r stays away from 0, DeCAF's error of mixing is of second order in the step.
+
+    $\sup_{t, i} |e_i| = O(\alpha^2)$ along runs with $\sigma_r(P_i) \ge \mu > 0$: its local slope
+    in $\alpha$ tends to 2.
+
+    Assumptions: those of T14's law: isotropic losses, heterogeneous targets of mean $\bar W$ of
+    rank $r$, no noise, a common start fitted to $\bar W$.
+
+    Proof: the deviations $\delta$ of the factors obey $\delta^+ \le \lambda \delta + O(\alpha) +
+    C \delta^2$ from $\delta = 0$, as the errors of mixing are $O(\delta^2)$ by T30; so they stay
+    $O(\alpha)$ for small $\alpha$, and $I_i$ and $P_i - Q_i$ are
+    $O(\alpha^2)$ (T9, T18). Outputs are balanced; a local step changes the imbalance by
+    $O(\alpha^2)$, and averaging balanced factors that differ by $O(\alpha)$ too. Put into T30.
+
+    Extremal: none.
+
+    Counterexample: none; without $\mu > 0$ see T32.
+
+    Source: derived here. The rows extrapolate the slopes of five halvings to $\alpha = 0$: the
+    corrections are of relative order $\alpha/(1-\lambda)$.
+    """
+    case, lrs = decaf_rounds.setting(ctx), 2.0 ** -np.arange(7, 12)
+    copies, runs = len(lrs), len(case.Pi)
+    start = decaf_rounds.fitted(ctx, case, R, S, copies)
+    Pi, lr = ctx.array(np.tile(case.Pi, (copies, 1, 1))), ctx.array(np.repeat(lrs, runs))
+    lam = max(sqrt_rho(P) for P in case.Pi)
+    steps = ctx.pick(1, 4) * ceil(log(1e-12) / log(lam))
+    largest, least = np.zeros(copies * runs), np.full(copies * runs, np.inf)
+    for seen in decaf_rounds.rounds(start, ctx.array(case.targets), Pi, lr, S, steps):
+        e = decaf_rounds.norms(
+            decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
+        )
+        largest = np.maximum(largest, host(e).max(axis=-1))
+        smallest = host(seen.mixed.singular_values[..., -1]).min(axis=-1)
+        least = np.minimum(least, smallest)
+    sup, mu = largest.reshape(copies, runs), least.reshape(copies, runs).min(axis=0)
+    for i, name in enumerate(case.names):
+        slopes = local_slopes(lrs, sup[:, i])
+        limit = richardson(slopes[-3:].tolist()).value
+        params: dict[str, Value] = {"topology": name, "finest_slope": float(slopes[-1])}
+        # |e_i| is a difference of factors of size 1, and a slope that of two logarithms; two
+        # extrapolations weigh the finest slope by less than 3
+        slip = 3 * 2 * 100 * EPS / float(sup[-1, i]) / log(2)
+        held = mu[i] > 0.1
+        more = {"rounding": slip, "held": held, "mu": float(mu[i]), **params}
+        yield compare("|slope at lr = 0, less 2|", abs(limit - 2), "<=", 0.01, **more)
+
+
+class Sums(NamedTuple):
+    """What the certificate needs of a run: averages over t < T and largest values, by run."""
+
+    gradient: Any  # average of |grad Phi(z_t)|^2 at the mean factors z_t
+    Xi: Any  # average of the consensus distance of the rotated factors
+    ebar: Any  # average of |mean_i e_i|^2
+    largest_Xi: Any
+    apart: Any  # largest |e~|_F
+    kappa: Any  # largest root of (1/N) sum |grad phi_i(z) - grad Phi(z)|^2
+    c: Any  # largest sigma_1 of any factor
+    norm_B: Any  # largest |B_i|_F
+    norm_A: Any
+
+
+def certificate(ctx: Context) -> Iterator[Row]:
+    r"""T29 with the measured error of mixing bounds the mean squared gradient of DeCAF's runs.
+
+    In the rotated frame of T30, with $L^* = s(2 s L c^2 + G)$ (T2), $\sigma_w$ and $\kappa_w$ of
+    the factors (T5) and $z_t$ the mean of the rotated factors: $\frac1T \sum_t
+    |\nabla \Phi(z_t)|^2 \le \frac{2 (\Phi(z_0) - F^*)}{\alpha T} + (L^* \sqrt{\Xi} +
+    \epsilon/\alpha)^2$ without noise, and T29's general form with noise; $\epsilon$ and $\Xi$ are
+    measured. The consensus bound of T29 holds likewise.
+
+    Assumptions: Assumption 2 with the $c$ measured on the run; $\alpha L^* \le 1$; for the
+    consensus bound $\alpha L^* q < 1$. Losses $f_i = |s B A - W_i^*|_F^2/2$.
+
+    Proof: T29 applied to T30's recursion: $\Omega_c$ is convex, so that the mean factors and the
+    segments between them stay inside.
+
+    Extremal: none; the transient's part of the bound, of constant 2, dominates.
+
+    Counterexample: none; with errors that depend on the noise the predictable form may fail.
+
+    Source: derived here. With noise the expectation is taken over all paths of sign noise.
+    """
+    yield from _without_noise(ctx)
+    yield from _all_noise_paths(ctx)
+    yield from of_decaf(ctx)
+
+
+def _without_noise(ctx: Context) -> Iterator[Row]:
+    """Yield both bounds on six graphs, from a common start away from the mean target."""
+    case, steps, lr = decaf_rounds.setting(ctx), ctx.pick(200, 2000), 2.0**-5
+    B, A = decaf_rounds.fitted(ctx, case, R, S)
+    rng = ctx.rng("start")
+    tilt = ctx.array(0.3 * rng.standard_normal(B.shape[-2:]))
+    start, targets = Factors(0.7 * B + tilt, 0.7 * A), ctx.array(case.targets)
+    Pi, size = ctx.array(case.Pi), ctx.array([lr] * len(case.Pi))
+    sums = _sums(decaf_rounds.rounds(start, targets, Pi, size, S, steps), case.targets, S)
+    problem = approximation(case.targets)
+    W = S * product(start)[..., 0, :, :]
+    gap = host(problem.loss(W[:, None]).mean(-1)) - problem.constants.F_star
+    for i, name in enumerate(case.names):
+        one = Sums(*(float(x[i]) for x in sums))
+        letters = _letters(problem.constants.G(S, one.c), one.c)
+        net = network(case.Pi[i], "MS")
+        params: dict[str, Value] = {"topology": name, "T": steps, "lr": lr, "c": one.c}
+        held = lr * letters["L"] <= 1
+        bound = bounds.mixing_error_rate(
+            F_gap=float(gap[i]),
+            lr=lr,
+            T=steps,
+            sigma=0.0,
+            N=case.N,
+            Xi=one.Xi,
+            ebar=one.ebar**0.5,
+            predictable=True,
+            **letters,
+        )
+        slip = 100 * steps * EPS * bound
+        bound = bound if held else 0.0
+        pair = one.gradient, "<=", bound
+        yield compare("mean gradient, no noise", *pair, rounding=slip, held=held, **params)
+        held = lr * letters["L"] * net.q < 1
+        limit = bounds.mixing_error_consensus(
+            lr=lr,
+            sigma=0.0,
+            kappa=one.kappa,
+            N=case.N,
+            q=net.q,
+            S=net.S,
+            lam=net.lam,
+            eps=one.apart,
+            **letters,
+        )
+        slip = 100 * steps * EPS
+        pair = one.largest_Xi, "<=", limit if held else 0.0
+        yield compare("largest Xi, no noise", *pair, rounding=slip, held=held, **params)
+
+
+def _letters(G: float, c: float) -> dict[str, float]:
+    """Return L = L* of the factors on Omega_c, for weight-space losses with L = 1."""
+    return {"L": bounds.smoothness_sharp(L=1.0, c=c, G=G, s=S)}
+
+
+def _all_noise_paths(ctx: Context) -> Iterator[Row]:
+    """Yield the general form in expectation over all 2^12 paths of three steps of sign noise."""
+    N, d, k, steps, tau, lr = 2, 2, 1, 3, 0.4, 2.0**-5
+    signs = np.array(list(cartesian([-1.0, 1.0], repeat=steps * N * d * k)))
+    noise = ctx.array(tau * np.moveaxis(signs.reshape(-1, steps, N, d, k), 1, 0))
+    targets = np.array([[[1.0], [0.5]], [[0.5], [-0.5]]])
+    Pi = ctx.array(np.tile([[0.75, 0.25], [0.25, 0.75]], (len(signs), 1, 1)))
+    start = Factors(
+        ctx.array(np.tile([[1.0], [0.5]], (len(signs), N, 1, 1))),
+        ctx.array(np.full((len(signs), N, 1, k), 1.0)),
+    )
+    size = ctx.array(np.full(len(signs), lr))
+    run = decaf_rounds.rounds(start, ctx.array(targets), Pi, size, S, steps, noise=noise)
+    sums = Sums(*(host(x) for x in _sums(run, targets, S)))
+    problem = approximation(targets, tau=tau)
+    W = S * host(product(start))[0, 0]
+    gap = float(problem.loss(W[None]).mean()) - problem.constants.F_star
+    c = float(sums.c.max())
+    letters, held = _letters(problem.constants.G(S, c), c), True
+    variance = bounds.isotropic_factor_variance(
+        s=S, tau=tau, A_norm=float(sums.norm_A.max()), B_norm=float(sums.norm_B.max()), d=d, k=k
+    )
+    held = lr * letters["L"] <= 1
+    bound = bounds.mixing_error_rate(
+        F_gap=gap,
+        lr=lr,
+        T=steps,
+        sigma=variance**0.5,
+        N=N,
+        Xi=float(sums.Xi.mean()),
+        ebar=float(sums.ebar.mean()) ** 0.5,
+        **letters,
+    )
+    params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
+    slip = 1000 * EPS * bound
+    pair = float(sums.gradient.mean()), "<=", bound if held else 0.0
+    yield compare("mean gradient, all noise paths", *pair, rounding=slip, held=held, **params)
+
+
+def _sums(run: Iterator[decaf_rounds.Round], targets: np.ndarray, s: float) -> Sums:
+    """Return averages and largest values along a run in the rotated frame."""
+    totals: list[Any] = []
+    for seen in run:
+        y, xp = seen.at, namespace(seen.at.B)
+        D = xp.asarray(targets - targets.mean(axis=0), device=y.B.device)
+        z = Factors(*(xp.mean(X, axis=-3) for X in y))
+        slope = s * product(z) - xp.asarray(targets.mean(axis=0), device=y.B.device)
+        own = factor_gradients(-D, Factors(*(X[..., None, :, :] for X in z)), s)
+        e = decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
+        mean_e = Factors(*(xp.mean(X, axis=-3) for X in e))
+        apart = consensus_distance(e) * targets.shape[0]
+        reach = xp.maximum(sigma_max(y), sigma_max(seen.mixed.factors))  # both ends of the round
+        totals.append(
+            (
+                decaf_rounds.norms(factor_gradients(slope, z, s)) ** 2,
+                consensus_distance(y),
+                decaf_rounds.norms(mean_e) ** 2,
+                apart,
+                xp.mean(decaf_rounds.norms(own) ** 2, axis=-1),
+                xp.max(reach, axis=-1),
+                xp.max(xp.linalg.matrix_norm(y.B, ord="fro"), axis=-1),
+                xp.max(xp.linalg.matrix_norm(y.A, ord="fro"), axis=-1),
+            )
+        )
+    columns = [namespace(x[0]).stack(x, axis=0) for x in map(list, zip(*totals, strict=True))]
+    xp = namespace(columns[0])
+    gradient, Xi, ebar, apart, kappa, c, norm_B, norm_A = columns
+    top = [xp.max(x, axis=0) for x in (Xi, apart, kappa, c, norm_B, norm_A)]
+    means = [xp.mean(x, axis=0) for x in (gradient, Xi, ebar)]
+    return Sums(*means, top[0], top[1] ** 0.5, top[2] ** 0.5, *top[3:])
+
+
+CLAIMS = [
+    Claim("T30-order", "rates", "derived", order),
+    Claim("T30-certificate", "rates", "derived", certificate),
+]

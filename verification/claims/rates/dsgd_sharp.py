@@ -1,0 +1,179 @@
+"""T25-sharp, T28-sharp: the rate with the best constants, attained for every step size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from decaf_theory import bounds, moments
+from decaf_theory.arrays import host
+from decaf_theory.stats import local_slopes
+from decaf_theory.topology import TOPOLOGIES
+from verification.claim import Claim, Context, Instance, Row, Value, compare
+from verification.instances.consensus import attained
+from verification.instances.mixes import EPS, worst
+from verification.instances.omega import each
+from verification.instances.quadratics import (
+    Case,
+    Constants,
+    cases,
+    consensus_limits,
+    constants,
+    load,
+    network,
+    run,
+    stored,
+)
+
+STEPS = 60
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""The rate of T25 holds with half of its leading constant, and for steps up to 2/L.
+
+    With $u = \alpha L < 2$, $R = \frac{2 (F(\bar x_0) - F^*)}{\alpha T} + \frac{u \sigma^2}{N}$
+    and $D^2 = \frac{L^2}{T} \sum_{t<T} E \Xi_t$: $\frac1T \sum_{t<T} E|\nabla F(\bar x_t)|^2 \le
+    \left( \frac{|1-u| D + \sqrt{D^2 + (2-u) R}}{2-u} \right)^2$. For $u \le 1$ it is never above
+    $R + D^2$, the bound of T25; for $D = 0$ it is $R/(2-u)$.
+
+    Assumptions: those of T25, but $\alpha < 2/L$ in place of $\alpha \le 1/L$.
+
+    Proof: let $h = \nabla F + \delta$ be the mean gradient, $E|\delta|^2 \le L^2 E \Xi$. The
+    descent lemma of T25 reads $E F^+ \le E F - \alpha (1 - \frac u2) E|\nabla F|^2 -
+    \alpha (1-u) E\langle \nabla F, \delta \rangle + \frac{\alpha u}{2} E|\delta|^2 +
+    \frac{\alpha u \sigma^2}{2N}$. Sum over $t$, use Cauchy-Schwarz over time: for $G^2$, the left
+    side, $(2-u) G^2 - 2|1-u| G D - u D^2 \le R$, and $(1-u)^2 + u(2-u) = 1$ in the root of this
+    quadratic. For $u \le 1$ the value $G^2 = R + D^2$ makes its left side at least $R$:
+    $(1-u)(G - D)^2 \ge 0$.
+
+    Extremal: $R$ alone: equal quadratics of curvature $L$ on the complete graph in order MS, any
+    $u$, as $T \to \infty$, by descent or by noise; $D$ alone: T26-3.
+
+    Counterexample: none.
+
+    Source: derived here.
+    """
+    for order in moments.ORDERS:
+        for case in cases(ctx, order, instances=ctx.pick(4, 24)):
+            yield from judged(case, order, STEPS)
+            yield from judged(case._replace(lr=1.9 * case.lr), order, STEPS)
+    for u in (1.5, 1.0, 0.5, 2.0**-6):
+        for sigma in (0.0, 1.0):
+            yield from attained(replay(parabola(u, sigma)))
+
+
+def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
+    """Yield the sharp rate with measured and with bounded Xi, and that it is below T25's."""
+    letters, net, found = constants(case), network(case.Pi, order), run(case, order, steps)
+    u = host(case.lr) * letters.L
+    held = (u < 2) & (u * net.q < 1) & np.isfinite(letters.F_gap)
+    letters = letters._replace(F_gap=np.where(held, letters.F_gap, 0.0))
+    limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
+    slip = found.slip_gradient + letters.L**2 * found.slip_points
+    params: dict[str, Value] = {"order": order, "T": steps, **case.params}
+    params["largest_u"] = float(u[held].max(initial=0.0))
+    for name, Xi in (("measured Xi", found.consensus.mean(axis=-1)), ("bound on Xi", limit)):
+        bound = np.where(held, _rate(bounds.dsgd_sharp, case, letters, steps, Xi), 0.0)
+        pair = found.gradient, "<=", bound
+        yield worst(f"mean gradient, {name}", *pair, rounding=slip, held=held, **params)
+    small = held & (u <= 1)
+    plain = np.where(small, _rate(bounds.dsgd_rate, case, letters, steps, limit), 0.0)
+    slip = 8 * EPS * plain  # both formulas take a few operations
+    yield worst("sharp <= T25", bound, "<=", plain, rounding=slip, held=small, **params)
+
+
+def _rate(bound: Any, case: Case, letters: Constants, steps: int, Xi: np.ndarray) -> np.ndarray:
+    names = {"F_gap": letters.F_gap, "L": letters.L, "sigma": letters.sigma, "Xi": Xi}
+    return each(bound, lr=host(case.lr), T=steps, N=case.problem.N, **names)
+
+
+def parabola(u: float = 0.5, sigma: float = 0.0, steps: int = 2**30) -> Instance:
+    """Return two agents, f = x^2/2, lr = u, complete graph; noise alone or descent alone."""
+    one, half = np.ones((2, 1, 1)), np.full((2, 2), 0.5)
+    start = [0.0] if sigma else [1.0]
+    return stored(one, [[0.0]] * 2, half, u, start, sigma**2 * one, order="MS", steps=steps)
+
+
+def replay(instance: Instance) -> Row:
+    """Return the mean squared gradient of one stored case against the sharp bound.
+
+    Xi is averaged by doubling too. Rounding as in `attainment.rate`.
+    """
+    case, order, steps = load(instance), instance["order"], instance["steps"]
+    letters, net, recursion = constants(case), network(case.Pi, order), case.recursion(order)
+    squares = {
+        "gradient": moments.mean_gradient(case.problem),
+        "Xi": moments.consensus(case.problem),
+    }
+    found = moments.average(recursion, case.start, squares, steps)
+    Xi = np.maximum(found["Xi"], 0)  # rounding may leave a negative zero
+    bound = _rate(bounds.dsgd_sharp, case, letters, steps, Xi).item()
+    n = case.problem.N * case.problem.p
+    gap = np.min(np.abs(1 - np.abs(np.linalg.eigvals(recursion.A[0]))))
+    slip = 8 * n * EPS * (steps.bit_length() + 1 / float(gap)) * bound
+    u = case.lr.item() * letters.L.item()
+    held = u < 2 and u * net.q < 1
+    params: dict[str, Value] = {"order": order, "T": steps, "u": u}
+    params["sigma"] = letters.sigma.item()
+    value = found["gradient"].item()
+    return compare("mean gradient", value, "<=", bound, rounding=slip, held=held, **params)
+
+
+def corollary(ctx: Context) -> Iterator[Row]:
+    r"""At step size sqrt(N/T) the best leading constant is F(x0) - F* + L sigma^2/2.
+
+    $\sqrt{NT} \cdot \frac1T \sum_{t<T} E|\nabla F(\bar x_t)|^2 \le
+    (F(\bar x_0) - F^* + \frac12 L \sigma^2)(1 + O(T^{-1/4}))$: half of the constant of T28. The
+    remainder is explicit, by T25-sharp with its bound on $\Xi$.
+
+    Assumptions: those of T28.
+
+    Proof: T25-sharp with $u = L \sqrt{N/T} \to 0$, $R \sqrt{NT} = 2(F(\bar x_0) - F^*) +
+    L\sigma^2$ and $D = O(T^{-1/2})$.
+
+    Extremal: $f_i = L x^2/2$ on the complete graph, order MS: the descent lemma is an equality at
+    every step, so that only $F(\bar x_T) - F^*$ is lost: the ratio is $1 - O(T^{-1/2})$.
+
+    Counterexample: none.
+
+    Source: derived here.
+    """
+    for T in (10**3, 10**5):
+        yield replay(noisy_start(T))
+    yield from attained(replay(noisy_start()))
+    for graph, power in (("complete", 1 / 2), ("ring", 1 / 4), ("star", 1 / 4)):
+        yield _remainder(graph, power)
+
+
+def noisy_start(T: int = 10**12) -> Instance:
+    """Return four agents, f = x^2/4, unit noise, start 1, lr = sqrt(N/T), complete graph."""
+    half, quarter = np.full((4, 1, 1), 0.5), np.full((4, 4), 0.25)
+    unit = 2 * half
+    return stored(half, [[0.0]] * 4, quarter, sqrt(4 / T), [1.0], unit, order="MS", steps=T)
+
+
+def _remainder(graph: str, power: float) -> Row:
+    """Return that the sharp bound exceeds (F_gap + L sigma^2/2)/sqrt(NT) by O(T^-power).
+
+    The local slope over four decades: the next power of T is a quarter away, 1e-3 at T = 1e12,
+    times a constant of the size of q kappa.
+    """
+    N, L, sigma, F_gap, horizons = 6, 2.0, 1.5, 0.7, (10**12, 10**16)
+    net, excess = network(TOPOLOGIES[graph](N), "MS"), []
+    for T in horizons:
+        letters = {"lr": sqrt(N / T), "L": L, "sigma": sigma, "N": N}
+        Xi = bounds.consensus_bound(kappa=1.0, q=net.q, S=net.S, **letters)
+        leading = (F_gap + L * sigma**2 / 2) / sqrt(N * T)
+        excess.append(bounds.dsgd_sharp(F_gap=F_gap, T=T, Xi=Xi, **letters) / leading - 1)
+    slope = local_slopes(horizons, excess)[0]
+    slip = 32 * EPS / min(excess)
+    return compare("|slope + power|", abs(slope + power), "<=", 0.01, rounding=slip, graph=graph)
+
+
+CLAIMS = [
+    Claim("T25-sharp", "rates", "derived", rows, replay=replay, instance=parabola),
+    Claim("T28-sharp", "rates", "derived", corollary, replay=replay, instance=noisy_start),
+]

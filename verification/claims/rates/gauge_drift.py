@@ -1,0 +1,193 @@
+"""T33: under heterogeneous targets DLoRA's factors drift along the gauge orbit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil, log, sqrt
+from typing import Any
+
+import numpy as np
+
+from decaf_theory.arrays import host
+from decaf_theory.lowrank import Factors
+from decaf_theory.rng import generator
+from decaf_theory.stats import richardson
+from decaf_theory.topology import sqrt_rho
+from verification.claim import Claim, Context, Row, compare
+from verification.instances import decaf_rounds
+from verification.instances.dlora_rounds import rounds
+from verification.instances.mixes import EPS
+
+R, S = 2, 0.75
+STEPS = 2.0 ** -np.arange(7, 11)
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""DLoRA's mean imbalance drifts at second order in the step, at a rate in closed form.
+
+    $f_i = |s B A - \bar W - D_i|_F^2/2$, $\sum_i D_i = 0$, rank of $\bar W$ at most $r$, no noise.
+    With $s B A = \bar W$, $\bar K = \bar B'\bar B - \bar A \bar A'$ changes per step by
+    $-\frac{2 \alpha^2 s^2}{N} \sum_{jl} \Gamma'_{jl} [A D_l' D_j A' - B' D_j D_l' B]$ up to
+    $O(\alpha^3)$, $\Gamma' = \Pi (I - \Pi)^+$; by nothing on the complete graph. In the slow time
+    $\tau = \alpha^2 t$ the gauge follows this flow along $B A = \bar W/s$: for $r = 1$,
+    $K = b^2 - a^2$, $\dot K = 2 s^2 (b^2 y - a^2 x)$ with
+    $y = \frac1N \sum_{jl} \Gamma'_{jl} u' D_j D_l' u$,
+    $x = \frac1N \sum_{jl} \Gamma'_{jl} v' D_l' D_j v$. For $x, y > 0$ the feedback is positive:
+    no $c$ bounds the factors uniformly in $(\alpha, t)$.
+
+    Assumptions: order MS; small steps; a common start fitted to $\bar W$, after the transient of
+    consensus.
+
+    Proof: to leading order only. Let $K_i = B_i'B_i - A_i A_i'$, $V = \frac1N \sum_i (\tilde
+    B_i'\tilde B_i - \tilde A_i \tilde A_i')$, so $\frac1N \sum_i K_i = \bar K + V$. From $y$ a
+    step leads to $x$ and changes $K_i$ by $\alpha^2 s^2 (A g_i'g_i A' - B' g_i g_i' B)$ (T30) with
+    $g_i = -D_i + O(\alpha)$; a mix keeps the mean factors. So $\bar K^+ - \bar K = V(y) - V(x) +
+    \frac{\alpha^2 s^2}{N} \sum_i (A D_i'D_i A' - B' D_i D_i' B)$. With the stationary deviations
+    of T14, $\tilde B(x) = \alpha s (I - \Pi)^+ D A'$, $\tilde A(x) = \alpha s (I - \Pi)^+ B' D$
+    and those of $y$ mixed by $\Pi$, $V(x) - V(y)$ is the same sum with the kernel
+    $(I - \Pi^2)(I - \Pi)^{+2} = \Gamma$ for the identity, and off the constants
+    $I - \Gamma = -2 \Pi (I - \Pi)^+$.
+
+    Extremal: none.
+
+    Counterexample: none.
+
+    Source: derived here to leading order; judged by extrapolation to $\alpha = 0$, within 1 %.
+    """
+    yield from _drift(ctx)
+    yield from _slow_flow(ctx)
+
+
+def kernel(Pi: np.ndarray) -> np.ndarray:
+    """Return Gamma' = Pi (I - Pi)^+ [..., N, N]."""
+    found: np.ndarray = Pi @ np.linalg.pinv(np.eye(Pi.shape[-1]) - Pi)
+    return found
+
+
+def drift_rate(case: decaf_rounds.Setting, start: Factors, s: float) -> np.ndarray:
+    """Return the predicted change of Kbar per step over lr^2, [runs, r, r]."""
+    B, A = (host(X)[: len(case.Pi), 0] for X in start)
+    Gamma = kernel(case.Pi)
+    right = np.einsum("gjl,gra,lba,jbc,gsc->grs", Gamma, A, case.D, case.D, A)
+    left = np.einsum("gjl,gar,jab,lcb,gcs->grs", Gamma, B, case.D, case.D, B)
+    return -2 * s**2 / case.N * (right - left)
+
+
+def imbalance_of_mean(y: Factors) -> Any:
+    """Return Kbar = Bbar'Bbar - Abar Abar' of the mean factors, [runs, r, r]."""
+    B, A = (X.mean(-3) for X in y)
+    return B.mT @ B - A @ A.mT
+
+
+def _drift(ctx: Context) -> Iterator[Row]:
+    """Yield the extrapolated drift per step against its rate, graph by graph."""
+    case = decaf_rounds.setting(ctx)
+    copies, graphs = len(STEPS), len(case.Pi)
+    start = decaf_rounds.fitted(ctx, case, R, S, copies)
+    Pi, lr = ctx.array(np.tile(case.Pi, (copies, 1, 1))), ctx.array(np.repeat(STEPS, graphs))
+    lam = max(sqrt_rho(P) for P in case.Pi)
+    settle = ceil(log(1e-13) / log(lam))
+    before = after = None
+    for seen in rounds(start, ctx.array(case.targets), Pi, lr, S, settle + 1):
+        before, after = after, imbalance_of_mean(seen.mixed)
+    change = host(after - before) / np.repeat(STEPS, graphs)[:, None, None] ** 2
+    change = change.reshape(copies, graphs, R, R)
+    predicted = drift_rate(case, start, S)
+    scale = np.linalg.norm(predicted, axis=(-2, -1)).max()
+    for i, name in enumerate(case.names):
+        entries = change[:, i].reshape(copies, -1).T
+        limit = np.array([richardson(values.tolist()).value for values in entries])
+        error = np.linalg.norm(limit - predicted[i].ravel())
+        # relative to the rate itself, or to the largest of them where it is 0
+        size = scale if name == "complete" else np.linalg.norm(predicted[i])
+        # Kbar is a sum of d + k products of size 1, and its change is divided by lr^2
+        slip = 8 * 2 * 7 * EPS / STEPS[-1] ** 2 / size
+        yield compare(
+            "drift per step: |measured - predicted|",
+            error / size,
+            "<=",
+            0.01,
+            rounding=slip,
+            topology=name,
+            rate=float(np.linalg.norm(predicted[i])),
+        )
+
+
+# ---------------------------------------------------------------- the slow flow, r = 1
+
+
+def _slow_flow(ctx: Context) -> Iterator[Row]:
+    """Yield sigma_1 at a slow time, extrapolated, against the slow flow."""
+    tau, steps = ctx.pick((1.0, (0.04, 0.02, 0.01)), (2.0, (0.04, 0.02, 0.01, 0.005)))
+    case, u, v = ring_of_four()
+    size = 1.5 / S
+    b, a = sqrt(size) * u[:, None], sqrt(size) * v[None, :]
+    start = Factors(*(ctx.array(np.tile(X, (1, 4, 1, 1))) for X in (b, a)))
+    times = np.linspace(0, tau, 9)[1:]
+    columns = [_largest_factors(ctx, case, start, lr, times / lr**2) for lr in steps]
+    slip = 100 * EPS * tau / steps[-1] ** 2  # of rounding errors of as many steps
+    for i, time in enumerate(times.tolist()):
+        found, expected = [column[i] for column in columns], slow_flow(case, u, v, size, time)
+        limit = richardson(found)
+        params = {"tau": time, "finest_lr": steps[-1], "finest": found[-1], "slow_flow": expected}
+        params |= {"coarsest_lr": steps[0], "coarsest": found[0]}
+        pair = abs(limit.value / expected - 1), "<=", 0.01
+        case_name = "sigma_1: |measured/slow flow - 1|"
+        yield compare(case_name, *pair, rounding=slip, curve="slow flow", **params)
+    growth = expected / sqrt(size) - 1
+    pair = found[-1] / sqrt(size) - 1, ">=", growth / 2
+    yield compare("sigma_1 has grown", *pair, rounding=slip, tau=tau)
+
+
+def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:
+    """Return one instance, whatever the run's seed, and u, v.
+
+    Wbar = 1.5 u v', Gaussian deviations of size 0.45, ring with self weight 1/2.
+    """
+    rng = generator(0, "T33", "ring of four")
+    u, v = (x / np.linalg.norm(x) for x in rng.standard_normal((2, 3)))
+    D = 0.45 * rng.standard_normal((4, 3, 3))
+    ring = np.eye(4) / 2 + (np.roll(np.eye(4), 1, axis=0) + np.roll(np.eye(4), -1, axis=0)) / 4
+    case = decaf_rounds.Setting(("ring",), 1.5 * np.outer(u, v), D - D.mean(axis=0), ring[None])
+    return case, u, v
+
+
+def _largest_factors(
+    ctx: Context, case: decaf_rounds.Setting, start: Factors, lr: float, times: np.ndarray
+) -> list[float]:
+    """Return sigma_1 of the mean factors along a run of DLoRA, after each number of steps."""
+    targets, Pi = ctx.array(case.targets), ctx.array(case.Pi)
+    wanted, found = set(np.round(times).astype(int).tolist()), []
+    run = rounds(start, targets, Pi, ctx.array([lr]), S, max(wanted) + 1)
+    for t, seen in enumerate(run):
+        if t in wanted:
+            B, A = (host(X).mean(axis=-3)[0] for X in seen.mixed)
+            found.append(float(max(np.linalg.norm(B, 2), np.linalg.norm(A, 2))))
+    return found
+
+
+def slow_flow(
+    case: decaf_rounds.Setting, u: np.ndarray, v: np.ndarray, size: float, tau: float
+) -> float:
+    """Return max(a, b) at slow time tau, from a = b at 0 along a b = size.
+
+    dK/dtau = s^2 ((y - x) sqrt(K^2 + 4 size^2) + (y + x) K) by Runge and Kutta's fourth order.
+    """
+    Gamma = kernel(case.Pi[0])
+    y = np.einsum("jl,a,jab,lcb,c->", Gamma, u, case.D, case.D, u) / case.N
+    x = np.einsum("jl,a,lba,jbc,c->", Gamma, v, case.D, case.D, v) / case.N
+
+    def speed(K: float) -> float:
+        return float(S**2 * ((y - x) * sqrt(K**2 + 4 * size**2) + (y + x) * K))
+
+    K, h = 0.0, tau / 2000
+    for _ in range(2000):
+        k1 = speed(K)
+        k2 = speed(K + h / 2 * k1)
+        k3 = speed(K + h / 2 * k2)
+        k4 = speed(K + h * k3)
+        K += h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return sqrt((sqrt(K**2 + 4 * size**2) + abs(K)) / 2)
+
+
+CLAIMS = [Claim("T33", "rates", "numerical", rows)]

@@ -1,0 +1,96 @@
+"""T35: several local steps a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from decaf_theory import bounds, moments
+from decaf_theory.topology import mixing_eigenvalues
+from verification.claim import Claim, Context, Instance, Row
+from verification.instances.consensus import Spread, attained, consensus_row, spread_along
+from verification.instances.quadratics import (
+    Case,
+    Network,
+    cases,
+    load,
+    network,
+    noise_on_a_path,
+    stored,
+)
+
+ROUNDS = 24
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""K local steps a round: the consensus bound holds with q and S that grow with K.
+
+    In order MS, at all points where gradients are taken: $E \Xi \le \alpha^2 (\sigma \sqrt{S/N} +
+    \kappa q)^2/(1 - \alpha L q)^2$ with $q = K \frac{\lambda}{1-\lambda} + K - 1$ and
+    $S = K \sum_{i \ge 2} \frac{l_i^2}{1 - l_i^2} + (K-1)(N-1)$.
+
+    Assumptions: those of T25's consensus bound; $\kappa$ bounds the heterogeneity at the mean of
+    every point where gradients are taken.
+
+    Proof: at the j-th local step of a round, $0 \le j < K$, deviations are
+    $-\alpha \sum_{r \ge 1} \tilde\Pi^r \sum_{K\ \mathrm{steps}} \tilde g - \alpha \sum_{j\
+    \mathrm{steps}} \tilde g$. The norms of the weights sum to at most $K q_1 + K - 1$ with
+    $q_1 = \lambda/(1-\lambda)$; the noise has variance at most $\sigma^2 (K \sum_r
+    \mathrm{tr}\, \tilde\Pi^{2r} + (K-1)\, \mathrm{tr}(I-J))$. The rest is that of T25.
+
+    Extremal: the last local step; $N = 2$ with constant opposite slopes, any $K$, without
+    curvature; and noise alone on any graph, both after many rounds. With curvature the bound is
+    not attained for $K > 1$, as earlier local steps deviate less: see R6.
+
+    Counterexample: none.
+
+    Source: derived here.
+    """
+    for K in (1, 2, 5):
+        for case in cases(ctx, "MS", instances=ctx.pick(3, 24)):
+            net = _network(case, K)
+            # the step that the order allowed for one local step, shortened by the growth of q
+            shorter = network(case.Pi, "MS").q
+            lr = case.lr * max(1.0, shorter) / max(1.0, net.q)
+            yield _judged(case._replace(lr=lr), K, ROUNDS)
+        for extremal in (slopes_alone(K), noise_alone(K)):
+            yield from attained(replay(extremal))
+
+
+def _network(case: Case, K: int) -> Network:
+    net = network(case.Pi, "MS")
+    eigenvalues = [float(mu) for mu in mixing_eigenvalues(case.Pi)]
+    q, S = bounds.local_steps_q_S(lam=net.lam, eigenvalues=eigenvalues, N=net.N, K=K)
+    return net._replace(q=q, S=S)
+
+
+def _judged(case: Case, K: int, rounds: int) -> Row:
+    """Return the largest E Xi over all local steps against its bound."""
+    found = local_steps(case, K, rounds)
+    return consensus_row("E Xi at every step", case, _network(case, K), found, K=K)
+
+
+def local_steps(case: Case, K: int, rounds: int) -> Spread:
+    """Return the largest E Xi and kappa of K local steps a round."""
+    step = moments.local_step(case.problem, case.lr)
+    last = moments.compose(step, moments.mixing(case.Pi, case.problem))
+    return spread_along(case.problem, case.start, ([step] * (K - 1) + [last]) * rounds)
+
+
+def slopes_alone(K: int = 5) -> Instance:
+    """Return two agents with f = +-x and lr = 1."""
+    Pi = [[0.75, 0.25], [0.25, 0.75]]
+    case = stored([[[0.0]], [[0.0]]], [[1.0], [-1.0]], Pi, 1.0, [0.0])
+    return {**case, "K": K, "rounds": 40}
+
+
+def noise_alone(K: int = 5) -> Instance:
+    """Return three agents on a path with unit noise alone."""
+    return noise_on_a_path(K=K, rounds=40)
+
+
+def replay(instance: Instance) -> Row:
+    """Return the row of one stored case."""
+    return _judged(load(instance), instance["K"], instance["rounds"])
+
+
+CLAIMS = [Claim("T35", "rates", "derived", rows, replay=replay, instance=slopes_alone)]

@@ -1,0 +1,1 @@
+"""Claims on related methods of the literature."""

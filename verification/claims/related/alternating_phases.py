@@ -1,0 +1,126 @@
+"""R5: ADF- and TAD-LoRA, one factor trains while both mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from decaf_theory.arrays import namespace
+from decaf_theory.lowrank import Factors, mean_over_agents, mix_factors
+from decaf_theory.measure import deviations, interference_norm
+from decaf_theory.topology import TOPOLOGIES, sqrt_rho
+from verification.claim import Claim, Context, Instance, Row, Value, compare
+from verification.instances.mixes import EPS, worst
+
+GRAPHS = (("ring", 5), ("path", 4), ("star", 5), ("complete", 4), ("bipartite", 6))
+ROUNDS = 12
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""While B trains and both mix, disagreement on A and interference decay as lam^t.
+
+    In a B-phase $A_i^{t+1} = \sum_j \pi_{ij} A_j^t$ and $B$ moves in any way:
+    $|\tilde A_t|_F \le \lambda^t |\tilde A_0|_F$ and the mean over agents of $|I_i|_*$ is at most
+    $\lambda^t |\tilde A_0|_F |\tilde B_t|_F/N$, $I_i$ the interference of the mix of
+    $(B_i^t, A_i^t)$. Where A is not mixed while it is frozen, both stay.
+
+    Assumptions: $\Pi$ symmetric, doubly stochastic, $\lambda = \sqrt\rho$.
+
+    Proof: $\tilde A_{t+1} = \tilde\Pi \tilde A_t$. By T10 the mean of $|I_i|_*$ is at most
+    $\frac1N |\tilde A_t|_F |\tilde B_t|_F$.
+
+    Extremal: $A_0$ on an eigenvector of $|l| = \lambda$ for the first; on the complete graph with
+    two agents, $B_i = A_i'$ opposite, $t = 0$, for the second.
+
+    Counterexample: none.
+
+    Source: derived here; the methods are ADF-LoRA and TAD-LoRA.
+    """
+    for name, N in GRAPHS:
+        yield from _phase(ctx, name, N)
+        yield from _frozen(ctx, name, N)
+    yield replay(along_eigenvector())
+    yield _both_opposite(ctx)
+
+
+def _phase(ctx: Context, name: str, N: int) -> Iterator[Row]:
+    """Yield both bounds at every round of a B-phase in which B moves at random."""
+    rng, count, (d, k, r) = ctx.rng("phase", name), ctx.pick(20, 300), (4, 3, 2)
+    A = ctx.array(rng.standard_normal((count, N, r, k)))
+    B = ctx.array(rng.standard_normal((count, N, d, r)))
+    Pi, xp = TOPOLOGIES[name](N), namespace(A)
+    lam, first = sqrt_rho(Pi), _size(deviations(A))
+    params: dict[str, Value] = {"topology": name, "N": N}
+    for t in range(ROUNDS):
+        if t in (0, 1, 3, ROUNDS - 1):
+            bound = lam**t * first
+            # t mixes of N terms, and T8's sum over the neighbours
+            slip = 8 * N * (t + 1) * EPS * _size(A)
+            spread = _size(deviations(A))
+            yield worst("|A~_t|", spread, "<=", bound, rounding=slip, t=t, **params)
+            mean = xp.mean(interference_norm(Factors(B, A), ctx.array(Pi), "nuc"), axis=-1)
+            pair = mean, "<=", bound * _size(deviations(B)) / N
+            slip = 10 * max(d, k, N * r) * (t + 1) * EPS * _size(A) * _size(B) / N
+            yield worst("mean |I_i|_*", *pair, rounding=slip, t=t, **params)
+        move = ctx.array(rng.standard_normal((count, N, d, r)))
+        mixed = mix_factors(Factors(B, A), Pi)
+        B, A = mixed.B - 0.1 * move, mixed.A
+
+
+def _size(X: Any) -> Any:
+    """Return the Frobenius norm over agents, rows and columns."""
+    return namespace(X).sum(X**2, axis=(-3, -2, -1)) ** 0.5
+
+
+def _frozen(ctx: Context, name: str, N: int) -> Iterator[Row]:
+    """Yield that with A unmixed, and B drifting apart, interference does not decay.
+
+    A_i = c_i A and slopes c_i G with c an eigenvector of Pi of largest l >= 0: B~ only grows.
+    """
+    Pi = TOPOLOGIES[name](N)
+    values, vectors = np.linalg.eigh(Pi - 1 / N)
+    c = vectors[:, -1] if values[-1] > 1e-9 else np.eye(N)[0] - 1 / N
+    rng, (d, k, r) = ctx.rng("frozen", name), (4, 3, 2)
+    A = ctx.array(c[:, None, None] * rng.standard_normal((r, k)))
+    slope = ctx.array(c[:, None, None] * rng.standard_normal((d, r)))
+    B, found = 0 * slope, []
+    for _ in range(2 * ROUNDS):
+        B = mean_over_agents(B, Pi) - 0.1 * slope
+        found.append(float(namespace(A).mean(interference_norm(Factors(B, A), ctx.array(Pi)))))
+    early, late = found[ROUNDS - 1], found[-1]
+    slip = 8 * N * 2 * ROUNDS * EPS * late
+    yield compare("A unmixed: |I| later", late, ">=", early, rounding=slip, topology=name, N=N)
+
+
+def along_eigenvector() -> Instance:
+    """Return two agents with A = +-1 and lam = 1/2, after 8 rounds."""
+    return {"A": [[[1.0]], [[-1.0]]], "Pi": [[0.75, 0.25], [0.25, 0.75]], "rounds": 8}
+
+
+def replay(instance: Instance) -> Row:
+    """Return the row |A~_t| <= lam^t |A~_0| of one stored case."""
+    A, Pi = (np.asarray(instance[name], dtype=np.float64) for name in ("A", "Pi"))
+    t, N, mixed = instance["rounds"], len(Pi), A
+    for _ in range(t):
+        mixed = mean_over_agents(mixed, Pi)
+    bound = sqrt_rho(Pi) ** t * _size(deviations(A))
+    slip = 8 * N * (t + 1) * EPS * _size(A)
+    pair = _size(deviations(mixed)), "<=", bound
+    return compare("|A~_t|", *pair, rounding=slip, t=t, N=N)
+
+
+def _both_opposite(ctx: Context) -> Row:
+    """Return the second bound for (B, A), (-B, -A) with B = A' on the complete graph of two."""
+    sign = np.array([1.0, -1.0])[:, None, None]
+    A = sign * np.array([[2.0, 0.0, 1.0]])
+    state = Factors(ctx.array(A.mT), ctx.array(A))
+    mean = float(
+        namespace(state.A).mean(interference_norm(state, ctx.array([[0.5, 0.5]] * 2), "nuc"))
+    )
+    bound = float(_size(deviations(state.A)) * _size(deviations(state.B)) / 2)
+    return compare("mean |I_i|_*", mean, "<=", bound, rounding=30 * EPS * bound, t=0, N=2)
+
+
+CLAIMS = [Claim("R5", "methods", "derived", rows, replay=replay, instance=along_eigenvector)]

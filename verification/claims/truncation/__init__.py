@@ -1,0 +1,1 @@
+"""Claims on truncating the mixed product, and on what methods conserve."""

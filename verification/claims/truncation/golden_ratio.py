@@ -1,0 +1,285 @@
+"""T18: how far DeCAF's mix can be from DLoRA's, in units of the interference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from decaf_theory import bounds
+from decaf_theory.arrays import namespace
+from decaf_theory.lowrank import Factors, product
+from decaf_theory.measure import NORMS, interference_norm, product_distance
+from decaf_theory.methods import METHODS
+from decaf_theory.tsvd import tsvd
+from verification.claim import Claim, Context, Instance, Row
+from verification.instances.mixes import (
+    EPS,
+    Mix,
+    allowance,
+    isometry,
+    load,
+    mixes,
+    stochastic,
+    stored,
+    worst,
+)
+
+SHARPEST = {"fro": (1 + sqrt(5)) / 2, "op": 2.0, "nuc": 1.0}  # Q = q e_2 e_2' that is worst
+TIE = 2.0**-30  # M = diag(1 + TIE, 1): the truncation is unique, the ratio within 1e-9 of the limit
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""DeCAF's and DLoRA's mixes differ by at most the golden ratio times the interference.
+
+    $\|P - \bar B \bar A\|_F \le \varphi \|I\|_F$ with $P = \mathrm{TSVD}_r(M)$ and
+    $\varphi = (1 + \sqrt 5)/2$; in operator and nuclear norm the constant is 2. More generally
+    $\|\mathrm{TSVD}_r(M) - Q\|_F \le \varphi \|M - Q\|_F$ for every $Q$ of rank at most $r$. All
+    three constants are best possible. Where $\sigma_1(A_j), \sigma_1(B_j) \le c$, also
+    $\|P - \bar B \bar A\|_F \le \sqrt r\, c^2$ for all weights, best possible too.
+
+    Assumptions: weights $\pi_j \ge 0$ with sum one; inner dimension $r$; for the last bound
+    Assumption 2 with constant $c$.
+
+    Proof: constant 2 is the triangle inequality with $\|M - P\| \le \|I\|$ (T17). Frobenius: let
+    $s = \sigma_r(M) > 0$ and write $M = \mathrm{diag}(S_1, S_2)$, $P = \mathrm{diag}(S_1, 0)$ and
+    the blocks $Q_{ij}$ in the singular bases of $M$; $\tau_i = \sigma_i(Q_{22})$. Let
+    $x = \|P - Q\|_F^2 - \|Q_{22}\|_F^2 = \|\mathrm{diag}(S_1, Q_{22}) - Q\|_F^2$. By Eckart-Young
+    $x$ is at least the sum of the squares of all but the $r$ largest among the
+    $\sigma_i(S_1) \ge s$ and the $\tau_i$, so $x \ge \sum_i \min(\tau_i, s)^2$. By Mirsky
+    $\|S_2 - Q_{22}\|_F^2 \ge \sum_i (\tau_i - s)_+^2$. With $\nu = \varphi^2$, which solves
+    $\nu^2 - 3\nu + 1 = 0$, the difference $\nu \|M - Q\|_F^2 - \|P - Q\|_F^2 =
+    (\nu - 1) x + \nu \|S_2 - Q_{22}\|_F^2 - \|Q_{22}\|_F^2$ is at least a sum over $i$ of
+    $(\nu - 2) \tau_i^2 \ge 0$ where $\tau_i \le s$, else of
+    $(\nu - 1) \tau_i^2 - 2 \nu s \tau_i + (2 \nu - 1) s^2 = (\nu - 1)(\tau_i - \varphi s)^2 \ge 0$.
+    Last bound, with $c = 1$, $P = UU'MVV'$ and $Q = \bar B \bar A$: with the panels of T9,
+    $I = XY$, $\|P - Q\|_F^2 = \|U'XYV\|_F^2 + \|Q\|_F^2 - \|U'QV\|_F^2 \le \sum_i x_i y_i +
+    \sum_i b_i a_i$, where $x, y, b, a \in [0, 1]$ are the squared singular values of
+    $U'X, YV, \bar B, \bar A$; and $\sum_i (x_i + b_i) \le \sum_j \pi_j \|B_j\|_F^2 \le r$, likewise
+    $y$ and $a$. Then $2xy \le x^2 + y^2 \le x + y$.
+
+    Extremal: $M = I_2$ with the tie broken toward $e_1 e_1'$, $r = 1$, $Q = q e_2 e_2'$ with
+    $q = \varphi$ (Frobenius), 2 (operator), 1 (nuclear). Three agents with weights 1/3 realise it:
+    $B_j = q^{1/2} e_2 + \sqrt 3 (u_j e_1 + w_j e_2)$ and
+    $A_j' = q^{1/2} e_2 + \sqrt 3 (u_j e_1 + (1 - q) w_j e_2)$ with $u = (1, -1, 0)/\sqrt 2$,
+    $w = (1, 1, -2)/\sqrt 6$. Last bound: $c$-isometries $(B, A)$ and $(-B, -A)$, weights 1/2.
+
+    Counterexample: none.
+
+    Source: derived here.
+    """
+    for mix in mixes(ctx, instances=ctx.pick(60, 1000)):
+        yield from _differences(mix)
+    for r, n in ((1, 2), (1, 5), (2, 4), (3, 5), (4, 6)):
+        yield from _against_rank(ctx, r, r, n)
+    for norm in NORMS:
+        yield replay(extremal(norm))
+    for mix in _bounded(ctx):
+        yield _worst_case(mix)
+
+
+def _differences(mix: Mix) -> Iterator[Row]:
+    decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
+    for norm in NORMS:
+        factor = bounds.decaf_dlora_difference(interference=1.0, norm=norm)
+        pair = (
+            product_distance(decaf, dlora, norm),
+            "<=",
+            factor * interference_norm(mix.factors, mix.Pi, norm),
+        )
+        case = f"|P - Bbar Abar| <= const |I|, {norm}"
+        yield worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+
+
+def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
+    """Q of rank K at random, then close to the extremal one; both in random bases, d > k = n."""
+    rng, count, d, k = ctx.rng("Q", K, r, n), ctx.pick(100, 3000), n + 2, n
+    M = rng.standard_normal((count, d, k))
+    Q = rng.standard_normal((count, d, K)) @ rng.standard_normal((count, K, k))
+    yield _ratio_row("any Q", M, Q, ctx, K=K, r=r)
+
+    p, place = min(K, n - r), np.arange(n)
+    u = _square_constant(K, r, n) - 1
+    kept, dropped, shared = place < r, (place >= r) & (place < r + p), place >= r - K + p
+    left, right = isometry(rng, count, d, n), isometry(rng, count, n, k)
+    gap = np.concatenate([np.full((1, 1, 1), TIE), 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))])
+    M = left * ((1 + gap) * kept + dropped) @ right + gap**2 * rng.standard_normal((count, d, k))
+    Q = left * ((kept & shared) + (1 + 1 / u) * dropped) @ right
+    yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
+
+
+def _square_constant(K: int, r: int, n: int) -> float:
+    """Return nu = 1 + u, the square of the constant for Q of rank K."""
+    h = min(K, n - r) / (r - K + min(K, n - r))
+    return 1 + (h + sqrt(h * h + 4 * h)) / 2
+
+
+def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Row:
+    M, Q = ctx.array(M), ctx.array(Q)
+    xp, (d, k) = namespace(M), M.shape[-2:]
+    P = product(tsvd(M, r).factors)
+    gap, apart = (xp.linalg.matrix_norm(X - Q, ord="fro") for X in (P, M))
+    # two SVDs and a product, each max(d, k) eps |M|
+    slip = 10 * max(d, k) * EPS * (xp.linalg.matrix_norm(M, ord="fro") + apart)
+    constant = bounds.GOLDEN_RATIO if K == r else sqrt(_square_constant(K, r, min(d, k)))
+    case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
+    size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
+    return worst(case, gap, "<=", constant * apart, rounding=slip, **size)
+
+
+def _bounded(ctx: Context) -> Iterator[Mix]:
+    """Factors with sigma_1 <= 1: random contractions, isometries, and the sign flip."""
+    count = ctx.pick(100, 3000)
+    for r, d, k, m in ((1, 3, 2, 2), (2, 5, 4, 3), (3, 7, 8, 4)):
+        rng = ctx.rng("bounded", r)
+        B, A = isometry(rng, count, m, d, r), isometry(rng, count, m, r, k)
+        Pi = ctx.array(stochastic(rng, 4, m))
+        yield Mix("isometries", Factors(ctx.array(B), ctx.array(A)), Pi)
+        shrink = rng.uniform(size=(2, count, m, 1, r))
+        yield Mix(
+            "contractions",
+            Factors(ctx.array(B * shrink[0]), ctx.array(A * shrink[1].swapaxes(-1, -2))),
+            Pi,
+        )
+        sign = np.array([1.0, -1.0])[:, None, None]
+        flip = Factors(ctx.array(sign * B[:, :1]), ctx.array(sign * A[:, :1]))
+        half = np.array([0.5, 0.6, 0.9])
+        yield Mix("sign flip", flip, ctx.array(np.stack([half, 1 - half], axis=-1)))
+
+
+def _worst_case(mix: Mix) -> Row:
+    decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
+    gap, r = product_distance(decaf, dlora), mix.factors.rank
+    bound = bounds.decaf_dlora_worst_case(c=1.0, r=r)
+    case = "|P - Bbar Abar|_F <= sqrt(r) c^2"
+    return worst(case, gap, "<=", bound, rounding=4 * allowance(mix), c=1.0, **mix.params)
+
+
+def extremal(norm: str = "fro") -> Instance:
+    """Return three agents with M = diag(1 + TIE, 1) and Bbar Abar = q e_2 e_2'."""
+    q = SHARPEST[norm]
+    u, w = np.array([1, -1, 0]) / sqrt(2), np.array([1, 1, -2]) / sqrt(6)
+    B = np.stack([sqrt(3) * u, sqrt(q) + sqrt(3) * w], axis=-1)[:, :, None]
+    A = np.stack([sqrt(3) * (1 + TIE) * u, sqrt(q) + sqrt(3) * (1 - q) * w], axis=-1)[:, None, :]
+    return stored(Factors(B, A), np.full(3, 1 / 3), norm=norm)
+
+
+def replay(instance: Instance) -> Row:
+    """Return the row of one stored mix in its norm, against the constant of that norm."""
+    norm = instance["norm"]
+    return next(row for row in _differences(load(instance)) if row.params["norm"] == norm)
+
+
+def of_lower_rank(ctx: Context) -> Iterator[Row]:
+    r"""The constant falls below the golden ratio where the compared matrix has rank below r.
+
+    For $Q$ of rank at most $K \le r$ and $n = \min(d, k) > r$:
+    $\|\mathrm{TSVD}_r(M) - Q\|_F \le \sqrt{1 + u}\, \|M - Q\|_F$ with
+    $u = (h + \sqrt{h^2 + 4h})/2$, $h = p/(r - K + p)$, $p = \min(K, n - r)$. At $K = r$ it is the
+    golden ratio. With $Q = \bar B \bar A$, $K$ is the rank of DLoRA's mix.
+
+    Assumptions: rank of $Q$ at most $K$, $1 \le K \le r < n$.
+
+    Proof: as for T18, with $\nu = 1 + u$, so that $u^2 = h (1 + u)$. $Q$ has rank $K$, so
+    Eckart-Young gives $x \ge (r - K) s^2 + \sum_i \min(\tau_i, s)^2$; $Q_{22}$ has at most $p$
+    singular values, so each $i$ may be given $(1/h - 1) s^2$ of the first term. What is left for
+    each $i$ is, for $\tau_i \ge s$, a quadratic with leading coefficient $u$ and discriminant
+    $4 (\nu - u^2/h) s^2 = 0$; for $\tau_i < s$ it is linear in $\tau_i^2$, nonnegative at 0 and, as
+    $u \ge h$, at $s^2$.
+
+    Extremal: $M$ the identity on $r + p$ directions, the tie broken toward the first $r$, zero on
+    the others; $Q$ the identity on $K - p$ of the first $r$ and $\nu/u$ times the identity on the
+    $p$ others.
+
+    Counterexample: none.
+
+    Source: derived here; the constant is that of hard thresholding of sparse vectors.
+    """
+    for K, r, n in ((1, 2, 3), (1, 3, 7), (2, 3, 4), (2, 4, 9), (3, 5, 6)):
+        yield from _against_rank(ctx, K, r, n)
+    yield replay_rank(extremal_rank())
+
+
+def extremal_rank() -> Instance:
+    """Return M = diag(1 + TIE, 1 + TIE, 1) and Q = (nu / u) e_3 e_3', K = 1, r = 2."""
+    nu, e = _square_constant(1, 2, 3), np.eye(3)[2:]
+    M, B = np.diag([1 + TIE, 1 + TIE, 1.0]), nu / (nu - 1) * e.T
+    return {"M": M.tolist(), "B": B.tolist(), "A": e.tolist(), "rank": 2}
+
+
+def replay_rank(instance: Instance) -> Row:
+    """Return the row of one stored M [d][k] and Q = B A against TSVD_rank(M)."""
+    M, B, A = (np.asarray(instance[name], dtype=np.float64) for name in ("M", "B", "A"))
+    letters = {"K": B.shape[1], "r": instance["rank"]}
+    return _ratio_row("stored", M[None], (B @ A)[None], Context("stored"), **letters)
+
+
+def golden_everywhere(ctx: Context) -> Iterator[Row]:
+    r"""In operator and nuclear norm, too, the golden ratio bounds the DeCAF-DLoRA difference.
+
+    $\|P - \bar B \bar A\| \le \varphi \|I\|$ with $\varphi = (1 + \sqrt 5)/2$ in operator norm and
+    in nuclear norm. FALSE: the constant 2 of the triangle inequality is best possible there.
+
+    Assumptions: weights $\pi_j \ge 0$ with sum one; inner dimension $r$.
+
+    Proof: none, the statement is false.
+
+    Extremal: none.
+
+    Counterexample: $M = \mathrm{diag}(1 + \epsilon, 1)$, $r = 1$, $\bar B \bar A = q e_2 e_2'$,
+    three agents with weights 1/3 as in T18. Operator norm, $q = 2$: $\|I\| = 1 + \epsilon$ and the
+    difference is 2. Nuclear norm, $q = 1$: $\|I\| = 1 + \epsilon$ and the difference is
+    $2 + \epsilon$. As $\epsilon$ tends to 0 both ratios tend to 2.
+
+    Source: derived here.
+    """
+    for norm in ("op", "nuc"):
+        yield replay_false(extremal(norm))
+
+
+def replay_false(instance: Instance) -> Row:
+    """Return the row of one stored mix against the golden ratio."""
+    mix, norm = load(instance), instance["norm"]
+    decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
+    lost = interference_norm(mix.factors, mix.Pi, norm)
+    pair = product_distance(decaf, dlora, norm), "<=", bounds.GOLDEN_RATIO * lost
+    case = f"|P - Bbar Abar| <= phi |I|, {norm}"
+    return worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+
+
+SCRIPT = """
+import numpy as np
+
+B, A, pi = (np.array(instance[name]) for name in ("B", "A", "weights"))
+order = {"fro": "fro", "op": 2, "nuc": "nuc"}[instance["norm"]]
+M = np.einsum("j,jdr,jrk->dk", pi, B, A)
+Q = np.tensordot(pi, B, 1) @ np.tensordot(pi, A, 1)
+U, S, Vh = np.linalg.svd(M)
+r = B.shape[-1]
+P = U[:, :r] * S[:r] @ Vh[:r]
+print("measured =", np.linalg.norm(P - Q, order))
+print("bound =", (1 + 5**0.5) / 2 * np.linalg.norm(M - Q, order))
+"""
+
+CLAIMS = [
+    Claim("T18", "truncation", "derived", rows, replay=replay, instance=extremal),
+    Claim(
+        "T18-rank",
+        "truncation",
+        "derived",
+        of_lower_rank,
+        replay=replay_rank,
+        instance=extremal_rank,
+    ),
+    Claim(
+        "T18-op",
+        "truncation",
+        "derived",
+        golden_everywhere,
+        replay=replay_false,
+        script=SCRIPT,
+        instance=lambda: extremal("op"),
+    ),
+]

@@ -1,0 +1,153 @@
+"""T22: one-step optimality of DeCAF's mix does not survive iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from decaf_theory.arrays import host
+from decaf_theory.lowrank import Factors, mix_products, product
+from decaf_theory.measure import product_norm
+from decaf_theory.methods import METHODS
+from verification.claim import Claim, Context, Instance, Row, compare, identity
+from verification.instances.mixes import EPS, stored
+
+
+def gossip(method: str, factors: Factors, Pi: Any, rounds: int) -> Factors:
+    """Return the factors after rounds of mixing alone."""
+    for t in range(rounds):
+        factors = METHODS[method].mix(factors, Pi, t)
+    return factors
+
+
+def competing(ctx: Context, *, d: int = 3, k: int = 2, tilt: float = 0.0) -> Factors:
+    """Return two agents with products e_1 e_1' and e_2 e_2', each tilted toward the other."""
+    B, A = np.zeros((2, d, 1)), np.zeros((2, 1, k))
+    B[:, :2, 0] = A[:, 0, :2] = [[1.0, tilt], [tilt, 1.0]]
+    return Factors(ctx.array(B), ctx.array(A))
+
+
+def weights(w: float) -> np.ndarray:
+    """Return the mixing matrix of two agents with self weight w."""
+    return np.array([[w, 1 - w], [1 - w, w]])
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""Gossip by truncated products may die out without consensus, from an unstable start.
+
+    Two agents with products $e_1 e_1'$ and $e_2 e_2'$, $r = 1$, self weight $w \in (1/2, 1)$,
+    mixing only: DeCAF's products are $P_i = w^t e_i e_i'$, never agree in direction and tend to 0,
+    at distance $1/\sqrt 2$ from the mean product. DLoRA tends to the best rank-one approximation,
+    at distance 1/2. The set of such starts is unstable: a common tilt grows by $1/(2w - 1)$ a
+    round.
+
+    Assumptions: none beyond the instance.
+
+    Proof: $w\, p\, e_1 e_1' + (1 - w)\, p\, e_2 e_2'$ has the singular values $wp > (1 - w)p$, so
+    its truncation is $wp\, e_1 e_1'$. Tilted, with $e_1 + \theta e_2$ and $e_2 + \theta e_1$: to
+    first order the mix has off-diagonal entries $\theta p$ and the eigenvalue gap
+    $(2w - 1) p$, so its leading vector is tilted by $\theta/(2w - 1)$.
+
+    Extremal: none.
+
+    Counterexample: none; see T22-iterates.
+
+    Source: derived here.
+    """
+    for w in (0.6, 0.75, 0.9):
+        for rounds in (1, 10, ctx.pick(40, 200)):
+            P = host(product(gossip("decaf", competing(ctx), weights(w), rounds)))
+            expected = np.zeros_like(P)
+            expected[0, 0, 0] = expected[1, 1, 1] = w**rounds
+            residual = np.max(np.abs(P - expected)) / w**rounds
+            # each round multiplies by numbers rounded to a few eps
+            slip = 20 * EPS * rounds
+            case = "P_i = w^t e_i e_i', relative"
+            yield identity(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
+        yield _growth(ctx, w)
+
+
+def _growth(ctx: Context, w: float) -> Row:
+    """One round from a tilt of 2^-20."""
+    tilt = 2.0**-20
+    P = host(product(gossip("decaf", competing(ctx, tilt=tilt), weights(w), 1)))[0]
+    growth = P[1, 0] / P[0, 0] / tilt
+    # the first-order value is off by tilt^2 / (2w - 1)^3; entries by eps / tilt
+    slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + EPS / tilt)
+    case = "growth of a common tilt = 1/(2w - 1)"
+    return identity(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
+
+
+def one_step_optimality_iterates(ctx: Context) -> Iterator[Row]:
+    r"""What DeCAF's gossip tends to is at least as near the mean product as DLoRA's limit.
+
+    Truncated products beat averaged factors in every single mix (T17); so repeating the mix should
+    leave DeCAF at most as far from $\frac1N \sum_i B_i A_i$ as DLoRA. FALSE: errors of single mixes
+    add up.
+
+    Assumptions: mixing only, $\Pi$ symmetric doubly stochastic and connected.
+
+    Proof: none, the statement is false.
+
+    Extremal: none.
+
+    Counterexample: two agents with products $e_1 e_1'$ and $e_2 e_2'$, $r = 1$, self weight 3/4.
+    After 200 rounds DeCAF is at 0, at distance $1/\sqrt 2$ from the mean $I/2$; DLoRA is at
+    distance 1/2, the least of rank one.
+
+    Source: derived here.
+    """
+    yield replay(instance())
+
+
+def instance() -> Instance:
+    """Return the two agents, the mixing matrix and the rounds."""
+    start = competing(Context("T22-iterates"), d=2, k=2)
+    return {**stored(start, [0.5, 0.5]), "Pi": weights(0.75).tolist(), "rounds": 200}
+
+
+def replay(instance: Mapping[str, Any]) -> Row:
+    """Return the row: the largest distance of DeCAF's products from the mean, against DLoRA's."""
+    start = Factors(*(np.asarray(instance[name], dtype=np.float64) for name in ("B", "A")))
+    Pi, N = np.asarray(instance["Pi"]), len(instance["Pi"])
+    mean = mix_products(start, np.full((1, N), 1 / N))
+    far = {}
+    for method in ("decaf", "dlora"):
+        end = product(gossip(method, start, Pi, instance["rounds"]))
+        far[method] = float(np.max(np.linalg.norm(end - mean, axis=(-2, -1))))
+    # a round rounds by a few eps of the largest product
+    slip = 20 * EPS * instance["rounds"] * float(np.max(product_norm(start)))
+    case = "DeCAF's distance from the mean product <= DLoRA's"
+    d, k = start.shape
+    return compare(case, far["decaf"], "<=", far["dlora"], rounding=slip, d=d, k=k, r=start.rank)
+
+
+SCRIPT = """
+import numpy as np
+
+B, A, Pi = (np.array(instance[name]) for name in ("B", "A", "Pi"))
+N, r = len(Pi), B.shape[-1]
+mean = np.mean(B @ A, axis=0)
+P, b, a = B @ A, B, A
+for t in range(instance["rounds"]):
+    U, S, Vh = np.linalg.svd(np.einsum("ij,jdk->idk", Pi, P))
+    P = (U[..., :r] * S[:, None, :r]) @ Vh[:, :r]
+    b, a = np.einsum("ij,jdr->idr", Pi, b), np.einsum("ij,jrk->irk", Pi, a)
+print("measured =", max(np.linalg.norm(X - mean) for X in P))
+print("bound =", max(np.linalg.norm(X - mean) for X in b @ a))
+"""
+
+CLAIMS = [
+    Claim("T22", "truncation", "derived", rows),
+    Claim(
+        "T22-iterates",
+        "truncation",
+        "derived",
+        one_step_optimality_iterates,
+        replay=replay,
+        script=SCRIPT,
+        instance=instance,
+    ),
+]

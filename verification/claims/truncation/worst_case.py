@@ -1,0 +1,136 @@
+"""T16: the largest truncation error under Assumption 2, in three norms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import pi
+from typing import Any
+
+import numpy as np
+
+from decaf_theory import bounds
+from decaf_theory.arrays import host
+from decaf_theory.lowrank import Factors
+from decaf_theory.measure import NORMS, sigma_max, truncation_error
+from decaf_theory.problems import FRAMES
+from decaf_theory.tsvd import tsvd_of_mix
+from verification.claim import Claim, Context, Instance, Row
+from verification.curves.truncation import against_worst_case
+from verification.instances.mixes import EPS, Mix, allowance, load, mixes, stored, worst
+from verification.instances.omega import clip, closing_angles, each, mix_of, mix_on_omega
+
+
+def rows(ctx: Context) -> Iterator[Row]:
+    r"""Under Assumption 2 the truncation error has a sharp bound, about half the whole mix.
+
+    With $n = \min(d, k) > r$, $p = \min(r, n - r)$ and $\pi_{max} = \max_j \pi_j$:
+    $\|E\|_{op} \le c^2 \min(\frac{r}{r+1}, 1 - \pi_{max})$,
+    $\|E\|_F \le c^2 \min(f, \sqrt p\,(1 - \pi_{max}))$ with $f = \sqrt r/2$ if $n \ge 2r$, else
+    $f = r \sqrt{n - r}/n$, and $\|E\|_* \le c^2 \min(\frac{r(n - r)}{n}, p\,(1 - \pi_{max}))$.
+
+    Assumptions: Assumption 2, $\sigma_1(A_j), \sigma_1(B_j) \le c$; weights $\pi_j \ge 0$ with sum
+    one.
+
+    Proof: take $c = 1$. $\|M\|_* \le \sum_j \pi_j \|B_j\|_F \|A_j\|_F \le r$. Let
+    $t = \sigma_r(M)$, so that $\sum_{i>r} \sigma_i \le r - rt$ and each $\sigma_i \le t$. Operator:
+    $(r + 1) \sigma_{r+1} \le r$. Nuclear: $\min(r - rt, (n - r) t)$ is largest at $t = r/n$.
+    Frobenius: $\sum_{i>r} \sigma_i^2 \le t \sum_{i>r} \sigma_i \le \min(r t (1 - t), (n - r) t^2)$,
+    largest at $t = 1/2$ if $n \ge 2r$ and at $t = r/n$ otherwise. The terms $1 - \pi_{max}$: the
+    candidate $\pi_j B_j A_j$ of the heaviest agent has rank $\le r$ and leaves
+    $R = \sum_{i \ne j} \pi_i B_i A_i$ with $\|R\|_{op} \le 1 - \pi_{max}$, and $E$ has at most
+    $n - r$ singular values, each at most $\sigma_{r+i}(M) \le \sigma_i(R)$, of which
+    $\|R\|_* \le r (1 - \pi_{max})$.
+
+    Extremal: cyclic coordinate sets: $n'$ agents of weight $1/n'$, agent $j$ on coordinates
+    $j, \ldots, j + r - 1$ modulo $n'$, so that $M = \frac{r}{n'} c^2 I_{n'}$; $n' = r + 1$ for the
+    operator norm, $\min(n, 2r)$ for Frobenius, $n$ for nuclear. Frobenius for any
+    $\pi_{max} \le 1/2$ where $n \ge 2r$: $B_j = A_j' = c\, u_j \otimes I_r$ with $u_j \in R^2$ at
+    angles $\theta_j$, $\sum_j \pi_j e^{2 i \theta_j} = 0$. Operator norm at any weights:
+    $r + 1$ agents of which agent $j$ omits coordinate $j$, $M = c^2 \mathrm{diag}(1 - \pi_j)$. The
+    terms $1 - \pi_{max}$ in all norms for $\pi_{max} \ge 1/2$: a heavy agent and others on
+    coordinates orthogonal to its own.
+
+    Counterexample: none.
+
+    Source: derived here.
+    """
+    for mix in mixes(ctx, instances=ctx.pick(60, 2000)):
+        if min(mix.factors.shape) > mix.factors.rank:
+            yield from _bounded(mix_on_omega(mix, 1.5), 1.5)
+            flat = Factors(*(clip(1e3 * X / host(abs(X)).max(), 1.5) for X in mix.factors))
+            yield from _bounded(mix._replace(family=f"{mix.family}, flat", factors=flat), 1.5)
+    for r, d, k in ((1, 2, 3), (2, 4, 3), (2, 6, 5), (3, 4, 7), (3, 8, 9)):
+        yield from _cyclic_rows(ctx, r, d, k)
+    for mix in _heavy_and_planar(ctx):
+        yield from _bounded(mix, 1.0)
+    yield from against_worst_case(ctx)
+
+
+def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row]:
+    r, n = mix.factors.rank, min(mix.factors.shape)
+    truncated = tsvd_of_mix(mix.factors, mix.Pi, r)
+    top = sigma_max(mix.factors)
+    # an SVD is off by a small multiple of max(d, k) eps sigma_1
+    held = (top <= c * (1 + 4 * max(*mix.factors.shape, r) * EPS)).all(-1)[:, None]
+    for norm in norms:
+        bound = each(
+            lambda pi_max, norm=norm: bounds.truncation_worst_case(
+                c=c, r=r, n=n, pi_max=pi_max, norm=norm
+            ),
+            pi_max=host(mix.Pi).max(-1),
+        )
+        pair = truncation_error(truncated, norm), "<=", bound
+        where = {"rounding": allowance(mix), "held": held, "norm": norm, "c": c, **mix.params}
+        yield worst(f"|E| <= worst case, {norm}", *pair, **where)
+
+
+def cyclic(*, d: int, k: int, r: int, size: int) -> tuple[Factors, np.ndarray]:
+    """Return `size` agents on r cyclic coordinates of `size` each: M = (r / size) I_size."""
+    B = np.zeros((size, d, r))
+    for j in range(size):
+        B[j, [(j + q) % size for q in range(r)], range(r)] = 1.0
+    A = np.zeros((size, r, k))
+    A[..., :size] = B[:, :size].swapaxes(-1, -2)
+    return Factors(B, A), np.full(size, 1 / size)
+
+
+def _cyclic_rows(ctx: Context, r: int, d: int, k: int) -> Iterator[Row]:
+    n = min(d, k)
+    for norm, size in (("op", r + 1), ("fro", min(n, 2 * r)), ("nuc", n)):
+        factors, weights = cyclic(d=d, k=k, r=r, size=size)
+        yield from _bounded(mix_of(ctx, "cyclic coordinates", *factors, weights), 1.0, (norm,))
+
+
+def _heavy_and_planar(ctx: Context) -> Iterator[Mix]:
+    """The frames that attain the bound at unequal weights."""
+
+    def made(family: str, frame: tuple[Factors, Any]) -> Mix:
+        (B, A), weights = frame
+        return mix_of(ctx, family, B, A, weights)
+
+    for weights in ([0.5, 0.5], [0.4, 0.35, 0.25], [0.5, 0.2, 0.2, 0.1]):
+        angles = closing_angles(weights) / 2
+        yield made("planar", FRAMES["planar"](d=5, k=4, r=2, angles=angles, weights=weights))
+    for weights in ([0.5, 0.3, 0.2], [0.35, 0.33, 0.32], [0.9, 0.06, 0.04]):
+        frame, _ = FRAMES["omitted"](d=5, k=3, r=2)
+        yield made("one coordinate omitted", (frame, weights))
+    for heavy in (0.5, 0.6, 0.9, 0.999):
+        weights = [heavy, 1 - heavy]
+        yield made("heavy", FRAMES["orthogonal"](d=4, k=6, r=2, weights=weights))
+        (B, A), _ = FRAMES["orthogonal"](d=6, k=6, r=3, weights=weights)
+        yield made("heavy, n < 2r", (Factors(B[:, :5], A[:, :, :4]), weights))
+
+
+def extremal() -> Instance:
+    """Return three agents of R^2 at 0, 60, 120 degrees: M = I/2, |E|_F = 1/2, r = 1."""
+    angles = pi * np.arange(3) / 3
+    frame = FRAMES["planar"](d=2, k=2, r=1, angles=angles, weights=[1 / 3] * 3)
+    return stored(*frame, c=1.0, norm="fro")
+
+
+def replay(instance: Instance) -> Row:
+    """Return the row of one stored mix in its norm and with its c."""
+    return next(_bounded(load(instance), instance["c"], (instance["norm"],)))
+
+
+CLAIMS = [Claim("T16", "truncation", "derived", rows, replay=replay, instance=extremal)]

@@ -1,0 +1,1 @@
+"""Rows of claims along a curve: over ranks, angles, topologies or steps, for the figures."""

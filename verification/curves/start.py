@@ -1,0 +1,64 @@
+"""Loss against steps from LoRA's start B = 0: who stays dead, who leaves rank one. Rows of T23."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from decaf_theory.problems import PROBLEMS
+from decaf_theory.problems.base import Problem
+from decaf_theory.simulate import Config, simulate
+from decaf_theory.simulate.config import DeadStartWarning
+from verification.claim import Row, compare
+from verification.instances.mixes import EPS
+
+STEPS, EVERY, LR = 60, 5, 0.2
+# method, order, what becomes of dead directions
+DEAD_START = (
+    ("decaf", "mix_first", "drop"),
+    ("decaf", "mix_first", "keep"),
+    ("decaf", "step_first", "drop"),
+    ("dlora", "mix_first", "drop"),
+)
+DEAD_DIRECTION = (
+    ("decaf", "step_first", "drop"),
+    ("decaf", "step_first", "keep"),
+    ("dlora", "step_first", "drop"),
+)
+
+
+def paths() -> Iterator[Row]:
+    """Yield the loss along runs on P2 and P12, without noise."""
+    yield from _along("dead start", PROBLEMS["P2"](d=5, k=4, rank=2), DEAD_START)
+    yield from _along("dead direction", PROBLEMS["P12"](), DEAD_DIRECTION)
+
+
+def _along(part: str, problem: Problem, runs: tuple[tuple[str, str, str], ...]) -> Iterator[Row]:
+    """Yield, run by run, F at most its start; for DeCAF with dropped directions on P12, F >= 1/4.
+
+    The loss is a sum of d k squares of numbers of size one.
+    """
+    for method, order, rule in runs:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeadStartWarning)
+            config = Config(
+                method=method,
+                problem=problem,
+                Pi=np.full((problem.N, problem.N), 1 / problem.N),
+                rank=2,
+                lr=LR,
+                steps=STEPS,
+                order=order,
+                zero_directions=rule,
+                record_every=EVERY,
+            )
+        trace = simulate(config).require_finished()
+        trapped = part == "dead direction" and (method, rule) == ("decaf", "drop")
+        relation, bound = (">=", 0.25) if trapped else ("<=", float(trace.loss[0, 0]))
+        where = {"curve": "start", "part": part, "method": method, "order": order, "rule": rule}
+        for step, loss in zip(trace.step.tolist(), trace.loss[0], strict=True):
+            slip = 10 * config.problem.d * config.problem.k * EPS
+            case = f"{part}: F {relation} {bound:g}"
+            yield compare(case, loss, relation, bound, rounding=slip, step=step, **where)

@@ -1,0 +1,93 @@
+"""Consensus distances over whole runs, their bound, and how rows say that a bound is reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from decaf_theory import moments
+from decaf_theory.arrays import host, namespace
+from verification.claim import Row, Value, compare
+from verification.instances.mixes import EPS, worst
+from verification.instances.quadratics import Case, Network, consensus_limits, constants, size
+
+NEAR = 1e-6  # how near to its bound an extremal family is brought by its parameters
+
+
+def attained(row: Row) -> Iterator[Row]:
+    """Yield a row "<=", and that its measured value is at least 1 - 1e-6 of the bound."""
+    yield row
+    bound = (1 - NEAR) * row.bound
+    case, more = f"{row.case}, reached", {"rounding": row.rounding, "held": row.assumptions_held}
+    yield compare(case, row.measured, ">=", bound, **more, **row.params)
+
+
+class Spread(NamedTuple):
+    """The largest consensus distance over the points of evaluation, and what bounds it."""
+
+    Xi: np.ndarray  # largest E Xi
+    kappa: np.ndarray  # root of the largest heterogeneity of the mean point
+    slip: np.ndarray  # rounding
+
+
+def spread_along(
+    problem: moments.Quadratics, start: moments.State, recursions: list[moments.Recursion]
+) -> Spread:
+    """Return the largest E Xi and kappa before each of the recursions, taken in turn.
+
+    Further coordinates beyond the points, momenta, do not count. Rounding as in `run`.
+    """
+    squares = {
+        "Xi": moments.consensus(problem),
+        "kappa": moments.heterogeneity(problem),
+        "size": size(problem),
+    }
+    n = start.mean.shape[-1]
+    wide = {name: _widened(square, n) for name, square in squares.items()}
+    found = moments.trace_along(recursions, start, wide)
+    Xi, kappa, points = (host(found[name]).max(axis=-1) for name in squares)
+    return Spread(Xi, np.sqrt(kappa), 4 * n * len(recursions) * EPS * points)
+
+
+def _widened(square: moments.Square, n: int) -> moments.Square:
+    """Return the square of the first coordinates of a vector of length n."""
+    xp = namespace(square.R)
+    more = n - square.R.shape[-1]
+    none = xp.zeros((*square.R.shape[:-1], more), dtype=square.R.dtype, device=square.R.device)
+    return moments.Square(xp.concat([square.R, none], axis=-1), square.q)
+
+
+def consensus_row(name: str, case: Case, net: Network, found: Spread, **params: Value) -> Row:
+    """Return E Xi against the bound of T25 with the q and S of `net`, where lr L q < 1."""
+    letters = constants(case)
+    held = host(case.lr) * letters.L * net.q < 1
+    limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
+    pair = found.Xi, "<=", limit
+    return worst(name, *pair, rounding=found.slip, held=held, **params, **case.params)
+
+
+def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:
+    """Return a bound on sup_{t < steps} kappa_t without visiting every covariance, [...].
+
+    kappa_t^2 = |R m_t - q|^2 + tr(R C_t R'): the first part at every t, the second at the last,
+    where it is largest, because from a start without spread C_t grows. The means run in about
+    sqrt(steps) blocks at once, the last of which may go on beyond `steps`.
+    """
+    recursion, square = case.recursion(order), moments.heterogeneity(case.problem)
+    block = math.isqrt(steps - 1) + 1
+    jump, state, columns = moments.repeat(recursion, block), case.start, []
+    for _ in range(0, steps, block):
+        columns.append(state.mean)
+        state = moments.advance(jump, state)
+    xp = namespace(state.mean)
+    x, largest = xp.stack(columns, axis=-1), None
+    for _ in range(block):
+        found = xp.sum((square.R @ x - square.q[..., None]) ** 2, axis=-2)
+        largest = found if largest is None else xp.maximum(largest, found)
+        x = recursion.A @ x + recursion.a[..., None]
+    last = moments.advance(moments.repeat(recursion, steps - 1), case.start)
+    spread = xp.sum((square.R @ last.cov) * square.R, axis=(-2, -1))
+    return np.sqrt(host(xp.max(largest, axis=-1) + spread))
