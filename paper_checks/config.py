@@ -295,7 +295,7 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas must be two numbers in [0, 1), got {train.betas}")
-    if train.order == "combine" and mix.rule.product:
+    if train.order == "combine" and mix.rule.space == "products":
         raise ConfigError(
             f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"

@@ -22,7 +22,7 @@ ALLOWED = {
     "topology": {"arrays"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
-    "methods": {"arrays", "lowrank", "tsvd", "methods"},
+    "methods": {"arrays", "lowrank", "tsvd", "measure", "methods"},
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "rng", "lowrank", "topology", "problems"},
     "moments": {"arrays", "lowrank", "topology"},

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from decaf_theory import measure
 from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, product, spectrum
-from decaf_theory.problems.base import Problem
+from decaf_theory.simulate.visit import Visit, require_finite
 
 Recorded: TypeAlias = np.ndarray[Any, Any]
 
@@ -29,11 +29,12 @@ class Trace:
     step, both in units of B A (times s for weights), 0 where there was no mix yet;
     adapter_norm = mean of |s B_i A_i|_F; sigma_max = the largest sigma_1 of any factor (the c of
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
-    numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far.
+    numerical_rank = the least of any agent; these three are None without `spectra`. comm_bytes =
+    bytes sent by all agents so far.
 
-    status: "finished"; "diverged" where a loss exceeded 1e5 times its scale at the start;
-    "nonfinite" in the trace that a `SimulationError` carries. `note` says where. Either way the
-    recorded steps are those before, all finite, and `final` the last state [runs, N, ...].
+    status: "finished"; "stopped" by the caller's watch; "diverged" where a loss exceeded 1e5 times
+    its scale at the start; "nonfinite" in the trace that a `SimulationError` carries. `note` says
+    where. The recorded steps are all finite, and `final` is the last state [runs, N, ...].
     """
 
     status: str
@@ -46,12 +47,12 @@ class Trace:
     interference: Recorded
     truncation: Recorded
     adapter_norm: Recorded
-    sigma_max: Recorded
-    imbalance: Recorded
-    numerical_rank: Recorded
     comm_bytes: Recorded
     final: Factors
     note: str = ""
+    sigma_max: Recorded | None = None
+    imbalance: Recorded | None = None
+    numerical_rank: Recorded | None = None
 
     def require_finished(self) -> Trace:
         """Return the trace; ValueError where the run did not reach its last step."""
@@ -60,67 +61,62 @@ class Trace:
         return self
 
 
-class SimulationError(ValueError):
-    """A loss, gradient or factor that is not finite, with the trace up to it."""
-
-    def __init__(self, what: str, *, run: int, agent: int, step: int) -> None:
-        """Name what is not finite, and where."""
-        super().__init__(f"{what} of agent {agent} in run {run} not finite at step {step}")
-        self.run, self.agent, self.step = run, agent, step
-        self.trace: Trace | None = None
-
-
-class Visit(NamedTuple):
-    """The state at one step, and what led to it."""
-
-    step: int
-    state: Factors  # [runs, N, ...]
-    W: Array  # the agents' points, [runs, N, d, k]
-    agent_loss: Array  # [runs, N]
-    before: Factors | None  # the factors that entered the last mix
-    truncation: Array | None  # |E_i|_F of that mix, [runs, N]
-    comm_bytes: int
-
-
-def quantities(problem: Problem, s: float, mixes: Array, visit: Visit) -> dict[str, Array]:
-    """Return the columns of a `Trace` at this step; mixes [N, N] are the weights of the mixes."""
+def quantities(visit: Visit) -> dict[str, Array]:
+    """Return the columns of a `Trace` at this step."""
+    config, factors = visit.config, visit.factors
     xp = namespace(visit.W)
-    Wbar = xp.mean(visit.W, axis=-3, keepdims=True)
-    losses, gradients = problem.loss(Wbar), problem.grad(Wbar)
-    require_finite("loss at the mean point", losses[..., None, None], visit.step)
-    require_finite("gradient at the mean point", gradients, visit.step)
-    singular_values = spectrum(visit.state)
-    d, k = visit.state.shape
-    zero = xp.zeros_like(visit.agent_loss)
-    interference = zero if visit.before is None else measure.interference_norm(visit.before, mixes)
-    truncation = zero if visit.truncation is None else visit.truncation
-    return {
+    losses, gradients = _at_the_mean(visit)
+    columns = {
         "step": visit.step,
         "loss": xp.mean(losses, axis=-1),
         "agent_loss": xp.mean(visit.agent_loss, axis=-1),
         "gradient": xp.sum(xp.mean(gradients, axis=-3) ** 2, axis=(-2, -1)),
-        "consensus_factors": measure.consensus_distance(visit.state),
-        "consensus_products": measure.consensus_distance(product(visit.state)),
-        "interference": xp.mean(interference, axis=-1),
-        "truncation": xp.mean(truncation, axis=-1),
-        "adapter_norm": s * xp.mean(measure.schatten(singular_values), axis=-1),
-        "sigma_max": xp.max(measure.sigma_max(visit.state), axis=-1),
-        "imbalance": xp.max(measure.imbalance(visit.state), axis=-1),
-        "numerical_rank": xp.min(measure.numerical_rank(singular_values, d=d, k=k), axis=-1),
+        "consensus_factors": measure.consensus_distance(factors),
+        "consensus_products": measure.consensus_distance(product(factors)),
+        "interference": _interference(visit),
+        "truncation": _truncation(visit),
+        "adapter_norm": config.scale * xp.mean(measure.product_norm(factors), axis=-1),
         "comm_bytes": visit.comm_bytes,
     }
+    return columns | (_spectra(factors) if config.spectra else {})
 
 
-def require_finite(what: str, x: Array, step: int) -> None:
-    """Raise SimulationError unless each |x|_F^2 is finite, x [runs, N, ., .].
+def _at_the_mean(visit: Visit) -> tuple[Array, Array]:
+    """Return the agents' losses [runs, N] and gradients [runs, N, d, k] at the mean of the W_i."""
+    problem = visit.config.problem
+    Wbar = namespace(visit.W).mean(visit.W, axis=-3, keepdims=True)
+    losses, gradients = problem.loss(Wbar), problem.grad(Wbar)
+    require_finite("loss at the mean point", losses[..., None, None], visit.step)
+    require_finite("gradient at the mean point", gradients, visit.step)
+    return losses, gradients
 
-    Squares, so that finite factors also have finite products.
-    """
-    xp = namespace(x)
-    finite = xp.isfinite(xp.sum(x * x, axis=(-2, -1)))
-    if not bool(xp.all(finite)):
-        run, agent = (int(i) for i in np.argwhere(~host(finite))[0])
-        raise SimulationError(what, run=run, agent=agent, step=step)
+
+def _interference(visit: Visit) -> Array:
+    """Return the mean of |I_i|_F in the mix that led here, [runs]; 0 without one."""
+    before, weights = visit.mix.before, visit.mix.weights
+    # with A = I at all agents there is no interference to look for
+    if before is None or weights is None or not visit.config.named.form.low_rank:
+        return namespace(visit.W).zeros_like(visit.agent_loss[..., 0])
+    return namespace(visit.W).mean(measure.interference_norm(before, weights), axis=-1)
+
+
+def _truncation(visit: Visit) -> Array:
+    """Return the mean of |E_i|_F in the mix that led here, [runs]; 0 where nothing is truncated."""
+    xp, truncated = namespace(visit.W), visit.mix.truncated
+    if truncated is None:
+        return xp.zeros_like(visit.agent_loss[..., 0])
+    return xp.mean(measure.truncation_error(truncated), axis=-1)
+
+
+def _spectra(factors: Factors) -> dict[str, Array]:
+    """Return the columns that take a singular value decomposition of every agent."""
+    xp = namespace(factors.B)
+    d, k = factors.shape
+    return {
+        "sigma_max": xp.max(measure.sigma_max(factors), axis=-1),
+        "imbalance": xp.max(measure.imbalance(factors), axis=-1),
+        "numerical_rank": xp.min(measure.numerical_rank(spectrum(factors), d=d, k=k), axis=-1),
+    }
 
 
 def assemble(
