@@ -223,10 +223,17 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
         raise ConfigError('task.name is missing; say which task, as name = "sst2"')
     if not isinstance(tables["model"].get("from"), str):
         raise ConfigError('model.from is missing; say where from, as from = "package:NAME"')
-    records = {name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()}
-    opened = {name: dict(tables[name]) for name in ("task", "model")}
-    origin = dict(tables.get("origin", {}))
-    config = Config(name=tables["name"], origin=origin, **opened, **records, **kept)
+    records: dict[str, Any] = {
+        name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()
+    }
+    config = Config(
+        name=tables["name"],
+        task=dict(tables["task"]),
+        model=dict(tables["model"]),
+        origin=dict(tables.get("origin", {})),
+        **records,
+        **kept,
+    )
     _check_together(config)
     _check_origin(config)
     return config
