@@ -1,0 +1,98 @@
+"""What a mixing matrix must be, dense or sparse, and whether its graph can mix at all."""
+
+from __future__ import annotations
+
+import warnings
+from math import sqrt
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import sparse
+
+from decaf_theory.arrays import host
+
+Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
+
+LARGEST = 2**32  # bytes of a Pi; a larger one is more often a slip than a wish
+
+
+class NegativeWeightWarning(UserWarning):
+    """A weight of Pi is negative: Pi may mix, but averages leave the convex hull."""
+
+
+def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
+    """Raise ValueError unless Pi is square, finite, symmetric, with rows that sum to one.
+
+    And is N x N where the number of agents N is given. Deviations up to sqrt(eps) of the dtype
+    pass: rounded weights keep more than half of their digits, mistyped ones do not. A negative
+    weight is a NegativeWeightWarning. Whether Pi mixes is the question of `require_mixing`.
+    Time and memory are those of a few passes over the entries.
+    """
+    Pi = structure(Pi)
+    if N is not None and Pi.shape != (N, N):
+        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
+    entries = sparse.coo_array(Pi)
+    if entries.nnz and entries.data.min() < 0:
+        i, j = (axis[entries.data.argmin()] for axis in entries.coords)
+        text = f"Pi[{i}, {j}] = {entries.data.min():g} is negative: mixing is no averaging"
+        warnings.warn(text, NegativeWeightWarning, stacklevel=2)
+
+
+def structure(Pi: Matrix) -> Matrix:
+    """Return Pi as a float64 array, dense or CSR, after the checks that raise."""
+    Pi = Pi.tocsr() if is_sparse(Pi) else host(Pi)
+    if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
+        raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
+    if Pi.dtype.kind not in "fiub":
+        raise ValueError(f"Pi must be real, got dtype {Pi.dtype}")
+    Pi = Pi if Pi.dtype.kind == "f" else Pi.astype(np.float64)
+    tolerance = sqrt(np.finfo(Pi.dtype).eps)
+    Pi = Pi.astype(np.float64)
+    if not np.isfinite(Pi.data if is_sparse(Pi) else Pi).all():
+        raise ValueError("Pi must be finite, got NaN or infinite weights")
+    _require_symmetric(Pi, tolerance)
+    sums = np.asarray(Pi.sum(axis=1)).ravel()
+    worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[worst] - 1) > tolerance:
+        raise ValueError(f"rows of Pi must sum to one, got {sums[worst]:.6g} in row {worst}")
+    return Pi
+
+
+def _require_symmetric(Pi: Matrix, tolerance: float) -> None:
+    excess = sparse.coo_array(Pi - Pi.T)
+    if excess.nnz and excess.data.max() > tolerance:
+        i, j = (int(axis[excess.data.argmax()]) for axis in excess.coords)
+        here, there = f"Pi[{i}, {j}] = {Pi[i, j]:.6g}", f"Pi[{j}, {i}] = {Pi[j, i]:.6g}"
+        raise ValueError(f"Pi must be symmetric, got {here}, {there}")
+
+
+def is_sparse(Pi: Matrix) -> bool:
+    """Return whether Pi is one of scipy's sparse arrays or matrices."""
+    return bool(sparse.issparse(Pi))
+
+
+def require_room(N: int, size: int, hint: str) -> None:
+    """Raise ValueError where a Pi of `size` bytes for N agents is beyond LARGEST."""
+    if size > LARGEST:
+        raise ValueError(
+            f"N must be smaller, got {N}: Pi would take {size / 1e9:.3g} GB, "
+            f"more than {LARGEST / 1e9:.2g}; {hint}"
+        )
+
+
+def parts(pattern: Matrix) -> int:
+    """Return the number of connected components of a graph."""
+    return int(sparse.csgraph.connected_components(pattern)[0])
+
+
+def obstacle(Pi: Matrix) -> str:
+    """Return why the graph of Pi cannot mix, or "" if it can."""
+    weights: Matrix = sparse.csr_array(Pi)
+    pattern = weights != 0  # a stored zero is no edge
+    if parts(pattern) != 1:
+        return "the graph is disconnected"
+    # walking to and fro between two copies reaches all unless every closed walk is even
+    double_cover: Matrix = sparse.block_array([[None, pattern], [pattern, None]])
+    if parts(double_cover) != 1:
+        return "the graph is bipartite without self-weights"
+    return ""
