@@ -151,11 +151,13 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
     if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
         N = X.shape[-3]
         raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
+    if not hasattr(Pi, "tocsr"):
+        rows = xp.reshape(X, (*X.shape[:-2], -1))
+        return xp.reshape(convert(Pi, X) @ rows, (*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
+    # sparse matrices multiply in two dimensions only, and scipy's NumPy arrays alone
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))
-    # scipy multiplies NumPy arrays alone, and in the wider of the two dtypes
-    sparse = hasattr(Pi, "tocsr")
-    mixed = convert(Pi @ convert(flat, np.empty(0)), X) if sparse else convert(Pi, X) @ flat
+    mixed = convert(Pi @ convert(flat, np.empty(0)), X)
     return xp.moveaxis(xp.reshape(mixed, (Pi.shape[0], *moved.shape[1:])), 0, -3)
 
 

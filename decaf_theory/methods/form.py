@@ -32,7 +32,8 @@ class Form:
 
 
 def _scaled_product(state: State, s: float) -> Array:
-    return s * product(state.factors)
+    B, A = state.factors
+    return product(Factors(B if s == 1 else s * B, A))
 
 
 def _factor_gradients(g: Array, state: State, s: float) -> Factors:

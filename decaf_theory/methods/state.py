@@ -55,11 +55,7 @@ class State:
 
 def message_bytes(message: Message) -> int:
     """Return the bytes of the message that one agent sends to one other."""
-    total = 0
-    for X in message.values():
-        width = namespace(X).finfo(X.dtype).bits // 8
-        total += int(X.shape[-2]) * int(X.shape[-1]) * width
-    return total
+    return sum(int(X.shape[-2]) * int(X.shape[-1]) * X.dtype.itemsize for X in message.values())
 
 
 def for_agents(X: Array, n: int) -> Array:

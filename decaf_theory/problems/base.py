@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -82,7 +83,9 @@ def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
         return tau * rng.standard_normal(shape)
 
     def rademacher(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        return tau * (2.0 * rng.integers(0, 2, shape) - 1.0)
+        numbers = math.prod(shape)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-numbers // 8)), np.uint8), count=numbers)
+        return np.array([-tau, tau])[bits].reshape(shape)
 
     return gauss if kind == "gauss" else rademacher
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from decaf_theory.methods import (
 )
 from decaf_theory.problems.base import Problem
 from decaf_theory.rng import generator
+from decaf_theory.simulate.trace import QUANTITIES
 from decaf_theory.topology import check_mixing_matrix
 from decaf_theory.tsvd import check_rank
 
@@ -50,8 +52,9 @@ class Config:
     zero_directions: "drop" leaves what the truncation returns; "keep" gives dead directions their
     old row of A again (`keep_directions`). noise: whether gradients have the problem's noise, a
     stream by run and seed that methods, ranks and step sizes share.
-    record_every: steps between records; the first and the last are always recorded. spectra:
-    whether records hold what takes an SVD of every agent (see `Trace`).
+    record_every: steps between records; the first and the last are always recorded. record: the
+    quantities of `Trace` to compute there, all by default; those that take a decomposition of every
+    agent's factors cost several times a step.
     Full-matrix methods start at W - W0 = s B A and need no rank.
 
     ValueError names the argument that breaks a rule. DeadStartWarning: see there.
@@ -73,7 +76,7 @@ class Config:
     zero_directions: str = "drop"
     noise: bool = True
     record_every: int = 1
-    spectra: bool = True
+    record: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Check every argument once."""
@@ -99,6 +102,12 @@ class Config:
         """The factor of B A in W - W0: s, or 1 where the state is W - W0 itself."""
         return self.named.form.scale(self.s)
 
+    @cached_property
+    def base(self) -> Array | None:
+        """W0, None where it is zero."""
+        W0 = self.problem.W0
+        return W0 if bool(namespace(W0).any(W0 != 0)) else None
+
     @property
     def graph(self) -> Array | Callable[[int], Array] | None:
         """Pi or the function that returns it; the problem's where none is given."""
@@ -117,6 +126,8 @@ class Config:
         ValueError: not finite, negative, or neither one number nor one for each run.
         """
         given = self.lr(t) if callable(self.lr) else self.lr
+        if isinstance(given, float) and 0 <= given < np.inf:
+            return given
         lr = np.asarray(given, dtype=np.float64)
         if lr.shape not in ((), (self.runs,)):
             raise ValueError(
@@ -157,6 +168,9 @@ def _check_choices(config: Config) -> None:
                 f"; the bounds' {value!r} is {OF_BOUNDS[value]} here" if value in OF_BOUNDS else ""
             )
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}{hint}")
+    for name in config.record or ():
+        if name not in QUANTITIES:
+            raise ValueError(f"record must name some of {sorted(QUANTITIES)}, got {name!r}")
     if config.order == "combine" and config.named.space == "products":
         raise ValueError(
             f"order 'combine' is not defined for {config.named.name}, which mixes products: the "

@@ -31,15 +31,19 @@ class Divergence:
         self.scale = np.maximum(np.abs(_mean_loss(start)), np.abs(losses.mean()))
         if constants.sigma is not None and constants.L:
             self.scale = self.scale + constants.sigma**2 / (2 * constants.L)
-        self.at_W0 = np.abs(losses).mean()
-        self.slope = np.sqrt(np.sum(slopes**2) / len(slopes[..., 0, 0].ravel()))
+        self.at_W0 = float(np.abs(losses).mean())
+        self.slope = float(np.sqrt(np.mean(np.sum(slopes**2, axis=(-2, -1)))))
+        self.room = self._room()
 
     def words(self, visit: Visit) -> str:
         """Return which run left its scale, in words; an empty string where none did."""
-        if self._excluded(visit):
+        square_B, square_A = visit.squares
+        if (square_B * square_A <= self.room).all():  # false for NaN
             return ""
         loss = _mean_loss(visit)
-        self.scale = np.where(self.scale > 0, self.scale, np.abs(loss))
+        if not (self.scale > 0).all():
+            self.scale = np.where(self.scale > 0, self.scale, np.abs(loss))
+            self.room = self._room()
         over = np.flatnonzero(np.abs(loss) > DIVERGED * self.scale)
         if over.size == 0:
             return ""
@@ -49,21 +53,23 @@ class Divergence:
             f"beyond {DIVERGED:g} times its scale at the start"
         )
 
-    def _excluded(self, visit: Visit) -> bool:
-        """Whether smoothness excludes a loss beyond the scale, so that none need be computed.
+    def _room(self) -> Host:
+        """Return the sum_i |B_i|^2 sum_i |A_i|^2 of a run, [runs], up to which none diverges.
 
         With D_i = W_i - W0 and x^2 = (1/N) sum_i |D_i|^2, the mean of |f_i(W_i)| is at most its
-        value at W0 + g x + L x^2 / 2, g^2 the mean of |grad f_i(W0)|^2. In the forms of W known
-        here, N x^2 <= s^2 sum_i |B_i|^2 sum_i |A_i|^2.
+        value at W0 + g x + L x^2 / 2, g^2 the mean of |grad f_i(W0)|^2; and in the forms of W known
+        here N x^2 <= s^2 sum_i |B_i|^2 sum_i |A_i|^2. So losses need not be computed as long as
+        that product is small, for half of what counts as divergence: this bound rounds, too.
         """
         L = self.config.problem.constants.L
+        allowed = DIVERGED / 2 * self.scale - self.at_W0
         if L is None or self.config.named.form not in (LORA, FULL_MATRIX):
-            return False
-        square_B, square_A = visit.squares
-        x = self.config.scale * np.sqrt(square_B * square_A / self.config.problem.N)
-        most = self.at_W0 + self.slope * x + L * x**2 / 2
-        # strictly inside: this bound rounds, too; a NaN excludes nothing
-        return bool(np.all(most < DIVERGED / 2 * self.scale))
+            return np.full_like(allowed, -np.inf)
+        # the positive root of L x^2 / 2 + g x = allowed, which is 0 or less where scale is 0
+        root = np.sqrt(self.slope**2 + 2 * L * np.maximum(allowed, 0))
+        x = 2 * np.maximum(allowed, 0) / (self.slope + root + np.finfo(float).tiny)
+        room = (x / self.config.scale) ** 2 * self.config.problem.N
+        return np.where(allowed > 0, room, -np.inf)
 
 
 def advice(config: Config) -> str:

@@ -11,7 +11,7 @@ from decaf_theory.problems.base import Problem
 from decaf_theory.rng import generator
 from decaf_theory.simulate.config import Config
 
-BLOCK = 2**18  # numbers of one run that are drawn at once
+BLOCK = 2**16  # numbers of one run that are drawn at once: few calls, and room in the caches
 
 
 def draws(config: Config) -> Iterator[Host | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -22,9 +21,9 @@ from decaf_theory.simulate.visit import (
     Mix,
     SimulationError,
     Visit,
+    finite,
     points,
     require_finite,
-    square_sum,
 )
 
 Watch = Callable[[Visit], object]
@@ -122,7 +121,7 @@ class Rounds:
             state, pooled = self.descend(visit, drawn, check)
         if check:
             _require_finite(state.factors, visit.step)
-        elif not _finite(state.factors):
+        elif not finite(state.factors):
             return None
         if self.config.order != "combine":
             state, mix = self.mix(state, visit.step)
@@ -195,11 +194,6 @@ class Rounds:
 def _for_runs(lr: float | Host, like: Array) -> float | Array:
     """Return the step size, those of the runs as [runs, 1, 1, 1]."""
     return lr if isinstance(lr, float) else convert(lr.reshape(-1, 1, 1, 1), like)
-
-
-def _finite(factors: Factors) -> bool:
-    """Whether the factors are finite, and their squares: one pass over each."""
-    return all(math.isfinite(float(square_sum(X, (0, 1, 2, 3)))) for X in factors)
 
 
 def _require_finite(factors: Factors, step: int) -> None:

@@ -1,8 +1,8 @@
-"""What a simulation records: the trace, the quantities in it, and the error that carries one."""
+"""What a simulation records: the quantities by name, and the trace of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,12 +11,12 @@ import numpy as np
 from decaf_theory import measure
 from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, product, spectrum
-from decaf_theory.simulate.visit import Visit, require_finite
+from decaf_theory.simulate.visit import Visit, square_sum
 
-Recorded: TypeAlias = np.ndarray[Any, Any]
+Recorded: TypeAlias = Any  # a NumPy array on the host, None where it was not asked for
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Trace:
     """Arrays [runs, S] over the recorded steps `step` [S], as NumPy arrays on the host.
 
@@ -26,11 +26,11 @@ class Trace:
     loss = F(Wbar); agent_loss = mean of f_i(W_i); gradient = |grad F(Wbar)|_F^2;
     consensus_factors = Xi of (B, A); consensus_products = Xi of B A;
     interference, truncation = mean over agents of |I_i|_F and |E_i|_F in the mix that led to this
-    step, both in units of B A (times s for weights), 0 where there was no mix yet;
+    step, both in units of B A (times s for weights), 0 where there was no mix;
     adapter_norm = mean of |s B_i A_i|_F; sigma_max = the largest sigma_1 of any factor (the c of
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
-    numerical_rank = the least of any agent; these three are None without `spectra`. comm_bytes =
-    bytes sent by all agents so far.
+    numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far.
+    Quantities that `Config.record` leaves out are None.
 
     status: "finished"; "stopped" by the caller's watch; "diverged" where a loss exceeded 1e5 times
     its scale at the start; "nonfinite" in the trace that a `SimulationError` carries. `note` says
@@ -39,20 +39,20 @@ class Trace:
 
     status: str
     step: Recorded
-    loss: Recorded
-    agent_loss: Recorded
-    gradient: Recorded
-    consensus_factors: Recorded
-    consensus_products: Recorded
-    interference: Recorded
-    truncation: Recorded
-    adapter_norm: Recorded
-    comm_bytes: Recorded
     final: Factors
+    comm_bytes: Recorded
+    loss: Recorded = None
+    agent_loss: Recorded = None
+    gradient: Recorded = None
+    consensus_factors: Recorded = None
+    consensus_products: Recorded = None
+    interference: Recorded = None
+    truncation: Recorded = None
+    adapter_norm: Recorded = None
+    sigma_max: Recorded = None
+    imbalance: Recorded = None
+    numerical_rank: Recorded = None
     note: str = ""
-    sigma_max: Recorded | None = None
-    imbalance: Recorded | None = None
-    numerical_rank: Recorded | None = None
 
     def require_finished(self) -> Trace:
         """Return the trace; ValueError where the run did not reach its last step."""
@@ -61,62 +61,78 @@ class Trace:
         return self
 
 
-def quantities(visit: Visit) -> dict[str, Array]:
-    """Return the columns of a `Trace` at this step."""
-    config, factors = visit.config, visit.factors
-    xp = namespace(visit.W)
-    losses, gradients = _at_the_mean(visit)
-    columns = {
-        "step": visit.step,
-        "loss": xp.mean(losses, axis=-1),
-        "agent_loss": xp.mean(visit.agent_loss, axis=-1),
-        "gradient": xp.sum(xp.mean(gradients, axis=-3) ** 2, axis=(-2, -1)),
-        "consensus_factors": measure.consensus_distance(factors),
-        "consensus_products": measure.consensus_distance(product(factors)),
-        "interference": _interference(visit),
-        "truncation": _truncation(visit),
-        "adapter_norm": config.scale * xp.mean(measure.product_norm(factors), axis=-1),
-        "comm_bytes": visit.comm_bytes,
-    }
-    return columns | (_spectra(factors) if config.spectra else {})
+def _loss(visit: Visit) -> Array:
+    losses = visit.loss_at_mean
+    return namespace(losses).mean(losses, axis=-1)
 
 
-def _at_the_mean(visit: Visit) -> tuple[Array, Array]:
-    """Return the agents' losses [runs, N] and gradients [runs, N, d, k] at the mean of the W_i."""
-    problem = visit.config.problem
-    Wbar = namespace(visit.W).mean(visit.W, axis=-3, keepdims=True)
-    losses, gradients = problem.loss(Wbar), problem.grad(Wbar)
-    require_finite("loss at the mean point", losses[..., None, None], visit.step)
-    require_finite("gradient at the mean point", gradients, visit.step)
-    return losses, gradients
+def _agent_loss(visit: Visit) -> Array:
+    return namespace(visit.agent_loss).mean(visit.agent_loss, axis=-1)
+
+
+def _gradient(visit: Visit) -> Array:
+    return square_sum(visit.gradient_at_mean, (-2, -1))
 
 
 def _interference(visit: Visit) -> Array:
-    """Return the mean of |I_i|_F in the mix that led here, [runs]; 0 without one."""
     before, weights = visit.mix.before, visit.mix.weights
     # with A = I at all agents there is no interference to look for
     if before is None or weights is None or not visit.config.named.form.low_rank:
-        return namespace(visit.W).zeros_like(visit.agent_loss[..., 0])
-    return namespace(visit.W).mean(measure.interference_norm(before, weights), axis=-1)
+        return np.zeros(visit.config.runs)
+    norms = measure.interference_norm(before, weights)
+    return namespace(norms).mean(norms, axis=-1)
 
 
 def _truncation(visit: Visit) -> Array:
-    """Return the mean of |E_i|_F in the mix that led here, [runs]; 0 where nothing is truncated."""
-    xp, truncated = namespace(visit.W), visit.mix.truncated
+    truncated = visit.mix.truncated
     if truncated is None:
-        return xp.zeros_like(visit.agent_loss[..., 0])
-    return xp.mean(measure.truncation_error(truncated), axis=-1)
+        return np.zeros(visit.config.runs)
+    errors = measure.truncation_error(truncated)
+    return namespace(errors).mean(errors, axis=-1)
 
 
-def _spectra(factors: Factors) -> dict[str, Array]:
-    """Return the columns that take a singular value decomposition of every agent."""
-    xp = namespace(factors.B)
-    d, k = factors.shape
-    return {
-        "sigma_max": xp.max(measure.sigma_max(factors), axis=-1),
-        "imbalance": xp.max(measure.imbalance(factors), axis=-1),
-        "numerical_rank": xp.min(measure.numerical_rank(spectrum(factors), d=d, k=k), axis=-1),
-    }
+def _adapter_norm(visit: Visit) -> Array:
+    norms = measure.product_norm(visit.factors)
+    return visit.config.scale * namespace(norms).mean(norms, axis=-1)
+
+
+def _sigma_max(visit: Visit) -> Array:
+    largest = measure.sigma_max(visit.factors)
+    return namespace(largest).max(largest, axis=-1)
+
+
+def _imbalance(visit: Visit) -> Array:
+    ratios = measure.imbalance(visit.factors)
+    return namespace(ratios).max(ratios, axis=-1)
+
+
+def _numerical_rank(visit: Visit) -> Array:
+    d, k = visit.factors.shape
+    ranks = measure.numerical_rank(spectrum(visit.factors), d=d, k=k)
+    return namespace(ranks).min(ranks, axis=-1)
+
+
+# name -> its value at a step, [runs]; the last four take a decomposition of every agent's factors
+QUANTITIES: dict[str, Callable[[Visit], Array]] = {
+    "loss": _loss,
+    "agent_loss": _agent_loss,
+    "gradient": _gradient,
+    "consensus_factors": lambda visit: measure.consensus_distance(visit.factors),
+    "consensus_products": lambda visit: measure.consensus_distance(product(visit.factors)),
+    "truncation": _truncation,
+    "interference": _interference,
+    "adapter_norm": _adapter_norm,
+    "sigma_max": _sigma_max,
+    "imbalance": _imbalance,
+    "numerical_rank": _numerical_rank,
+}
+
+
+def quantities(visit: Visit) -> dict[str, Array]:
+    """Return what is to be recorded of this step. SimulationError: a number that is not finite."""
+    asked = visit.config.record or QUANTITIES
+    row = {"step": visit.step, "comm_bytes": visit.comm_bytes}
+    return row | {name: host(QUANTITIES[name](visit)) for name in asked}
 
 
 def assemble(
@@ -124,6 +140,6 @@ def assemble(
 ) -> Trace:
     """Return the trace of the recorded steps."""
     runs = final.B.shape[0]
-    columns = {name: np.stack([host(row[name]) for row in records], axis=-1) for name in records[0]}
+    columns = {name: np.stack([row[name] for row in records], axis=-1) for name in records[0]}
     columns["comm_bytes"] = np.repeat(columns["comm_bytes"][None], runs, axis=0)
-    return Trace(status, **columns, final=final, note=note)
+    return Trace(status=status, note=note, final=final, **columns)

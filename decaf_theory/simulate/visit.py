@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from decaf_theory.arrays import Array, Host, convert, host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import State
-from decaf_theory.simulate.config import Config
 from decaf_theory.tsvd import TSVD
+
+if TYPE_CHECKING:
+    from decaf_theory.simulate.config import Config
 
 
 class SimulationError(ValueError):
@@ -47,7 +49,6 @@ class Visit:
     state: State
     mix: Mix
     comm_bytes: int  # by all agents, from the start on
-    known: dict[str, Array] = field(default_factory=dict)
 
     @property
     def factors(self) -> Factors:
@@ -74,8 +75,33 @@ class Visit:
     @cached_property
     def squares(self) -> tuple[Host, Host]:
         """The sums over agents of |B_i|_F^2 and of |A_i|_F^2, [runs]."""
-        B, A = (host(square_sum(X, (-3, -2, -1))) for X in self.factors)
-        return B, A
+        B, A = self.factors
+        return squares(B), squares(A)
+
+    @cached_property
+    def mean(self) -> Array:
+        """The mean of the agents' points, [runs, 1, d, k]."""
+        return namespace(self.W).mean(self.W, axis=-3, keepdims=True)
+
+    @cached_property
+    def loss_at_mean(self) -> Array:
+        """The agents' losses at the mean point, [runs, N]. SimulationError: not finite."""
+        losses = self.config.problem.loss(self.mean)
+        require_finite("loss at the mean point", losses[..., None, None], self.step)
+        return losses
+
+    @cached_property
+    def gradient_at_mean(self) -> Array:
+        """The mean of the agents' gradients at the mean point, [runs, d, k].
+
+        SimulationError: one of them is not finite.
+        """
+        gradients = self.config.problem.grad(self.mean)
+        xp = namespace(gradients)
+        mean = xp.mean(gradients, axis=-3)
+        if not bool(xp.all(xp.isfinite(mean))):
+            require_finite("gradient at the mean point", gradients, self.step)
+        return mean
 
     def require_finite(self) -> None:
         """Raise SimulationError unless loss and gradients at this step are finite."""
@@ -83,10 +109,22 @@ class Visit:
         require_finite("gradient", self.gradient, self.step)
 
 
+def squares(X: Array) -> Host:
+    """Return the sum of squares of each run, [runs]."""
+    xp = namespace(X)
+    flat = xp.reshape(X, (X.shape[0], -1))
+    return host(xp.vecdot(flat, flat))
+
+
+def finite(factors: Factors) -> bool:
+    """Whether the factors are finite, and their squares: one pass over each."""
+    return all(bool(np.isfinite(squares(X)).all()) for X in factors)
+
+
 def points(config: Config, state: State) -> Array:
     """Return the agents' W_i."""
     update = config.named.form.update(state, config.s)
-    return convert(config.problem.W0, update) + update
+    return update if config.base is None else update + convert(config.base, update)
 
 
 def square_sum(X: Array, axis: tuple[int, ...]) -> Array:
