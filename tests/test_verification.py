@@ -307,6 +307,15 @@ def test_the_list_shows_id_area_status_and_statement(call):
     assert [line.split()[0] for line in out.splitlines()] == ["T1", "T3"]
 
 
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_is_not_an_error():
+    command = [sys.executable, "-m", "verification", "list"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as run:
+        run.stdout.close()
+        assert (run.stderr.read(), run.wait(60)) == (b"", 0)
+
+
 def test_an_explanation_has_text_deciding_rows_and_how_to_run_it_again(call):
     code, out, _ = call("explain", "T1")
     assert code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,12 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Serve one command line; return the exit code."""
     try:
         args = options.parse(argv)
-        return ACTIONS[args.command](args, ledger)
+        code = ACTIONS[args.command](args, ledger)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
