@@ -48,7 +48,7 @@ def adapters(results: Path) -> list[dict[str, Any]]:
     try:
         return store.read_rows(results, "adapters")
     except store.StoreError:
-        again = f"python -m verification --adapters FOLDER ... --out {results}"
+        again = f"python -m verification adapters FOLDER ... --out {results}"
         raise MissingError(f"no rows of adapters in {results}; run {again}") from None
 
 

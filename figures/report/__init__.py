@@ -91,7 +91,7 @@ def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any
         "bench": _bench(results),
         "provenance": {name: run.get(name) for name in PROVENANCE},
         "libraries": run.get("libraries", {}),
-        "again": f"{BEGIN} --all --size {run['size']} --seed {run['seed']}",
+        "again": f"{BEGIN} all --size {run['size']} --seed {run['seed']}",
     }
 
 
