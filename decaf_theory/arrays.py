@@ -30,7 +30,7 @@ def namespace(*arrays: Array) -> Any:
 
 def transpose(x: Array) -> Array:
     """Return x with its last two axes exchanged: [..., d, k] -> [..., k, d]."""
-    return namespace(x).matrix_transpose(x)
+    return x.mT
 
 
 def eps(x: Array) -> float:
@@ -81,6 +81,8 @@ def like(x: Array, reference: Array) -> Array:
 
 def convert(x: Array, reference: Array) -> Array:
     """Return x, of any backend, as an array of the kind, device and dtype of `reference`."""
+    if type(x) is type(reference) is np.ndarray:
+        return x if x.dtype == reference.dtype else x.astype(reference.dtype)
     xp = namespace(reference)
     device = array_api_compat.device(reference)
     if array_api_compat.is_torch_array(x) and not array_api_compat.is_torch_array(reference):

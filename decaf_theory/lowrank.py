@@ -152,8 +152,8 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
         N = X.shape[-3]
         raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
     if not hasattr(Pi, "tocsr"):
-        rows = xp.reshape(X, (*X.shape[:-2], -1))
-        return xp.reshape(convert(Pi, X) @ rows, (*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
+        rows = X.reshape((*X.shape[:-2], -1))
+        return (convert(Pi, X) @ rows).reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
     # sparse matrices multiply in two dimensions only, and scipy's NumPy arrays alone
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))

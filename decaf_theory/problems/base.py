@@ -82,10 +82,15 @@ def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
     def gauss(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         return tau * rng.standard_normal(shape)
 
+    # the eight signs of each byte, so that random bits become numbers by one look-up
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    signs = tau * (2.0 * bits - 1.0)
+
     def rademacher(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         numbers = math.prod(shape)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-numbers // 8)), np.uint8), count=numbers)
-        return np.array([-tau, tau])[bits].reshape(shape)
+        words = rng.bit_generator.random_raw(-(-numbers // 64))
+        drawn = signs.take(words.view(np.uint8), axis=0)
+        return drawn.reshape(-1)[:numbers].reshape(shape)
 
     return gauss if kind == "gauss" else rademacher
 

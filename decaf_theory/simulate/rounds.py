@@ -113,45 +113,34 @@ class Rounds:
         None where factors stop being finite; check: raise SimulationError instead, at the first
         number on the way that is not.
         """
-        if self.config.order == "combine":
-            mixed, mix = self.mix(visit.state, visit.step)
-            slope = visit.W, visit.gradient, drawn[0]
-            state, pooled = self.step(mixed, visit.state, *slope, Clock(visit.step))
+        config, t = self.config, visit.step
+        if config.order == "combine":
+            mixed, mix = self.mix(visit.state, t)
+            state, pooled = self.step(mixed, visit.state, drawn[0], Clock(t), check)
         else:
-            state, pooled = self.descend(visit, drawn, check)
-        if check:
-            _require_finite(state.factors, visit.step)
-        elif not finite(state.factors):
+            state, pooled = visit.state, 0
+            for local, draw in enumerate(drawn):
+                clock = Clock(t, local, config.local_steps)
+                state, sent = self.step(state, state, draw, clock, check)
+                pooled += sent
+        if not check and not finite(state.factors):
             return None
-        if self.config.order != "combine":
-            state, mix = self.mix(state, visit.step)
+        if config.order != "combine":
+            state, mix = self.mix(state, t)
         return state, mix, visit.comm_bytes + pooled + mix.comm_bytes
 
-    def descend(self, visit: Visit, drawn: list[Host | None], check: bool) -> tuple[State, int]:
-        """Return the state after the local steps of a round, and the bytes of pooled gradients."""
-        config, state, total = self.config, visit.state, 0
-        W, g = visit.W, visit.gradient
-        for local, draw in enumerate(drawn):
-            if local:
-                W = points(config, state)
-                g = config.problem.grad(W)
-            if check:
-                require_finite("gradient", g, visit.step)
-            clock = Clock(visit.step, local, config.local_steps)
-            state, pooled = self.step(state, state, W, g, draw, clock)
-            total += pooled
-            if check:
-                _require_finite(state.factors, visit.step)
-        return state, total
-
     def step(
-        self, moved: State, at: State, W: Array, g: Array, drawn: Host | None, clock: Clock
+        self, moved: State, at: State, drawn: Host | None, clock: Clock, check: bool
     ) -> tuple[State, int]:
         """Return `moved` after a local step along the gradient at `at`, and the bytes of pooling.
 
-        W and g are the points and the weight-space gradients at `at`; drawn is their noise.
+        drawn: the noise of the gradient.
         """
         config, rule = self.config, self.rule
+        W = points(config, at)
+        g = config.problem.grad(W)
+        if check:
+            require_finite("gradient", g, clock.round)
         gradients = rule.form.gradients(noisy(config.problem, g, drawn, W), at, config.s)
         trained = rule.trains(clock)
         pooled = 0
@@ -163,7 +152,11 @@ class Rounds:
             name: getattr(moved.factors, name) - lr * getattr(direction.gradients, name)
             for name in trained
         }
-        return replace(direction.state, factors=moved.factors._replace(**steps)), pooled
+        factors = moved.factors._replace(**steps)
+        if check:
+            for name, X in factors._asdict().items():
+                require_finite(name, X, clock.round)
+        return replace(direction.state, factors=factors), pooled
 
     def pool(self, gradients: Factors, trained: tuple[str, ...], t: int) -> tuple[Factors, int]:
         """Return the gradients averaged over those whom the agents meet, and the bytes sent."""
@@ -194,8 +187,3 @@ class Rounds:
 def _for_runs(lr: float | Host, like: Array) -> float | Array:
     """Return the step size, those of the runs as [runs, 1, 1, 1]."""
     return lr if isinstance(lr, float) else convert(lr.reshape(-1, 1, 1, 1), like)
-
-
-def _require_finite(factors: Factors, step: int) -> None:
-    for name, X in factors._asdict().items():
-        require_finite(name, X, step)

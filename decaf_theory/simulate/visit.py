@@ -68,11 +68,6 @@ class Visit:
         return loss
 
     @cached_property
-    def gradient(self) -> Array:
-        """The agents' weight-space gradients at their own points, without noise."""
-        return self.config.problem.grad(self.W)
-
-    @cached_property
     def squares(self) -> tuple[Host, Host]:
         """The sums over agents of |B_i|_F^2 and of |A_i|_F^2, [runs]."""
         B, A = self.factors
@@ -106,14 +101,13 @@ class Visit:
     def require_finite(self) -> None:
         """Raise SimulationError unless loss and gradients at this step are finite."""
         _ = self.agent_loss
-        require_finite("gradient", self.gradient, self.step)
+        require_finite("gradient", self.config.problem.grad(self.W), self.step)
 
 
 def squares(X: Array) -> Host:
     """Return the sum of squares of each run, [runs]."""
-    xp = namespace(X)
-    flat = xp.reshape(X, (X.shape[0], -1))
-    return host(xp.vecdot(flat, flat))
+    flat = X.reshape((X.shape[0], -1))
+    return host(namespace(X).vecdot(flat, flat))
 
 
 def finite(factors: Factors) -> bool:
