@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array, issparse
 
-from decaf_theory.arrays import Array, convert, like, namespace, transpose, working
+from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 
 
 class Factors(NamedTuple):
@@ -142,23 +143,41 @@ def align(factors: Factors, reference: Factors) -> Factors:
 def mean_over_agents(X: Array, Pi: Array) -> Array:
     """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
 
-    Pi is dense, of any kind (it becomes one of X's), or scipy.sparse; the agent axis is moved first
-    and the rest flattened, because sparse matrices multiply in two dimensions only. ValueError: its
-    shape.
+    Pi is dense, of any kind (it becomes one of X's), scipy.sparse or a sparse torch tensor, for
+    which the agent axis is moved first and the rest flattened: sparse matrices multiply in two
+    dimensions only. Time and memory follow the entries of Pi. ValueError: its shape.
     """
     xp = namespace(X)
     Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
     if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
         N = X.shape[-3]
         raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
-    if not hasattr(Pi, "tocsr"):
+    if not _is_sparse(Pi):
         rows = X.reshape((*X.shape[:-2], -1))
         return (convert(Pi, X) @ rows).reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
-    # sparse matrices multiply in two dimensions only, and scipy's NumPy arrays alone
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))
-    mixed = convert(Pi @ convert(flat, np.empty(0)), X)
+    mixed = _sparse_times(Pi, flat)
     return xp.moveaxis(xp.reshape(mixed, (Pi.shape[0], *moved.shape[1:])), 0, -3)
+
+
+def _is_sparse(Pi: Array) -> bool:
+    return issparse(Pi) or str(getattr(Pi, "layout", "strided")).startswith("torch.sparse")
+
+
+def _sparse_times(Pi: Array, flat: Array) -> Array:
+    """Return Pi flat in flat's kind and dtype: on the host by scipy, else on Pi's own device."""
+    wide = working(flat)
+    if not issparse(Pi):
+        rows = Pi.to_sparse_csr()
+        if Pi.device.type != "cpu":
+            return like(rows.to(wide.dtype) @ wide, flat)
+        # a view: scipy's product is several times faster than torch's
+        parts = (rows.values(), rows.col_indices(), rows.crow_indices())
+        Pi = csr_array(tuple(map(host, parts)), shape=tuple(Pi.shape))
+    dense = host(wide)
+    # scipy multiplies in the wider of the two dtypes, and copies the dense factor for that
+    return convert(Pi.astype(dense.dtype, copy=False) @ dense, flat)
 
 
 def mix_factors(factors: Factors, Pi: Array) -> Factors:

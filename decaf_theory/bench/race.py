@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from decaf_theory.bench.cases import Case, Inputs, draw, on_torch
-from decaf_theory.bench.rows import Row, seconds, skipped, verdict
+from decaf_theory.bench.rows import Labelled, Row, seconds, skipped, verdict
 from decaf_theory.bench.timing import Clock, Contestant, Timed, clock_of, interleaved, ratios
 
 
@@ -56,9 +57,21 @@ def race(
 ) -> Iterator[Row]:
     """Yield the times of a field of peers on one case, and the ratios that are asked for."""
     contestants, reasons = entrants(case, field, settings.device)
+    yield from compete(goal, case, contestants, limits, settings, reasons)
+
+
+def compete(
+    goal: str,
+    case: Labelled,
+    contestants: Sequence[Contestant],
+    limits: Sequence[Limit],
+    settings: Settings,
+    absent: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Row]:
+    """Yield the times of contestants, and the ratios; `absent` says by role why others are not."""
     timed = interleaved(contestants, settings.clock, rounds=settings.rounds, budget=settings.budget)
     yield from seconds(goal, case, timed)
-    yield from judged(goal, case, timed, limits, reasons)
+    yield from judged(goal, case, timed, limits, absent)
 
 
 def entrants(
@@ -85,10 +98,10 @@ def entrants(
 
 def judged(
     goal: str,
-    case: Case,
+    case: Labelled,
     timed: Sequence[Timed],
     limits: Sequence[Limit],
-    reasons: dict[str, str],
+    reasons: Mapping[str, str],
 ) -> Iterator[Row]:
     """Yield the verdict of each limit; skipped where one of its roles could not run."""
     for over, under, relation, limit in limits:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
-from decaf_theory.bench.cases import Case
 from decaf_theory.bench.timing import Timed
 from decaf_theory.formats import digits
 
@@ -15,7 +16,17 @@ Row: TypeAlias = dict[str, Any]
 MARGIN = 0.2  # a goal missed by more than this fails the run
 
 
-def seconds(goal: str, case: Case, timed: Sequence[Timed]) -> list[Row]:
+class Labelled(Protocol):
+    """The sizes of a case, a NamedTuple, and the case in words."""
+
+    @property
+    def label(self) -> str:
+        """The case in words."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+def seconds(goal: str, case: Labelled, timed: Sequence[Timed]) -> list[Row]:
     """Return one row for each contestant and round."""
     return [
         {
