@@ -46,7 +46,8 @@ def test_norms_of_singular_values_are_those_of_the_matrix(norm):
     M = gaussian(5, 4, 4, 3).B
     values = np.linalg.svd(M, compute_uv=False)
     expected = [np.linalg.norm(x, NORM[norm]) for x in M]
-    assert_near(measure.schatten(values, norm), expected, 50 * EPS * np.linalg.norm(M))
+    # the sum of four singular values, each off by 2 max(d, k) eps of the largest in either SVD
+    assert_near(measure.schatten(values, norm), expected, 4 * 2 * 10 * EPS * np.max(values))
 
 
 def test_norms_of_exact_singular_values():
@@ -186,12 +187,14 @@ def test_truncation_error_and_size_of_a_mix_are_norms_of_tail_and_spectrum(norm)
 
 def test_norms_of_a_truncation_default_to_frobenius():
     truncated = tsvd(np.diag([3.0, 4.0, 12.0]), 1)
-    assert measure.truncation_error(truncated) == pytest.approx(5.0, rel=20 * EPS)
-    assert measure.mix_norm(truncated) == pytest.approx(13.0, rel=20 * EPS)
-    assert measure.product_norm(truncated.factors) == pytest.approx(12.0, rel=20 * EPS)
-    assert measure.product_distance(truncated.factors, truncated.factors) <= 100 * EPS
+    allowed = slack(truncated.factors)
+    assert measure.truncation_error(truncated) == pytest.approx(5.0, abs=allowed)
+    assert measure.mix_norm(truncated) == pytest.approx(13.0, abs=allowed)
+    assert measure.product_norm(truncated.factors) == pytest.approx(12.0, abs=allowed)
+    assert measure.product_distance(truncated.factors, truncated.factors) <= 2 * allowed
     pair = orthogonal_pair()
-    assert measure.interference_norm(pair, np.full((1, 2), 0.5)) == pytest.approx(0.5, rel=20 * EPS)
+    norm = measure.interference_norm(pair, np.full((1, 2), 0.5))
+    assert norm == pytest.approx(0.5, abs=slack(pair))
 
 
 def test_factor_gradients_are_the_chain_rule():
@@ -219,12 +222,14 @@ def test_sigma_max_is_the_larger_of_both_factors():
     each = [np.linalg.svd(X, compute_uv=False)[:, 0] for X in factors]
     assert np.array_equal(each[0] > each[1], each[0] >= each[1])
     assert len({bool(x) for x in each[0] > each[1]}) == 2  # both cases are met
-    assert_near(measure.sigma_max(factors), np.maximum(*each), 50 * EPS)
+    largest = np.maximum(*each)
+    assert_near(measure.sigma_max(factors), largest, 2 * 2 * 4 * EPS * np.max(largest))
 
 
 def test_imbalance_is_zero_for_balanced_factors_and_scales_with_the_gauge():
-    factors = balance(gaussian(4, 3, 2, 5))
-    assert np.max(measure.imbalance(factors)) <= 100 * EPS
+    factors = gaussian(4, 3, 2, 5)
+    least = np.min(measure.product_norm(factors))
+    assert np.max(measure.imbalance(balance(factors))) <= slack(factors) / least
     B, A = np.array([[2.0], [0.0]]), np.array([[1.0, 0.0]])
     assert measure.imbalance(Factors(B, A)) == pytest.approx(1.5, rel=4 * EPS)  # |4 - 1| / 2
     assert measure.imbalance(Factors(B / 2, A * 2)) == pytest.approx(1.5, rel=4 * EPS)
