@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from decaf_theory import measure
 from decaf_theory.lowrank import Factors, balance, gauge, mix_factors, mix_products, product
-from decaf_theory.tsvd import tsvd, tsvd_of_mix
+from decaf_theory.tsvd import grouping, tsvd, tsvd_of_mix
+from tests.mixes import most_memory, sparse_star
 
 EPS = np.finfo(np.float64).eps
 NORM = {"fro": "fro", "op": 2, "nuc": "nuc"}
@@ -158,6 +159,34 @@ def test_interference_of_a_sparse_mixing_matrix_is_that_of_the_dense_one(kind):
     expected = mix_products(factors, Pi) - product(mix_factors(factors, Pi))
     assert_near(measure.interference(factors, kind(Pi)), expected, slack(factors))
     assert_near(measure.interference(factors, Pi), expected, slack(factors))
+
+
+def test_interference_on_a_star_of_ten_thousand_agents_takes_the_memory_of_its_entries():
+    N, d, k = 10_000, 6, 5
+    factors, Pi = gaussian(d, k, 1, N), sparse_star(N)
+    found, held = most_memory(lambda: measure.interference_norm(factors, Pi))
+    # ten copies of the factors of every entry; a single byte for every pair of agents is more
+    assert held <= 10 * Pi.nnz * (d + k) * 8 < N**2
+    for i in (0, 1, 5000, N - 1):
+        near = Pi[[i]].indices
+        local = Factors(*(X[near] for X in factors))
+        weights = Pi[[i]].data[None]
+        exact = measure.interference_norm(local, weights)
+        assert_near(found[i : i + 1], exact, slack(local))
+        dense = mix_products(local, weights) - product(mix_factors(local, weights))
+        assert_near(exact, np.linalg.norm(dense, axis=(-2, -1)), slack(local))
+
+
+@pytest.mark.parametrize("norm", measure.NORMS)
+def test_rows_of_few_agents_go_apart_from_rows_of_many_in_their_order(norm, monkeypatch):
+    monkeypatch.setattr(grouping, "WORTH", 0)
+    factors, Pi = gaussian(5, 4, 2, 3, 6), np.zeros((5, 6))
+    for row, count in enumerate((1, 6, 2, 0, 3)):
+        Pi[row, :count] = 1 / max(count, 1)
+    expected = mix_products(factors, Pi) - product(mix_factors(factors, Pi))
+    assert_near(measure.interference(factors, Pi), expected, slack(factors))
+    norms = [[np.linalg.norm(x, NORM[norm]) for x in run] for run in expected]
+    assert_near(measure.interference_norm(factors, Pi, norm), norms, slack(factors))
 
 
 def test_the_deviation_panels_multiply_to_the_interference_and_hold_the_variances():
