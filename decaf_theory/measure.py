@@ -6,10 +6,13 @@ it is said to be stochastic, its rows sum to one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from decaf_theory.arrays import Array, convert, eps, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, common, orthogonal_core, product, spectrum, subtract
 from decaf_theory.tsvd import TSVD
-from decaf_theory.tsvd.mixing import concatenate, gather, neighbours
+from decaf_theory.tsvd.grouping import groups, in_order
+from decaf_theory.tsvd.mixing import concatenate, entries, gather, neighbours
 
 NORMS = ("fro", "op", "nuc")
 
@@ -86,19 +89,29 @@ def interference(factors: Factors, Pi: Array) -> Array:
     Computed as the weighted cross-covariance sum_j pi_ij (B_j - Bbar_i)(A_j - Abar_i) (T8), which
     loses nothing to cancellation near consensus. Pi [n, N] is dense or sparse.
     """
-    return product(_row_deviations(factors, Pi))
+    return _over_rows(factors, Pi, product, axis=-3)
 
 
 def interference_norm(factors: Factors, Pi: Array, norm: str = "fro") -> Array:
     """Return |I_i| for each stochastic row of Pi without forming d x k matrices, [..., n]."""
-    return product_norm(_row_deviations(factors, Pi), norm)
+    return _over_rows(factors, Pi, lambda deviation: product_norm(deviation, norm), axis=-1)
 
 
-def _row_deviations(factors: Factors, Pi: Array) -> Factors:
-    """Return the panels of `weighted_deviations` of every row, over the agents that it weights."""
+def _over_rows(
+    factors: Factors, Pi: Array, quantity: Callable[[Factors], Array], axis: int
+) -> Array:
+    """Return a quantity of the `weighted_deviations` of every row, along an axis of the result.
+
+    They run over the agents that a row weights; rows of few agents go apart from rows of many.
+    """
     common(factors)
-    index, weights = neighbours(Pi, int(factors.B.shape[-3]))
-    return weighted_deviations(gather(factors, index), weights)
+    found = entries(Pi, int(factors.B.shape[-3]))
+    rows = groups(found.counts, factors.rank)
+    parts = []
+    for own in rows:
+        index, weights = neighbours(found, own)
+        parts.append(quantity(weighted_deviations(gather(factors, index), weights)))
+    return in_order(parts, rows, axis)
 
 
 def truncation_error(truncated: TSVD, norm: str = "fro") -> Array:

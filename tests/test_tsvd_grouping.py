@@ -28,22 +28,21 @@ def unlike_rows():
 
 
 def test_rows_are_grouped_by_halves_where_it_pays(monkeypatch):
-    Pi = unlike_rows()
-    assert [list(rows) for rows in grouping.groups(Pi, R)] == [list(range(8))]
+    counts = np.count_nonzero(unlike_rows(), axis=1)
+    assert [list(rows) for rows in grouping.groups(counts, R)] == [list(range(8))]
     monkeypatch.setattr(grouping, "WORTH", 8 * (12 * R) ** 3 - 1)
-    assert [list(rows) for rows in grouping.groups(Pi, R)] == [[0, 5, 7], [1, 2, 3, 4, 6]]
+    assert [list(rows) for rows in grouping.groups(counts, R)] == [[0, 5, 7], [1, 2, 3, 4, 6]]
     monkeypatch.setattr(grouping, "WORTH", 0)
     # of 12 agents at most half are 6, of 6 are 3, of 3 is 1
     expected = [[0, 5, 7], [6], [1, 3], [2, 4]]
-    assert [list(rows) for rows in grouping.groups(Pi, R)] == expected
+    assert [list(rows) for rows in grouping.groups(counts, R)] == expected
 
 
 @pytest.mark.parametrize(("n", "parts"), [(32, 1), (33, 2)])
 def test_a_second_pass_is_worth_a_million_multiply_adds(n, parts):
     """Of n rows on 32 agents of rank 1: n 32^3 of them, 2^20 where n is 32."""
-    leaves = np.eye(n, 32)
-    leaves[0] = 1.0
-    assert len(grouping.groups(leaves, 1)) == parts
+    counts = np.array([32, *[1] * (n - 1)])
+    assert len(grouping.groups(counts, 1)) == parts
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,11 +17,12 @@ from decaf_theory.arrays import Array, host, integer, namespace, require_real, w
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
-from decaf_theory.tsvd.grouping import groups, joined, narrowed
+from decaf_theory.tsvd.grouping import groups, joined
 from decaf_theory.tsvd.mixing import (
     TSVD,
     Info,
     check_overflow,
+    entries,
     exponent_of,
     first_false,
     gather,
@@ -108,12 +109,12 @@ def tsvd_of_mix(
         raise ValueError(f"method must be one of {('auto', *PATHS)}, got {method!r}")
     if on_nonfinite not in ("raise", "skip"):
         raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
-    index, weights = neighbours(Pi, int(factors.B.shape[-3]))
-    width = max(min(weights.shape[1] * r_in, d, k) - rank, 0)
-    rows = groups(weights, r_in)
+    found = entries(Pi, int(factors.B.shape[-3]))
+    longest = max(int(found.counts.max()), 1)
+    width = max(min(longest * r_in, d, k) - rank, 0)
+    rows = groups(found.counts, r_in)
     parts = [
-        _together(factors, *narrowed(index, weights, own), rank, method, on_nonfinite)
-        for own in rows
+        _together(factors, *neighbours(found, own), rank, method, on_nonfinite) for own in rows
     ]
     return parts[0] if len(parts) == 1 else joined(parts, rows, width)
 

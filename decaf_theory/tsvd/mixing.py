@@ -31,12 +31,17 @@ class TSVD(NamedTuple):
     info: Info
 
 
-def neighbours(Pi: Array, N: int) -> tuple[Host, Host]:
-    """Return (index, weights [n, m]): which agents each row weights, m the most of any row.
+class Entries(NamedTuple):
+    """The weights of a mixing matrix that are not zero, row by row."""
 
-    index is [n, m], or [1, N] where some row weights all N agents, so that one gather serves every
-    row. Rows with fewer neighbours are padded with weight zero. ValueError: shape, non-finite.
-    """
+    counts: Host  # of each row, [n]
+    agents: Host  # which are weighted, [sum of counts]
+    weights: Host  # float64, as many
+    N: int
+
+
+def entries(Pi: Array, N: int) -> Entries:
+    """Return what is not zero in Pi, dense or sparse. ValueError: shape, non-finite."""
     rows_of, columns, values, shape = _entries(Pi)
     if len(shape) != 2 or shape[0] < 1 or shape[1] != N:
         raise ValueError(
@@ -47,16 +52,28 @@ def neighbours(Pi: Array, N: int) -> tuple[Host, Host]:
     if len(odd):
         at = int(rows_of[odd[0]]), int(columns[odd[0]])
         raise ValueError(f"Pi must hold real finite weights, got {values[odd[0]]} at {at}")
-    counts = np.bincount(rows_of)
+    return Entries(np.bincount(rows_of, minlength=shape[0]), columns, values, N)
+
+
+def neighbours(found: Entries, rows: Host) -> tuple[Host, Host]:
+    """Return (index, weights [n, m]): which agents the n rows weight, m the most of any of them.
+
+    index is [n, m], or [1, N] where some row weights all N agents, so that one gather serves every
+    row. Rows with fewer neighbours are padded with weight zero.
+    """
+    counts = found.counts[rows]
     m = max(int(counts.max(initial=0)), 1)
-    slot = np.arange(len(rows_of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    if m == N:
-        index, slot = np.arange(N)[None, :], columns
+    row = np.repeat(np.arange(len(rows)), counts)
+    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = np.cumsum(found.counts) - found.counts
+    at = np.repeat(start[rows], counts) + slot
+    if m == found.N:
+        index, slot = np.arange(m)[None, :], found.agents[at]
     else:
-        index = np.zeros((shape[0], m), dtype=np.int64)
-        index[rows_of, slot] = columns
-    weights = np.zeros((shape[0], m))
-    weights[rows_of, slot] = values
+        index = np.zeros((len(rows), m), dtype=np.int64)
+        index[row, slot] = found.agents[at]
+    weights = np.zeros((len(rows), m))
+    weights[row, slot] = found.weights[at]
     return index, weights
 
 
