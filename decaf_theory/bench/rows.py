@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import tempfile
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from decaf_theory.bench.timing import Timed
