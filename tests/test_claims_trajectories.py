@@ -99,6 +99,6 @@ def test_interference_on_the_path_stays_below_its_bound(topology, N, r, power, s
     targets = rng.standard_normal((N, d, k))
     Pi = TOPOLOGIES[topology](N)
     runs = dlora_path.Runs(topology, Pi, targets, start, np.array([10.0**power]), 0.75)
-    row = dlora_path.at_most(Context("property"), "property", runs)
+    row = dlora_path.along_path(Context("property"), "property", runs)
     event("lr L q < 1" if row.assumptions_held else "lr too large")
     assert row.outcome in (Outcome.HOLDS, Outcome.NOT_APPLICABLE)

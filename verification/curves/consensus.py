@@ -14,8 +14,8 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Context, Row, compare
-from verification.instances.mixes import EPS
+from verification.claim import Context, Row
+from verification.evidence import EPS, at_most
 from verification.instances.quadratics import (
     Case,
     consensus_limits,
@@ -60,4 +60,4 @@ def at_rest(
     slip *= 2 / (LR * (1 - net.lam))
     params = {"curve": "consensus", "part": part, "topology": name, "N": N, "order": ORDER}
     gap = {"gap": 1 - net.lam, "lr": LR}
-    return compare("E Xi at rest", Xi, "<=", bound, rounding=slip, held=held, **params, **gap)
+    return at_most("E Xi at rest", Xi, bound, rounding=slip, held=held, **params, **gap)

@@ -20,9 +20,9 @@ from decaf_theory.problems.approximation import approximation, planted, spread
 from decaf_theory.stats import bonferroni, mean_interval
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import tsvd
-from verification.claim import Context, Row, Value, compare
+from verification.claim import Context, Row, Value
+from verification.evidence import EPS, at_most
 from verification.instances import decaf_rounds, dlora_rounds
-from verification.instances.mixes import EPS
 from verification.instances.quadratics import Case, constants, size
 
 N, D, K, R = 6, 4, 3, 2
@@ -83,10 +83,9 @@ def of_quadratics(ctx: Context) -> Iterator[Row]:
             seen = simulated(given, B, A, case.Pi)
             for T, value, limit, runs in zip(HORIZONS, exact, limits, seen, strict=True):
                 where = _where(method, graph, T)
-                yield compare(
+                yield at_most(
                     "mean gradient, exact moments",
                     value,
-                    "<=",
                     limit,
                     rounding=slip,
                     evidence="exact",
@@ -120,7 +119,7 @@ def estimated(runs: np.ndarray, limits: np.ndarray, slip: float, where: Any) -> 
     _, low, high = mean_interval(runs - limits, LEVEL)
     ends = {"low": min(mean, limit + low), "high": max(mean, limit + high)}
     more = {"evidence": "simulated", "runs": len(runs), "level": LEVEL, **where}
-    return compare("mean gradient, simulated", mean, "<=", limit, rounding=slip, **ends, **more)
+    return at_most("mean gradient, simulated", mean, limit, rounding=slip, **ends, **more)
 
 
 # ---------------------------------------------------------------- both factors train

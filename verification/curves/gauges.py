@@ -15,8 +15,9 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, gauge
 from decaf_theory.measure import product_distance
 from decaf_theory.methods import METHODS
-from verification.claim import Context, Row, identity
-from verification.instances.mixes import EPS, isometry
+from verification.claim import Context, Row
+from verification.evidence import EPS, same
+from verification.instances.mixes import isometry
 
 D, K = 5, 4
 ANGLES = tuple(pi * i / 8 for i in range(9))
@@ -55,4 +56,4 @@ def _lost(
     size = float(np.prod([np.linalg.norm(host(X)) for X in pair]))
     slip = 20 * max(D, K) * EPS * size
     params = {"curve": "gauges", "method": method, "lost": lost, **where}
-    return identity("what the mix loses is the closed form", lost - law, rounding=slip, **params)
+    return same("what the mix loses is the closed form", lost - law, rounding=slip, **params)

@@ -11,7 +11,8 @@ from math import sqrt
 
 from decaf_theory.lowrank import Factors
 from verification.claim import Context, Row
-from verification.instances.mixes import gaussian, worst
+from verification.evidence import at_most
+from verification.instances.mixes import gaussian
 from verification.instances.omega import on_omega
 from verification.instances.pairs import Pair, blocks
 from verification.instances.slopes import Slope, extremal, random_slopes
@@ -50,10 +51,9 @@ def quotient(slope: Slope, constant: Callable[[Slope], float], scaling: str) -> 
     length, bound = blocks(slope.pair.step, "euclid"), constant(slope)
     slip = 4 * slope.s * slope.c * (slope.eps * slope.G + slope.L * slope.s * slope.pair.slip)
     measured = blocks(slope.change, "euclid") / length
-    return worst(
+    return at_most(
         f"quotient, {slope.pair.family}",
         measured,
-        "<=",
         bound,
         rounding=slip / length + slope.eps * bound,
         held=slope.held,

@@ -11,8 +11,8 @@ from decaf_theory.problems import PROBLEMS
 from decaf_theory.problems.base import Problem
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.simulate.config import DeadStartWarning
-from verification.claim import Row, compare
-from verification.instances.mixes import EPS
+from verification.claim import Row
+from verification.evidence import EPS, at_least, at_most
 
 STEPS, EVERY, LR = 60, 5, 0.2
 # method, order, what becomes of dead directions
@@ -56,9 +56,13 @@ def _along(part: str, problem: Problem, runs: tuple[tuple[str, str, str], ...]) 
             )
         trace = simulate(config).require_finished()
         trapped = part == "dead direction" and (method, rule) == ("decaf", "drop")
-        relation, bound = (">=", 0.25) if trapped else ("<=", float(trace.loss[0, 0]))
+        start = float(trace.loss[0, 0])
+        case = f"{part}: F >= 0.25" if trapped else f"{part}: F <= {start:g}"
         where = {"curve": "start", "part": part, "method": method, "order": order, "rule": rule}
         for step, loss in zip(trace.step.tolist(), trace.loss[0], strict=True):
             slip = 10 * config.problem.d * config.problem.k * EPS
-            case = f"{part}: F {relation} {bound:g}"
-            yield compare(case, loss, relation, bound, rounding=slip, step=step, **where)
+            coordinates = {"rounding": slip, "step": step, **where}
+            if trapped:
+                yield at_least(case, loss, 0.25, **coordinates)
+            else:
+                yield at_most(case, loss, start, **coordinates)

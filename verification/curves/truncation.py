@@ -18,8 +18,9 @@ from decaf_theory.measure import factor_gradients, interference_norm, sigma_max,
 from decaf_theory.problems import FRAMES
 from decaf_theory.problems.approximation import planted, spread
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Context, Row, Value, compare
-from verification.instances.mixes import Mix, allowance, gaussian, worst
+from verification.claim import Context, Row, Value
+from verification.evidence import at_most
+from verification.instances.mixes import Mix, allowance, gaussian
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega
 
 D, K, RANKS = 24, 20, (1, 2, 3, 4, 6, 8)
@@ -44,11 +45,13 @@ def against_interference(ctx: Context) -> Iterator[Row]:
     """Yield T17's rows: |E|_F at each rank against |I|_F of the same mix."""
     for mix in curve_mixes(ctx):
         truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
-        measured, limit = truncation_error(truncated), interference_norm(mix.factors, mix.Pi)
-        pair, slip = (measured, "<=", limit), allowance(mix)
-        yield worst("|E| <= |I| against rank, fro", *pair, rounding=slip, **_where(mix))
+        measured = truncation_error(truncated)
+        limit = interference_norm(mix.factors, mix.Pi)
+        slip = allowance(mix)
+        where = _where(mix)
+        yield at_most("|E| <= |I| against rank, fro", measured, limit, rounding=slip, **where)
         case = "|E| against |I| and rank, fro"
-        yield from quantiles(case, measured, limit, rounding=slip, held=True, **_where(mix))
+        yield from quantiles(case, measured, limit, rounding=slip, held=True, **where)
 
 
 def _where(mix: Mix) -> dict[str, Value]:
@@ -65,7 +68,7 @@ def quantiles(
     for quantile in QUANTILES:
         at = order[round(quantile * (len(order) - 1))]
         more = {"quantile": quantile, "instances": len(order), **params}
-        yield compare(case, values[at], "<=", limits[at], rounding=slips[at], held=held, **more)
+        yield at_most(case, values[at], limits[at], rounding=slips[at], held=held, **more)
 
 
 def curve_mixes(ctx: Context) -> Iterator[Mix]:

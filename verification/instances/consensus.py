@@ -1,28 +1,17 @@
-"""Consensus distances over whole runs, their bound, and how rows say that a bound is reached."""
+"""Consensus distances over whole runs, and their bound."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
-from verification.claim import Row, Value, compare
-from verification.instances.mixes import EPS, worst
+from verification.claim import Row, Value
+from verification.evidence import EPS, at_most
 from verification.instances.quadratics import Case, Network, consensus_limits, constants, size
-
-NEAR = 1e-6  # how near to its bound an extremal family is brought by its parameters
-
-
-def attained(row: Row) -> Iterator[Row]:
-    """Yield a row "<=", and that its measured value is at least 1 - 1e-6 of the bound."""
-    yield row
-    bound = (1 - NEAR) * row.bound
-    case, more = f"{row.case}, reached", {"rounding": row.rounding, "held": row.assumptions_held}
-    yield compare(case, row.measured, ">=", bound, **more, **row.params)
 
 
 class Spread(NamedTuple):
@@ -65,8 +54,7 @@ def consensus_row(name: str, case: Case, net: Network, found: Spread, **params: 
     letters = constants(case)
     held = host(case.lr) * letters.L * net.q < 1
     limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
-    pair = found.Xi, "<=", limit
-    return worst(name, *pair, rounding=found.slip, held=held, **params, **case.params)
+    return at_most(name, found.Xi, limit, rounding=found.slip, held=held, **params, **case.params)
 
 
 def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Mixes on which the claims on truncation are tried, and the row of the worst of many instances.
+"""Mixes on which the claims on truncation are tried.
 
 A mix is a batch of factors of m agents with stochastic rows Pi; every row meets every instance.
 The stored form of one mix is a dict of plain lists: B [m][d][r], A [m][r][k], weights [m].
@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import host, namespace
+from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, gauge, mix_products, product
-from decaf_theory.measure import NORMS, schatten
-from verification.claim import Context, Row, Value, compare
+from verification.claim import Context, Value
+from verification.evidence import EPS
 
-EPS = float(np.finfo(np.float64).eps)
 Draw = Callable[[np.random.Generator, int, int], tuple[Factors, np.ndarray]]
 
 
@@ -145,47 +144,6 @@ def mix_apart(mix: Mix) -> Any:
     """Return the singular values of M_i - B_j A_j, [instances, n, m, min(d, k)]."""
     M, agents = mix_products(mix.factors, mix.Pi), product(mix.factors)
     return namespace(M).linalg.svdvals(M[:, :, None] - agents[:, None])
-
-
-def norms_of(singular_values: Any) -> dict[str, Any]:
-    """Return each norm of the matrices with these singular values [..., p]."""
-    return {norm: schatten(singular_values, norm) for norm in NORMS}
-
-
-def worst(
-    case: str,
-    measured: Any,
-    relation: str,
-    bound: Any,
-    *,
-    rounding: Any,
-    held: Any = True,
-    **params: Value,
-) -> Row:
-    """Return the row of the instance that is nearest to breaking `measured relation bound`.
-
-    Nearest relative to the size of its numbers, so that instances of all scales compete; where any
-    instance breaks, such an instance is shown. Instances whose assumptions fail are left out,
-    unless they all do; `instances` says how many were judged.
-    """
-    columns = (host(x) if hasattr(x, "shape") else x for x in (measured, bound, rounding, held))
-    values, limits, slips, mask = (x.ravel() for x in np.broadcast_arrays(*columns))
-    mask = mask != 0  # a mask of floats would index
-    if mask.any():
-        values, limits, slips = values[mask], limits[mask], slips[mask]
-    room = limits + slips - values if relation == "<=" else values - (limits - slips)
-    size = np.abs(values) + np.abs(limits) + slips
-    at = int(np.argmin(np.divide(room, size, out=np.zeros_like(room), where=size > 0)))
-    return compare(
-        case,
-        values[at],
-        relation,
-        limits[at],
-        rounding=slips[at],
-        held=bool(mask.any()),
-        instances=len(values),
-        **params,
-    )
 
 
 def stored(factors: Factors, weights: Any, **extra: Any) -> dict[str, Any]:

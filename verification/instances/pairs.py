@@ -13,7 +13,8 @@ import numpy as np
 from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, product
 from verification.claim import Context, Value
-from verification.instances.mixes import EPS, gaussian, isometry
+from verification.evidence import EPS
+from verification.instances.mixes import gaussian, isometry
 from verification.instances.omega import clip, inside_omega, on_omega
 
 SHAPES = [(4, 3, 2), (2, 6, 1), (5, 5, 3), (3, 2, 4)]  # d, k, r

@@ -17,7 +17,7 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import host, namespace
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from verification.claim import Context, Instance, Value
-from verification.instances.mixes import EPS
+from verification.evidence import EPS
 from verification.instances.omega import each
 
 GRAPHS = (

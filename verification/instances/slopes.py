@@ -16,8 +16,8 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.problems import PROBLEMS
 from verification.claim import Context, Row, Value
+from verification.evidence import EPS, at_most
 from verification.instances import pairs
-from verification.instances.mixes import EPS, worst
 from verification.instances.omega import clip, polar
 from verification.instances.pairs import Pair, blocks, pair_of
 
@@ -91,10 +91,9 @@ def steepness(
     bound = constant * blocks(slope.pair.step, displacement or norm)
     scale = slope.s * slope.c
     rounding = 4 * scale * (slope.eps * slope.G + slope.L * slope.s * slope.pair.slip)
-    return worst(
+    return at_most(
         f"{case} {norm}, {slope.pair.family}",
         blocks(slope.change, norm),
-        "<=",
         bound,
         rounding=rounding + slope.eps * bound,
         held=slope.held,

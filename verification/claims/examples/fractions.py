@@ -18,8 +18,8 @@ from decaf_theory.measure import (
 )
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, same
 
 Matrix = Sequence[Sequence[Fraction]]
 
@@ -88,7 +88,7 @@ def one_mix(ctx: Context) -> Iterator[Row]:
         "|P - Bbar Abar|_F^2": Fraction(13, 81),
     }
     for name, value in orthogonal_pair(Fraction(2, 3)).items():
-        yield identity(f"{name} in fractions", value - stated[name], rounding=0.0, pi=2 / 3)
+        yield same(f"{name} in fractions", value - stated[name], rounding=0.0, pi=2 / 3)
     for pi in (Fraction(2, 3), Fraction(3, 5), Fraction(9, 10)):
         rest = 1 - pi
         formulas = (4 * pi**2 * rest**2, rest**2, rest**2 * (3 * pi**2 + rest**2))
@@ -97,10 +97,10 @@ def one_mix(ctx: Context) -> Iterator[Row]:
             for (name, value), formula in zip(exact.items(), formulas, strict=True):
                 where = {"pi": float(pi), "d": d, "k": k, "r": 1}
                 case = f"{name}, formula in fractions"
-                yield identity(case, value - formula, rounding=0.0, **where)
+                yield same(case, value - formula, rounding=0.0, **where)
                 # squares of norms of numbers below one, each off by some eps
                 gap = Fraction(found[name]) - value
-                yield identity(f"{name}, library", gap, rounding=20 * max(d, k) * EPS, **where)
+                yield same(f"{name}, library", gap, rounding=20 * max(d, k) * EPS, **where)
 
 
 def one_round(ctx: Context) -> Iterator[Row]:
@@ -125,9 +125,9 @@ def one_round(ctx: Context) -> Iterator[Row]:
     factors, Pi = Factors(B, A), ctx.array([[0.5, 0.5]])
     lost = float(host(interference(factors, Pi))[0, 0, 0])
     # the library takes square roots of the weights 1/2
-    yield identity("I = -1/8", Fraction(lost) + Fraction(1, 8), rounding=4 * EPS)
+    yield same("I = -1/8", Fraction(lost) + Fraction(1, 8), rounding=4 * EPS)
     mean = float(host(mix_products(factors, Pi))[0, 0, 0])
-    yield identity("M = 1", Fraction(mean) - 1, rounding=0.0)
+    yield same("M = 1", Fraction(mean) - 1, rounding=0.0)
     expected = {
         "dlora": (Fraction(9, 8), Fraction(8505, 8192)),
         "decaf": (Fraction(1), Fraction(1)),
@@ -138,7 +138,7 @@ def one_round(ctx: Context) -> Iterator[Row]:
         for case, Z, value in (("mixed", state, mixed), ("after a step", after, stepped)):
             found = float(host(product(Z))[0, 0, 0])
             gap = Fraction(found) - value
-            yield identity(f"{method} {case} = {value}", gap, rounding=0.0, method=method)
+            yield same(f"{method} {case} = {value}", gap, rounding=0.0, method=method)
 
 
 def _step(state: Factors, lr: Fraction) -> Factors:

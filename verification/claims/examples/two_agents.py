@@ -8,8 +8,8 @@ from math import sqrt
 from typing import NamedTuple
 
 from decaf_theory import bounds, moments
-from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import EPS, at_most, same
 from verification.instances.quadratics import Case, load, network, stored
 
 LR, SELF, OTHER = Fraction(1, 4), Fraction(3, 4), Fraction(1, 4)
@@ -44,7 +44,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     limits = {name: moments.expectation(squares[name], rest).item() for name in EXACT}
     for name, value in EXACT.items():
         # 2 agents; the eigenvalues 3/4 and 3/8 leave a condition number below 4
-        yield identity(f"limit of {name}", limits[name] - float(value), rounding=16 * EPS)
+        yield same(f"limit of {name}", limits[name] - float(value), rounding=16 * EPS)
     yield from _in_fractions()
     yield from _step_by_step(case)
     yield from _terms(case, limits)
@@ -57,7 +57,7 @@ def _in_fractions() -> Iterator[Row]:
     rest = Exact((Fraction(1, 5), Fraction(-1, 5)), ((own, shared), (shared, own)))
     for name, value in EXACT.items():
         after = measured(exact_step(rest))[name]
-        yield identity(f"fixed point, {name}", after - value, rounding=0.0)
+        yield same(f"fixed point, {name}", after - value, rounding=0.0)
 
 
 class Exact(NamedTuple):
@@ -102,7 +102,7 @@ def _step_by_step(case: Case) -> Iterator[Row]:
             worst[name] = max(worst[name], abs(found[name][0, t].item() - float(value)))
         state = exact_step(state)
     for name, error in worst.items():
-        yield identity(f"{name} in fractions", error, rounding=4 * STEPS * EPS, T=STEPS)
+        yield same(f"{name} in fractions", error, rounding=4 * STEPS * EPS, T=STEPS)
 
 
 def _terms(case: Case, limits: dict[str, float]) -> Iterator[Row]:
@@ -110,13 +110,12 @@ def _terms(case: Case, limits: dict[str, float]) -> Iterator[Row]:
     net = network(case.Pi, "MS")
     noise = bounds.dsgd_rate(F_gap=0.0, lr=0.25, T=1, L=1.0, sigma=1.0, N=2, Xi=0.0)
     consensus = bounds.consensus_bound(lr=0.25, L=1.0, sigma=1.0, kappa=1.0, N=2, q=net.q, S=net.S)
-    yield identity("lr L sigma^2 / N = 1/8", noise - 1 / 8, rounding=4 * EPS)
+    yield same("lr L sigma^2 / N = 1/8", noise - 1 / 8, rounding=4 * EPS)
     # lam from an eigenvalue solver: a few eps, times the slope of the bound, below 10
     closed = (1 + 1 / sqrt(6)) ** 2 / 9
-    yield identity("(1 + 1/sqrt 6)^2 / 9", consensus - closed, rounding=40 * EPS)
-    yield compare("limit of E Xi", limits["consensus"], "<=", consensus, rounding=40 * EPS)
-    pair = limits["gradient"], "<=", noise + consensus
-    yield compare("limit of E|grad F|^2", *pair, rounding=40 * EPS)
+    yield same("(1 + 1/sqrt 6)^2 / 9", consensus - closed, rounding=40 * EPS)
+    yield at_most("limit of E Xi", limits["consensus"], consensus, rounding=40 * EPS)
+    yield at_most("limit of E|grad F|^2", limits["gradient"], noise + consensus, rounding=40 * EPS)
 
 
 def example() -> Instance:

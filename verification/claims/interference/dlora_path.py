@@ -17,9 +17,9 @@ from decaf_theory.problems.approximation import approximation, planted, spread
 from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from decaf_theory.tsvd import tsvd
-from verification.claim import Claim, Context, Row, compare, identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_most, same
 from verification.instances.dlora_rounds import Round, rounds
-from verification.instances.mixes import EPS, worst
 
 N, D, K, R, S, KAPPA = 6, 4, 3, 2, 0.75, 0.5
 NETWORKS = ("complete", "ring", "path", "star", "bipartite", "exponential")
@@ -59,11 +59,11 @@ def bounded(ctx: Context) -> Iterator[Row]:
     """
     for topology in NETWORKS:
         for start in ("lora", "fitted"):
-            yield at_most(ctx, "noise-free", network_runs(ctx, topology, start))
+            yield along_path(ctx, "noise-free", network_runs(ctx, topology, start))
     for topology in ("complete", "ring"):
-        yield at_most(ctx, "all noise paths", sign_noise(ctx, topology, ctx.pick(2, 3)))
-    yield at_most(ctx, "extremal kappa", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.5, sigma=0.0))
-    yield at_most(ctx, "extremal sigma", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.0, sigma=0.5))
+        yield along_path(ctx, "all noise paths", sign_noise(ctx, topology, ctx.pick(2, 3)))
+    yield along_path(ctx, "extremal kappa", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.5, sigma=0.0))
+    yield along_path(ctx, "extremal sigma", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.0, sigma=0.5))
     yield replay(instance())
 
 
@@ -117,7 +117,7 @@ def played(ctx: Context, runs: Runs, steps: int) -> Iterator[Round]:
     return rounds(start, ctx.array(runs.targets), Pi, ctx.array(runs.lr), runs.s, steps, noise)
 
 
-def at_most(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
+def along_path(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
     """Return the worst row over rounds and step sizes; with noise, of the mean over all paths.
 
     Rounding: x is off by a few eps of its size, relative to which its deviations are of size lr;
@@ -138,10 +138,9 @@ def at_most(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) 
     bound = np.array([value for value, _ in limits])
     (agents, d, k), r = runs.targets.shape, runs.start.rank
     p, n = max(d, k, agents * r), min(d, k)
-    return worst(
+    return at_most(
         f"{case}, {runs.name}",
         values,
-        "<=",
         bound,
         rounding=8 * p * n * EPS * runs.s * c * (spreads + EPS * c),
         held=np.array([allowed for _, allowed in limits]),
@@ -178,10 +177,10 @@ def instance() -> Mapping[str, Any]:
 def replay(stored: Mapping[str, Any]) -> Row:
     """Return the row of one step of two scalar agents, or of a noise-free run with all its data."""
     if "targets" in stored:
-        return at_most(Context("stored"), "stored", stored_runs(stored), stored["rounds"])
+        return along_path(Context("stored"), "stored", stored_runs(stored), stored["rounds"])
     kappa, sigma = stored["kappa"], stored["sigma"]
     runs = scalar_pair(stored["lr"], stored["s"], stored["c"], kappa=kappa, sigma=sigma)
-    return at_most(Context("stored"), "stored", runs)
+    return along_path(Context("stored"), "stored", runs)
 
 
 def stored_runs(stored: Mapping[str, Any]) -> Runs:
@@ -279,10 +278,9 @@ def limits(ctx: Context, case: str, found: Mapping[str, np.ndarray]) -> Iterator
         limit = np.array([entry.value for entry in extrapolated]).reshape(expected.shape)
         error = np.linalg.norm([entry.error for entry in extrapolated]) / size
         finest = np.linalg.norm(values[-1] - expected) / size
-        yield compare(
+        yield at_most(
             f"{case}, {topology}",
             np.linalg.norm(limit - expected) / size,
-            "<=",
             min(error, 0.01),
             rounding=64 * EPS / STEPS[-1] / (1 - sqrt_rho(runs.Pi)),
             topology=topology,
@@ -303,7 +301,7 @@ def same_by_product(ctx: Context, r: int) -> Row:
         results.append(after(ctx, one, steps)[0] * size**2)
     rounding = 8 * steps * max(D, K, N * r) * EPS / lr * np.linalg.norm(results[1])
     residual = np.linalg.norm(results[0] - results[1])
-    return identity("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)
+    return same("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)
 
 
 CLAIMS = [

@@ -25,18 +25,9 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_factors, spectrum, subtract
 from decaf_theory.measure import NORMS, schatten
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, compare, identity
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    gaussian,
-    isometry,
-    load,
-    mixes,
-    stochastic,
-    stored,
-    worst,
-)
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_least, at_most, same
+from verification.instances.mixes import Mix, gaussian, isometry, load, mixes, stochastic, stored
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega, signed
 
 ETA, C = 2.0, 1.5
@@ -152,10 +143,10 @@ def curves(pair: Mix, r: int) -> Iterator[Row]:
         for quantity, value in (("difference", difference), ("adapter", adapter)):
             case = f"{quantity}, sign pair"
             names = {**params, "quantity": quantity}
-            yield compare(case, s * value, "<=", bound, rounding=rounding, **names)
+            yield at_most(case, s * value, bound, rounding=rounding, **names)
         names = {**params, "quantity": "relative difference"}
         case, relative = "relative difference, sign pair", difference / mix
-        yield compare(case, relative, ">=", 1.0, rounding=2 * slip(pair), **names)
+        yield at_least(case, relative, 1.0, rounding=2 * slip(pair), **names)
 
 
 def random_mixes(ctx: Context, r: int) -> Iterator[Row]:
@@ -167,10 +158,9 @@ def random_mixes(ctx: Context, r: int) -> Iterator[Row]:
     found = spectra(mix, r)
     for scaling, norm in cartesian(SCALE, NORMS):
         s = SCALE[scaling](ETA, r)
-        yield worst(
+        yield at_most(
             "difference, random",
             s * found.norms(norm).difference,
-            "<=",
             law(scaling, norm, r, C),
             rounding=s * C**2 * slip(mix),
             held=held(mix, C),
@@ -184,10 +174,9 @@ def random_mixes(ctx: Context, r: int) -> Iterator[Row]:
 
 def structured(mix: Mix, c: float, norm: str) -> Row:
     """Return the worst row of one family of small mixes, unscaled."""
-    return worst(
+    return at_most(
         f"unscaled {norm}, {mix.family}",
         spectra(mix, mix.factors.rank).norms(norm).difference,
-        "<=",
         bounds.interference_worst_case(c=c, q=mix.factors.rank, pi_max=0.5, norm=norm),
         rounding=c**2 * slip(mix),
         held=held(mix, c),
@@ -202,10 +191,9 @@ def fitted_target(ctx: Context, r: int) -> Row:
     pair = sign_pair(ctx, r, c)
     difference = s * float(spectra(pair, r).norms("fro").difference[0, 0])
     params = {"r": r, "scaling": "eta/r", "norm": "fro", "quantity": "difference"}
-    return compare(
+    return at_least(
         "difference, fitted target",
         difference,
-        ">=",
         sqrt(r),
         rounding=s * c**2 * slip(pair),
         **params,
@@ -223,7 +211,7 @@ def exponents(few: Mix, many: Mix) -> Iterator[Row]:
             for pair, end in zip((few, many), ends, strict=True)
         )
         expected = POWER[scaling] + WIDTH[norm]
-        yield identity(
+        yield same(
             "exponent of r",
             log(high / low) / ranks - expected,
             rounding=2 * slip(many) / ranks,

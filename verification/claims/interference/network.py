@@ -20,8 +20,9 @@ from decaf_theory.measure import (
 )
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.claim import Claim, Context, Row, Value
-from verification.instances.mixes import EPS, gaussian, worst
-from verification.instances.omega import each, worst_identity
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import gaussian
+from verification.instances.omega import each
 
 NETWORKS = (
     *(("complete", 5), ("ring", 2), ("ring", 6), ("ring", 9), ("path", 5), ("star", 6)),
@@ -89,7 +90,7 @@ def spread_identity(network: Network) -> Iterator[Row]:
         n = len(network.Pi) + X.shape[-1] * X.shape[-2]
         label = f"variances of {name}, {network.topology}, {network.family}"
         residual = host(local - spread(X, network.Pi))
-        yield worst_identity(label, residual, rounding=8 * n * EPS * total, **network.params)
+        yield same(label, residual, rounding=8 * n * EPS * total, **network.params)
 
 
 def spread(X: Any, Pi: np.ndarray) -> Any:
@@ -128,7 +129,7 @@ def links(network: Network, pairs: list[tuple[str, str]]) -> Iterator[Row]:
     found = members(network)
     for lower, upper in pairs:
         label = f"{lower} <= {upper}, {network.topology}, {network.family}"
-        yield worst(label, found[lower], "<=", found[upper], rounding=rounding, **network.params)
+        yield at_most(label, found[lower], found[upper], rounding=rounding, **network.params)
 
 
 Arrays = tuple[np.ndarray, np.ndarray]

@@ -12,8 +12,8 @@ from decaf_theory import bounds
 from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products
 from decaf_theory.measure import interference
-from verification.claim import Claim, Context, Row, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, same
 
 
 class Case(NamedTuple):
@@ -94,7 +94,7 @@ def mean_squares(ctx: Context, case: Case, law: str, values: dict[float, float])
         ("mix", of_M, bounds.mix_mean_square),
     ):
         residual = measured - formula(**letters)
-        yield identity(f"{quantity}, {law}", residual, rounding=rounding, **params)
+        yield same(f"{quantity}, {law}", residual, rounding=rounding, **params)
 
 
 def relative(ctx: Context, case: Case) -> Row:
@@ -102,7 +102,7 @@ def relative(ctx: Context, case: Case) -> Row:
     of_I, of_M, rounding = enumerate_squares(ctx, case, SIGNS)
     m = len(case.weights)
     residual = of_I - (m - 1) / m * of_M
-    return identity("relative, equal weights", residual, rounding=2 * rounding, m=m, r=case.r)
+    return same("relative, equal weights", residual, rounding=2 * rounding, m=m, r=case.r)
 
 
 def enumerate_squares(

@@ -15,9 +15,10 @@ import numpy as np
 
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, balance, gauge, pad_rank
-from verification.claim import Claim, Context, Row, compare, identity
+from verification.claim import Claim, Context, Row
 from verification.claims.interference.mix_difference import ETA, SCALE, C, sign_pair, slip, spectra
-from verification.instances.mixes import EPS, Mix, gaussian, isometry
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import Mix, gaussian, isometry
 from verification.instances.omega import mix_of, signed
 
 FEW, MANY = 1, 64
@@ -143,7 +144,7 @@ def halving(case: str, few: Mix, many: Mix, eta: float, reading: tuple[str, str,
     rounding = 4 * slip(many) * max(values)
     params = {"r": many.factors.rank, "scaling": scaling, "norm": norm}
     name = "relative difference" if is_relative else "difference"
-    return compare(case, values[1], "<=", values[0] / 2, rounding=rounding, **params, quantity=name)
+    return at_most(case, values[1], values[0] / 2, rounding=rounding, **params, quantity=name)
 
 
 def instance(reading: tuple[str, str, bool]) -> Mapping[str, Any]:
@@ -192,13 +193,13 @@ def fixed_products(ctx: Context) -> Iterator[Row]:
     few, many = (random_gauges(ctx, fixed, r, draws) for r in (m * r0, MANY))
     for r, mix in ((m * r0, few), (MANY, many)):
         tail = host(spectra(mix, r).mix)[..., r:].max(initial=0.0)
-        yield identity(f"truncation error at r = {r}", tail, rounding=zero_tail(mix), r=r)
+        yield same(f"truncation error at r = {r}", tail, rounding=zero_tail(mix), r=r)
     high, low = (
         host(spectra(mix, mix.factors.rank).norms("fro").difference) for mix in (few, many)
     )
     case = "random gauges, least draw at r = 64"
     rounding = 2 * zero_tail(many)
-    yield compare(case, low.min(), "<=", high.max() / 2, rounding=rounding, r=MANY, instances=draws)
+    yield at_most(case, low.min(), high.max() / 2, rounding=rounding, r=MANY, instances=draws)
     yield replay_fixed(instance_fixed())
 
 
@@ -236,7 +237,7 @@ def replay_fixed(stored: Mapping[str, Any]) -> Row:
         mix = mix_of(Context("replay"), "signs", B, A, np.full(len(B), 1 / len(B)))
         sizes.append(float(spectra(mix, r).norms("fro").difference[0, 0]))
     rounding = 2 * zero_tail(mix)
-    return compare("stored", sizes[1], "<=", sizes[0] / 2, rounding=rounding, r=stored["many"])
+    return at_most("stored", sizes[1], sizes[0] / 2, rounding=rounding, r=stored["many"])
 
 
 SCRIPT_FIXED = """

@@ -14,7 +14,8 @@ from decaf_theory.lowrank import Factors, mix_factors, product
 from decaf_theory.measure import NORMS, interference_norm
 from decaf_theory.problems.frames import rotations
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, Mix, isometry, load, mixes, stored, worst
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import Mix, isometry, load, mixes, stored
 from verification.instances.omega import (
     closing_angles,
     each,
@@ -22,7 +23,6 @@ from verification.instances.omega import (
     mix_of,
     mix_on_omega,
     signed,
-    worst_identity,
 )
 
 C = 1.5
@@ -70,10 +70,9 @@ def bounded(case: str, mix: Mix, c: float, norm: str) -> Row:
     (d, k), r = mix.factors.shape, mix.factors.rank
     q, pi_max = min(d, k, r), host(mix.Pi).max(axis=-1)
     bound = each(partial(bounds.interference_worst_case, c=c, q=q, norm=norm), pi_max=pi_max)
-    return worst(
+    return at_most(
         f"{case} {norm}, {mix.family}",
         interference_norm(mix.factors, mix.Pi, norm),
-        "<=",
         bound,
         rounding=(4 * min(d, k) + 8) * max(d, k, r * mix.Pi.shape[-1]) * EPS * q * c**2,
         held=namespace(mix.factors.B).all(inside_omega(mix.factors, c), axis=-1)[:, None],
@@ -114,7 +113,7 @@ def same_product_but_no_mean(mix: Mix) -> Iterator[Row]:
     rounding = 8 * (mix.factors.rank + mix.Pi.shape[-1]) ** 1.5 * EPS * C**2
     for case, residual in (("equal products", held - held[:, :1]), ("mixed product 0", mean)):
         size = xp.linalg.matrix_norm(residual, ord="fro")
-        yield worst_identity(f"{case}, {mix.family}", size, rounding=rounding, **mix.params)
+        yield same(f"{case}, {mix.family}", size, rounding=rounding, **mix.params)
 
 
 def instance() -> Mapping[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, spectral_gap, sqrt_rho
-from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import EPS, at_least, same
 
 LARGEST = 31  # agents
 
@@ -47,10 +47,10 @@ def rows(ctx: Context) -> Iterator[Row]:
             error = max(abs(value(Pi(n)) - closed(n)) for n in sizes)
             # a symmetric eigenvalue solver errs by a small multiple of N eps |Pi|
             slip = 4 * LARGEST * EPS
-            yield identity(f"{name}, {route}", error, rounding=slip, sizes=len(sizes))
+            yield same(f"{name}, {route}", error, rounding=slip, sizes=len(sizes))
     golden = bounds.GOLDEN_RATIO**2 / 3
     found = sqrt_rho(TOPOLOGIES["ring"](10))
-    yield identity("ring of 10 is phi^2/3", found - golden, rounding=40 * EPS)
+    yield same("ring of 10 is phi^2/3", found - golden, rounding=40 * EPS)
     yield from _no_equal_weights_are_better()
 
 
@@ -108,7 +108,7 @@ def _no_equal_weights_are_better() -> Iterator[Row]:
         least = min(sqrt_rho(two_sides(n, w)) for w in np.linspace(-0.5, 1.0, 181))
         slip = 4 * LARGEST * EPS
         optimal = bounds.sqrt_rho_bipartite_optimal(n=n)
-        yield compare("K_{n,n}, any self weight", least, ">=", optimal, rounding=slip, n=n)
+        yield at_least("K_{n,n}, any self weight", least, optimal, rounding=slip, n=n)
 
 
 def without_self_weight(ctx: Context) -> Iterator[Row]:
@@ -154,10 +154,9 @@ def replay(instance: Instance) -> Row:
     rounding = len(Pi) * EPS
     least = float(mixing_eigenvalues(Pi)[-1])
     gap = spectral_gap(Pi)
-    return compare(
+    return at_least(
         "spectral gap > 0",
         gap,
-        ">=",
         2 * rounding,
         rounding=rounding,
         N=len(Pi),

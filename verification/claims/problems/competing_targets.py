@@ -12,8 +12,8 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from decaf_theory.stats import local_slopes, richardson
-from verification.claim import Claim, Context, Row, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_least, at_most, same
 
 W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
 
@@ -70,7 +70,7 @@ def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
     axes = np.zeros((2, 4, 3))
     axes[0, 0, 0] = axes[1, 1, 1] = 1.0
     off = np.max(np.abs((B @ A) * (1 - axes)))
-    yield identity("off-axis entries are exactly zero", off, rounding=0.0, **where)
+    yield same("off-axis entries are exactly zero", off, rounding=0.0, **where)
 
     p = float(trace.adapter_norm[0, -1])
     q = float(W * (1 + lr) ** 2)
@@ -78,15 +78,15 @@ def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
     slip = 20 * EPS * rounds
     if q < 1:
         bound = q**rounds
-        yield compare("below: p <= q^t", p, "<=", bound, rounding=slip * bound, **where)
+        yield at_most("below: p <= q^t", p, bound, rounding=slip * bound, **where)
     elif q == 1:
         bound = 1 / (1 + 2 * float(lr / (1 + lr)) * rounds)
         case = "at equality: p <= 1/(1 + 2 lr t/(1 + lr))"
-        yield compare(case, p, "<=", bound, rounding=slip * bound, **where)
+        yield at_most(case, p, bound, rounding=slip * bound, **where)
     else:
         bound = float(1 - Fraction(1, 4) / lr)
         case = "above: p >= 1 - (w^(-1/2) - 1)/lr"
-        yield compare(case, p, ">=", bound, rounding=slip, **where)
+        yield at_least(case, p, bound, rounding=slip, **where)
 
 
 def _threshold_on_both_sides() -> Row:
@@ -100,7 +100,7 @@ def _threshold_on_both_sides() -> Row:
     under, over = growth(at - apart), growth(at + apart)
     right = under < 1 and growth(at) < 1 and over > 1
     case = "growth of p = 1e-12: < 1 up to the threshold, > 1 beyond (fractions)"
-    return identity(case, 0.0 if right else 1.0, rounding=0.0, lr=float(at), w=float(W))
+    return same(case, 0.0 if right else 1.0, rounding=0.0, lr=float(at), w=float(W))
 
 
 def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) -> Iterator[Row]:
@@ -117,10 +117,10 @@ def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) ->
     where = {"method": method, "tilt": tilt, "finest_lr": lrs[-1], "w": 0.6, "d": 3, "k": 2, "r": 1}
     limit = richardson(losses, order=1)
     case = "loss at step size 0 = 3/8"
-    yield identity(case, limit.value - 3 / 8, rounding=limit.error, **where)
+    yield same(case, limit.value - 3 / 8, rounding=limit.error, **where)
     slopes = local_slopes(lrs, [3 / 8 - loss for loss in losses])
     slope = richardson([float(x) for x in slopes], order=1)
-    yield identity("order of 3/8 - F in lr = 2", slope.value - 2, rounding=slope.error, **where)
+    yield same("order of 3/8 - F in lr = 2", slope.value - 2, rounding=slope.error, **where)
 
 
 CLAIMS = [Claim("P6", "problems", "derived", rows)]

@@ -11,8 +11,8 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
-from verification.claim import Claim, Context, Row, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, same
 
 LR = 0.1
 STEPS = 120  # 0.7^120 is below eps
@@ -61,7 +61,7 @@ def _from_first_mix_to_end(ctx: Context, problem: Problem, r: int) -> Iterator[R
     largest = max(np.max(np.abs(host(X))) for X in mixed)
     # two agents cancel to the last bit, three up to the rounding of cos 120 degrees
     zero = 0.0 if problem.N == 2 else 4 * EPS
-    yield identity("DLoRA: largest entry of the first mix", largest, rounding=zero, **where)
+    yield same("DLoRA: largest entry of the first mix", largest, rounding=zero, **where)
 
     target = scalar(problem.loss(np.zeros((1, problem.d, problem.k)))[0])
     dlora = _run(problem, "dlora", start, STEPS)
@@ -70,7 +70,7 @@ def _from_first_mix_to_end(ctx: Context, problem: Problem, r: int) -> Iterator[R
     grown = (zero * (1 + 1.5 * LR) ** STEPS) ** 2 * r * (2 * target) ** 0.5
     stuck = np.max(np.abs(dlora.loss - target))
     slip = grown + 10 * problem.d * problem.k * EPS * target
-    yield identity(
+    yield same(
         "DLoRA: F - |W*|^2/2 at every tenth step", stuck, rounding=slip, steps=STEPS, **where
     )
 
@@ -78,7 +78,7 @@ def _from_first_mix_to_end(ctx: Context, problem: Problem, r: int) -> Iterator[R
     distance = (2 * decaf.loss[0, -1]) ** 0.5
     # a step rounds by max(d, k) eps |W*|; the contraction by 0.7 sums these to 1/0.3 of one
     slip = 10 * max(problem.d, problem.k) * EPS * (2 * target) ** 0.5 / 0.3
-    yield identity("DeCAF: |W - W*|_F at the end", distance, rounding=slip, steps=STEPS, **where)
+    yield same("DeCAF: |W - W*|_F at the end", distance, rounding=slip, steps=STEPS, **where)
 
 
 def _run(problem: Problem, method: str, start: Factors, steps: int, runs: int = 1) -> Trace:
@@ -101,7 +101,7 @@ def _whatever_the_noise(ctx: Context) -> Row:
     trace = _run(problem, "dlora", start, STEPS, runs)
     moved = np.max(np.abs(trace.loss - trace.loss[:, :1]))
     case = "DLoRA: no noise moves it"
-    return identity(case, moved, rounding=0.0, N=2, d=4, k=3, r=2, tau=1.0, runs=runs)
+    return same(case, moved, rounding=0.0, N=2, d=4, k=3, r=2, tau=1.0, runs=runs)
 
 
 CLAIMS = [Claim("P1", "problems", "derived", rows)]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from verification.claim import Claim, Context, Instance, Row, compare
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import EPS, at_most
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -65,7 +65,7 @@ def replay(instance: Instance) -> Row:
     terms = sum(np.asarray(instance["X"]).shape) + sum(far.shape)
     distance = float(np.linalg.norm(far) / np.linalg.norm(near))
     case, slip = "variance far away <= nearby", 4 * terms * EPS * (here + there)
-    return compare(case, there, "<=", here, rounding=slip, distance=distance)
+    return at_most(case, there, here, rounding=slip, distance=distance)
 
 
 SCRIPT = """

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from decaf_theory import bounds, moments
-from verification.claim import Claim, Context, Instance, Row, Value, compare, identity
-from verification.instances.consensus import NEAR, attained
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import EPS, NEAR, at_most, attained, same
 from verification.instances.quadratics import Case, constants, load, network, stored
 
 
@@ -92,7 +91,7 @@ def _in_the_limit(name: str, Pi: np.ndarray, lr: float) -> Row:
     # I - A has the least eigenvalue lr: solving loses 1/lr digits of grad F(mean) = 0; doubling
     # sums 1/lr terms, and 1 - lr is known to eps, so that lr is to eps / lr
     slip = 10 * N * p * EPS / lr * (expected + L * EPS / lr)
-    return identity("limit of E|grad F|^2", found - expected, rounding=slip, graph=name, lrL=lr)
+    return same("limit of E|grad F|^2", found - expected, rounding=slip, graph=name, lrL=lr)
 
 
 def heterogeneity(ctx: Context) -> Iterator[Row]:
@@ -186,7 +185,7 @@ def _closed_form(instance: Instance) -> Row:
     epsilon, lr, q = instance["H"][1][0][0] + 1, instance["lr"], network(case.Pi, order).q
     expected = ((1 - epsilon / 2) * (1 - lr * q) / (1 + lr * q * epsilon / 2)) ** 2
     name = "ratio at rest, finite step"
-    return identity(name, ratio - expected, rounding=slip, order=order, epsilon=epsilon, lr=lr)
+    return same(name, ratio - expected, rounding=slip, order=order, epsilon=epsilon, lr=lr)
 
 
 def _near_limit(instance: Instance, epsilon: float) -> Row:
@@ -194,7 +193,7 @@ def _near_limit(instance: Instance, epsilon: float) -> Row:
     distance = abs(ratio / (1 - epsilon / 2) ** 2 - 1)
     params = {"order": instance["order"], "epsilon": epsilon, "lr": instance["lr"]}
     case = "|ratio / (1 - epsilon/2L)^2 - 1|"
-    return compare(case, distance, "<=", NEAR, rounding=slip, **params)
+    return at_most(case, distance, NEAR, rounding=slip, **params)
 
 
 def rate(instance: Instance, kappa: float) -> Row:
@@ -219,7 +218,7 @@ def rate(instance: Instance, kappa: float) -> Row:
     params: dict[str, Value] = {"order": order, "T": steps, "N": net.N, "lrL": lr * L}
     slip = 8 * n * EPS * (steps.bit_length() + 1 / float(gap)) * bound
     held = lr * L <= 1 and lr * L * net.q < 1
-    return compare("mean gradient", found, "<=", bound, rounding=slip, held=held, **params)
+    return at_most("mean gradient", found, bound, rounding=slip, held=held, **params)
 
 
 CLAIMS = [

@@ -10,8 +10,7 @@ import numpy as np
 from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, worst
+from verification.evidence import EPS, at_most, attained
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -77,8 +76,7 @@ def _judged(case: Case, order: str, steps: int) -> Row:
     params: dict[str, Value] = {"order": order, "T": steps, **case.params}
     flat = 8 * EPS * letters.L  # a rank-one Hessian has eigenvalues of rounding below zero
     params["convex"] = int((_weak_convexity(case) <= flat)[held].sum())
-    pair = found.gradient, "<=", bound
-    return worst("mean gradient", *pair, rounding=slip, held=held, **params)
+    return at_most("mean gradient", found.gradient, bound, rounding=slip, held=held, **params)
 
 
 def _bound(case: Case, steps: int, Xi: Any, held: np.ndarray) -> np.ndarray:
@@ -125,7 +123,7 @@ def replay(instance: Instance) -> Row:
     condition = np.linalg.cond(np.eye(recursion.A.shape[-1]) - recursion.A[0])
     slip = 8 * float(condition) * EPS * bound
     params: dict[str, Value] = {"order": order, "T": steps, **case.params}
-    return worst("gradient at rest", gradient, "<=", bound, rounding=slip, held=held, **params)
+    return at_most("gradient at rest", gradient, bound, rounding=slip, held=held, **params)
 
 
 CLAIMS = [Claim("T34", "rates", "derived", rows, replay=replay, instance=curved_apart)]

@@ -12,9 +12,9 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
 from decaf_theory.stats import local_slopes, log_log_slope, richardson
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Claim, Context, Instance, Row, Value, compare
-from verification.instances.consensus import attained, kappa_ceiling
-from verification.instances.mixes import EPS, worst
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import EPS, at_least, at_most, attained
+from verification.instances.consensus import kappa_ceiling
 from verification.instances.omega import each
 from verification.instances.quadratics import Case, constants, load, network, size, stored
 
@@ -106,8 +106,8 @@ def _fitted(case: Case, x: Any, y: Any, T: int) -> Row:
     """Return the row of a fitted log-log slope, with its interval: at most -1/2 + 1/24."""
     slope, low, high = log_log_slope(x, y)
     params = {"order": "MS", **case.params, "T": T, "part": f"slope, {case.params['part']}"}
-    return compare(
-        "fitted slope", slope, "<=", -1 / 2 + NEARNESS[0], low=low, high=high, rounding=0, **params
+    return at_most(
+        "fitted slope", slope, -1 / 2 + NEARNESS[0], low=low, high=high, rounding=0, **params
     )
 
 
@@ -147,8 +147,8 @@ def _slopes(case: Case, order: str) -> Iterator[Row]:
     for i, slope in enumerate(local_slopes(HORIZONS, [value for value, _ in found])):
         slip = sum(error / value for value, error in found[i : i + 2])
         more = {"rounding": slip, "T": HORIZONS[i], **params}
-        yield compare("|slope + 1/2|", abs(slope + 1 / 2), "<=", NEARNESS[i], **more)
-        yield compare("|slope + 1/3|", abs(slope + 1 / 3), ">=", 1 / 6 - NEARNESS[i], **more)
+        yield at_most("|slope + 1/2|", abs(slope + 1 / 2), NEARNESS[i], **more)
+        yield at_least("|slope + 1/3|", abs(slope + 1 / 3), 1 / 6 - NEARNESS[i], **more)
 
 
 def _leading_term(case: Case, order: str) -> Row:
@@ -165,7 +165,7 @@ def _leading_term(case: Case, order: str) -> Row:
     slip = 10 * max(error / value for value, error in found)
     distance = abs(richardson(scaled).value / law - 1)
     name = "|limit of mean gradient sqrt(NT) / law - 1|"
-    return compare(name, distance, "<=", 1e-5, rounding=slip, order=order, **case.params)
+    return at_most(name, distance, 1e-5, rounding=slip, order=order, **case.params)
 
 
 def _at_horizon(case: Case, order: str, T: int) -> tuple[float, float]:
@@ -201,10 +201,12 @@ def _bounded(case: Case, order: str, T: int) -> Row:
         q=net.q,
         S=net.S,
     )
+    # before the horizon the bound is infinite
     held = each(bounds.corollary_horizon, L=letters.L, N=net.N, q=net.q) <= T
-    pair = found, "<=", np.where(held, bound, 0.0)  # infinite before the horizon
     params = {"T": T, "order": order, **case.params}
-    return worst("mean gradient", *pair, rounding=slip, held=held, **params)
+    return at_most(
+        "mean gradient", found, np.where(held, bound, 0.0), rounding=slip, held=held, **params
+    )
 
 
 def at_the_horizon() -> Instance:

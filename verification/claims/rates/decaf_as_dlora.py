@@ -13,11 +13,11 @@ from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.lowrank import Factors, align, mix_factors, product, spectrum
 from decaf_theory.measure import factor_gradients, interference_norm, product_distance
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Instance, Row, compare
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import EPS, at_most, attained, same
 from verification.instances import decaf_rounds
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, Mix, allowance, load, mixes, stored, worst
-from verification.instances.omega import each, worst_identity
+from verification.instances.mixes import Mix, allowance, load, mixes, stored
+from verification.instances.omega import each
 
 R, S = 2, 0.75
 
@@ -80,9 +80,9 @@ def _bounded(mix: Mix) -> Iterator[Row]:
     bound = first + skew / np.sqrt(8 * floor)
     size = host(decaf_rounds.norms(means)) ** 2
     loss = (host(slip) + EPS * size) / np.sqrt(floor) + 20 * EPS * np.sqrt(size)
-    yield worst("|e_i|", e, "<=", bound, rounding=4 * loss, held=held, **mix.params)
+    yield at_most("|e_i|", e, bound, rounding=4 * loss, held=held, **mix.params)
     limit = bounds.GOLDEN_RATIO * interference_norm(mix.factors, mix.Pi)
-    yield worst("|P_i - Q_i| <= phi |I_i|", apart, "<=", limit, rounding=4 * slip, **mix.params)
+    yield at_most("|P_i - Q_i| <= phi |I_i|", apart, limit, rounding=4 * slip, **mix.params)
 
 
 def _least(factors: Factors) -> Any:
@@ -106,10 +106,10 @@ def _local_step(ctx: Context, mix: Mix) -> Iterator[Row]:
     scale = size**2 * (_square(B) + _square(A))
     slip = 20 * max(mix.factors.shape) * EPS * scale
     error = xp.linalg.matrix_norm(residual, ord="fro")
-    yield worst_identity("P after a step", error, rounding=slip, **mix.params)
+    yield same("P after a step", error, rounding=slip, **mix.params)
     change = a**2 * (A @ g.mT @ g @ A.mT - B.mT @ g @ g.mT @ B)
     error = xp.linalg.matrix_norm(_imbalance(after) - _imbalance(mix.factors) - change, ord="fro")
-    yield worst_identity("B'B - AA' after a step", error, rounding=slip, **mix.params)
+    yield same("B'B - AA' after a step", error, rounding=slip, **mix.params)
 
 
 def _square(X: Any) -> Any:
@@ -135,7 +135,7 @@ def _same_products(ctx: Context) -> Iterator[Row]:
         gaps = [
             product_distance(own.at, turned.at)[i].max() for turned, own in zip(*pair, strict=True)
         ]
-        yield compare(f"products, {name}", max(map(float, gaps)), "==", 0.0, rounding=slip)
+        yield same(f"products, {name}", max(map(float, gaps)), rounding=slip)
 
 
 def opposed() -> Instance:

@@ -16,10 +16,10 @@ from decaf_theory.measure import consensus_distance, factor_gradients, sigma_max
 from decaf_theory.problems.approximation import approximation
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
-from verification.claim import Claim, Context, Row, Value, compare
+from verification.claim import Claim, Context, Row, Value
 from verification.curves.convergence import of_decaf
+from verification.evidence import EPS, at_most
 from verification.instances import decaf_rounds
-from verification.instances.mixes import EPS
 from verification.instances.quadratics import network
 
 R, S = 2, 0.75
@@ -71,7 +71,7 @@ def order(ctx: Context) -> Iterator[Row]:
         slip = 3 * 2 * 100 * EPS / float(sup[-1, i]) / log(2)
         held = mu[i] > 0.1
         more = {"rounding": slip, "held": held, "mu": float(mu[i]), **params}
-        yield compare("|slope at lr = 0, less 2|", abs(limit - 2), "<=", 0.01, **more)
+        yield at_most("|slope at lr = 0, less 2|", abs(limit - 2), 0.01, **more)
 
 
 class Sums(NamedTuple):
@@ -145,8 +145,9 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
         )
         slip = 100 * steps * EPS * bound
         bound = bound if held else 0.0
-        pair = one.gradient, "<=", bound
-        yield compare("mean gradient, no noise", *pair, rounding=slip, held=held, **params)
+        yield at_most(
+            "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
+        )
         held = lr * letters["L"] * net.q < 1
         limit = bounds.mixing_error_consensus(
             lr=lr,
@@ -160,8 +161,14 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             **letters,
         )
         slip = 100 * steps * EPS
-        pair = one.largest_Xi, "<=", limit if held else 0.0
-        yield compare("largest Xi, no noise", *pair, rounding=slip, held=held, **params)
+        yield at_most(
+            "largest Xi, no noise",
+            one.largest_Xi,
+            limit if held else 0.0,
+            rounding=slip,
+            held=held,
+            **params,
+        )
 
 
 def _letters(G: float, c: float) -> dict[str, float]:
@@ -204,8 +211,14 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     )
     params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
     slip = 1000 * EPS * bound
-    pair = float(sums.gradient.mean()), "<=", bound if held else 0.0
-    yield compare("mean gradient, all noise paths", *pair, rounding=slip, held=held, **params)
+    yield at_most(
+        "mean gradient, all noise paths",
+        float(sums.gradient.mean()),
+        bound if held else 0.0,
+        rounding=slip,
+        held=held,
+        **params,
+    )
 
 
 def _sums(run: Iterator[decaf_rounds.Round], targets: np.ndarray, s: float) -> Sums:

@@ -12,7 +12,7 @@ from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.consensus import over_topologies
 from verification.curves.convergence import of_dlora, of_quadratics
-from verification.instances.mixes import worst
+from verification.evidence import at_most
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -86,20 +86,32 @@ def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
     params = {"order": order, "T": steps, **case.params}
     slip, spread = found.slip_points, found.consensus.max(axis=-1)
-    yield worst("E Xi_t", spread, "<=", limit, rounding=slip, held=held, **params)
+    yield at_most("E Xi_t", spread, limit, rounding=slip, held=held, **params)
 
     held = held & np.isfinite(letters.F_gap)
     letters = letters._replace(F_gap=np.where(held, letters.F_gap, 0.0))
     slip = found.slip_gradient + letters.L**2 * slip
     for name, Xi in (("measured Xi", found.consensus.mean(axis=-1)), ("bound on Xi", limit)):
         bound = rate(case, net.N, letters, steps, Xi=Xi)
-        pair = found.gradient, "<=", np.where(held, bound, 0.0)
-        yield worst(f"mean gradient, {name}", *pair, rounding=slip, held=held, **params)
+        yield at_most(
+            f"mean gradient, {name}",
+            found.gradient,
+            np.where(held, bound, 0.0),
+            rounding=slip,
+            held=held,
+            **params,
+        )
     held = held & (host(case.lr) * letters.L * net.q <= 0.5)
     more = {"kappa": found.kappa, "q": net.q, "S": net.S}
     bound = rate(case, net.N, letters, steps, form=bounds.dsgd_textbook, **more)
-    pair = found.gradient, "<=", np.where(held, bound, 0.0)
-    yield worst("mean gradient, textbook", *pair, rounding=slip, held=held, **params)
+    yield at_most(
+        "mean gradient, textbook",
+        found.gradient,
+        np.where(held, bound, 0.0),
+        rounding=slip,
+        held=held,
+        **params,
+    )
 
 
 def rate(
@@ -171,10 +183,9 @@ def replay_swapped(instance: Instance) -> Row:
         network(case.Pi, "MS"),
         run(case, order, instance["steps"]),
     )
-    return worst(
+    return at_most(
         "E Xi_t in CB, constants of MS",
         found.consensus.max(axis=-1),
-        "<=",
         consensus_limits(case, net, letters, found.kappa),
         rounding=found.slip_points,
         held=step_allowed(case, network(case.Pi, order), letters),

@@ -12,9 +12,8 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
 from decaf_theory.stats import local_slopes
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Claim, Context, Instance, Row, Value, compare
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, worst
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import EPS, at_most, attained
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -77,12 +76,13 @@ def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     params["largest_u"] = float(u[held].max(initial=0.0))
     for name, Xi in (("measured Xi", found.consensus.mean(axis=-1)), ("bound on Xi", limit)):
         bound = np.where(held, _rate(bounds.dsgd_sharp, case, letters, steps, Xi), 0.0)
-        pair = found.gradient, "<=", bound
-        yield worst(f"mean gradient, {name}", *pair, rounding=slip, held=held, **params)
+        yield at_most(
+            f"mean gradient, {name}", found.gradient, bound, rounding=slip, held=held, **params
+        )
     small = held & (u <= 1)
     plain = np.where(small, _rate(bounds.dsgd_rate, case, letters, steps, limit), 0.0)
     slip = 8 * EPS * plain  # both formulas take a few operations
-    yield worst("sharp <= T25", bound, "<=", plain, rounding=slip, held=small, **params)
+    yield at_most("sharp <= T25", bound, plain, rounding=slip, held=small, **params)
 
 
 def _rate(bound: Any, case: Case, letters: Constants, steps: int, Xi: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def replay(instance: Instance) -> Row:
     params: dict[str, Value] = {"order": order, "T": steps, "u": u}
     params["sigma"] = letters.sigma.item()
     value = found["gradient"].item()
-    return compare("mean gradient", value, "<=", bound, rounding=slip, held=held, **params)
+    return at_most("mean gradient", value, bound, rounding=slip, held=held, **params)
 
 
 def corollary(ctx: Context) -> Iterator[Row]:
@@ -170,7 +170,7 @@ def _remainder(graph: str, power: float) -> Row:
         excess.append(bounds.dsgd_sharp(F_gap=F_gap, T=T, Xi=Xi, **letters) / leading - 1)
     slope = local_slopes(horizons, excess)[0]
     slip = 32 * EPS / min(excess)
-    return compare("|slope + power|", abs(slope + power), "<=", 0.01, rounding=slip, graph=graph)
+    return at_most("|slope + power|", abs(slope + power), 0.01, rounding=slip, graph=graph)
 
 
 CLAIMS = [

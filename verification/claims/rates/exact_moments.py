@@ -19,9 +19,8 @@ from decaf_theory.measure import (
 )
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, Value, identity
-from verification.instances.mixes import EPS
-from verification.instances.omega import worst_identity
+from verification.claim import Claim, Context, Row, Value
+from verification.evidence import EPS, same
 from verification.instances.quadratics import FAMILIES, draw, size
 
 N, P, ROUNDS = 2, 2, 3  # 2^12 noise paths
@@ -91,7 +90,7 @@ def _against_all_paths(ctx: Context, family: str, order: str) -> Row:
         largest = max(largest, float(abs(x).max()))
     # 2^12 paths summed in pairs, rounds of n products; entries of H, b are at most 1, P of them
     rounding = 8 * (12 + ROUNDS * N * P) * EPS * (P * largest + 1) ** 2
-    return identity("all noise paths", error, rounding=rounding, order=order, family=family)
+    return same("all noise paths", error, rounding=rounding, order=order, family=family)
 
 
 def _apply(M: Any, x: Any) -> Any:
@@ -135,7 +134,7 @@ def _doubling(ctx: Context, family: str, order: str) -> Iterator[Row]:
     for name, value in averaged.items():
         error = host(value) - host(looped[name]).mean(axis=-1)
         slip = 8 * n * steps * EPS * scale
-        yield worst_identity(f"average of {name}", error, rounding=slip, **params)
+        yield same(f"average of {name}", error, rounding=slip, **params)
 
     gap = 1 - np.abs(np.linalg.eigvals(host(recursion.A))).max(axis=-1)
     if gap.min() > 0:
@@ -146,7 +145,7 @@ def _doubling(ctx: Context, family: str, order: str) -> Iterator[Row]:
         slip = 8 * n * EPS * (60 + 1 / gap) * scale
         pairs = zip(after, rest, strict=True)
         moved = [np.abs(host(x - y)).reshape(len(gap), -1).max(axis=-1) for x, y in pairs]
-        yield worst_identity("limit", np.maximum(*moved), rounding=slip, **params)
+        yield same("limit", np.maximum(*moved), rounding=slip, **params)
 
 
 def _frozen_factor(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
@@ -180,13 +179,13 @@ def _frozen_factor(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
         B = METHODS["dlora_fa"].mix(Factors(B - LR * step, frozen), Pi, t).B
     # 8 rounds of sums of at most n = 3 d r products of numbers of at most d k in size
     rounding = 8 * 8 * agents * d * r * EPS * d * k
-    yield identity("DLoRA-FA as a recursion", error, rounding=rounding, d=d, k=k, r=r)
-    yield identity("I = E = 0 with a common A", lost, rounding=rounding, d=d, k=k, r=r)
+    yield same("DLoRA-FA as a recursion", error, rounding=rounding, d=d, k=k, r=r)
+    yield same("I = E = 0 with a common A", lost, rounding=rounding, d=d, k=k, r=r)
 
     signs = np.reshape(list(itertools.product([-1.0, 1.0], repeat=d * k)), (-1, d, k))
     cloud = moments.stack_columns(s * ctx.array(signs) @ A.mT)
     error = abs(cloud.mT @ cloud / len(signs) - problem.noise[0]).max()
-    yield identity("noise of vec(B)", error, rounding=8 * (d * k + k) * k * EPS, d=d, k=k, r=r)
+    yield same("noise of vec(B)", error, rounding=8 * (d * k + k) * k * EPS, d=d, k=k, r=r)
 
 
 CLAIMS = [Claim("T27", "rates", "derived", rows)]

@@ -13,10 +13,10 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
 from decaf_theory.stats import richardson
 from decaf_theory.topology import sqrt_rho
-from verification.claim import Claim, Context, Row, compare
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_least, at_most
 from verification.instances import decaf_rounds
 from verification.instances.dlora_rounds import rounds
-from verification.instances.mixes import EPS
 
 R, S = 2, 0.75
 STEPS = 2.0 ** -np.arange(7, 11)
@@ -102,10 +102,9 @@ def _drift(ctx: Context) -> Iterator[Row]:
         size = scale if name == "complete" else np.linalg.norm(predicted[i])
         # Kbar is a sum of d + k products of size 1, and its change is divided by lr^2
         slip = 8 * 2 * 7 * EPS / STEPS[-1] ** 2 / size
-        yield compare(
+        yield at_most(
             "drift per step: |measured - predicted|",
             error / size,
-            "<=",
             0.01,
             rounding=slip,
             topology=name,
@@ -131,12 +130,19 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
         limit = richardson(found)
         params = {"tau": time, "finest_lr": steps[-1], "finest": found[-1], "slow_flow": expected}
         params |= {"coarsest_lr": steps[0], "coarsest": found[0]}
-        pair = abs(limit.value / expected - 1), "<=", 0.01
         case_name = "sigma_1: |measured/slow flow - 1|"
-        yield compare(case_name, *pair, rounding=slip, curve="slow flow", **params)
+        yield at_most(
+            case_name,
+            abs(limit.value / expected - 1),
+            0.01,
+            rounding=slip,
+            curve="slow flow",
+            **params,
+        )
     growth = expected / sqrt(size) - 1
-    pair = found[-1] / sqrt(size) - 1, ">=", growth / 2
-    yield compare("sigma_1 has grown", *pair, rounding=slip, tau=tau)
+    yield at_least(
+        "sigma_1 has grown", found[-1] / sqrt(size) - 1, growth / 2, rounding=slip, tau=tau
+    )
 
 
 def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:

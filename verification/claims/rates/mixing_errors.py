@@ -11,9 +11,8 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.consensus import attained
+from verification.evidence import EPS, at_most, attained
 from verification.instances.erring import Errors, averages, random_errors, stored_errors, suprema
-from verification.instances.mixes import EPS, worst
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -107,9 +106,15 @@ def _rate(
         ebar=found.ebar,
         predictable=not dependent,
     )
-    pair = found.gradient, "<=", np.where(held, bound, 0.0)
     params: dict[str, Value] = {"dependent": dependent, "T": steps, **case.params}
-    return worst("mean gradient", *pair, rounding=slip, held=held, **params)
+    return at_most(
+        "mean gradient",
+        found.gradient,
+        np.where(held, bound, 0.0),
+        rounding=slip,
+        held=held,
+        **params,
+    )
 
 
 def _consensus(case: Case, errors: Errors, steps: int) -> Row:
@@ -129,9 +134,16 @@ def _consensus(case: Case, errors: Errors, steps: int) -> Row:
         eps=found.apart,
     )
     slip = 4 * case.problem.N * case.problem.p * steps * EPS * found.size
-    pair = found.Xi, "<=", np.where(held, limit, 0.0)
     params: dict[str, Value] = {"dependent": bool(host(errors.G).any()), "T": steps}
-    return worst("E Xi_t", *pair, rounding=slip, held=held, **params, **case.params)
+    return at_most(
+        "E Xi_t",
+        found.Xi,
+        np.where(held, limit, 0.0),
+        rounding=slip,
+        held=held,
+        **params,
+        **case.params,
+    )
 
 
 def cancelled(steps: int = 2**22) -> Instance:

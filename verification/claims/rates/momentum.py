@@ -9,7 +9,8 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import namespace
 from decaf_theory.topology import mixing_eigenvalues
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import attained, consensus_row, spread_along
+from verification.evidence import attained
+from verification.instances.consensus import consensus_row, spread_along
 from verification.instances.quadratics import (
     Case,
     Network,

@@ -12,9 +12,9 @@ from decaf_theory.lowrank import Factors, align, pad_rank, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.tsvd import tsvd
-from verification.claim import Claim, Context, Row, Value, compare
+from verification.claim import Claim, Context, Row, Value
+from verification.evidence import EPS, at_most
 from verification.instances import decaf_rounds
-from verification.instances.mixes import EPS
 
 STEPS = 2.0 ** -np.arange(6, 10)  # step sizes, each half of the one before
 ROOT = sqrt(2)  # corrections are in powers of sqrt(lr)
@@ -189,10 +189,9 @@ def _spurious(
             for level, numbers in enumerate(zip(*(x.tolist() for x in columns), strict=True)):
                 names = (f"{name}_{level}" for name in ("lr", "value", "law"))
                 params |= dict(zip(names, numbers, strict=True))
-            yield compare(
+            yield at_most(
                 "|measured/predicted - 1| at lr = 0",
                 abs(limit.value - 1),
-                "<=",
                 0.01,
                 rounding=slip[i, j],
                 finest_ratio=float(ratio[-1, i, j]),
@@ -221,7 +220,7 @@ def _consequences(
         params = {"r": r, "rank": rank, "s": s, "finest_ratio": float(ratio[-1].max())}
         case_name = f"{name}: |measured/predicted - 1| at lr = 0"
         allowed = 0.01 if name == "distance" else 0.05
-        yield compare(case_name, far, "<=", allowed, rounding=slip, **params)
+        yield at_most(case_name, far, allowed, rounding=slip, **params)
     yield from _powers(case, found, {"error": 7 / 4})
 
 
@@ -234,7 +233,7 @@ def _powers(case: decaf_rounds.Setting, found: Rest, powers: dict[str, float]) -
         far = int(np.argmax(np.abs(np.array(limits) - power)))
         params = {"power": power, "topology": case.names[far]}
         case_name = f"{name}: |slope - power| at lr = 0"
-        yield compare(case_name, abs(limits[far] - power), "<=", 0.05, rounding=slip, **params)
+        yield at_most(case_name, abs(limits[far] - power), 0.05, rounding=slip, **params)
 
 
 def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterator[Row]:
@@ -257,9 +256,14 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
                 ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
     for i, name in enumerate(case.names):
         limit = richardson(ratios[:, i].tolist(), ratio=ROOT)
-        pair = abs(limit.value - 1), "<=", max(0.01, limit.error)
         slip = 1e3 * EPS / steps[-1] ** 2
-        yield compare("|tanh law - 1| at lr = 0", *pair, rounding=slip, topology=name)
+        yield at_most(
+            "|tanh law - 1| at lr = 0",
+            abs(limit.value - 1),
+            max(0.01, limit.error),
+            rounding=slip,
+            topology=name,
+        )
 
 
 CLAIMS = [Claim("T32", "rates", "numerical", rows)]

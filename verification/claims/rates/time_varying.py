@@ -10,7 +10,8 @@ import numpy as np
 from decaf_theory import bounds, moments
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import attained, consensus_row, spread_along
+from verification.evidence import attained
+from verification.instances.consensus import consensus_row, spread_along
 from verification.instances.quadratics import (
     FAMILIES,
     Case,

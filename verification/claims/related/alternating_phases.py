@@ -11,8 +11,8 @@ from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, mean_over_agents, mix_factors
 from decaf_theory.measure import deviations, interference_norm
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
-from verification.claim import Claim, Context, Instance, Row, Value, compare
-from verification.instances.mixes import EPS, worst
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import EPS, at_least, at_most
 
 GRAPHS = (("ring", 5), ("path", 4), ("star", 5), ("complete", 4), ("bipartite", 6))
 ROUNDS = 12
@@ -59,11 +59,12 @@ def _phase(ctx: Context, name: str, N: int) -> Iterator[Row]:
             # t mixes of N terms, and T8's sum over the neighbours
             slip = 8 * N * (t + 1) * EPS * _size(A)
             spread = _size(deviations(A))
-            yield worst("|A~_t|", spread, "<=", bound, rounding=slip, t=t, **params)
+            yield at_most("|A~_t|", spread, bound, rounding=slip, t=t, **params)
             mean = xp.mean(interference_norm(Factors(B, A), ctx.array(Pi), "nuc"), axis=-1)
-            pair = mean, "<=", bound * _size(deviations(B)) / N
             slip = 10 * max(d, k, N * r) * (t + 1) * EPS * _size(A) * _size(B) / N
-            yield worst("mean |I_i|_*", *pair, rounding=slip, t=t, **params)
+            yield at_most(
+                "mean |I_i|_*", mean, bound * _size(deviations(B)) / N, rounding=slip, t=t, **params
+            )
         move = ctx.array(rng.standard_normal((count, N, d, r)))
         mixed = mix_factors(Factors(B, A), Pi)
         B, A = mixed.B - 0.1 * move, mixed.A
@@ -91,7 +92,7 @@ def _frozen(ctx: Context, name: str, N: int) -> Iterator[Row]:
         found.append(float(namespace(A).mean(interference_norm(Factors(B, A), ctx.array(Pi)))))
     early, late = found[ROUNDS - 1], found[-1]
     slip = 8 * N * 2 * ROUNDS * EPS * late
-    yield compare("A unmixed: |I| later", late, ">=", early, rounding=slip, topology=name, N=N)
+    yield at_least("A unmixed: |I| later", late, early, rounding=slip, topology=name, N=N)
 
 
 def along_eigenvector() -> Instance:
@@ -107,8 +108,7 @@ def replay(instance: Instance) -> Row:
         mixed = mean_over_agents(mixed, Pi)
     bound = sqrt_rho(Pi) ** t * _size(deviations(A))
     slip = 8 * N * (t + 1) * EPS * _size(A)
-    pair = _size(deviations(mixed)), "<=", bound
-    return compare("|A~_t|", *pair, rounding=slip, t=t, N=N)
+    return at_most("|A~_t|", _size(deviations(mixed)), bound, rounding=slip, t=t, N=N)
 
 
 def _both_opposite(ctx: Context) -> Row:
@@ -120,7 +120,7 @@ def _both_opposite(ctx: Context) -> Row:
         namespace(state.A).mean(interference_norm(state, ctx.array([[0.5, 0.5]] * 2), "nuc"))
     )
     bound = float(_size(deviations(state.A)) * _size(deviations(state.B)) / 2)
-    return compare("mean |I_i|_*", mean, "<=", bound, rounding=30 * EPS * bound, t=0, N=2)
+    return at_most("mean |I_i|_*", mean, bound, rounding=30 * EPS * bound, t=0, N=2)
 
 
 CLAIMS = [Claim("R5", "methods", "derived", rows, replay=replay, instance=along_eigenvector)]

@@ -12,8 +12,8 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry
-from verification.instances.omega import worst_identity
+from verification.evidence import EPS, same
+from verification.instances.mixes import isometry
 
 ROUNDS = 3
 CASES = ((4, 3, (1, 2, 3)), (3, 5, (1, 1, 2)), (5, 4, (2, 2)), (6, 6, (1, 3, 3, 6)))  # d, k, ranks
@@ -83,7 +83,7 @@ def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[R
         # a truncation errs by its condition number, at most sigma_1 over the least gap, which
         # shrinks by the shares; m^t bounds their quotient
         slip = 20 * max(d, k) * EPS * t * S[:, 0] ** 2 * len(ranks) ** t
-        yield worst_identity("shares", error, rounding=slip, t=t, **params)
+        yield same("shares", error, rounding=slip, t=t, **params)
     for name, targets, steps in (
         ("no local steps", [0 * W] * len(ranks), 0),
         ("targets that the clients hold", [product(tsvd(W, rank).factors) for rank in ranks], 5),
@@ -91,7 +91,7 @@ def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[R
         moved = with_differences(W, ranks, targets, steps) - W
         slip = 20 * max(d, k) * EPS * S[:, 0] ** 2
         error = xp.linalg.matrix_norm(moved, ord="fro")
-        yield worst_identity(f"differences, {name}", error, rounding=slip, **params)
+        yield same(f"differences, {name}", error, rounding=slip, **params)
 
 
 CLAIMS = [Claim("R3", "methods", "derived", rows)]

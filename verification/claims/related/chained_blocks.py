@@ -9,8 +9,8 @@ from typing import Any
 
 from decaf_theory.arrays import namespace
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry
-from verification.instances.omega import worst_identity
+from verification.evidence import EPS, same
+from verification.instances.mixes import isometry
 
 SIZES = ((3, 4, 1), (4, 3, 2), (2, 5, 3), (3, 2, 2))  # d, k, r
 
@@ -65,8 +65,8 @@ def _chain(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
             second = second + xp.sum(R2**2, axis=(-2, -1)) / comb(k, r) ** 2
     for t, mean in ((1, first), (2, second)):
         error = mean - (1 - r / k) ** t * size
-        yield worst_identity("E|R_t|^2", error, rounding=slip, t=t, **params)
-    yield worst_identity("the same A again", again, rounding=slip / xp.sqrt(size), **params)
+        yield same("E|R_t|^2", error, rounding=slip, t=t, **params)
+    yield same("the same A again", again, rounding=slip / xp.sqrt(size), **params)
 
 
 def _rows(Q: Any, chosen: tuple[int, ...]) -> Any:

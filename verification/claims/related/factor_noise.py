@@ -10,8 +10,7 @@ import numpy as np
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, product
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS
-from verification.instances.omega import worst_identity
+from verification.evidence import EPS, same
 
 SIZES = ((1, 2, 1), (2, 1, 2), (3, 2, 2), (2, 3, 2), (4, 3, 1))  # d, k, r
 TAU_B, TAU_A = 0.5, 0.75
@@ -57,7 +56,7 @@ def _mean_square(ctx: Context, d: int, k: int, r: int, tau_A: float) -> Row:
     exact = d * TAU_B**2 * size_A + k * tau_A**2 * size_B + d * k * r * (tau_A * TAU_B) ** 2
     # sums of r products an entry, of the square of d k entries, in pairs over 2^entries paths
     slip = 8 * (r + d * k + entries) * EPS * (1 + size_A) * (1 + size_B)
-    return worst_identity("E|dP|^2", mean - exact, rounding=slip, d=d, k=k, r=r, tau_A=tau_A)
+    return same("E|dP|^2", mean - exact, rounding=slip, d=d, k=k, r=r, tau_A=tau_A)
 
 
 CLAIMS = [Claim("R7", "methods", "derived", rows)]

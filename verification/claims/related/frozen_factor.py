@@ -14,8 +14,8 @@ from decaf_theory.measure import interference_norm, schatten, truncation_error
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd, tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.mixes import EPS, isometry, stochastic, worst
-from verification.instances.omega import worst_identity
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import isometry, stochastic
 
 SIZES = ((3, 4, 1), (4, 3, 2), (5, 6, 3), (6, 5, 5), (3, 5, 4))  # d, k, r
 
@@ -59,11 +59,11 @@ def _exact_mixing(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     size = xp.linalg.matrix_norm(B, ord="fro") * xp.linalg.matrix_norm(A, ord="fro")
     slip = 10 * max(d, k, m * r) * EPS * xp.max(size, axis=-1)[:, None]
     lost = xp.linalg.matrix_norm(mixed.A - A, ord="fro")
-    yield worst_identity("A stays", lost, rounding=slip, **params)
-    yield worst_identity("I = 0", interference_norm(state, Pi), rounding=slip, **params)
+    yield same("A stays", lost, rounding=slip, **params)
+    yield same("I = 0", interference_norm(state, Pi), rounding=slip, **params)
     if r < min(d, k):
         cut = truncation_error(tsvd_of_mix(state, Pi, r))
-        yield worst_identity("E = 0", cut, rounding=slip, **params)
+        yield same("E = 0", cut, rounding=slip, **params)
 
 
 def _price(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
@@ -80,9 +80,9 @@ def _price(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     values = xp.linalg.svdvals(A)
     slip = 20 * max(d, k) * EPS * norm * (values[..., 0] / values[..., -1]) ** 2
     gap = xp.linalg.matrix_norm(W - reached - outside, ord="fro")
-    yield worst_identity("min |W - B A|", gap, rounding=slip, **params)
+    yield same("min |W - B A|", gap, rounding=slip, **params)
     tail = schatten(tsvd(W, r).tail) if r < min(d, k) else 0 * error
-    yield worst("best rank-r error <= price", tail, "<=", error, rounding=slip, **params)
+    yield at_most("best rank-r error <= price", tail, error, rounding=slip, **params)
 
 
 def _mean_price(ctx: Context, d: int, k: int, r: int) -> Row:
@@ -97,7 +97,7 @@ def _mean_price(ctx: Context, d: int, k: int, r: int) -> Row:
     size = xp.sum(W**2, axis=(-2, -1))
     error = total - (1 - r / k) * size
     slip = 10 * (k + comb(k, r)) * EPS * size
-    return worst_identity("mean price", error, rounding=slip, d=d, k=k, r=r)
+    return same("mean price", error, rounding=slip, d=d, k=k, r=r)
 
 
 def leading() -> Instance:
@@ -110,10 +110,10 @@ def replay(instance: Instance) -> Row:
     W, A = (np.asarray(instance[name], dtype=np.float64) for name in ("W", "A"))
     (d, k), r = W.shape, len(A)
     price = np.linalg.norm(W - W @ np.linalg.pinv(A) @ A)
-    tail = schatten(tsvd(W, r).tail)
+    tail = schatten(tsvd(W[None], r).tail)  # of one instance
     params: dict[str, Value] = {"d": d, "k": k, "r": r}
     slip = 20 * max(d, k) * EPS * np.linalg.norm(W)
-    return worst("best rank-r error <= price", tail, "<=", price, rounding=slip, **params)
+    return at_most("best rank-r error <= price", tail, price, rounding=slip, **params)
 
 
 CLAIMS = [Claim("R1", "methods", "derived", rows, replay=replay, instance=leading)]

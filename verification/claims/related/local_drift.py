@@ -10,8 +10,7 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, worst
+from verification.evidence import EPS, at_most, attained
 from verification.instances.quadratics import Case, cases, constants, load, network, size, stored
 
 ROUNDS = 24
@@ -74,8 +73,7 @@ def _judged(case: Case, K: int, rounds: int) -> Row:
     # of |X~|^2 as in `run`; its root near 0 errs by the root
     slip = 4 * net.N * problem.p * len(path) * EPS * found["size"].max(axis=-1) * net.N
     slip = slip / np.maximum(spread, np.sqrt(slip) + np.finfo(float).tiny)
-    pair = spread, "<=", bound
-    return worst("|X~| after a mix", *pair, rounding=slip, held=held, K=K, **case.params)
+    return at_most("|X~| after a mix", spread, bound, rounding=slip, held=held, K=K, **case.params)
 
 
 def drift_alone(K: int = 5) -> Instance:

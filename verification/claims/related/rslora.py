@@ -13,8 +13,8 @@ from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference, interference_norm
 from decaf_theory.problems.frames import FRAMES
-from verification.claim import Claim, Context, Instance, Row, Value, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import EPS, at_most, same
 
 ETA = 2.0
 SMALL = (((2, 1, 1), (1, 2, 3)), ((2, 1, 2), (1, 2)), ((3, 1, 1), (1, 2)))  # (m, d, k), ranks
@@ -59,7 +59,7 @@ def _mean_square(ctx: Context, m: int, d: int, k: int, r: int) -> Row:
     law = ETA**2 / r * bounds.interference_mean_square(r=r, **letters)
     slip = 8 * (m * r + d * k + entries) * EPS * ETA**2 * d * k * r
     error = max(abs(found - exact), abs(law - exact))
-    return identity("E|s I|_F^2", error, rounding=slip, m=m, d=d, k=k, r=r)
+    return same("E|s I|_F^2", error, rounding=slip, m=m, d=d, k=k, r=r)
 
 
 def rank_eight() -> Instance:
@@ -76,7 +76,7 @@ def replay(instance: Instance) -> Row:
     bound = s * bounds.interference_worst_case(c=1.0, q=r, pi_max=0.5, norm="fro")
     params: dict[str, Value] = {"r": r, "d": d, "k": k, "constant": ETA}
     slip = 10 * max(d, k) * EPS * ETA
-    return compare("|s I|_F <= eta c^2", found, "<=", bound, rounding=slip, **params)
+    return at_most("|s I|_F <= eta c^2", found, bound, rounding=slip, **params)
 
 
 CLAIMS = [Claim("R8", "methods", "derived", rows, replay=replay, instance=rank_eight)]

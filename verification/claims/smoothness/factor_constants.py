@@ -11,9 +11,10 @@ from decaf_theory import bounds
 from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
-from verification.claim import Claim, Context, Row, compare
-from verification.instances.mixes import EPS, isometry, worst
-from verification.instances.omega import each, worst_identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import isometry
+from verification.instances.omega import each
 from verification.instances.pairs import Pair, blocks, pair_of, pairs
 
 S, C = 0.75, 1.5
@@ -94,7 +95,7 @@ def ensembles(case: str, pair: Pair, g: Any, s: float = S) -> Iterator[Row]:
     )
     for name, measured, bound in checks:
         label, rounding = f"{case} {name}, {pair.family}", slip * bound
-        yield worst(label, measured, "<=", bound, rounding=rounding, held=pair.held, **pair.params)
+        yield at_most(label, measured, bound, rounding=rounding, held=pair.held, **pair.params)
 
 
 def _factor_norm(g: Any, w: Factors, s: float) -> np.ndarray:
@@ -137,7 +138,7 @@ def isotropic(pair: Pair) -> Row:
     )
     rounding = 4 * (d * k + w.rank) * EPS * formula
     label = f"isotropic noise, {pair.family}"
-    return worst_identity(label, exact - formula, rounding=rounding, **pair.params)
+    return same(label, exact - formula, rounding=rounding, **pair.params)
 
 
 def converse(ctx: Context) -> Iterator[Row]:
@@ -176,7 +177,7 @@ def replay_stationary(stored_instance: Mapping[str, Any]) -> Row:
     held = not any(np.any(X) for X in factor_gradients(g, w, 1.0))
     d, k = g.shape
     measured = np.linalg.norm(g)
-    return compare("stationary", measured, "<=", 0.0, rounding=0.0, held=held, d=d, k=k, r=w.rank)
+    return at_most("stationary", measured, 0.0, rounding=0.0, held=held, d=d, k=k, r=w.rank)
 
 
 CLAIMS = [

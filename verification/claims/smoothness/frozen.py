@@ -13,7 +13,8 @@ from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import product
 from decaf_theory.measure import factor_gradients
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry, worst
+from verification.evidence import EPS, at_least, at_most
+from verification.instances.mixes import isometry
 from verification.instances.omega import each
 from verification.instances.pairs import Pair, pair_of, pairs
 
@@ -123,7 +124,7 @@ def smooth(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     constant = each(partial(bounds.frozen_smoothness, s=S, L=L), sigma_max_A=host(top))
     bound = constant * host(_norm(step))
     rounding = host(slip) + 64 * frozen.start.rank * EPS * bound
-    return worst(f"smooth, {case}", _norm(change), "<=", bound, rounding=rounding, **shape(frozen))
+    return at_most(f"smooth, {case}", _norm(change), bound, rounding=rounding, **shape(frozen))
 
 
 def convex(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
@@ -131,7 +132,7 @@ def convex(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     change, step, _, slip = taken(frozen, gradient, target)
     angle = namespace(change).sum(change * step, axis=(-2, -1))
     rounding = host(slip * _norm(step)) + 64 * EPS * host(_norm(change) * _norm(step))
-    return worst(f"convex, {case}", angle, ">=", 0.0, rounding=rounding, **shape(frozen))
+    return at_least(f"convex, {case}", angle, 0.0, rounding=rounding, **shape(frozen))
 
 
 def shape(frozen: Pair) -> dict[str, int]:

@@ -12,8 +12,9 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import factor_gradients, sigma_max
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, compare
-from verification.instances.mixes import EPS, Mix, isometry, load, mixes, stored, worst
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_most
+from verification.instances.mixes import Mix, isometry, load, mixes, stored
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega
 
 C = 1.5
@@ -81,7 +82,7 @@ def stays(case: str, mix: Mix, c: float, method: str) -> Row:
     held = xp.all(inside_omega(mix.factors, c), axis=-1)[:, None]
     letters = {**mix.params, "c": c, "method": method}
     label, rounding = f"{case} {method}, {mix.family}", 8 * p * EPS * c
-    return worst(label, sigma_max(mixed), "<=", c, rounding=rounding, held=held, **letters)
+    return at_most(label, sigma_max(mixed), c, rounding=rounding, held=held, **letters)
 
 
 def instance() -> Mapping[str, Any]:
@@ -120,7 +121,7 @@ def split(case: str, mix: Mix, c: float) -> Row:
     factors = Factors(B * root[..., None, :], A / root[..., :, None])
     p = max(*mix.factors.shape, mix.Pi.shape[-1] * mix.factors.rank)
     rounding = 8 * p * EPS * max(c * c, 1.0)
-    return worst(case, sigma_max(factors), "<=", c, rounding=rounding, **mix.params, c=c)
+    return at_most(case, sigma_max(factors), c, rounding=rounding, **mix.params, c=c)
 
 
 def instance_unbalanced() -> Mapping[str, Any]:
@@ -155,9 +156,7 @@ def stepped(case: str, B: Any, A: Any, target: Any, lr: float, c: float) -> Row:
     after = sigma_max(Factors(B - lr * step.B, A - lr * step.A))
     held = bool(host(inside_omega(w, c)).all())
     (d, k), rounding = w.shape, 8 * max(B.shape + A.shape) * EPS * max(c, float(after))
-    return compare(
-        case, after, "<=", c, rounding=rounding, held=held, lr=lr, c=c, d=d, k=k, r=w.rank
-    )
+    return at_most(case, after, c, rounding=rounding, held=held, lr=lr, c=c, d=d, k=k, r=w.rank)
 
 
 def instance_step() -> Mapping[str, Any]:

@@ -13,7 +13,8 @@ from decaf_theory import bounds
 from decaf_theory.lowrank import product
 from decaf_theory.problems import PROBLEMS
 from verification.claim import Claim, Context, Row
-from verification.instances.omega import each, worst_identity
+from verification.evidence import same
+from verification.instances.omega import each
 from verification.instances.pairs import pair_of, pairs
 from verification.instances.slopes import (
     Slope,
@@ -167,7 +168,7 @@ def exceeded_iff() -> Row:
     paper = each(partial(bounds.lemma1_smoothness, **letters, C=S * C), G=G, r=r)
     criterion = (r <= 2) | (2 * S * L * C**2 * (np.sqrt(r) - sqrt(2)) < (sqrt(2) - 1) * G)
     differ = 1.0 * ((most > paper) != criterion)
-    return worst_identity("exceeds Lemma 1 iff", differ, rounding=0.0)
+    return same("exceeds Lemma 1 iff", differ, rounding=0.0)
 
 
 def near_corner(s: float, c: float, G: float) -> Slope:

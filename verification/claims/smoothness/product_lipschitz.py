@@ -10,7 +10,8 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.arrays import namespace
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry, worst
+from verification.evidence import EPS, at_most
+from verification.instances.mixes import isometry
 from verification.instances.pairs import Pair, blocks, load, pair_of, pairs, stored
 
 S, C = 0.75, 1.5  # scale and Omega_c
@@ -50,10 +51,9 @@ def moved(case: str, pair: Pair, s: float, norm: str) -> Row:
     """
     length = blocks(pair.step, norm)
     p = max(*pair.start.shape, pair.start.rank)
-    return worst(
+    return at_most(
         f"{case} {norm}, {pair.family}",
         s * namespace(length).linalg.matrix_norm(pair.product_step, ord="fro"),
-        "<=",
         bounds.product_lipschitz(s=s, c=pair.c, norm=norm) * length,
         rounding=s * pair.slip + 8 * p * pair.start.rank * EPS * s * pair.c * length,
         held=pair.held,

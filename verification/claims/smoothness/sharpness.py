@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from verification.claim import Claim, Context, Row, compare, identity
-from verification.instances.mixes import EPS, worst
-from verification.instances.omega import worst_identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_least, at_most, same
 from verification.instances.pairs import blocks
 from verification.instances.slopes import STEP, Slope, extremal, load, stored
 
@@ -51,7 +50,7 @@ def quotient_rows(slope: Slope, shrink: float, norm: str) -> Iterator[Row]:
     L, c, G, s, t = slope.L, slope.c, slope.G, slope.s, 1 - shrink
     params = {**slope.pair.params, "norm": norm, "G": G, "step": shrink}
     residual = quotient(slope, norm) - s * (G + t * (1 + t) * s * L * c**2)
-    yield identity("closed form", residual, rounding=rounding(slope, shrink), **params)
+    yield same("closed form", residual, rounding=rounding(slope, shrink), **params)
     yield distance("distance from L*", slope, shrink, norm)
 
 
@@ -77,7 +76,7 @@ def distance(case: str, slope: Slope, shrink: float, norm: str) -> Row:
     measured = quotient(slope, norm)
     held = bool(slope.held[0])
     slip = rounding(slope, shrink)
-    return compare(case, measured, ">=", bound, rounding=slip, held=held, **params)
+    return at_least(case, measured, bound, rounding=slip, held=held, **params)
 
 
 def gap(ctx: Context) -> Iterator[Row]:
@@ -102,17 +101,17 @@ def gap(ctx: Context) -> Iterator[Row]:
         factors = {name: np.array([ratio(name, r, **letters) for r in ranks]) for name in LAWS}
         for name, law in LAWS.items():
             residual = factors[name] / law(K, ranks) - 1
-            yield worst_identity(f"factor at s = {name}", residual, rounding=16 * EPS, K=K)
+            yield same(f"factor at s = {name}", residual, rounding=16 * EPS, K=K)
         formula = np.array([bounds.lemma1_gap(r=float(r), **letters) for r in ranks])
         residual = formula / factors["eta/r"] - 1
-        yield worst_identity("lemma1_gap", residual, rounding=16 * EPS, K=K)
+        yield same("lemma1_gap", residual, rounding=16 * EPS, K=K)
         r_worst, most = bounds.lemma1_gap_worst(**letters)
-        yield worst("at most", factors["eta/r"], "<=", most, rounding=16 * EPS * most, K=K)
+        yield at_most("at most", factors["eta/r"], most, rounding=16 * EPS * most, K=K)
         at_worst = bounds.lemma1_gap(r=r_worst, **letters)
-        yield identity("at the maximizer", at_worst - most, rounding=16 * EPS * most, K=K)
+        yield same("at the maximizer", at_worst - most, rounding=16 * EPS * most, K=K)
         rs = factors["eta/sqrt(r)"]
-        yield worst("rsLoRA, at most", rs, "<=", K + 1, rounding=16 * EPS * (K + 1), K=K)
-        yield worst("rsLoRA, increasing", rs[:-1], "<=", rs[1:], rounding=16 * EPS * rs[1:], K=K)
+        yield at_most("rsLoRA, at most", rs, K + 1, rounding=16 * EPS * (K + 1), K=K)
+        yield at_most("rsLoRA, increasing", rs[:-1], rs[1:], rounding=16 * EPS * rs[1:], K=K)
 
 
 # the factor L_hat / L* in each scaling, with K = 2 L eta c^2 / G

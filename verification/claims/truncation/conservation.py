@@ -13,8 +13,8 @@ from decaf_theory.measure import interference
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.mixes import EPS, Mix, allowance, gaussian, load, stored
-from verification.instances.omega import worst_identity
+from verification.evidence import EPS, same
+from verification.instances.mixes import Mix, allowance, gaussian, load, stored
 
 NETWORKS = (  # name, N, d, k, r
     ("complete", 4, 5, 3, 2),
@@ -66,7 +66,7 @@ def _factors_kept(method: str, mix: Mix) -> Iterator[Row]:
         # two means of N numbers each, and the row sums of Pi are off by N eps
         slip = 10 * mix.Pi.shape[-1] * EPS * host(norm(before, ord="fro")).max(-1)
         gap = norm(_mean(after) - _mean(before), ord="fro")
-        yield worst_identity(f"{method}: mean {letter} kept", gap, rounding=slip, **mix.params)
+        yield same(f"{method}: mean {letter} kept", gap, rounding=slip, **mix.params)
 
 
 def _product_change(method: str, mix: Mix, expected: Any, case: str) -> Row:
@@ -75,7 +75,7 @@ def _product_change(method: str, mix: Mix, expected: Any, case: str) -> Row:
     change = _mean(product(mixed)) - _mean(product(mix.factors))
     gap = namespace(change).linalg.matrix_norm(change - _mean(expected), ord="fro")
     slip = 4 * host(allowance(mix)).max(-1)
-    return worst_identity(f"{method}: {case}", gap, rounding=slip, **mix.params)
+    return same(f"{method}: {case}", gap, rounding=slip, **mix.params)
 
 
 def _dlora(mix: Mix) -> Iterator[Row]:
@@ -132,7 +132,7 @@ def replay(instance: Instance) -> Row:
     # norms, as the sign of a factor is free
     before, after = (np.linalg.norm(_mean(x.B), axis=(-2, -1)) for x in (mix.factors, mixed))
     slip = 10 * m * EPS * before
-    return worst_identity("decaf: |mean B| kept", after - before, rounding=slip, **mix.params)
+    return same("decaf: |mean B| kept", after - before, rounding=slip, **mix.params)
 
 
 SCRIPT = """

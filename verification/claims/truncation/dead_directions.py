@@ -14,9 +14,10 @@ from decaf_theory.measure import factor_gradients
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, approximation
 from decaf_theory.simulate import Config, DeadStartWarning, Trace, simulate
-from verification.claim import Claim, Context, Instance, Row, compare, identity
+from verification.claim import Claim, Context, Instance, Row
 from verification.curves.start import paths
-from verification.instances.mixes import EPS, Mix, allowance, stochastic, worst
+from verification.evidence import EPS, at_least, at_most, same
+from verification.instances.mixes import Mix, allowance, stochastic
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -58,10 +59,10 @@ def _dead_start(runs: int, tau: float, d: int, k: int, steps: int) -> Iterator[R
     trace = _run(problem=problem, Pi=np.full((4, 4), 0.25), rank=2, runs=runs, lr=0.2, steps=steps)
     where = {"d": d, "k": k, "r": 2, "tau": tau, "runs": runs, "steps": steps}
     largest = max(float(np.max(np.abs(np.asarray(X)))) for X in trace.final)
-    yield identity("|B| = |A| = 0 at the end", largest, rounding=0.0, **where)
-    yield identity("|s B A| = 0 at every step", np.max(trace.adapter_norm), rounding=0.0, **where)
+    yield same("|B| = |A| = 0 at the end", largest, rounding=0.0, **where)
+    yield same("|s B A| = 0 at every step", np.max(trace.adapter_norm), rounding=0.0, **where)
     moved = np.max(np.abs(trace.loss - trace.loss[:, :1]))
-    yield identity("F = F(W0) at every step", moved, rounding=0.0, **where)
+    yield same("F = F(W0) at every step", moved, rounding=0.0, **where)
 
 
 def _run(**options: Any) -> Trace:
@@ -91,7 +92,7 @@ def _rank_after_a_step(ctx: Context, r: int, rank: int, d: int, k: int) -> Row:
     size = xp.linalg.matrix_norm(g, ord="fro")
     slip = (1 + step * size) ** 2 * allowance(mix) * 2
     case = "rank P+ <= rank M: sigma_{rank M + 1}(P+) = 0"
-    return worst(case, beyond, "<=", 0.0, rounding=slip, rank=rank, **mix.params)
+    return at_most(case, beyond, 0.0, rounding=slip, rank=rank, **mix.params)
 
 
 def _trapped(steps: int) -> Iterator[Row]:
@@ -102,9 +103,9 @@ def _trapped(steps: int) -> Iterator[Row]:
     where = {"steps": steps, "d": problem.d, "k": problem.k}
     # the loss is a sum of d k squares of numbers of size one
     slip = 10 * problem.d * problem.k * EPS
-    yield compare("P12: F >= 1/4", np.min(trace.loss), ">=", 0.25, rounding=slip, **where)
-    yield compare(
-        "P12: numerical rank <= 1", np.max(trace.numerical_rank), "<=", 1, rounding=0.0, **where
+    yield at_least("P12: F >= 1/4", np.min(trace.loss), 0.25, rounding=slip, **where)
+    yield at_most(
+        "P12: numerical rank <= 1", np.max(trace.numerical_rank), 1, rounding=0.0, **where
     )
 
 
@@ -129,7 +130,7 @@ def trains_anyway(ctx: Context) -> Iterator[Row]:
     yield replay(instance())
     dlora = _final_loss(instance(), "dlora")
     case = "DLoRA from the same start: F <= F(W0)/2"
-    yield compare(case, dlora, "<=", 1.0, rounding=0.0, method="dlora")
+    yield at_most(case, dlora, 1.0, rounding=0.0, method="dlora")
 
 
 def instance() -> Instance:
@@ -152,7 +153,7 @@ def replay(instance: Instance) -> Row:
     case = "DeCAF, mixing first: F <= F(W0)/2"
     # sums of a few squares
     slip = 10 * EPS * half
-    return compare(case, _final_loss(instance, "decaf"), "<=", half, rounding=slip, method="decaf")
+    return at_most(case, _final_loss(instance, "decaf"), half, rounding=slip, method="decaf")
 
 
 SCRIPT = """

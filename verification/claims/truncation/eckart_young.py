@@ -13,16 +13,8 @@ from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import NORMS, schatten, truncation_error
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import (
-    Mix,
-    allowance,
-    gaussian,
-    isometry,
-    mixes,
-    stochastic,
-    worst,
-)
-from verification.instances.omega import worst_identity
+from verification.evidence import at_least, same
+from verification.instances.mixes import Mix, allowance, gaussian, isometry, mixes, stochastic
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -63,7 +55,7 @@ def _error_is_the_tail(mix: Mix) -> Iterator[Row]:
     for norm in NORMS:
         residual = schatten(values, norm) - truncation_error(truncated, norm)
         case = f"|M - BA| = norm of the dropped singular values, {norm}"
-        yield worst_identity(case, residual, rounding=2 * allowance(mix), norm=norm, **mix.params)
+        yield same(case, residual, rounding=2 * allowance(mix), norm=norm, **mix.params)
 
 
 def _nothing_is_nearer(ctx: Context, mix: Mix) -> Iterator[Row]:
@@ -75,9 +67,15 @@ def _nothing_is_nearer(ctx: Context, mix: Mix) -> Iterator[Row]:
     rival = Factors(*(X * (1 + away * ctx.array(rng.standard_normal(X.shape))) for X in (B, A)))
     values = xp.linalg.svdvals(M - product(rival))
     for norm in NORMS:
-        pair = schatten(values, norm), ">=", truncation_error(truncated, norm)
         case = f"|M - X| >= |E| for X of rank r, {norm}"
-        yield worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+        yield at_least(
+            case,
+            schatten(values, norm),
+            truncation_error(truncated, norm),
+            rounding=4 * allowance(mix),
+            norm=norm,
+            **mix.params,
+        )
 
 
 def _few_agents(ctx: Context) -> Iterator[Mix]:
@@ -95,7 +93,7 @@ def _rank(mix: Mix) -> Row:
     M = mix_products(mix.factors, mix.Pi)
     beyond = namespace(M).linalg.svdvals(M)[..., rank]
     case = "sigma_{min(m r, d, k) + 1}(M) = 0"
-    return worst_identity(case, beyond, rounding=allowance(mix), rank=rank, **mix.params)
+    return same(case, beyond, rounding=allowance(mix), rank=rank, **mix.params)
 
 
 def _without_error(ctx: Context) -> Iterator[Mix]:
@@ -120,7 +118,7 @@ def _no_error(mix: Mix) -> Row:
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
     error = mix_products(mix.factors, mix.Pi) - product(truncated.factors)
     residual = namespace(error).linalg.matrix_norm(error, ord="fro")
-    return worst_identity("E = 0", residual, rounding=2 * allowance(mix), **mix.params)
+    return same("E = 0", residual, rounding=2 * allowance(mix), **mix.params)
 
 
 CLAIMS = [Claim("T15", "truncation", "derived", rows)]

@@ -16,18 +16,9 @@ from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.gauges import of_methods
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    allowance,
-    gaussian,
-    isometry,
-    load,
-    mixes,
-    stored,
-    worst,
-)
-from verification.instances.omega import each, worst_identity
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import Mix, allowance, gaussian, isometry, load, mixes, stored
+from verification.instances.omega import each
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -68,13 +59,13 @@ def _any_gauge(ctx: Context, mix: Mix) -> Iterator[Row]:
     M = mix_products(mix.factors, mix.Pi)
     norm = namespace(M).linalg.matrix_norm
     residual = norm(M - product(second.factors), ord="fro") - truncation_error(first)
-    yield worst_identity("|M - P~|_F = |E|_F", residual, rounding=2 * slip, **mix.params)
+    yield same("|M - P~|_F = |E|_F", residual, rounding=2 * slip, **mix.params)
 
     next_one = second.tail[..., 0] if second.tail.shape[-1] else 0 * slip
     letters = {"sigma_r": second.singular_values[..., -1], "sigma_next": next_one, "e": slip}
     factor = each(bounds.tsvd_perturbation, **{name: host(x) for name, x in letters.items()})
     held = np.isfinite(factor)
-    yield worst_identity(
+    yield same(
         "P~ = P where the gap exceeds rounding",
         product_distance(first.factors, second.factors),
         rounding=np.where(held, factor, 0) * host(slip) + host(slip),
@@ -105,7 +96,7 @@ def _unique_up_to_rotation(ctx: Context, mix: Mix) -> Row:
     held = sigma_r > slip
     rounding = np.where(held, allowed, 0) + 10 * EPS * host(_size(reference))
     case = "balanced factors agree up to O(r)"
-    return worst_identity(case, gap, rounding=rounding, held=held, **mix.params)
+    return same(case, gap, rounding=rounding, held=held, **mix.params)
 
 
 def _size(Z: Factors) -> Any:
@@ -138,7 +129,7 @@ def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
     slip = 10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]) * EPS * host(size).max(1)
     for case, map_of in (("a step is O(r)-equivariant", step), ("a common gauge commutes", dlora)):
         gap = _apart(map_of(turned(mix.factors)), turned(map_of(mix.factors)))
-        yield worst_identity(case, gap, rounding=slip, **mix.params)
+        yield same(case, gap, rounding=slip, **mix.params)
 
 
 def dlora_is_gauge_free(ctx: Context) -> Iterator[Row]:
@@ -175,7 +166,7 @@ def replay(instance: Instance) -> Row:
     before, after = (METHODS["dlora"].mix(x.factors, x.Pi, 0) for x in (mix, other))
     slip = allowance(mix) + 10 * allowance(other)
     case = "Bbar Abar is the same in other gauges"
-    return worst_identity(case, product_distance(before, after), rounding=slip, **mix.params)
+    return same(case, product_distance(before, after), rounding=slip, **mix.params)
 
 
 SCRIPT = """
@@ -237,8 +228,14 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
     # the squared norms of both factors, off by the rounding of QR, SVD and alignment
     slip = 20 * max(d, k) * EPS * (_size(Z) + _size(other)) ** 2
     size = {"family": family, "d": d, "k": k, "r": left.rank}
-    pair = gap, "<=", np.where(held, bound, 0.0)
-    return worst("min |Z - Z'O|_F^2 <= bound", *pair, rounding=slip, held=held, **size)
+    return at_most(
+        "min |Z - Z'O|_F^2 <= bound",
+        gap,
+        np.where(held, bound, 0.0),
+        rounding=slip,
+        held=held,
+        **size,
+    )
 
 
 def sharp() -> Instance:

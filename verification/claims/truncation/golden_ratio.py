@@ -15,17 +15,8 @@ from decaf_theory.measure import NORMS, interference_norm, product_distance
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    allowance,
-    isometry,
-    load,
-    mixes,
-    stochastic,
-    stored,
-    worst,
-)
+from verification.evidence import EPS, at_most
+from verification.instances.mixes import Mix, allowance, isometry, load, mixes, stochastic, stored
 
 SHARPEST = {"fro": (1 + sqrt(5)) / 2, "op": 2.0, "nuc": 1.0}  # Q = q e_2 e_2' that is worst
 TIE = 2.0**-30  # M = diag(1 + TIE, 1): the truncation is unique, the ratio within 1e-9 of the limit
@@ -84,13 +75,15 @@ def _differences(mix: Mix) -> Iterator[Row]:
     decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
     for norm in NORMS:
         factor = bounds.decaf_dlora_difference(interference=1.0, norm=norm)
-        pair = (
-            product_distance(decaf, dlora, norm),
-            "<=",
-            factor * interference_norm(mix.factors, mix.Pi, norm),
-        )
         case = f"|P - Bbar Abar| <= const |I|, {norm}"
-        yield worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+        yield at_most(
+            case,
+            product_distance(decaf, dlora, norm),
+            factor * interference_norm(mix.factors, mix.Pi, norm),
+            rounding=4 * allowance(mix),
+            norm=norm,
+            **mix.params,
+        )
 
 
 def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
@@ -126,7 +119,7 @@ def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Ro
     constant = bounds.GOLDEN_RATIO if K == r else sqrt(_square_constant(K, r, min(d, k)))
     case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
     size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
-    return worst(case, gap, "<=", constant * apart, rounding=slip, **size)
+    return at_most(case, gap, constant * apart, rounding=slip, **size)
 
 
 def _bounded(ctx: Context) -> Iterator[Mix]:
@@ -154,7 +147,7 @@ def _worst_case(mix: Mix) -> Row:
     gap, r = product_distance(decaf, dlora), mix.factors.rank
     bound = bounds.decaf_dlora_worst_case(c=1.0, r=r)
     case = "|P - Bbar Abar|_F <= sqrt(r) c^2"
-    return worst(case, gap, "<=", bound, rounding=4 * allowance(mix), c=1.0, **mix.params)
+    return at_most(case, gap, bound, rounding=4 * allowance(mix), c=1.0, **mix.params)
 
 
 def extremal(norm: str = "fro") -> Instance:
@@ -244,9 +237,15 @@ def replay_false(instance: Instance) -> Row:
     mix, norm = load(instance), instance["norm"]
     decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
     lost = interference_norm(mix.factors, mix.Pi, norm)
-    pair = product_distance(decaf, dlora, norm), "<=", bounds.GOLDEN_RATIO * lost
     case = f"|P - Bbar Abar| <= phi |I|, {norm}"
-    return worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+    return at_most(
+        case,
+        product_distance(decaf, dlora, norm),
+        bounds.GOLDEN_RATIO * lost,
+        rounding=4 * allowance(mix),
+        norm=norm,
+        **mix.params,
+    )
 
 
 SCRIPT = """

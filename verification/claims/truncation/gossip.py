@@ -11,8 +11,9 @@ from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import product_norm
 from decaf_theory.methods import METHODS
-from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.instances.mixes import EPS, stored
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import EPS, at_most, same
+from verification.instances.mixes import stored
 
 
 def gossip(method: str, factors: Factors, Pi: Any, rounds: int) -> Factors:
@@ -65,7 +66,7 @@ def rows(ctx: Context) -> Iterator[Row]:
             # each round multiplies by numbers rounded to a few eps
             slip = 20 * EPS * rounds
             case = "P_i = w^t e_i e_i', relative"
-            yield identity(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
+            yield same(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
         yield _growth(ctx, w)
 
 
@@ -77,7 +78,7 @@ def _growth(ctx: Context, w: float) -> Row:
     # the first-order value is off by tilt^2 / (2w - 1)^3; entries by eps / tilt
     slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + EPS / tilt)
     case = "growth of a common tilt = 1/(2w - 1)"
-    return identity(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
+    return same(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
 
 
 def one_step_optimality_iterates(ctx: Context) -> Iterator[Row]:
@@ -121,7 +122,7 @@ def replay(instance: Mapping[str, Any]) -> Row:
     slip = 20 * EPS * instance["rounds"] * float(np.max(product_norm(start)))
     case = "DeCAF's distance from the mean product <= DLoRA's"
     d, k = start.shape
-    return compare(case, far["decaf"], "<=", far["dlora"], rounding=slip, d=d, k=k, r=start.rank)
+    return at_most(case, far["decaf"], far["dlora"], rounding=slip, d=d, k=k, r=start.rank)
 
 
 SCRIPT = """

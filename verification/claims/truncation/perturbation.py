@@ -12,7 +12,8 @@ from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.measure import product_distance
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.mixes import EPS, isometry, worst
+from verification.evidence import EPS, at_most
+from verification.instances.mixes import isometry
 from verification.instances.omega import each
 
 SHAPES = ((1, 3, 2), (2, 4, 6), (3, 7, 5), (2, 3, 3))  # r, d, k
@@ -95,13 +96,13 @@ def _change(M: Any, dM: Any, r: int, family: str, **params: float) -> Iterator[R
     slip = 20 * max(d, k) * EPS * (1 + factor) * host(xp.linalg.matrix_norm(M, ord="fro"))
     where = {"rounding": slip, "held": held, "family": family, "d": d, "k": k, "r": r, **params}
     case = "|dP| <= (sigma_r - e)/(gap - 2 e) |dM|"
-    yield worst(case, moved, "<=", factor * size, **where)
+    yield at_most(case, moved, factor * size, **where)
     gap = np.where(held, sigma_r - sigma_next, 1)
     share = np.where(held, 2 * e / gap, 0.5)
     # ln(gap / (gap - 2e)) / (4e) = -log1p(-share) / (2 gap share)
     integrated = 0.5 + (sigma_r + sigma_next) * -np.log1p(-share) / (2 * gap * share)
     case = "|dP| <= integrated constant |dM|"
-    yield worst(case, moved, "<=", np.where(held, integrated, 0) * size, **where)
+    yield at_most(case, moved, np.where(held, integrated, 0) * size, **where)
 
 
 def _spaces(M: Any, dM: Any, r: int, family: str, **params: float) -> Row:
@@ -121,8 +122,12 @@ def _spaces(M: Any, dM: Any, r: int, family: str, **params: float) -> Row:
     norms = host(xp.linalg.matrix_norm(M, ord="fro")) + size
     slip = 20 * max(d, k) * EPS * (1 + norms / np.where(held, gap, 1))
     where = {"rounding": slip, "held": held, "family": family, "d": d, "k": k, "r": r, **params}
-    pair = np.sqrt(squares[0] + squares[1]), "<=", np.where(held, bound, 0)
-    return worst("|(sin U, sin V)|_F <= sqrt(2) |dM|_F/gap", *pair, **where)
+    return at_most(
+        "|(sin U, sin V)|_F <= sqrt(2) |dM|_F/gap",
+        np.sqrt(squares[0] + squares[1]),
+        np.where(held, bound, 0),
+        **where,
+    )
 
 
 def extremal() -> Instance:
@@ -180,7 +185,7 @@ def replay_false(instance: Instance) -> Row:
     apart = np.linalg.norm(left - right, axis=(-2, -1))
     slip = 20 * max(d, k) * EPS * np.linalg.norm(left, axis=(-2, -1))
     case = "|TSVD_r(M) - TSVD_r(N)|_F <= |M - N|_F"
-    return worst(case, moved, "<=", apart, rounding=slip, d=d, k=k, r=r)
+    return at_most(case, moved, apart, rounding=slip, d=d, k=k, r=r)
 
 
 SCRIPT = """

@@ -14,17 +14,8 @@ from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import truncation_error
 from decaf_theory.tsvd import tsvd, tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    allowance,
-    gaussian,
-    load,
-    mixes,
-    stochastic,
-    stored,
-    worst,
-)
+from verification.evidence import EPS, at_most
+from verification.instances.mixes import Mix, allowance, gaussian, load, mixes, stochastic, stored
 from verification.instances.omega import each
 
 
@@ -101,7 +92,7 @@ def _row(mix: Mix, P0: Any, slip: Any = None, **params: Value) -> Row:
         room = np.where(held, host(letters["sigma_r"] - letters["delta"]), 1.0)
         slip = host(allowance(mix)) * (1 + 2 * host(letters["mean_square"]) ** 0.5 / room)
     where = {"rounding": slip, "held": held, **mix.params, **params}
-    return worst("|E|_F <= bound", error, "<=", np.where(held, bound, 0), **where)
+    return at_most("|E|_F <= bound", error, np.where(held, bound, 0), **where)
 
 
 def extremal(angle: float = 2.0**-22) -> Instance:

@@ -16,7 +16,8 @@ from decaf_theory.problems import FRAMES
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.truncation import against_worst_case
-from verification.instances.mixes import EPS, Mix, allowance, load, mixes, stored, worst
+from verification.evidence import EPS, at_most
+from verification.instances.mixes import Mix, allowance, load, mixes, stored
 from verification.instances.omega import clip, closing_angles, each, mix_of, mix_on_omega
 
 
@@ -79,9 +80,10 @@ def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row
             ),
             pi_max=host(mix.Pi).max(-1),
         )
-        pair = truncation_error(truncated, norm), "<=", bound
         where = {"rounding": allowance(mix), "held": held, "norm": norm, "c": c, **mix.params}
-        yield worst(f"|E| <= worst case, {norm}", *pair, **where)
+        yield at_most(
+            f"|E| <= worst case, {norm}", truncation_error(truncated, norm), bound, **where
+        )
 
 
 def cyclic(*, d: int, k: int, r: int, size: int) -> tuple[Factors, np.ndarray]:
