@@ -52,7 +52,7 @@ def test_the_batched_rounds_are_those_of_the_simulation():
     Pi = np.stack([TOPOLOGIES[name](N) for name in graphs])
     mixed = [y for y, _ in rounds(start, targets, Pi, np.array(lr), s, steps + 1)][-1]
     for run, (size, name) in enumerate(zip(lr, graphs, strict=True)):
-        alone = Factors(*(X[run] for X in start))
+        alone = Factors(start.B[run], start.A[run])
         config = Config(
             problem=approximation(targets),
             method="dlora",

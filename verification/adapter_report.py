@@ -273,7 +273,7 @@ def _mixes(case: Case) -> list[Factors]:
 def _distances(small: Factors, reference: Factors, norm: str = "fro") -> Any:
     """Return |B_j A_j - reference| for every agent j, [N]."""
     N = len(small.B)
-    wide = Factors(*(np.broadcast_to(X, (N, *X.shape)) for X in reference))
+    wide = reference.map(lambda X: np.broadcast_to(X, (N, *X.shape)))
     return product_norm(subtract(small, wide), norm)
 
 

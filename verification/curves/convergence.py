@@ -139,7 +139,7 @@ def of_factors(ctx: Context, method: str) -> Iterator[Row]:
     """Yield the rows of a method that trains both factors, graph by graph."""
     given = setting(ctx)
     count = given.noise.shape[1]
-    start = Factors(*(ctx.array(np.tile(X, (count, N, 1, 1))) for X in given.start))
+    start = given.start.map(lambda X: ctx.array(np.tile(X, (count, N, 1, 1))))
     targets, noise = ctx.array(given.targets), ctx.array(given.noise)
     for graph in GRAPHS:
         Pi = ctx.array(np.tile(TOPOLOGIES[graph](N), (count, 1, 1)))
@@ -152,14 +152,14 @@ def of_factors(ctx: Context, method: str) -> Iterator[Row]:
 def _seen(seen: Any, targets: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return |grad Phi|^2 at the mean factors, Xi, |mean_i e_i|^2, sigma_1 and |B|, |A| by run."""
     at, after = (seen.at, seen.mixed.factors) if hasattr(seen, "at") else (seen.mixed, seen.mixed)
-    z = Factors(*(host(X).mean(axis=-3) for X in at))
+    z = at.map(lambda X: host(X).mean(axis=-3))
     slope = factor_gradients(product(z) - targets.mean(axis=0), z, 1.0)
     e = (
         decaf_rounds.error_of(align(after, seen.means), seen.means)
         if hasattr(seen, "means")
-        else Factors(*(0 * X for X in at))
+        else at.map(lambda X: 0 * X)
     )
-    ebar = Factors(*(host(X).mean(axis=-3) for X in e))
+    ebar = e.map(lambda X: host(X).mean(axis=-3))
     reach = np.maximum(host(sigma_max(at)), host(sigma_max(after))).max(axis=-1)
     sizes = [np.linalg.norm(host(X), axis=(-2, -1)).max(axis=-1) for X in at]
     squares = (

@@ -48,7 +48,7 @@ def _lost(
     ctx: Context, method: str, one: Factors, R: np.ndarray, law: float, **where: float
 ) -> Row:
     """Return the row |lost - law| = 0 where the second agent is in the gauge R."""
-    pair = Factors(*(namespace(X).stack([X, X]) for X in one))
+    pair = one.map(lambda X: namespace(X).stack([X, X]))
     pair = gauge(pair, ctx.array(np.stack([np.eye(2), R])))
     mixed = METHODS[method].mix(pair, ctx.array(np.full((2, 2), 0.5)), 0)
     first = Factors(mixed.B[0], mixed.A[0])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import sqrt
 
-from decaf_theory.lowrank import Factors
 from verification.claim import Context, Row
 from verification.evidence import at_most
 from verification.instances.mixes import gaussian
@@ -32,8 +31,7 @@ def over_ranks(ctx: Context, constant: Callable[[Slope], float]) -> Iterator[Row
     for r in RANKS:
         rng = ctx.rng("curve", r)
         points = (
-            Factors(*map(ctx.array, on_omega(gaussian(rng, ctx.pick(4, 40), D, K, r), C)))
-            for _ in range(2)
+            on_omega(gaussian(rng, ctx.pick(4, 40), D, K, r), C).map(ctx.array) for _ in range(2)
         )
         pair = Pair("random", C, *points)
         for scaling, s_of in SCALINGS.items():

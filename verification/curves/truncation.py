@@ -94,8 +94,8 @@ def trained(ctx: Context, r: int) -> Factors:
     x = y = Factors(np.zeros((runs, 3, D, r)), np.repeat(A, 3, axis=1))
     for _ in range(STEPS):
         slopes = factor_gradients(product(y) - targets, y, 1.0)
-        x = Factors(*(X - LR * G for X, G in zip(y, slopes, strict=True)))
+        x = y.map(lambda X, G: X - LR * G, slopes)
         mixed = tsvd_of_mix(x, np.full((1, 3), 1 / 3), r).factors  # the same for all three
-        y = Factors(*(np.repeat(X, 3, axis=1) for X in mixed))
+        y = mixed.map(lambda X: np.repeat(X, 3, axis=1))
     c = sigma_max(x).max(axis=-1)[:, None, None, None]
-    return Factors(*(X / c for X in x))
+    return x.map(lambda X: X / c)

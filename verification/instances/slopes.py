@@ -7,6 +7,7 @@ what the assumptions say of them is used: |g - h|_F <= L |W - W'|_F, |g|_op <= G
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import add, sub
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ def random_slopes(rng: np.random.Generator, pair: Pair, L: float, G: float, s: f
     h = convert(rng.standard_normal((3 * move.shape[0], *move.shape[1:])), move)
     h = 1.5 * G * h / xp.linalg.matrix_norm(h, ord=2, keepdims=True)
     g = h + L * xp.concat([move, -move, other])
-    points = (Factors(*(xp.concat([X, X, X]) for X in p)) for p in (pair.start, pair.end))
+    points = (p.map(lambda X: xp.concat([X, X, X])) for p in (pair.start, pair.end))
     thrice = pair._replace(**dict(zip(("start", "end"), points, strict=True)))
     return Slope(thrice, clip(g, G), clip(h, G), L, G, s)
 
@@ -202,12 +203,9 @@ def _finite(
 ) -> Slope:
     """Return the slope of a finite step around `middle`, all of it inside the assumptions."""
     half = STEP * c / 2
-    middle = Factors(*((1 - STEP / 2) * X for X in middle))  # sigma_1 + |half step| <= c
-    start, end = (
-        Factors(*(M + sign * half * X for M, X in zip(middle, step, strict=True)))
-        for sign in (1, -1)
-    )
-    pair = Pair("searched", c, start, end)
+    middle = middle.map(lambda X: (1 - STEP / 2) * X)  # sigma_1 + |half step| <= c
+    reach = step.map(lambda X: half * X)
+    pair = Pair("searched", c, start=middle.map(add, reach), end=middle.map(sub, reach))
     change = L * s * _size(pair.product_step)[:, None, None] * dg / 2
     g = g * (1 - _size(change) / G)[:, None, None]
     return Slope(pair, g + change, g - change, L, G, s)
@@ -221,7 +219,7 @@ def _maximizer(X: Factors, norm: str) -> Factors:
     xp = namespace(X.B)
     b, a = (_size(part)[:, None, None] for part in X)
     if norm == "euclid":
-        return Factors(*(part / xp.hypot(b, a) for part in X))
+        return X.map(lambda part: part / xp.hypot(b, a))
     B, A = _unit(X.B), _unit(X.A)
     if norm == "max":
         return Factors(B, A)

@@ -144,7 +144,7 @@ def one_round(ctx: Context) -> Iterator[Row]:
 def _step(state: Factors, lr: Fraction) -> Factors:
     """Return the factors after one gradient step on (w - 1)^2 / 2."""
     gradients = factor_gradients(product(state) - 1.0, state, 1.0)
-    return Factors(*(X - float(lr) * G for X, G in zip(state, gradients, strict=True)))
+    return state.map(lambda X, G: X - float(lr) * G, gradients)
 
 
 CLAIMS = [

@@ -84,7 +84,7 @@ def fitted(W: np.ndarray, r: int, s: float) -> Factors:
 
 def repeated(common: Factors, runs: int, agents: int) -> Factors:
     """Return the same factors for all runs and agents."""
-    return Factors(*(np.tile(X, (runs, agents, 1, 1)) for X in common))
+    return common.map(lambda X: np.tile(X, (runs, agents, 1, 1)))
 
 
 def sign_noise(ctx: Context, topology: str, steps: int) -> Runs:
@@ -112,7 +112,7 @@ def scalar_pair(lr: float, s: float, c: float, *, kappa: float, sigma: float) ->
 def played(ctx: Context, runs: Runs, steps: int) -> Iterator[Round]:
     """Yield the rounds, on the run's device."""
     Pi = ctx.array(np.tile(runs.Pi, (len(runs.lr), 1, 1)))
-    start, noise = Factors(*(ctx.array(X) for X in runs.start)), runs.noise
+    start, noise = runs.start.map(ctx.array), runs.noise
     noise = None if noise is None else ctx.array(noise)
     return rounds(start, ctx.array(runs.targets), Pi, ctx.array(runs.lr), runs.s, steps, noise)
 
@@ -245,7 +245,7 @@ def slow_time(ctx: Context) -> dict[str, np.ndarray]:
 def fitted_runs(ctx: Context, topology: str, lr: np.ndarray) -> Runs:
     """Return runs from the common balanced factors of the mean target."""
     runs = network_runs(ctx, topology, "fitted")
-    return runs._replace(start=Factors(*(X[:1].repeat(len(lr), 0) for X in runs.start)), lr=lr)
+    return runs._replace(start=runs.start.map(lambda X: X[:1].repeat(len(lr), 0)), lr=lr)
 
 
 def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:

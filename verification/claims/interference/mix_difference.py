@@ -98,7 +98,7 @@ def spectra(mix: Mix, r: int) -> Spectra:
     return Spectra(
         spectrum(subtract(truncated.factors, Q)),
         namespace(kept).concat([kept, tail], axis=-1),
-        spectrum(Factors(*(X[:, :1] for X in mix.factors))),
+        spectrum(mix.factors.map(lambda X: X[:, :1])),
     )
 
 

@@ -71,7 +71,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     for i, ((topology, N), family) in enumerate(cartesian(NETWORKS, FAMILIES)):
         Pi, (d, k, r) = TOPOLOGIES[topology](N), SHAPES[i % len(SHAPES)]
         drawn = FAMILIES[family](ctx.rng(topology, N, family), ctx.pick(8, 200), Pi, d, k, r)
-        network = Network(topology, family, Pi, Factors(*(ctx.array(X) for X in drawn)))
+        network = Network(topology, family, Pi, Factors(*drawn).map(ctx.array))
         yield from spread_identity(network)
         yield from links(network, list(pairwise(MEMBERS)))
     yield replay(instance())

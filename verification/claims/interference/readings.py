@@ -212,7 +212,7 @@ def zero_tail(mix: Mix) -> float:
 def random_gauges(ctx: Context, fixed: Factors, r: int, draws: int) -> Mix:
     """Return the same products padded to rank r, each agent turned by its own random rotation."""
     m = fixed.B.shape[-3]
-    padded = Factors(*(np.repeat(X, draws, axis=0) for X in pad_rank(fixed, r)))
+    padded = pad_rank(fixed, r).map(lambda X: np.repeat(X, draws, axis=0))
     B, A = gauge(padded, isometry(ctx.rng("gauges", r), draws, m, r, r))
     return mix_of(ctx, "random gauges", B, A, np.full(m, 1 / m))
 

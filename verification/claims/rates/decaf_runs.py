@@ -221,17 +221,21 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     )
 
 
+def _over_agents(X: Any) -> Any:
+    return namespace(X).mean(X, axis=-3)
+
+
 def _sums(run: Iterator[decaf_rounds.Round], targets: np.ndarray, s: float) -> Sums:
     """Return averages and largest values along a run in the rotated frame."""
     totals: list[Any] = []
     for seen in run:
         y, xp = seen.at, namespace(seen.at.B)
         D = xp.asarray(targets - targets.mean(axis=0), device=y.B.device)
-        z = Factors(*(xp.mean(X, axis=-3) for X in y))
+        z = y.map(_over_agents)
         slope = s * product(z) - xp.asarray(targets.mean(axis=0), device=y.B.device)
-        own = factor_gradients(-D, Factors(*(X[..., None, :, :] for X in z)), s)
+        own = factor_gradients(-D, z.map(lambda X: X[..., None, :, :]), s)
         e = decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
-        mean_e = Factors(*(xp.mean(X, axis=-3) for X in e))
+        mean_e = e.map(_over_agents)
         apart = consensus_distance(e) * targets.shape[0]
         reach = xp.maximum(sigma_max(y), sigma_max(seen.mixed.factors))  # both ends of the round
         totals.append(

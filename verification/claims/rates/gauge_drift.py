@@ -121,7 +121,7 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     case, u, v = ring_of_four()
     size = 1.5 / S
     b, a = sqrt(size) * u[:, None], sqrt(size) * v[None, :]
-    start = Factors(*(ctx.array(np.tile(X, (1, 4, 1, 1))) for X in (b, a)))
+    start = Factors(b, a).map(lambda X: ctx.array(np.tile(X, (1, 4, 1, 1))))
     times = np.linspace(0, tau, 9)[1:]
     columns = [_largest_factors(ctx, case, start, lr, times / lr**2) for lr in steps]
     slip = 100 * EPS * tau / steps[-1] ** 2  # of rounding errors of as many steps

@@ -160,11 +160,11 @@ def _measured(
     distance = np.linalg.norm(s * P.mean(axis=1) - case.Wbar, axis=(-2, -1))
     # one agent's balanced factors as the frame of all
     own = tsvd(P, r).factors
-    first = Factors(*(np.repeat(X[:, :1], case.N, axis=1) for X in own))
+    first = own.map(lambda X: np.repeat(X[:, :1], case.N, axis=1))
     turned = align(own, first)
     seen = next(decaf_rounds.rounds(turned, case.targets, case.Pi, np.full(runs, lr), s, 1))
     e = decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
-    mean = Factors(*(X.mean(axis=1) for X in turned))
+    mean = turned.map(lambda X: X.mean(axis=1))
     slope = factor_gradients(s * product(mean) - case.Wbar, mean, s)
     gradient = decaf_rounds.norms(slope) ** 2
     return spurious, distance, gradient, decaf_rounds.norms(e).max(axis=-1)

@@ -100,7 +100,7 @@ def ensembles(case: str, pair: Pair, g: Any, s: float = S) -> Iterator[Row]:
 
 def _factor_norm(g: Any, w: Factors, s: float) -> np.ndarray:
     """Return the root of the mean over agents of |grad phi|^2, [instances]."""
-    wide = Factors(*(X[:, None] for X in w))
+    wide = w.map(lambda X: X[:, None])
     by_agent = blocks(factor_gradients(g, wide, s), "euclid")
     return host(namespace(g).mean(by_agent**2, axis=1)) ** 0.5
 

@@ -85,7 +85,7 @@ def _rank_after_a_step(ctx: Context, r: int, rank: int, d: int, k: int) -> Row:
     mixed = METHODS["decaf"].mix(mix.factors, mix.Pi, 0)
     g = ctx.array(rng.standard_normal((count, 4, d, k)))
     gradients = factor_gradients(g, mixed, 1.0)
-    after = Factors(*(X - step * G for X, G in zip(mixed, gradients, strict=True)))
+    after = mixed.map(lambda X, G: X - step * G, gradients)
     xp = namespace(g)
     beyond = xp.linalg.svdvals(product(after))[..., rank]
     # a dead pair keeps |b||a| <= allowance; the step adds at most step |g| of one to the other

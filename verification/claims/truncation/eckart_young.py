@@ -64,7 +64,7 @@ def _nothing_is_nearer(ctx: Context, mix: Mix) -> Iterator[Row]:
     M, (B, A) = mix_products(mix.factors, mix.Pi), truncated.factors
     xp, rng = namespace(M), ctx.rng("rivals", mix.family)
     away = ctx.array(10.0 ** rng.uniform(-12, 0, (B.shape[0], 1, 1, 1)))
-    rival = Factors(*(X * (1 + away * ctx.array(rng.standard_normal(X.shape))) for X in (B, A)))
+    rival = Factors(B, A).map(lambda X: X * (1 + away * ctx.array(rng.standard_normal(X.shape))))
     values = xp.linalg.svdvals(M - product(rival))
     for norm in NORMS:
         case = f"|M - X| >= |E| for X of rank r, {norm}"

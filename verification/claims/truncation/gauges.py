@@ -202,10 +202,10 @@ def distance(ctx: Context) -> Iterator[Row]:
     """
     for r, d, k in ((1, 2, 3), (2, 5, 3), (3, 4, 7)):
         rng, count = ctx.rng("pairs", r), ctx.pick(150, 5000)
-        first = Factors(*map(ctx.array, gaussian(rng, count, d, k, r)))
-        apart = Factors(*map(ctx.array, gaussian(rng, count, d, k, r)))
+        first = gaussian(rng, count, d, k, r).map(ctx.array)
+        apart = gaussian(rng, count, d, k, r).map(ctx.array)
         size = ctx.array(10.0 ** rng.uniform(-4, 0, (count, 1, 1)))
-        near = Factors(*(X + size * D for X, D in zip(first, apart, strict=True)))
+        near = Factors(first.B + size * apart.B, first.A + size * apart.A)
         weak = ctx.array(10.0 ** -np.arange(r)[None, :] * np.ones((count, 1)))[:, None, :]
         graded = Factors(first.B * weak, first.A)
         for family, pair in (

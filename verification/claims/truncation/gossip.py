@@ -111,8 +111,9 @@ def instance() -> Instance:
 
 def replay(instance: Mapping[str, Any]) -> Row:
     """Return the row: the largest distance of DeCAF's products from the mean, against DLoRA's."""
-    start = Factors(*(np.asarray(instance[name], dtype=np.float64) for name in ("B", "A")))
-    Pi, N = np.asarray(instance["Pi"]), len(instance["Pi"])
+    B, A, Pi = (np.asarray(instance[name], dtype=np.float64) for name in ("B", "A", "Pi"))
+    start = Factors(B, A)
+    N = len(Pi)
     mean = mix_products(start, np.full((1, N), 1 / N))
     far = {}
     for method in ("decaf", "dlora"):

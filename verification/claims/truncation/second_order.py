@@ -58,7 +58,7 @@ def _near_consensus(ctx: Context, count: int, shape: tuple[int, int, int, int], 
     r, d, k, m = shape
     rng = ctx.rng("near", r)
     common, apart = gaussian(rng, count, 1, d, k, r), gaussian(rng, count, m, d, k, r)
-    near = Factors(*(ctx.array(X + size * D) for X, D in zip(common, apart, strict=True)))
+    near = common.map(lambda X, D: ctx.array(X + size * D), apart)
     return Mix("near", near, ctx.array(stochastic(rng, 3, m)))
 
 

@@ -58,7 +58,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     for mix in mixes(ctx, instances=ctx.pick(60, 2000)):
         if min(mix.factors.shape) > mix.factors.rank:
             yield from _bounded(mix_on_omega(mix, 1.5), 1.5)
-            flat = Factors(*(clip(1e3 * X / host(abs(X)).max(), 1.5) for X in mix.factors))
+            flat = mix.factors.map(lambda X: clip(1e3 * X / host(abs(X)).max(), 1.5))
             yield from _bounded(mix._replace(family=f"{mix.family}, flat", factors=flat), 1.5)
     for r, d, k in ((1, 2, 3), (2, 4, 3), (2, 6, 5), (3, 4, 7), (3, 8, 9)):
         yield from _cyclic_rows(ctx, r, d, k)
