@@ -47,17 +47,6 @@ def assert_near(left, right, allowed):
 
 
 @pytest.mark.parametrize(("d", "k", "r"), SHAPES)
-def test_a_map_treats_both_factors_alike_and_pairs_those_of_others():
-    left, right = Factors(np.ones((3, 2)), np.full((2, 4), 2.0)), Factors(3.0, 4.0)
-    twice = left.map(lambda X: 2 * X)
-    assert isinstance(twice, Factors)
-    assert np.all(twice.B == 2)
-    assert np.all(twice.A == 4)
-    moved = left.map(lambda X, Y, Z: X + Y * Z, right, right)
-    assert np.all(moved.B == 10)
-    assert np.all(moved.A == 18)
-
-
 def test_factors_know_their_rank_and_the_shape_of_their_product(d, k, r):
     factors = gaussian(d, k, r, 2, 3)
     assert factors.rank == r
@@ -320,3 +309,14 @@ def test_balanced_factors_are_balanced_whatever_the_product(factors):
     B, A = balanced
     assert_near(B.T @ B, A @ A.T, allowed)
     assert_near(np.diag(B.T @ B)[: min(*factors.shape, factors.rank)], spectrum(factors), allowed)
+
+
+def test_a_map_treats_both_factors_alike_and_pairs_those_of_others():
+    left, right = Factors(np.ones((3, 2)), np.full((2, 4), 2.0)), Factors(3.0, 4.0)
+    twice = left.map(lambda X: 2 * X)
+    assert isinstance(twice, Factors)
+    assert np.all(twice.B == 2)
+    assert np.all(twice.A == 4)
+    moved = left.map(lambda X, Y, Z: X + Y * Z, right, right)
+    assert np.all(moved.B == 10)
+    assert np.all(moved.A == 18)
