@@ -21,7 +21,7 @@ from decaf_theory.stats import bonferroni, mean_interval
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import tsvd
 from verification.claim import Context, Row, Value
-from verification.evidence import EPS, at_most
+from verification.evidence import at_most, ulps
 from verification.instances import decaf_rounds, dlora_rounds
 from verification.instances.quadratics import Case, constants, size
 
@@ -79,7 +79,7 @@ def of_quadratics(ctx: Context) -> Iterator[Row]:
             limits = [_rate(T, Xi=float(x), **letters) for T, x in zip(HORIZONS, Xi, strict=True)]
             # as in `run`: 2 n T eps of the largest second moment, times L^2
             n, largest = N * problem.p, float(host(found["size"]).max())
-            slip = 4 * n * STEPS * EPS * (letters["L"] ** 2 * largest + 1)
+            slip = ulps(4 * n * STEPS, letters["L"] ** 2 * largest + 1)
             seen = simulated(given, B, A, case.Pi)
             for T, value, limit, runs in zip(HORIZONS, exact, limits, seen, strict=True):
                 where = _where(method, graph, T)
@@ -200,5 +200,5 @@ def _rows_of(
                 for x, e in zip(spreads.tolist(), errors.tolist(), strict=True)
             ]
         )
-        slip = 1000 * EPS * float(limits.max())
+        slip = ulps(1000, float(limits.max()))
         yield estimated(runs, limits, slip, {**_where(method, graph, T), "c": c})

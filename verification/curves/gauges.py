@@ -16,10 +16,11 @@ from decaf_theory.lowrank import Factors, gauge
 from decaf_theory.measure import product_distance
 from decaf_theory.methods import METHODS
 from verification.claim import Context, Row
-from verification.evidence import EPS, same
+from verification.evidence import same, ulps
 from verification.instances.mixes import isometry
 
-D, K = 5, 4
+D = 5
+K = 4
 ANGLES = tuple(pi * i / 8 for i in range(9))
 STRETCHES = tuple(2.0 ** (i / 2) for i in range(9))
 
@@ -54,6 +55,6 @@ def _lost(
     first = Factors(mixed.B[0], mixed.A[0])
     lost = float(product_distance(first, one)) / 2**0.5  # |B A|_F = sqrt 2
     size = float(np.prod([np.linalg.norm(host(X)) for X in pair]))
-    slip = 20 * max(D, K) * EPS * size
+    slip = ulps(20 * max(D, K), size)
     params = {"curve": "gauges", "method": method, "lost": lost, **where}
     return same("what the mix loses is the closed form", lost - law, rounding=slip, **params)

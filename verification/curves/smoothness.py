@@ -16,8 +16,12 @@ from verification.instances.omega import on_omega
 from verification.instances.pairs import Pair, blocks
 from verification.instances.slopes import Slope, extremal, random_slopes
 
-D, K, RANKS = 66, 64, (1, 2, 4, 8, 16, 32, 64)
-L, ETA, C = 1.25, 2.0, 1.5
+D = 66
+K = 64
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+L = 1.25
+ETA = 2.0
+C = 1.5
 G = 2 * L * ETA * C**2 / 8
 SCALINGS: dict[str, Callable[[int], float]] = {
     "eta/r": lambda r: ETA / r,
@@ -46,7 +50,8 @@ def quotient(slope: Slope, constant: Callable[[Slope], float], scaling: str) -> 
 
     Rounding as in `steepness`, over the length of the step.
     """
-    length, bound = blocks(slope.pair.step, "euclid"), constant(slope)
+    length = blocks(slope.pair.step, "euclid")
+    bound = constant(slope)
     slip = 4 * slope.s * slope.c * (slope.eps * slope.G + slope.L * slope.s * slope.pair.slip)
     measured = blocks(slope.change, "euclid") / length
     return at_most(

@@ -12,9 +12,11 @@ from decaf_theory.problems.base import Problem
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.simulate.config import DeadStartWarning
 from verification.claim import Row
-from verification.evidence import EPS, at_least, at_most
+from verification.evidence import at_least, at_most, ulps
 
-STEPS, EVERY, LR = 60, 5, 0.2
+STEPS = 60
+EVERY = 5
+LR = 0.2
 # method, order, what becomes of dead directions
 DEAD_START = (
     ("decaf", "mix_first", "drop"),
@@ -60,7 +62,7 @@ def _along(part: str, problem: Problem, runs: tuple[tuple[str, str, str], ...]) 
         case = f"{part}: F >= 0.25" if trapped else f"{part}: F <= {start:g}"
         where = {"curve": "start", "part": part, "method": method, "order": order, "rule": rule}
         for step, loss in zip(trace.step.tolist(), trace.loss[0], strict=True):
-            slip = 10 * config.problem.d * config.problem.k * EPS
+            slip = ulps(10 * config.problem.d * config.problem.k)
             coordinates = {"rounding": slip, "step": step, **where}
             if trapped:
                 yield at_least(case, loss, 0.25, **coordinates)

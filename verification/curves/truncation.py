@@ -23,10 +23,14 @@ from verification.evidence import at_most
 from verification.instances.mixes import Mix, allowance, gaussian
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega
 
-D, K, RANKS = 24, 20, (1, 2, 3, 4, 6, 8)
+D = 24
+K = 20
+RANKS = (1, 2, 3, 4, 6, 8)
 WEIGHTS = np.full(3, 1 / 3)
 QUANTILES = (0.1, 0.5, 0.9, 1.0)
-STEPS, LR, KAPPA = 60, 0.2, 0.7  # of the training
+STEPS = 60
+LR = 0.2
+KAPPA = 0.7  # of the training
 
 
 def against_worst_case(ctx: Context) -> Iterator[Row]:
@@ -88,7 +92,8 @@ def trained(ctx: Context, r: int) -> Factors:
     Targets of full rank with deviations of size KAPPA; all agents start at B = 0 and one random A.
     In units of c, the largest singular value of any factor of the run.
     """
-    rng, runs = ctx.rng("training", r), ctx.pick(5, 20)
+    rng = ctx.rng("training", r)
+    runs = ctx.pick(5, 20)
     targets = planted(d=D, k=K, rank=K) + spread(N=3, d=D, k=K, kappa=KAPPA)
     A = rng.standard_normal((runs, 1, r, K)) / np.sqrt(K)
     x = y = Factors(np.zeros((runs, 3, D, r)), np.repeat(A, 3, axis=1))

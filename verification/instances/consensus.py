@@ -10,7 +10,7 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
 from verification.claim import Row, Value
-from verification.evidence import EPS, at_most
+from verification.evidence import at_most, ulps
 from verification.instances.quadratics import Case, Network, consensus_limits, constants, size
 
 
@@ -38,7 +38,7 @@ def spread_along(
     wide = {name: _widened(square, n) for name, square in squares.items()}
     found = moments.trace_along(recursions, start, wide)
     Xi, kappa, points = (host(found[name]).max(axis=-1) for name in squares)
-    return Spread(Xi, np.sqrt(kappa), 4 * n * len(recursions) * EPS * points)
+    return Spread(Xi, np.sqrt(kappa), ulps(4 * n * len(recursions), points))
 
 
 def _widened(square: moments.Square, n: int) -> moments.Square:
@@ -64,14 +64,18 @@ def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:
     where it is largest, because from a start without spread C_t grows. The means run in about
     sqrt(steps) blocks at once, the last of which may go on beyond `steps`.
     """
-    recursion, square = case.recursion(order), moments.heterogeneity(case.problem)
+    recursion = case.recursion(order)
+    square = moments.heterogeneity(case.problem)
     block = math.isqrt(steps - 1) + 1
-    jump, state, columns = moments.repeat(recursion, block), case.start, []
+    jump = moments.repeat(recursion, block)
+    state = case.start
+    columns = []
     for _ in range(0, steps, block):
         columns.append(state.mean)
         state = moments.advance(jump, state)
     xp = namespace(state.mean)
-    x, largest = xp.stack(columns, axis=-1), None
+    x = xp.stack(columns, axis=-1)
+    largest = None
     for _ in range(block):
         found = xp.sum((square.R @ x - square.q[..., None]) ** 2, axis=-2)
         largest = found if largest is None else xp.maximum(largest, found)

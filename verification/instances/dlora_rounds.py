@@ -36,9 +36,9 @@ def rounds(
     for t in range(steps):
         g = s * product(y) - targets
         gradients = factor_gradients(g if noise is None else g + noise[t], y, s)
-        x = y.map(lambda X, G: X - size * G, gradients)
+        x = Factors(*(X - size * G for X, G in zip(y, gradients, strict=True)))
         yield Round(y, x)
-        y = x.map(lambda X: _mixed(X, Pi))
+        y = Factors(*(_mixed(X, Pi) for X in x))
 
 
 def _mixed(X: Any, Pi: Any) -> Any:

@@ -43,8 +43,10 @@ class Suprema(NamedTuple):
 
 def random_errors(ctx: Context, case: Case, dependent: bool) -> Errors:
     """Return errors of up to half a step; dependent ones hold the noise, negated, up to once."""
-    rng, lr = ctx.rng("errors", case.params["topology"]), host(case.lr)
-    n, count = case.problem.N * case.problem.p, len(lr)
+    rng = ctx.rng("errors", case.params["topology"])
+    lr = host(case.lr)
+    n = case.problem.N * case.problem.p
+    count = len(lr)
     slope = np.abs(host(case.problem.b)).max(axis=(-2, -1))
     share = rng.uniform(0, 1, (3, count)) / 2
     K = (share[0] * lr * constants(case).L)[:, None, None] * rng.standard_normal((count, n, n))
@@ -61,7 +63,8 @@ def stored_errors(instance: Instance) -> Errors:
 
 def erring(case: Case, errors: Errors) -> moments.Recursion:
     """Return the recursion of the points."""
-    problem, (K, k, G) = case.problem, errors
+    problem = case.problem
+    K, k, G = errors
     silent = problem._replace(noise=0 * problem.noise)
     A, a, _ = moments.decentralized_sgd(silent, case.Pi, case.lr)
     push = G - case.lr[..., None, None] * moments.mixing(case.Pi, problem).A
@@ -103,14 +106,16 @@ def _noise(problem: moments.Quadratics) -> Any:
 
 def _mean_of(case: Case, errors: Errors) -> Any:
     """Return the matrix that maps stacked errors to ebar, [p, n]."""
-    xp, N = namespace(errors.K), case.problem.N
+    xp = namespace(errors.K)
+    N = case.problem.N
     row = xp.full((1, N), 1 / N, dtype=errors.K.dtype, device=errors.K.device)
     return moments.with_identity(row, case.problem.p)
 
 
 def _apart_of(case: Case, errors: Errors) -> Any:
     """Return the matrix that maps stacked errors to e~ = (I - J) e, [n, n]."""
-    xp, N = namespace(errors.K), case.problem.N
+    xp = namespace(errors.K)
+    N = case.problem.N
     eye = xp.eye(N, dtype=errors.K.dtype, device=errors.K.device)
     return moments.with_identity(eye - 1 / N, case.problem.p)
 

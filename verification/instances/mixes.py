@@ -14,7 +14,7 @@ import numpy as np
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, gauge, mix_products, product
 from verification.claim import Context, Value
-from verification.evidence import EPS
+from verification.evidence import ulps
 
 Draw = Callable[[np.random.Generator, int, int], tuple[Factors, np.ndarray]]
 
@@ -78,7 +78,8 @@ def _rank_deficient(rng: np.random.Generator, n: int, rows: int) -> tuple[Factor
 
 def _tie(rng: np.random.Generator, n: int, rows: int) -> tuple[Factors, np.ndarray]:
     """Mutually orthogonal products with equal weights: all singular values of the mix agree."""
-    left, right = isometry(rng, n, 7, 6), isometry(rng, n, 6, 6)
+    left = isometry(rng, n, 7, 6)
+    right = isometry(rng, n, 6, 6)
     B = np.moveaxis(left.reshape(n, 7, 3, 2), 2, 1)
     return Factors(B, right.reshape(n, 3, 2, 6)), np.full((1, 3), 1 / 3)
 
@@ -99,7 +100,8 @@ def _gauge_rotated(rng: np.random.Generator, n: int, rows: int) -> tuple[Factors
 
 def _near_consensus(rng: np.random.Generator, n: int, rows: int) -> tuple[Factors, np.ndarray]:
     """Agents within 10^-3 of common factors."""
-    common, apart = gaussian(rng, n, 1, 6, 5, 2), gaussian(rng, n, 4, 6, 5, 2)
+    common = gaussian(rng, n, 1, 6, 5, 2)
+    apart = gaussian(rng, n, 4, 6, 5, 2)
     near = Factors(common.B + 1e-3 * apart.B, common.A + 1e-3 * apart.A)
     return near, stochastic(rng, rows, 4)
 
@@ -136,13 +138,15 @@ def allowance(mix: Mix) -> Any:
     """
     xp = namespace(mix.factors.B)
     size_B, size_A = (xp.linalg.matrix_norm(X, ord="fro") for X in mix.factors)
-    (d, k), terms = mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]
-    return 10 * max(d, k, terms) * EPS * ((size_B * size_A) @ mix.Pi.mT)
+    d, k = mix.factors.shape
+    terms = mix.factors.rank * mix.Pi.shape[-1]
+    return ulps(10 * max(d, k, terms), (size_B * size_A) @ mix.Pi.mT)
 
 
 def mix_apart(mix: Mix) -> Any:
     """Return the singular values of M_i - B_j A_j, [instances, n, m, min(d, k)]."""
-    M, agents = mix_products(mix.factors, mix.Pi), product(mix.factors)
+    M = mix_products(mix.factors, mix.Pi)
+    agents = product(mix.factors)
     return namespace(M).linalg.svdvals(M[:, :, None] - agents[:, None])
 
 

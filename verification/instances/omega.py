@@ -13,7 +13,7 @@ import numpy as np
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
 from verification.claim import Context
-from verification.evidence import EPS
+from verification.evidence import ulps
 from verification.instances.mixes import Mix
 
 
@@ -58,7 +58,7 @@ def inside_omega(factors: Factors, c: float) -> Any:
     LAPACK's singular values are off by at most a small multiple of max(d, k) eps sigma_1.
     """
     xp = namespace(factors.B)
-    allowed = c * (1 + 4 * max(*factors.shape, factors.rank) * EPS)
+    allowed = c * (1 + ulps(4 * max(*factors.shape, factors.rank)))
     top_B, top_A = (xp.linalg.matrix_norm(X, ord=2) for X in factors)
     return xp.logical_and(top_B <= allowed, top_A <= allowed)
 

@@ -13,7 +13,7 @@ import numpy as np
 from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, product
 from verification.claim import Context, Value
-from verification.evidence import EPS
+from verification.evidence import ulps
 from verification.instances.mixes import gaussian, isometry
 from verification.instances.omega import clip, inside_omega, on_omega
 
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
     @property
     def slip(self) -> float:
         """The rounding of |B A - B'A'|_F: products of r terms, |B|_F, |A|_F <= sqrt(r) c each."""
-        return 2 * (self.start.rank + 4) * EPS * self.start.rank * self.c**2
+        return ulps(2 * (self.start.rank + 4), self.start.rank, self.c**2)
 
 
 def blocks(X: Factors, norm: str) -> Any:

@@ -17,7 +17,7 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.problems import PROBLEMS
 from verification.claim import Context, Row, Value
-from verification.evidence import EPS, at_most
+from verification.evidence import at_most, ulps
 from verification.instances import pairs
 from verification.instances.omega import clip, polar
 from verification.instances.pairs import Pair, blocks, pair_of
@@ -49,7 +49,7 @@ class Slope(NamedTuple):
     def eps(self) -> float:
         """Relative rounding of a norm or a product in these shapes: 8 p min(d, k, r) eps."""
         shape = (*self.pair.start.shape, self.r)
-        return 8 * max(shape) * min(shape) * EPS
+        return ulps(8 * max(shape) * min(shape))
 
     @property
     def change(self) -> Factors:
@@ -138,7 +138,8 @@ def extremal(
 
     h'(x) = clip(L (x - x0), -G, G) with x0 = s c^2 - G / L, so that h' = G at the start.
     """
-    B, A = c * np.eye(d, 1) @ np.eye(1, r), c * np.eye(r, 1) @ np.eye(1, k)
+    B = c * np.eye(d, 1) @ np.eye(1, r)
+    A = c * np.eye(r, 1) @ np.eye(1, k)
     pair = pair_of(ctx, "Huber", c, (B, A), ((1 - shrink) * B, (1 - shrink) * A))
     f = PROBLEMS["P9"](d=d, k=k, L=L, G=G, x0=s * c**2 - G / L)
     g, h = (f.grad(s * product(point)) for point in (pair.start, pair.end))
@@ -173,8 +174,11 @@ def climb(
         ctx.array(rng.standard_normal((restarts, *size)))
         for size in ((d, r), (r, k), (d, k), (d, k), (d, r), (r, k))
     )
-    B, A, g = c * polar(B), c * polar(A), G * polar(g)
-    step, dg = _maximizer(Factors(dB, dA), displacement or norm), _unit(dg)
+    B = c * polar(B)
+    A = c * polar(A)
+    g = G * polar(g)
+    step = _maximizer(Factors(dB, dA), displacement or norm)
+    dg = _unit(dg)
     for _ in range(rounds):
         dW = step.B @ A + B @ step.A
         size = L * s * _size(dW)[:, None, None]
@@ -184,7 +188,8 @@ def climb(
         )
         R = _maximizer(change, DUAL[norm])
         pull = B @ R.A + R.B @ A
-        dg, weight = _unit(pull), L * s * _size(pull)[:, None, None]
+        dg = _unit(pull)
+        weight = L * s * _size(pull)[:, None, None]
         along = weight * _unit(dW)  # the derivative of |dg| |pull| = L s |dW| |pull| in dW
         g = G * polar(step.B @ R.A + R.B @ step.A)
         toward = Factors(
@@ -220,7 +225,8 @@ def _maximizer(X: Factors, norm: str) -> Factors:
     b, a = (_size(part)[:, None, None] for part in X)
     if norm == "euclid":
         return X.map(lambda part: part / xp.hypot(b, a))
-    B, A = _unit(X.B), _unit(X.A)
+    B = _unit(X.B)
+    A = _unit(X.A)
     if norm == "max":
         return Factors(B, A)
     return Factors(xp.where(b > a, B, 0 * B), xp.where(b > a, 0 * A, A))

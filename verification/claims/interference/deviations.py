@@ -12,7 +12,7 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import NORMS, product_norm, schatten, weighted_deviations
 from verification.claim import Claim, Context, Row
-from verification.evidence import EPS, at_most
+from verification.evidence import at_most, ulps
 from verification.instances.mixes import Mix, isometry, load, mixes, stored
 from verification.instances.omega import each, mix_of
 
@@ -67,7 +67,7 @@ def _slip(mix: Mix) -> float:
     right side is off by another p eps.
     """
     d, k = mix.factors.shape
-    return 4 * max(d, k, mix.Pi.shape[-1] * mix.factors.rank) * min(d, k) * EPS
+    return ulps(4 * max(d, k, mix.Pi.shape[-1] * mix.factors.rank) * min(d, k))
 
 
 def _spectra(X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +102,8 @@ def mirrored(rng: np.random.Generator, n: int, d: int, k: int, r: int) -> Arrays
 
 def opposite(rng: np.random.Generator, n: int, d: int, k: int, r: int) -> Arrays:
     """Two agents (B, A) and (-B, -A): an isometry B and any A."""
-    B, A = isometry(rng, n, d, r), rng.standard_normal((n, r, k))
+    B = isometry(rng, n, d, r)
+    A = rng.standard_normal((n, r, k))
     return np.stack([B, -B], axis=1), np.stack([A, -A], axis=1), np.array([0.5, 0.5])
 
 

@@ -13,7 +13,7 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products
 from decaf_theory.measure import interference
 from verification.claim import Claim, Context, Row
-from verification.evidence import EPS, same
+from verification.evidence import same, ulps
 
 
 class Case(NamedTuple):
@@ -114,7 +114,10 @@ def enumerate_squares(
     4 b with differences; d k squares of at most (4 r b)^2 are added, and then averaged. So the mean
     is off by at most (2 n + d k + entries) eps times d k (4 r b)^2.
     """
-    d, k, r, m = case.d, case.k, case.r, len(case.weights)
+    d = case.d
+    k = case.k
+    r = case.r
+    m = len(case.weights)
     table = np.array(list(cartesian(values, repeat=case.entries)))
     chance = np.prod(np.array(list(cartesian(values.values(), repeat=case.entries))), axis=-1)
     factors = Factors(
@@ -127,7 +130,7 @@ def enumerate_squares(
         for X in (interference(factors, Pi), mix_products(factors, Pi))
     )
     size = d * k * (4 * r * A_SCALE * max(abs(v) for v in values) ** 2) ** 2
-    return of_I, of_M, (2 * m * (r + 2) + d * k + case.entries) * EPS * size
+    return of_I, of_M, ulps(2 * m * (r + 2) + d * k + case.entries, size)
 
 
 def _square(X: Any) -> Any:

@@ -17,11 +17,12 @@ from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, balance, gauge, pad_rank
 from verification.claim import Claim, Context, Row
 from verification.claims.interference.mix_difference import ETA, SCALE, C, sign_pair, slip, spectra
-from verification.evidence import EPS, at_most, same
+from verification.evidence import at_most, same, ulps
 from verification.instances.mixes import Mix, gaussian, isometry
 from verification.instances.omega import mix_of, signed
 
-FEW, MANY = 1, 64
+FEW = 1
+MANY = 64
 SCRIPT = """
 import numpy as np
 
@@ -188,7 +189,9 @@ def fixed_products(ctx: Context) -> Iterator[Row]:
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
     """
     rng = ctx.rng("fixed products")
-    m, r0, draws = 4, 1, ctx.pick(3, 20)
+    m = 4
+    r0 = 1
+    draws = ctx.pick(3, 20)
     fixed = balance(gaussian(rng, 1, m, 66, 65, r0))
     few, many = (random_gauges(ctx, fixed, r, draws) for r in (m * r0, MANY))
     for r, mix in ((m * r0, few), (MANY, many)):
@@ -206,7 +209,7 @@ def fixed_products(ctx: Context) -> Iterator[Row]:
 def zero_tail(mix: Mix) -> float:
     """Return the rounding of the spectrum of M: 4 p eps max |B_j| |A_j|, p = max(d, k, m r)."""
     B, A = (float(np.linalg.norm(host(X), axis=(-2, -1)).max()) for X in mix.factors)
-    return 4 * max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]) * EPS * B * A
+    return ulps(4 * max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]), B, A)
 
 
 def random_gauges(ctx: Context, fixed: Factors, r: int, draws: int) -> Mix:

@@ -10,7 +10,7 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, spectral_gap, sqrt_rho
 from verification.claim import Claim, Context, Instance, Row
-from verification.evidence import EPS, at_least, same
+from verification.evidence import at_least, same, ulps
 
 LARGEST = 31  # agents
 
@@ -46,17 +46,18 @@ def rows(ctx: Context) -> Iterator[Row]:
         for route, value in (("eigenvalues", sqrt_rho), ("operator norm", _operator_norm)):
             error = max(abs(value(Pi(n)) - closed(n)) for n in sizes)
             # a symmetric eigenvalue solver errs by a small multiple of N eps |Pi|
-            slip = 4 * LARGEST * EPS
+            slip = ulps(4 * LARGEST)
             yield same(f"{name}, {route}", error, rounding=slip, sizes=len(sizes))
     golden = bounds.GOLDEN_RATIO**2 / 3
     found = sqrt_rho(TOPOLOGIES["ring"](10))
-    yield same("ring of 10 is phi^2/3", found - golden, rounding=40 * EPS)
+    yield same("ring of 10 is phi^2/3", found - golden, rounding=ulps(40))
     yield from _no_equal_weights_are_better()
 
 
 def _graphs() -> list[Valid]:
     """Return name, Pi of a size, its closed form, and the sizes (N, or n, or D) up to 31 agents."""
-    every, two = list(range(1, LARGEST + 1)), list(range(2, LARGEST // 2 + 1))
+    every = list(range(1, LARGEST + 1))
+    two = list(range(2, LARGEST // 2 + 1))
     graph = TOPOLOGIES
     return [
         ("complete", graph["complete"], lambda N: bounds.sqrt_rho_complete(N=N), every),
@@ -106,7 +107,7 @@ def _no_equal_weights_are_better() -> Iterator[Row]:
     """Yield that no self weight of K_{n,n} gives less than 1/3, over a grid of them."""
     for n in (2, 5, 15):
         least = min(sqrt_rho(two_sides(n, w)) for w in np.linspace(-0.5, 1.0, 181))
-        slip = 4 * LARGEST * EPS
+        slip = ulps(4 * LARGEST)
         optimal = bounds.sqrt_rho_bipartite_optimal(n=n)
         yield at_least("K_{n,n}, any self weight", least, optimal, rounding=slip, n=n)
 
@@ -151,7 +152,7 @@ def cycle(N: int) -> np.ndarray:
 def replay(instance: Instance) -> Row:
     """Return the row of the spectral gap of one stored Pi: beyond rounding, it must be positive."""
     Pi = np.array(instance["Pi"])
-    rounding = len(Pi) * EPS
+    rounding = ulps(len(Pi))
     least = float(mixing_eigenvalues(Pi)[-1])
     gap = spectral_gap(Pi)
     return at_least(

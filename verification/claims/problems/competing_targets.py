@@ -13,7 +13,7 @@ from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from decaf_theory.stats import local_slopes, richardson
 from verification.claim import Claim, Context, Row
-from verification.evidence import EPS, at_least, at_most, same
+from verification.evidence import at_least, at_most, same, ulps
 
 W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
 
@@ -75,7 +75,7 @@ def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
     p = float(trace.adapter_norm[0, -1])
     q = float(W * (1 + lr) ** 2)
     # a round multiplies by numbers rounded to a few eps
-    slip = 20 * EPS * rounds
+    slip = ulps(20, rounds)
     if q < 1:
         bound = q**rounds
         yield at_most("below: p <= q^t", p, bound, rounding=slip * bound, **where)
@@ -96,8 +96,10 @@ def _threshold_on_both_sides() -> Row:
     def growth(lr: Fraction) -> Fraction:
         return W * (1 + lr * (1 - small)) ** 2
 
-    at, apart = Fraction(1, 4), Fraction(1, 10**9)
-    under, over = growth(at - apart), growth(at + apart)
+    at = Fraction(1, 4)
+    apart = Fraction(1, 10**9)
+    under = growth(at - apart)
+    over = growth(at + apart)
     right = under < 1 and growth(at) < 1 and over > 1
     case = "growth of p = 1e-12: < 1 up to the threshold, > 1 beyond (fractions)"
     return same(case, 0.0 if right else 1.0, rounding=0.0, lr=float(at), w=float(W))
@@ -106,7 +108,8 @@ def _threshold_on_both_sides() -> Row:
 def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) -> Iterator[Row]:
     """The final loss, extrapolated to step size 0, and the order of its excess over 3/8."""
     problem = PROBLEMS["P6"](w=0.6)
-    B, A = problem.start.B.copy(), problem.start.A.copy()
+    B = problem.start.B.copy()
+    A = problem.start.A.copy()
     B[0, 1, 0] = A[0, 0, 1] = tilt
     start = Factors(ctx.array(B), ctx.array(A))
     losses = []

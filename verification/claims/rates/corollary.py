@@ -13,7 +13,7 @@ from decaf_theory.arrays import host
 from decaf_theory.stats import local_slopes, log_log_slope, richardson
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.evidence import EPS, at_least, at_most, attained
+from verification.evidence import at_least, at_most, attained, ulps
 from verification.instances.consensus import kappa_ceiling
 from verification.instances.omega import each
 from verification.instances.quadratics import Case, constants, load, network, size, stored
@@ -113,11 +113,13 @@ def _fitted(case: Case, x: Any, y: Any, T: int) -> Row:
 
 def _random(ctx: Context, name: str, N: int, p: int = 2) -> Case:
     """Return heterogeneous problems with curvatures in [1/16, 1/2] on a graph."""
-    rng, count = ctx.rng("problem", name, N), ctx.pick(3, 20)
+    rng = ctx.rng("problem", name, N)
+    count = ctx.pick(3, 20)
     V = np.linalg.qr(rng.standard_normal((count, N, p, p)))[0]
     H = (V * 8.0 ** rng.uniform(-1, 0, (count, N, 1, p)) / 2) @ V.mT
     root = rng.standard_normal((count, N, p, p)) / 2
-    b, x0 = rng.standard_normal((count, N, p)) / 2, rng.standard_normal((count, p))
+    b = rng.standard_normal((count, N, p)) / 2
+    x0 = rng.standard_normal((count, p))
     return _case(ctx, name, (H + H.mT) / 2, b, root @ root.mT, x0)
 
 
@@ -176,19 +178,21 @@ def _at_horizon(case: Case, order: str, T: int) -> tuple[float, float]:
 
 def _mean_gradient(case: Case, order: str, T: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (1/T) sum E|grad F|^2 by doubling, and its rounding (derived in `attainment.rate`)."""
-    recursion, n = case.recursion(order), case.problem.N * case.problem.p
+    recursion = case.recursion(order)
+    n = case.problem.N * case.problem.p
     squares = {"gradient": moments.mean_gradient(case.problem), "size": size(case.problem)}
     found = moments.average(recursion, case.start, squares, T)
     gap = np.abs(1 - np.linalg.eigvals(host(recursion.A))).min(axis=-1)
     largest = constants(case).L ** 2 * host(found["size"])
     largest += (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
-    return host(found["gradient"]), 8 * n * EPS * (T.bit_length() + 1 / gap) * largest
+    return host(found["gradient"]), ulps(8 * n, T.bit_length() + 1 / gap, largest)
 
 
 def _bounded(case: Case, order: str, T: int) -> Row:
     """Return the row of the corollary at one horizon, the worst of the problems."""
     case = case._replace(lr=sqrt(case.problem.N / T))
-    letters, net = constants(case), network(case.Pi, order)
+    letters = constants(case)
+    net = network(case.Pi, order)
     found, slip = _mean_gradient(case, order, T)
     bound = each(
         bounds.dsgd_corollary,
@@ -211,7 +215,8 @@ def _bounded(case: Case, order: str, T: int) -> Row:
 
 def at_the_horizon() -> Instance:
     """Return four agents, f = x^2/2, on the complete graph from 1, T = N: lr = 1."""
-    one, quarter = np.ones((4, 1, 1)), np.full((4, 4), 0.25)
+    one = np.ones((4, 1, 1))
+    quarter = np.full((4, 4), 0.25)
     return stored(one, [[0.0]] * 4, quarter, 1.0, [1.0], order="MS", steps=4)
 
 

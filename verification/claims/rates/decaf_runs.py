@@ -18,11 +18,12 @@ from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row, Value
 from verification.curves.convergence import of_decaf
-from verification.evidence import EPS, at_most
+from verification.evidence import at_most, ulps
 from verification.instances import decaf_rounds
 from verification.instances.quadratics import network
 
-R, S = 2, 0.75
+R = 2
+S = 0.75
 
 
 def order(ctx: Context) -> Iterator[Row]:
@@ -47,13 +48,17 @@ def order(ctx: Context) -> Iterator[Row]:
     Source: derived here. The rows extrapolate the slopes of five halvings to $\alpha = 0$: the
     corrections are of relative order $\alpha/(1-\lambda)$.
     """
-    case, lrs = decaf_rounds.setting(ctx), 2.0 ** -np.arange(7, 12)
-    copies, runs = len(lrs), len(case.Pi)
+    case = decaf_rounds.setting(ctx)
+    lrs = 2.0 ** -np.arange(7, 12)
+    copies = len(lrs)
+    runs = len(case.Pi)
     start = decaf_rounds.fitted(ctx, case, R, S, copies)
-    Pi, lr = ctx.array(np.tile(case.Pi, (copies, 1, 1))), ctx.array(np.repeat(lrs, runs))
+    Pi = ctx.array(np.tile(case.Pi, (copies, 1, 1)))
+    lr = ctx.array(np.repeat(lrs, runs))
     lam = max(sqrt_rho(P) for P in case.Pi)
     steps = ctx.pick(1, 4) * ceil(log(1e-12) / log(lam))
-    largest, least = np.zeros(copies * runs), np.full(copies * runs, np.inf)
+    largest = np.zeros(copies * runs)
+    least = np.full(copies * runs, np.inf)
     for seen in decaf_rounds.rounds(start, ctx.array(case.targets), Pi, lr, S, steps):
         e = decaf_rounds.norms(
             decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
@@ -61,14 +66,15 @@ def order(ctx: Context) -> Iterator[Row]:
         largest = np.maximum(largest, host(e).max(axis=-1))
         smallest = host(seen.mixed.singular_values[..., -1]).min(axis=-1)
         least = np.minimum(least, smallest)
-    sup, mu = largest.reshape(copies, runs), least.reshape(copies, runs).min(axis=0)
+    sup = largest.reshape(copies, runs)
+    mu = least.reshape(copies, runs).min(axis=0)
     for i, name in enumerate(case.names):
         slopes = local_slopes(lrs, sup[:, i])
         limit = richardson(slopes[-3:].tolist()).value
         params: dict[str, Value] = {"topology": name, "finest_slope": float(slopes[-1])}
         # |e_i| is a difference of factors of size 1, and a slope that of two logarithms; two
         # extrapolations weigh the finest slope by less than 3
-        slip = 3 * 2 * 100 * EPS / float(sup[-1, i]) / log(2)
+        slip = ulps(3 * 2 * 100) / float(sup[-1, i]) / log(2)
         held = mu[i] > 0.1
         more = {"rounding": slip, "held": held, "mu": float(mu[i]), **params}
         yield at_most("|slope at lr = 0, less 2|", abs(limit - 2), 0.01, **more)
@@ -116,12 +122,16 @@ def certificate(ctx: Context) -> Iterator[Row]:
 
 def _without_noise(ctx: Context) -> Iterator[Row]:
     """Yield both bounds on six graphs, from a common start away from the mean target."""
-    case, steps, lr = decaf_rounds.setting(ctx), ctx.pick(200, 2000), 2.0**-5
+    case = decaf_rounds.setting(ctx)
+    steps = ctx.pick(200, 2000)
+    lr = 2.0**-5
     B, A = decaf_rounds.fitted(ctx, case, R, S)
     rng = ctx.rng("start")
     tilt = ctx.array(0.3 * rng.standard_normal(B.shape[-2:]))
-    start, targets = Factors(0.7 * B + tilt, 0.7 * A), ctx.array(case.targets)
-    Pi, size = ctx.array(case.Pi), ctx.array([lr] * len(case.Pi))
+    start = Factors(0.7 * B + tilt, 0.7 * A)
+    targets = ctx.array(case.targets)
+    size = ctx.array([lr] * len(case.Pi))
+    Pi = ctx.array(case.Pi)
     sums = _sums(decaf_rounds.rounds(start, targets, Pi, size, S, steps), case.targets, S)
     problem = approximation(case.targets)
     W = S * product(start)[..., 0, :, :]
@@ -143,7 +153,7 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             predictable=True,
             **letters,
         )
-        slip = 100 * steps * EPS * bound
+        slip = ulps(100 * steps, bound)
         bound = bound if held else 0.0
         yield at_most(
             "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
@@ -160,7 +170,7 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             eps=one.apart,
             **letters,
         )
-        slip = 100 * steps * EPS
+        slip = ulps(100 * steps)
         yield at_most(
             "largest Xi, no noise",
             one.largest_Xi,
@@ -178,7 +188,12 @@ def _letters(G: float, c: float) -> dict[str, float]:
 
 def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     """Yield the general form in expectation over all 2^12 paths of three steps of sign noise."""
-    N, d, k, steps, tau, lr = 2, 2, 1, 3, 0.4, 2.0**-5
+    N = 2
+    d = 2
+    k = 1
+    steps = 3
+    tau = 0.4
+    lr = 2.0**-5
     signs = np.array(list(cartesian([-1.0, 1.0], repeat=steps * N * d * k)))
     noise = ctx.array(tau * np.moveaxis(signs.reshape(-1, steps, N, d, k), 1, 0))
     targets = np.array([[[1.0], [0.5]], [[0.5], [-0.5]]])
@@ -194,7 +209,8 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     W = S * host(product(start))[0, 0]
     gap = float(problem.loss(W[None]).mean()) - problem.constants.F_star
     c = float(sums.c.max())
-    letters, held = _letters(problem.constants.G(S, c), c), True
+    letters = _letters(problem.constants.G(S, c), c)
+    held = True
     variance = bounds.isotropic_factor_variance(
         s=S, tau=tau, A_norm=float(sums.norm_A.max()), B_norm=float(sums.norm_B.max()), d=d, k=k
     )
@@ -210,7 +226,7 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
         **letters,
     )
     params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
-    slip = 1000 * EPS * bound
+    slip = ulps(1000, bound)
     yield at_most(
         "mean gradient, all noise paths",
         float(sums.gradient.mean()),
@@ -229,7 +245,8 @@ def _sums(run: Iterator[decaf_rounds.Round], targets: np.ndarray, s: float) -> S
     """Return averages and largest values along a run in the rotated frame."""
     totals: list[Any] = []
     for seen in run:
-        y, xp = seen.at, namespace(seen.at.B)
+        y = seen.at
+        xp = namespace(seen.at.B)
         D = xp.asarray(targets - targets.mean(axis=0), device=y.B.device)
         z = y.map(_over_agents)
         slope = s * product(z) - xp.asarray(targets.mean(axis=0), device=y.B.device)

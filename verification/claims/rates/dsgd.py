@@ -81,11 +81,14 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     """Yield the worst consensus distance and the worst rates of a case in one order."""
-    letters, net, found = constants(case), network(case.Pi, order), run(case, order, steps)
+    letters = constants(case)
+    net = network(case.Pi, order)
+    found = run(case, order, steps)
     held = step_allowed(case, net, letters)
     limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
     params = {"order": order, "T": steps, **case.params}
-    slip, spread = found.slip_points, found.consensus.max(axis=-1)
+    slip = found.slip_points
+    spread = found.consensus.max(axis=-1)
     yield at_most("E Xi_t", spread, limit, rounding=slip, held=held, **params)
 
     held = held & np.isfinite(letters.F_gap)
@@ -125,7 +128,8 @@ def rate(
 def drift_alone(order: str = "MS") -> Instance:
     """Return N = 2, f_i = -x^2/2 +- x without noise, lr = 1/4: the consensus bound is reached."""
     Pi = [[0.75, 0.25], [0.25, 0.75]] if order == "MS" else [[0.5, 0.5], [0.5, 0.5]]
-    H, b = [[[-1.0]], [[-1.0]]], [[1.0], [-1.0]]
+    H = [[[-1.0]], [[-1.0]]]
+    b = [[1.0], [-1.0]]
     return stored(H, b, Pi, 0.25, [0.0], order=order, steps=80)
 
 
@@ -136,7 +140,8 @@ def noise_alone(order: str = "MS") -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row of one stored case, that of the consensus distance unless `part` names it."""
-    found, part = judged(load(instance), instance["order"], instance["steps"]), "E Xi_t"
+    found = judged(load(instance), instance["order"], instance["steps"])
+    part = "E Xi_t"
     return next(row for row in found if row.case == instance.get("part", part))
 
 
@@ -171,18 +176,18 @@ def ring_of_four() -> Instance:
     third = 1 / 3
     row = [third, third, 0.0, third]
     Pi = [row[-i:] + row[:-i] for i in range(4)]
-    H, b = np.ones((4, 1, 1)), [[1.0], [1.0], [-1.0], [-1.0]]
+    H = np.ones((4, 1, 1))
+    b = [[1.0], [1.0], [-1.0], [-1.0]]
     return stored(H, b, Pi, 0.1, [0.0], order="CB", steps=2)
 
 
 def replay_swapped(instance: Instance) -> Row:
     """Return the consensus distance of one stored case in order CB against the bound of MS."""
-    case, order = load(instance), instance["order"]
-    letters, net, found = (
-        constants(case),
-        network(case.Pi, "MS"),
-        run(case, order, instance["steps"]),
-    )
+    case = load(instance)
+    order = instance["order"]
+    letters = constants(case)
+    net = network(case.Pi, "MS")
+    found = run(case, order, instance["steps"])
     return at_most(
         "E Xi_t in CB, constants of MS",
         found.consensus.max(axis=-1),

@@ -11,7 +11,7 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.evidence import EPS, at_most, attained
+from verification.evidence import at_most, attained, ulps
 from verification.instances.erring import Errors, averages, random_errors, stored_errors, suprema
 from verification.instances.omega import each
 from verification.instances.quadratics import (
@@ -76,10 +76,11 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _rounding(case: Case, errors: Errors, steps: int) -> np.ndarray:
     """Return the rounding of squared gradients: as in `_quadratics.run`, with K/lr beside H."""
-    n, L = case.problem.N * case.problem.p, constants(case).L
+    n = case.problem.N * case.problem.p
+    L = constants(case).L
     slopes = 2 * L**2 + host((errors.K**2).sum(-1).sum(-1)) / host(case.lr) ** 2
     offset = (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
-    return 4 * n * EPS * (2 * slopes * steps * suprema(case, errors, steps).size + offset)
+    return ulps(4 * n, 2 * slopes * steps * suprema(case, errors, steps).size + offset)
 
 
 def _rate(
@@ -91,7 +92,9 @@ def _rate(
     form: Any = bounds.mixing_error_rate,
 ) -> Row:
     """Return the mean squared gradient against one form of the bound."""
-    letters, lr, found = constants(case), host(case.lr), averages(case, errors, steps)
+    letters = constants(case)
+    lr = host(case.lr)
+    found = averages(case, errors, steps)
     u = lr * letters.L
     held = (u < 2 if form is bounds.dsgd_sharp else u <= 1) & np.isfinite(letters.F_gap)
     bound = each(
@@ -119,7 +122,9 @@ def _rate(
 
 def _consensus(case: Case, errors: Errors, steps: int) -> Row:
     """Return the largest consensus distance against its bound."""
-    letters, net, found = constants(case), network(case.Pi, "MS"), suprema(case, errors, steps)
+    letters = constants(case)
+    net = network(case.Pi, "MS")
+    found = suprema(case, errors, steps)
     held = step_allowed(case, net, letters)
     limit = each(
         bounds.mixing_error_consensus,
@@ -133,7 +138,7 @@ def _consensus(case: Case, errors: Errors, steps: int) -> Row:
         lam=net.lam,
         eps=found.apart,
     )
-    slip = 4 * case.problem.N * case.problem.p * steps * EPS * found.size
+    slip = ulps(4 * case.problem.N * case.problem.p * steps, found.size)
     params: dict[str, Value] = {"dependent": bool(host(errors.G).any()), "T": steps}
     return at_most(
         "E Xi_t",
@@ -162,7 +167,9 @@ def doubled_noise(steps: int = 2**22) -> Instance:
 
 def driven_apart(steps: int = 80) -> Instance:
     """Return T25's pair with constant opposite errors: the consensus bound is reached."""
-    Pi, H, b = [[0.75, 0.25], [0.25, 0.75]], [[[-1.0]], [[-1.0]]], [[1.0], [-1.0]]
+    Pi = [[0.75, 0.25], [0.25, 0.75]]
+    H = [[[-1.0]], [[-1.0]]]
+    b = [[1.0], [-1.0]]
     case = stored(H, b, Pi, 0.25, [0.0], steps=steps, dependent=False)
     none = np.zeros((2, 2)).tolist()
     return {**case, "K": none, "k": [0.5, -0.5], "G": none}
@@ -174,11 +181,13 @@ def replay(instance: Instance, form: Any = bounds.mixing_error_rate) -> Row:
     With `part` "E Xi_t" of its consensus distance, step by step. Rounding: log2(T) joins of sums of
     n products; powers of A, which is 1 or contracts by half.
     """
-    case, errors, steps = load(instance), stored_errors(instance), instance["steps"]
+    case = load(instance)
+    errors = stored_errors(instance)
+    steps = instance["steps"]
     if instance.get("part") == "E Xi_t":
         return _consensus(case, errors, steps)
     scale = averages(case, errors, steps).gradient
-    slip = 64 * case.problem.N * case.problem.p * steps.bit_length() * EPS * scale
+    slip = ulps(64 * case.problem.N * case.problem.p * steps.bit_length(), scale)
     return _rate(case, errors, steps, slip, instance["dependent"], form)
 
 

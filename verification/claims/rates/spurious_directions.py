@@ -13,7 +13,7 @@ from decaf_theory.measure import factor_gradients
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row, Value
-from verification.evidence import EPS, at_most
+from verification.evidence import EPS, at_most, ulps
 from verification.instances import decaf_rounds
 
 STEPS = 2.0 ** -np.arange(6, 10)  # step sizes, each half of the one before
@@ -92,7 +92,9 @@ def settled(case: decaf_rounds.Setting, r: int, s: float) -> Rest:
     """Return DeCAF's fixed points on each graph, at each step size."""
     rank = int(np.linalg.matrix_rank(case.Wbar))
     U, S, Vh = np.linalg.svd(injected(case, s, rank))
-    runs, (d, k), more = len(case.Pi), case.Wbar.shape, r - rank
+    runs = len(case.Pi)
+    d, k = case.Wbar.shape
+    more = r - rank
     p = np.sqrt(STEPS[:, None, None] * S[:, :more] / 2)
     extra = (U[:, :, :more] * p[:, :, None, :]) @ Vh[:, :more]
     start = np.repeat((case.Wbar / s + extra)[:, :, None], case.N, axis=2)
@@ -131,7 +133,7 @@ def fixed_point(
     size = float(np.abs(x).max())
     for _ in range(12):
         residual = one_round(x, lr, Pi) - x
-        open_ = np.abs(residual).max(axis=-1) > 32 * EPS * size
+        open_ = np.abs(residual).max(axis=-1) > ulps(32, size)
         if not open_.any():
             return x, float(np.abs(residual).max())
         rest = np.eye(x.shape[1]) - jacobian(one_round, x[open_], lr[open_], Pi[open_])
@@ -240,7 +242,8 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
     """Yield how far p(t) is from tanh where its argument is near 1, extrapolated to lr = 0."""
     S = np.linalg.svd(injected(case, s, rank), compute_uv=False)[:, 0]
     B, A = pad_rank(tsvd(case.Wbar / s, rank).factors, r)
-    shape, steps = (len(case.Pi), case.N, 1, 1), STEPS[:3]
+    shape = (len(case.Pi), case.N, 1, 1)
+    steps = STEPS[:3]
     start = Factors(np.tile(B, shape), np.tile(A, shape))
     ratios = np.zeros((len(steps), len(S)))
     for level, lr in enumerate(steps):
@@ -256,7 +259,7 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
                 ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
     for i, name in enumerate(case.names):
         limit = richardson(ratios[:, i].tolist(), ratio=ROOT)
-        slip = 1e3 * EPS / steps[-1] ** 2
+        slip = ulps(1e3) / steps[-1] ** 2
         yield at_most(
             "|tanh law - 1| at lr = 0",
             abs(limit.value - 1),

@@ -9,7 +9,7 @@ from decaf_theory.lowrank import Factors, gauge, mix_factors, mix_products, prod
 from decaf_theory.measure import interference
 from decaf_theory.problems.frames import FRAMES
 from verification.claim import Claim, Context, Row
-from verification.evidence import EPS, same
+from verification.evidence import same, ulps
 from verification.instances.mixes import Mix, allowance, isometry, mixes
 
 
@@ -49,10 +49,12 @@ def _difference(mix: Mix) -> Iterator[Row]:
 
 def _under_rotations(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Yield that product-sum stays, and that sum-product moves as -I does."""
-    rng, r = ctx.rng("gauge", mix.family), mix.factors.rank
+    rng = ctx.rng("gauge", mix.family)
+    r = mix.factors.rank
     R = ctx.array(isometry(rng, *mix.factors.B.shape[:-2], r, r))
     turned = gauge(mix.factors, R)
-    xp, slip = namespace(R), 8 * r * allowance(mix)
+    xp = namespace(R)
+    slip = 8 * r * allowance(mix)
     sums = [mix_products(state, mix.Pi) for state in (mix.factors, turned)]
     moved = xp.linalg.matrix_norm(sums[1] - sums[0], ord="fro")
     yield same("PS is gauge-free", moved, rounding=slip, **mix.params)
@@ -65,8 +67,10 @@ def _under_rotations(ctx: Context, mix: Mix) -> Iterator[Row]:
 def _vanishing(ctx: Context, name: str) -> Iterator[Row]:
     """Yield for one frame that SP = 0 and that PS is the common product."""
     (B, A), weights = FRAMES[name](d=5, k=4, r=2)
-    state, Pi = Factors(ctx.array(B), ctx.array(A)), ctx.array(weights)[None]
-    xp, slip = namespace(state.B), 10 * 5 * EPS  # unit factors, sizes up to 5
+    state = Factors(ctx.array(B), ctx.array(A))
+    Pi = ctx.array(weights)[None]
+    xp = namespace(state.B)
+    slip = ulps(10 * 5)  # unit factors, sizes up to 5
     mean = product(mix_factors(state, Pi))
     kept = mix_products(state, Pi)[0] - product(state)
     yield same(f"SP = 0, {name}", xp.max(abs(mean)), rounding=slip)

@@ -12,12 +12,13 @@ from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from verification.claim import Claim, Context, Row
-from verification.evidence import EPS, at_most, same
+from verification.evidence import at_most, same, ulps
 from verification.instances.mixes import isometry
 from verification.instances.omega import each
 from verification.instances.pairs import Pair, blocks, pair_of, pairs
 
-S, C = 0.75, 1.5
+S = 0.75
+C = 1.5
 SHAPES = [(3, 2, 1), (2, 4, 2), (5, 4, 3), (2, 3, 6)]  # d, k, r
 SCRIPT = """
 import numpy as np
@@ -79,14 +80,17 @@ def ensembles(case: str, pair: Pair, g: Any, s: float = S) -> Iterator[Row]:
 
     Rounding: products and norms in these shapes are off by 8 p min(d, k, r) eps at most.
     """
-    xp, w = namespace(g), pair.end
+    xp = namespace(g)
+    w = pair.end
     shape = (*w.shape, w.rank)
-    slip = 8 * max(shape) * min(shape) * EPS
+    slip = ulps(8 * max(shape) * min(shape))
     tops = [host(xp.linalg.matrix_norm(X, ord=2)) for X in w]
-    one, size = _factor_norm(g[:, :1], w, s), host(_norm(g[:, :1]))[:, 0]
+    one = _factor_norm(g[:, :1], w, s)
+    size = host(_norm(g[:, :1]))[:, 0]
     local = s * np.hypot(*tops) * size
     spread = g - xp.mean(g, axis=1, keepdims=True)
-    rms, rms_W = _factor_norm(spread, w, s), host(xp.mean(_norm(spread) ** 2, axis=1)) ** 0.5
+    rms = _factor_norm(spread, w, s)
+    rms_W = host(xp.mean(_norm(spread) ** 2, axis=1)) ** 0.5
     checks = (
         ("gradient, by sigma_1", one, local),
         ("gradient, by c", one, each(bounds.factor_gradient, s=s, c=pair.c, g=size)),
@@ -94,7 +98,8 @@ def ensembles(case: str, pair: Pair, g: Any, s: float = S) -> Iterator[Row]:
         ("heterogeneity", rms, each(bounds.factor_kappa, s=s, c=pair.c, kappa_W=rms_W)),
     )
     for name, measured, bound in checks:
-        label, rounding = f"{case} {name}, {pair.family}", slip * bound
+        label = f"{case} {name}, {pair.family}"
+        rounding = slip * bound
         yield at_most(label, measured, bound, rounding=rounding, held=pair.held, **pair.params)
 
 
@@ -111,7 +116,8 @@ def _norm(X: Any) -> Any:
 
 def instance() -> Mapping[str, Any]:
     """Return the extremal at c = 2, s = 1/2: A = c e v', B = c u e', g = u v'."""
-    B, A = 2 * np.eye(3, 2)[:, :1] @ np.eye(1, 2), 2 * np.eye(2, 1) @ np.eye(1, 4)
+    B = 2 * np.eye(3, 2)[:, :1] @ np.eye(1, 2)
+    A = 2 * np.eye(2, 1) @ np.eye(1, 4)
     g = np.eye(3, 1) @ np.eye(1, 4)
     return {"s": 0.5, "c": 2.0, "B": B.tolist(), "A": A.tolist(), "g": g.tolist()}
 
@@ -129,14 +135,17 @@ def isotropic(pair: Pair) -> Row:
 
     Rounding: d k squares of products of r terms, relative to the result.
     """
-    (d, k), w, t = pair.end.shape, pair.end, 0.5
+    d, k = pair.end.shape
+    w = pair.end
+    t = 0.5
     units = convert(np.eye(d * k).reshape(1, d * k, d, k), w.B)
     exact = t**2 * d * k * _factor_norm(units, w, S) ** 2
-    A_norm, B_norm = host(_norm(w.A)), host(_norm(w.B))
+    A_norm = host(_norm(w.A))
+    B_norm = host(_norm(w.B))
     formula = each(
         bounds.isotropic_factor_variance, s=S, tau=t, A_norm=A_norm, B_norm=B_norm, d=d, k=k
     )
-    rounding = 4 * (d * k + w.rank) * EPS * formula
+    rounding = ulps(4 * (d * k + w.rank), formula)
     label = f"isotropic noise, {pair.family}"
     return same(label, exact - formula, rounding=rounding, **pair.params)
 

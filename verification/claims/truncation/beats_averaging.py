@@ -44,7 +44,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 def _against_averaging(mix: Mix) -> Iterator[Row]:
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
     lost = interference(mix.factors, mix.Pi)
-    values, slip = namespace(lost).linalg.svdvals(lost), allowance(mix)
+    values = namespace(lost).linalg.svdvals(lost)
+    slip = allowance(mix)
     for norm in NORMS:
         yield at_most(
             f"|E| <= |I|, {norm}",
@@ -89,7 +90,8 @@ def replay(instance: Instance) -> Row:
 
 def extremal() -> Instance:
     """Return two agents with orthogonal rank-one products: |E| = |I| = 1/2 in every norm."""
-    e1, e2 = [[1], [0]], [[0], [1]]
+    e1 = [[1], [0]]
+    e2 = [[0], [1]]
     return {"B": [e1, e2], "A": [[[1, 0]], [[0, 1]]], "weights": [0.5, 0.5]}
 
 

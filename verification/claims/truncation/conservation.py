@@ -13,7 +13,7 @@ from decaf_theory.measure import interference
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row
-from verification.evidence import EPS, same
+from verification.evidence import same, ulps
 from verification.instances.mixes import Mix, allowance, gaussian, load, stored
 
 NETWORKS = (  # name, N, d, k, r
@@ -46,7 +46,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     Source: derived here.
     """
     for name, N, d, k, r in NETWORKS:
-        rng, count = ctx.rng(name), ctx.pick(60, 1500)
+        rng = ctx.rng(name)
+        count = ctx.pick(60, 1500)
         B, A = gaussian(rng, count, N, d, k, r)
         Pi = ctx.array(TOPOLOGIES[name](N))
         yield from _dlora(Mix(name, Factors(ctx.array(B), ctx.array(A)), Pi))
@@ -64,7 +65,7 @@ def _factors_kept(method: str, mix: Mix) -> Iterator[Row]:
     for letter, before, after in zip("BA", mix.factors, mixed, strict=True):
         norm = namespace(before).linalg.matrix_norm
         # two means of N numbers each, and the row sums of Pi are off by N eps
-        slip = 10 * mix.Pi.shape[-1] * EPS * host(norm(before, ord="fro")).max(-1)
+        slip = ulps(10 * mix.Pi.shape[-1], host(norm(before, ord="fro")).max(-1))
         gap = norm(_mean(after) - _mean(before), ord="fro")
         yield same(f"{method}: mean {letter} kept", gap, rounding=slip, **mix.params)
 
@@ -131,7 +132,7 @@ def replay(instance: Instance) -> Row:
     mixed = METHODS["decaf"].mix(mix.factors, np.repeat(mix.Pi, m, axis=0), 0)
     # norms, as the sign of a factor is free
     before, after = (np.linalg.norm(_mean(x.B), axis=(-2, -1)) for x in (mix.factors, mixed))
-    slip = 10 * m * EPS * before
+    slip = ulps(10 * m, before)
     return same("decaf: |mean B| kept", after - before, rounding=slip, **mix.params)
 
 

@@ -16,7 +16,7 @@ from decaf_theory.problems import PROBLEMS, approximation
 from decaf_theory.simulate import Config, DeadStartWarning, Trace, simulate
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.start import paths
-from verification.evidence import EPS, at_least, at_most, same
+from verification.evidence import at_least, at_most, same, ulps
 from verification.instances.mixes import Mix, allowance, stochastic
 
 
@@ -74,7 +74,10 @@ def _run(**options: Any) -> Trace:
 
 def _rank_after_a_step(ctx: Context, r: int, rank: int, d: int, k: int) -> Row:
     """Agents whose products share `rank` columns, in gauges of their own; a random gradient."""
-    rng, count, m, step = ctx.rng("step", r, rank), ctx.pick(100, 4000), 3, 0.3
+    rng = ctx.rng("step", r, rank)
+    count = ctx.pick(100, 4000)
+    m = 3
+    step = 0.3
     A = rng.standard_normal((count, m, r, k))
     shared = rng.standard_normal((count, 1, d, rank)) @ rng.standard_normal((count, m, rank, r))
     mix = Mix(
@@ -102,7 +105,7 @@ def _trapped(steps: int) -> Iterator[Row]:
     trace = simulate(Config(method="decaf", **options)).require_finished()
     where = {"steps": steps, "d": problem.d, "k": problem.k}
     # the loss is a sum of d k squares of numbers of size one
-    slip = 10 * problem.d * problem.k * EPS
+    slip = ulps(10 * problem.d * problem.k)
     yield at_least("P12: F >= 1/4", np.min(trace.loss), 0.25, rounding=slip, **where)
     yield at_most(
         "P12: numerical rank <= 1", np.max(trace.numerical_rank), 1, rounding=0.0, **where
@@ -152,7 +155,7 @@ def replay(instance: Instance) -> Row:
     half = float(np.sum(np.square(instance["target"]))) / 4
     case = "DeCAF, mixing first: F <= F(W0)/2"
     # sums of a few squares
-    slip = 10 * EPS * half
+    slip = ulps(10, half)
     return at_most(case, _final_loss(instance, "decaf"), half, rounding=slip, method="decaf")
 
 

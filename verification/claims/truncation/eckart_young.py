@@ -61,8 +61,10 @@ def _error_is_the_tail(mix: Mix) -> Iterator[Row]:
 def _nothing_is_nearer(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Matrices of rank r at random and at distances 1 ... 10^-12 from the truncation."""
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
-    M, (B, A) = mix_products(mix.factors, mix.Pi), truncated.factors
-    xp, rng = namespace(M), ctx.rng("rivals", mix.family)
+    M = mix_products(mix.factors, mix.Pi)
+    B, A = truncated.factors
+    xp = namespace(M)
+    rng = ctx.rng("rivals", mix.family)
     away = ctx.array(10.0 ** rng.uniform(-12, 0, (B.shape[0], 1, 1, 1)))
     rival = Factors(B, A).map(lambda X: X * (1 + away * ctx.array(rng.standard_normal(X.shape))))
     values = xp.linalg.svdvals(M - product(rival))
@@ -98,7 +100,9 @@ def _rank(mix: Mix) -> Row:
 
 def _without_error(ctx: Context) -> Iterator[Mix]:
     """The five cases in which nothing is dropped."""
-    rng, count, m = ctx.rng("without error"), ctx.pick(50, 1000), 3
+    rng = ctx.rng("without error")
+    count = ctx.pick(50, 1000)
+    m = 3
 
     def made(family: str, B: Any, A: Any) -> Mix:
         return Mix(family, Factors(ctx.array(B), ctx.array(A)), ctx.array(stochastic(rng, 4, m)))

@@ -16,7 +16,7 @@ from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.gauges import of_methods
-from verification.evidence import EPS, at_most, same
+from verification.evidence import at_most, same, ulps
 from verification.instances.mixes import Mix, allowance, gaussian, isometry, load, mixes, stored
 from verification.instances.omega import each
 
@@ -76,7 +76,8 @@ def _any_gauge(ctx: Context, mix: Mix) -> Iterator[Row]:
 
 def _gauges(ctx: Context, mix: Mix, *name: str) -> Any:
     """Return a gauge an agent: rotations around singular values between 1 and 10."""
-    rng, r = ctx.rng("gauge", mix.family, *name), mix.factors.rank
+    rng = ctx.rng("gauge", mix.family, *name)
+    r = mix.factors.rank
     shape = (*mix.factors.B.shape[:-2], r, r)
     stretch = rng.uniform(1, 10, (*shape[:-1], 1))
     return ctx.array(isometry(rng, *shape) @ (stretch * isometry(rng, *shape)))
@@ -94,7 +95,7 @@ def _unique_up_to_rotation(ctx: Context, mix: Mix) -> Row:
     # products off by the slip allow this distance (T20-distance), and alignment rounds by eps |Z|
     allowed = each(bounds.factor_distance, product_distance=slip, sigma_r=sigma_r)
     held = sigma_r > slip
-    rounding = np.where(held, allowed, 0) + 10 * EPS * host(_size(reference))
+    rounding = np.where(held, allowed, 0) + ulps(10, host(_size(reference)))
     case = "balanced factors agree up to O(r)"
     return same(case, gap, rounding=rounding, held=held, **mix.params)
 
@@ -111,7 +112,9 @@ def _apart(left: Factors, right: Factors) -> Any:
 
 def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Gradient steps commute with rotations, DLoRA's mix with a gauge common to all agents."""
-    rng, r, (count, m) = ctx.rng("common", mix.family), mix.factors.rank, mix.factors.B.shape[:2]
+    rng = ctx.rng("common", mix.family)
+    r = mix.factors.rank
+    count, m = mix.factors.B.shape[:2]
     R = ctx.array(isometry(rng, count, 1, r, r))
     g = ctx.array(rng.standard_normal((count, m, *mix.factors.shape)))
 
@@ -126,7 +129,7 @@ def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
         return METHODS["dlora"].mix(Z, mix.Pi, 0)
 
     size = _size(mix.factors)[..., None] * (1 + namespace(g).linalg.matrix_norm(g)[..., None])
-    slip = 10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]) * EPS * host(size).max(1)
+    slip = ulps(10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]), host(size).max(1))
     for case, map_of in (("a step is O(r)-equivariant", step), ("a common gauge commutes", dlora)):
         gap = _apart(map_of(turned(mix.factors)), turned(map_of(mix.factors)))
         yield same(case, gap, rounding=slip, **mix.params)
@@ -201,7 +204,8 @@ def distance(ctx: Context) -> Iterator[Row]:
     Source: derived here, from Kittaneh's inequality and the Procrustes lemma of Tu et al.
     """
     for r, d, k in ((1, 2, 3), (2, 5, 3), (3, 4, 7)):
-        rng, count = ctx.rng("pairs", r), ctx.pick(150, 5000)
+        rng = ctx.rng("pairs", r)
+        count = ctx.pick(150, 5000)
         first = gaussian(rng, count, d, k, r).map(ctx.array)
         apart = gaussian(rng, count, d, k, r).map(ctx.array)
         size = ctx.array(10.0 ** rng.uniform(-4, 0, (count, 1, 1)))
@@ -218,7 +222,8 @@ def distance(ctx: Context) -> Iterator[Row]:
 
 
 def _distance_row(family: str, left: Factors, right: Factors) -> Row:
-    Z, other = balance(left), balance(right)
+    Z = balance(left)
+    other = balance(right)
     gap = _apart(align(other, Z), Z) ** 2
     sigma_r = [host(spectrum(x)[..., -1]) for x in (left, right)]
     apart = host(product_distance(left, right))
@@ -226,7 +231,7 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
     held = np.isfinite(bound)  # not where both products have a rank below r
     d, k = left.shape
     # the squared norms of both factors, off by the rounding of QR, SVD and alignment
-    slip = 20 * max(d, k) * EPS * (_size(Z) + _size(other)) ** 2
+    slip = ulps(20 * max(d, k), (_size(Z) + _size(other)) ** 2)
     size = {"family": family, "d": d, "k": k, "r": left.rank}
     return at_most(
         "min |Z - Z'O|_F^2 <= bound",

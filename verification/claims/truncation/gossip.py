@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import product_norm
 from decaf_theory.methods import METHODS
 from verification.claim import Claim, Context, Instance, Row
-from verification.evidence import EPS, at_most, same
+from verification.evidence import at_most, same, ulps
 from verification.instances.mixes import stored
 
 
@@ -25,7 +25,8 @@ def gossip(method: str, factors: Factors, Pi: Any, rounds: int) -> Factors:
 
 def competing(ctx: Context, *, d: int = 3, k: int = 2, tilt: float = 0.0) -> Factors:
     """Return two agents with products e_1 e_1' and e_2 e_2', each tilted toward the other."""
-    B, A = np.zeros((2, d, 1)), np.zeros((2, 1, k))
+    B = np.zeros((2, d, 1))
+    A = np.zeros((2, 1, k))
     B[:, :2, 0] = A[:, 0, :2] = [[1.0, tilt], [tilt, 1.0]]
     return Factors(ctx.array(B), ctx.array(A))
 
@@ -64,7 +65,7 @@ def rows(ctx: Context) -> Iterator[Row]:
             expected[0, 0, 0] = expected[1, 1, 1] = w**rounds
             residual = np.max(np.abs(P - expected)) / w**rounds
             # each round multiplies by numbers rounded to a few eps
-            slip = 20 * EPS * rounds
+            slip = ulps(20, rounds)
             case = "P_i = w^t e_i e_i', relative"
             yield same(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
         yield _growth(ctx, w)
@@ -76,7 +77,7 @@ def _growth(ctx: Context, w: float) -> Row:
     P = host(product(gossip("decaf", competing(ctx, tilt=tilt), weights(w), 1)))[0]
     growth = P[1, 0] / P[0, 0] / tilt
     # the first-order value is off by tilt^2 / (2w - 1)^3; entries by eps / tilt
-    slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + EPS / tilt)
+    slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + ulps(1) / tilt)
     case = "growth of a common tilt = 1/(2w - 1)"
     return same(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
 
@@ -120,7 +121,7 @@ def replay(instance: Mapping[str, Any]) -> Row:
         end = product(gossip(method, start, Pi, instance["rounds"]))
         far[method] = float(np.max(np.linalg.norm(end - mean, axis=(-2, -1))))
     # a round rounds by a few eps of the largest product
-    slip = 20 * EPS * instance["rounds"] * float(np.max(product_norm(start)))
+    slip = ulps(20, instance["rounds"], float(np.max(product_norm(start))))
     case = "DeCAF's distance from the mean product <= DLoRA's"
     d, k = start.shape
     return at_most(case, far["decaf"], far["dlora"], rounding=slip, d=d, k=k, r=start.rank)

@@ -16,7 +16,7 @@ from decaf_theory.problems import FRAMES
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.truncation import against_worst_case
-from verification.evidence import EPS, at_most
+from verification.evidence import at_most, ulps
 from verification.instances.mixes import Mix, allowance, load, mixes, stored
 from verification.instances.omega import clip, closing_angles, each, mix_of, mix_on_omega
 
@@ -68,11 +68,12 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 
 def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row]:
-    r, n = mix.factors.rank, min(mix.factors.shape)
+    r = mix.factors.rank
+    n = min(mix.factors.shape)
     truncated = tsvd_of_mix(mix.factors, mix.Pi, r)
     top = sigma_max(mix.factors)
     # an SVD is off by a small multiple of max(d, k) eps sigma_1
-    held = (top <= c * (1 + 4 * max(*mix.factors.shape, r) * EPS)).all(-1)[:, None]
+    held = (top <= c * (1 + ulps(4 * max(*mix.factors.shape, r)))).all(-1)[:, None]
     for norm in norms:
         bound = each(
             lambda pi_max, norm=norm: bounds.truncation_worst_case(
