@@ -23,6 +23,7 @@ from decaf_theory.tsvd import tsvd
 from verification.claim import Context, Row, Value
 from verification.evidence import at_most, ulps
 from verification.instances import decaf_rounds, dlora_rounds
+from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import Case, constants, size
 
 N, D, K, R = 6, 4, 3, 2
@@ -77,7 +78,8 @@ def of_quadratics(ctx: Context) -> Iterator[Row]:
             exact, Xi = running(found["gradient"]), running(found["Xi"])
             letters = {name: float(x) for name, x in constants(case)._asdict().items()}
             limits = [_rate(T, Xi=float(x), **letters) for T, x in zip(HORIZONS, Xi, strict=True)]
-            # as in `run`: 2 n T eps of the largest second moment, times L^2
+            # as in `run`: 4 n T eps of the largest second moment times L^2, and of |b|^2 < T once;
+            # a simulated run rounds by less
             n, largest = N * problem.p, float(host(found["size"]).max())
             slip = ulps(4 * n * STEPS, letters["L"] ** 2 * largest + 1)
             seen = simulated(given, B, A, case.Pi)
@@ -188,6 +190,7 @@ def _rows_of(
     variance = bounds.isotropic_factor_variance(s=1.0, tau=TAU, d=D, k=K, **norms)
     # F(W) = |W - Wbar|^2 / 2 + F*, and Wbar has rank r
     gap = float(((product(given.start) - given.targets.mean(axis=0)) ** 2).sum() / 2)
+    points = float(np.hypot(norm_B, norm_A).max())
     for i, T in enumerate(HORIZONS):
         averages = (running(x)[i] for x in (gradient, Xi, ebar))
         letters = {"F_gap": gap, "L": L, "sigma": variance**0.5}
@@ -200,5 +203,6 @@ def _rows_of(
                 for x, e in zip(spreads.tolist(), errors.tolist(), strict=True)
             ]
         )
-        slip = ulps(1000, float(limits.max()))
+        # DLoRA's rounds have no error of mixing but that of rounding
+        slip = rate_rounding(float(limits.max()), points, terms=N + D + K + R, lr=LR)
         yield estimated(runs, limits, slip, {**_where(method, graph, T), "c": c})

@@ -90,19 +90,25 @@ def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
 
 
 def _threshold_on_both_sides() -> Row:
-    """The growth of small p in fractions: below one just under the threshold, above just over."""
-    small = Fraction(1, 10**12)
+    """Return that a small p shrinks up to the threshold and grows just beyond it, in fractions.
 
-    def growth(lr: Fraction) -> Fraction:
-        return W * (1 + lr * (1 - small)) ** 2
-
-    at = Fraction(1, 4)
-    apart = Fraction(1, 10**9)
-    under = growth(at - apart)
-    over = growth(at + apart)
-    right = under < 1 and growth(at) < 1 and over > 1
-    case = "growth of p = 1e-12: < 1 up to the threshold, > 1 beyond (fractions)"
-    return same(case, 0.0 if right else 1.0, rounding=0.0, lr=float(at), w=float(W))
+    A round multiplies p by w (1 + lr (1 - p))^2 = (1 + x)^2, x = sqrt(w) (lr - threshold - lr p),
+    as sqrt(w) (1 + threshold) = 1. So p moves with the sign of x, by a share |2 x + x^2| >= |x|.
+    """
+    p = Fraction(1, 10**12)
+    root = Fraction(4, 5)  # of w
+    threshold = 1 / root - 1
+    moved = []
+    least = []
+    for apart in (Fraction(-1, 10**9), Fraction(0), Fraction(1, 10**9)):
+        lr = threshold + apart
+        growth = W * (1 + lr * (1 - p)) ** 2 - 1
+        moved.append(float(growth if apart > 0 else -growth))
+        least.append(float(abs(root * (apart - lr * p))))
+    case = "p = 1e-12 shrinks up to the threshold, grows beyond: by a share (fractions)"
+    where = {"lr": float(threshold), "w": float(W)}
+    # a fraction that is rounded once keeps its order
+    return at_least(case, np.array(moved), np.array(least), rounding=0.0, **where)
 
 
 def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) -> Iterator[Row]:

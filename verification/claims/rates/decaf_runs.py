@@ -20,6 +20,7 @@ from verification.claim import Claim, Context, Row, Value
 from verification.curves.convergence import of_decaf
 from verification.evidence import at_most, ulps
 from verification.instances import decaf_rounds
+from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import network
 
 R = 2
@@ -66,18 +67,33 @@ def order(ctx: Context) -> Iterator[Row]:
         largest = np.maximum(largest, host(e).max(axis=-1))
         smallest = host(seen.mixed.singular_values[..., -1]).min(axis=-1)
         least = np.minimum(least, smallest)
+        means = seen.means
     sup = largest.reshape(copies, runs)
     mu = least.reshape(copies, runs).min(axis=0)
     for i, name in enumerate(case.names):
         slopes = local_slopes(lrs, sup[:, i])
         limit = richardson(slopes[-3:].tolist()).value
         params: dict[str, Value] = {"topology": name, "finest_slope": float(slopes[-1])}
-        # |e_i| is a difference of factors of size 1, and a slope that of two logarithms; two
-        # extrapolations weigh the finest slope by less than 3
-        slip = ulps(3 * 2 * 100) / float(sup[-1, i]) / log(2)
         held = mu[i] > 0.1
+        # a slope is a difference of two logarithms over log 2; two extrapolations weigh the finest
+        # by less than 3
+        slip = 3 * 2 * _error_rounding(means, float(mu[i])) / float(sup[-1, i]) / log(2)
         more = {"rounding": slip, "held": held, "mu": float(mu[i]), **params}
         yield at_most("|slope at lr = 0, less 2|", abs(limit - 2), 0.01, **more)
+
+
+def _error_rounding(means: Factors, mu: float) -> float:
+    """Return the rounding of |e_i| where sigma_r >= mu.
+
+    A mix is off by the allowance of `mixes`, 10 max(d, k, N r) eps |B||A|, its truncation by twice
+    as much where sigma_{r+1} is small, its balanced factors by what T20-distance makes of that, and
+    turning them onto the means takes 10 eps of their size.
+    """
+    norm_B, norm_A = (float(np.linalg.norm(host(X), axis=(-2, -1)).max()) for X in means)
+    terms = max(*means.shape, means.rank * means.B.shape[-3])
+    product_distance = 2 * ulps(10 * terms, norm_B, norm_A)
+    turned = ulps(10, np.hypot(norm_B, norm_A))
+    return bounds.factor_distance(product_distance=product_distance, sigma_r=mu) + float(turned)
 
 
 class Sums(NamedTuple):
@@ -153,7 +169,9 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             predictable=True,
             **letters,
         )
-        slip = ulps(100 * steps, bound)
+        points = np.hypot(one.norm_B, one.norm_A)
+        terms = case.N + sum(case.Wbar.shape) + R
+        slip = rate_rounding(bound, points, terms=terms, lr=lr)
         bound = bound if held else 0.0
         yield at_most(
             "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
@@ -170,14 +188,14 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             eps=one.apart,
             **letters,
         )
-        slip = ulps(100 * steps)
+        limit = limit if held else 0.0
+        # rounding is one more error of mixing, as in `rate_rounding`; deviations sum it over
+        # 1/((1 - lam)(1 - lr L q)) rounds, and are measured up to as much once more
+        summed = 1 + 1 / ((1 - net.lam) * (1 - lr * letters["L"] * net.q)) if held else 1.0
+        eta = ulps(4 * terms, points, summed)
+        slip = 2 * eta * limit**0.5 + eta**2
         yield at_most(
-            "largest Xi, no noise",
-            one.largest_Xi,
-            limit if held else 0.0,
-            rounding=slip,
-            held=held,
-            **params,
+            "largest Xi, no noise", one.largest_Xi, limit, rounding=slip, held=held, **params
         )
 
 
@@ -210,7 +228,6 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     gap = float(problem.loss(W[None]).mean()) - problem.constants.F_star
     c = float(sums.c.max())
     letters = _letters(problem.constants.G(S, c), c)
-    held = True
     variance = bounds.isotropic_factor_variance(
         s=S, tau=tau, A_norm=float(sums.norm_A.max()), B_norm=float(sums.norm_B.max()), d=d, k=k
     )
@@ -226,7 +243,8 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
         **letters,
     )
     params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
-    slip = ulps(1000, bound)
+    points = np.hypot(sums.norm_B, sums.norm_A).max()
+    slip = rate_rounding(bound, points, terms=N + d + k + start.rank, lr=lr)
     yield at_most(
         "mean gradient, all noise paths",
         float(sums.gradient.mean()),
