@@ -56,7 +56,7 @@ def at_rest(
     held = bool(step_allowed(case, net, letters))
     kappa = float(np.sqrt(np.mean(b**2)))  # of equal curvatures: the same at every point
     bound = float(consensus_limits(case, net, letters, kappa)) if held else 0.0
-    # the fixed point solves systems in I - A of condition 2/(LR gap) at most
+    # the fixed point solves systems of N unknowns in I - A, of condition 2/(LR gap) at most
     slip = ulps(8 * N, float(abs(host(rest.mean)).max() ** 2 + abs(host(rest.cov)).max()))
     slip *= 2 / (LR * (1 - net.lam))
     params = {"curve": "consensus", "part": part, "topology": name, "N": N, "order": ORDER}

@@ -55,6 +55,7 @@ def _lost(
     first = Factors(mixed.B[0], mixed.A[0])
     lost = float(product_distance(first, one)) / 2**0.5  # |B A|_F = sqrt 2
     size = float(np.prod([np.linalg.norm(host(X)) for X in pair]))
+    # a mix, QR and SVD of factors with D and K rows: each max(D, K) eps of their norms
     slip = ulps(20 * max(D, K), size)
     params = {"curve": "gauges", "method": method, "lost": lost, **where}
     return same("what the mix loses is the closed form", lost - law, rounding=slip, **params)

@@ -107,6 +107,7 @@ def _step_by_step(case: Case) -> Iterator[Row]:
             worst[name] = max(worst[name], abs(found[name][0, t].item() - float(value)))
         state = exact_step(state)
     for name, error in worst.items():
+        # a step rounds sums of two numbers of size one
         yield same(f"{name} in fractions", error, rounding=ulps(4 * STEPS), T=STEPS)
 
 
@@ -115,6 +116,7 @@ def _terms(case: Case, limits: dict[str, float]) -> Iterator[Row]:
     net = network(case.Pi, "MS")
     noise = bounds.dsgd_rate(F_gap=0.0, lr=0.25, T=1, L=1.0, sigma=1.0, N=2, Xi=0.0)
     consensus = bounds.consensus_bound(lr=0.25, L=1.0, sigma=1.0, kappa=1.0, N=2, q=net.q, S=net.S)
+    # the formula takes four operations
     yield same("lr L sigma^2 / N = 1/8", noise - 1 / 8, rounding=ulps(4))
     # lam from an eigenvalue solver: a few eps, times the slope of the bound, below 10
     closed = (1 + 1 / sqrt(6)) ** 2 / 9

@@ -288,7 +288,7 @@ def limits(ctx: Context, case: str, found: Mapping[str, np.ndarray]) -> Iterator
     """Yield, for each network, how far the extrapolation is from the law, relative to the law.
 
     Rounding: deviations of size lr of factors of size 1, summed over 1 / (1 - lam) rounds; four
-    halvings weigh the finest value by less than two.
+    halvings weigh the finest value by less than two. 64 allows for this and for sums of N, d, k.
     """
     for topology, values in found.items():
         runs = fitted_runs(ctx, topology, STEPS)
@@ -323,6 +323,7 @@ def same_by_product(ctx: Context, r: int) -> Row:
         start = repeated(fitted(W, r, scale), 1, N)
         one = runs._replace(start=start, lr=np.array([size]), s=scale)
         results.append(after(ctx, one, steps)[0] * size**2)
+    # a step rounds by p eps of the factors, p = max(d, k, N r); deviations are of size lr
     rounding = ulps(8 * steps * max(D, K, N * r)) / lr * np.linalg.norm(results[1])
     residual = np.linalg.norm(results[0] - results[1])
     return same("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)

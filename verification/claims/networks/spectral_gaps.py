@@ -50,7 +50,7 @@ def rows(ctx: Context) -> Iterator[Row]:
             yield same(f"{name}, {route}", error, rounding=slip, sizes=len(sizes))
     golden = bounds.GOLDEN_RATIO**2 / 3
     found = sqrt_rho(TOPOLOGIES["ring"](10))
-    yield same("ring of 10 is phi^2/3", found - golden, rounding=ulps(40))
+    yield same("ring of 10 is phi^2/3", found - golden, rounding=ulps(4 * 10))  # N = 10
     yield from _no_equal_weights_are_better()
 
 
@@ -107,7 +107,7 @@ def _no_equal_weights_are_better() -> Iterator[Row]:
     """Yield that no self weight of K_{n,n} gives less than 1/3, over a grid of them."""
     for n in (2, 5, 15):
         least = min(sqrt_rho(two_sides(n, w)) for w in np.linspace(-0.5, 1.0, 181))
-        slip = ulps(4 * LARGEST)
+        slip = ulps(4 * LARGEST)  # as in `rows`
         optimal = bounds.sqrt_rho_bipartite_optimal(n=n)
         yield at_least("K_{n,n}, any self weight", least, optimal, rounding=slip, n=n)
 
@@ -152,7 +152,7 @@ def cycle(N: int) -> np.ndarray:
 def replay(instance: Instance) -> Row:
     """Return the row of the spectral gap of one stored Pi: beyond rounding, it must be positive."""
     Pi = np.array(instance["Pi"])
-    rounding = ulps(len(Pi))
+    rounding = ulps(len(Pi))  # of the eigenvalues of Pi, N eps
     least = float(mixing_eigenvalues(Pi)[-1])
     gap = spectral_gap(Pi)
     return at_least(

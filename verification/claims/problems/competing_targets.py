@@ -74,8 +74,8 @@ def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
 
     p = float(trace.adapter_norm[0, -1])
     q = float(W * (1 + lr) ** 2)
-    # a round multiplies by numbers rounded to a few eps
-    slip = ulps(20, rounds)
+    # a round multiplies p by few numbers, each by a TSVD of 2 x 2 entries: 20 roundings
+    slip = ulps(20 * rounds)
     if q < 1:
         bound = q**rounds
         yield at_most("below: p <= q^t", p, bound, rounding=slip * bound, **where)

@@ -66,7 +66,7 @@ def _from_first_mix_to_end(ctx: Context, problem: Problem, r: int) -> Iterator[R
     target = scalar(problem.loss(np.zeros((1, problem.d, problem.k)))[0])
     dlora = _run(problem, "dlora", start, STEPS)
     # what cos 120 degrees leaves in B and A grows by at most 1 + lr |W*|_op a step; the loss sees
-    # their product times |W*|_F
+    # their product times |W*|_F, and sums d k squares
     grown = (zero * (1 + 1.5 * LR) ** STEPS) ** 2 * r * (2 * target) ** 0.5
     stuck = np.max(np.abs(dlora.loss - target))
     slip = grown + ulps(10 * problem.d * problem.k, target)

@@ -68,6 +68,7 @@ def replay(instance: Instance) -> Row:
     terms = sum(np.asarray(instance["X"]).shape) + sum(far.shape)
     distance = float(np.linalg.norm(far) / np.linalg.norm(near))
     case = "variance far away <= nearby"
+    # sums over n columns and the entries of products, squared
     slip = ulps(4 * terms, here + there)
     return at_most(case, there, here, rounding=slip, distance=distance)
 

@@ -183,6 +183,7 @@ def _ratio(case: Case, order: str) -> tuple[float, float]:
     q = network(case.Pi, order).q
     lr = case.lr.item()
     bound = L**2 * bounds.consensus_bound(lr=lr, L=L, sigma=0.0, kappa=kappa, N=2, q=q, S=0.0)
+    # solving for the rest loses the condition of I - A; squares and their quotient: 8 times
     condition = np.linalg.cond(np.eye(2) - recursion.A[0])
     return gradient / bound, ulps(8 * float(condition))
 

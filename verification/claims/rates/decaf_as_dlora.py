@@ -65,7 +65,7 @@ def _bounded(mix: Mix) -> Iterator[Row]:
     """Yield both bounds on one family of mixes.
 
     Rounding: P and Q are off by the allowance a of the mix, the factors of a balanced product by
-    a/sqrt(sigma_r); they are compared at distances of their own size.
+    a/sqrt(sigma_r), turning them onto each other by 20 eps of their size.
     """
     r = mix.factors.rank
     means = mix_factors(mix.factors, mix.Pi)
@@ -136,7 +136,8 @@ def _same_products(ctx: Context) -> Iterator[Row]:
         list(decaf_rounds.rounds(start, targets, Pi, lr, S, 20, rotate=rotate))
         for rotate in (True, False)
     ]
-    # a round errs by the condition of its truncation, below 10 here, and contracts what was before
+    # 20 rounds, each off by 20 p eps and by the condition of its truncation, below 10 here, which
+    # contract what was before
     slip = ulps(20 * 20 * 10 * max(start.shape), np.linalg.norm(case.Wbar / S))
     for i, name in enumerate(case.names):
         gaps = [

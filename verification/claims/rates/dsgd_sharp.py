@@ -83,7 +83,7 @@ def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
         )
     small = held & (u <= 1)
     plain = np.where(small, _rate(bounds.dsgd_rate, case, letters, steps, limit), 0.0)
-    slip = ulps(8, plain)  # both formulas take a few operations
+    slip = ulps(8, plain)  # both formulas take about 8 operations
     yield at_most("sharp <= T25", bound, plain, rounding=slip, held=small, **params)
 
 
@@ -182,6 +182,7 @@ def _remainder(graph: str, power: float) -> Row:
         leading = (F_gap + L * sigma**2 / 2) / sqrt(N * T)
         excess.append(bounds.dsgd_sharp(F_gap=F_gap, T=T, Xi=Xi, **letters) / leading - 1)
     slope = local_slopes(horizons, excess)[0]
+    # an excess is a quotient of some 16 operations, less 1; the slope is of two of them
     slip = ulps(32) / min(excess)
     return at_most("|slope + power|", abs(slope + power), 0.01, rounding=slip, graph=graph)
 

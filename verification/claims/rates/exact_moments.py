@@ -142,7 +142,9 @@ def _doubling(ctx: Context, family: str, order: str) -> Iterator[Row]:
     params: dict[str, Value] = {"order": order, "family": family}
     for name, value in averaged.items():
         error = host(value) - host(looped[name]).mean(axis=-1)
-        slip = ulps(8 * n * steps, scale)
+        slip = ulps(
+            8 * n * steps, scale
+        )  # n products a step, as in `quadratics.run`, on both sides
         yield same(f"average of {name}", error, rounding=slip, **params)
 
     gap = 1 - np.abs(np.linalg.eigvals(host(recursion.A))).max(axis=-1)
@@ -196,6 +198,7 @@ def _frozen_factor(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     signs = np.reshape(list(itertools.product([-1.0, 1.0], repeat=d * k)), (-1, d, k))
     cloud = moments.stack_columns(s * ctx.array(signs) @ A.mT)
     error = abs(cloud.mT @ cloud / len(signs) - problem.noise[0]).max()
+    # 2^(d k) squares summed in pairs, of sums of k products; entries of A A' are at most k
     yield same("noise of vec(B)", error, rounding=ulps(8 * (d * k + k) * k), d=d, k=k, r=r)
 
 

@@ -104,7 +104,8 @@ def _drift(ctx: Context) -> Iterator[Row]:
         error = np.linalg.norm(limit - predicted[i].ravel())
         # relative to the rate itself, or to the largest of them where it is 0
         size = scale if name == "complete" else np.linalg.norm(predicted[i])
-        # Kbar is a sum of d + k products of size 1, and its change is divided by lr^2
+        # Kbar is a sum of d + k = 7 products of size 1, its change a difference of two, over lr^2;
+        # 8 for the sums within a round
         slip = ulps(8 * 2 * 7) / STEPS[-1] ** 2 / size
         yield at_most(
             "drift per step: |measured - predicted|",
@@ -129,7 +130,8 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     start = Factors(b, a).map(lambda X: ctx.array(np.tile(X, (1, 4, 1, 1))))
     times = np.linspace(0, tau, 9)[1:]
     columns = [_largest_factors(ctx, case, start, lr, times / lr**2) for lr in steps]
-    slip = ulps(100, tau) / steps[-1] ** 2  # of rounding errors of as many steps
+    # tau/lr^2 steps, each of sums of at most 4 + 3 + 3 terms of size one: below 100 eps
+    slip = ulps(100, tau) / steps[-1] ** 2
     for i, time in enumerate(times.tolist()):
         found = [column[i] for column in columns]
         expected = slow_flow(case, u, v, size, time)

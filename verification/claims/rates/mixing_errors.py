@@ -75,7 +75,7 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 
 def _rounding(case: Case, errors: Errors, steps: int) -> np.ndarray:
-    """Return the rounding of squared gradients: as in `_quadratics.run`, with K/lr beside H."""
+    """Return the rounding of squared gradients: as in `quadratics.run`, with K/lr next to H."""
     n = case.problem.N * case.problem.p
     L = constants(case).L
     slopes = 2 * L**2 + host((errors.K**2).sum(-1).sum(-1)) / host(case.lr) ** 2
@@ -138,6 +138,7 @@ def _consensus(case: Case, errors: Errors, steps: int) -> Row:
         lam=net.lam,
         eps=found.apart,
     )
+    # sums of n = N p products in every step, as in `quadratics.run`
     slip = ulps(4 * case.problem.N * case.problem.p * steps, found.size)
     params: dict[str, Value] = {"dependent": bool(host(errors.G).any()), "T": steps}
     return at_most(

@@ -126,7 +126,8 @@ def fixed_point(
     """Return x = one_round(x) for each run [runs, n], and the largest residual.
 
     Plain rounds until the fast modes are gone, then Newton's method, as the slow mode decays by
-    lr^(3/2) a round only. RuntimeError where it does not converge.
+    lr^(3/2) a round only. At rest where a round moves x by no more than its own rounding, 32 eps of
+    the largest entry. RuntimeError where it does not converge.
     """
     for _ in range(60):
         x = one_round(x, lr, Pi)
@@ -259,6 +260,8 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
                 ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
     for i, name in enumerate(case.names):
         limit = richardson(ratios[:, i].tolist(), ratio=ROOT)
+        # some lr^-1.5 rounds, each off by 100 eps at most, relative to p ~ lr^0.5; ten times that
+        # for the weights of the extrapolation
         slip = ulps(1e3) / steps[-1] ** 2
         yield at_most(
             "|tanh law - 1| at lr = 0",

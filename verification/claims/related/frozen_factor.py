@@ -61,6 +61,7 @@ def _exact_mixing(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     xp = namespace(B)
     params = {"d": d, "k": k, "r": r}
     size = xp.linalg.matrix_norm(B, ord="fro") * xp.linalg.matrix_norm(A, ord="fro")
+    # sums of m r products, QR and SVD in these shapes
     slip = ulps(10 * max(d, k, m * r), xp.max(size, axis=-1)[:, None])
     lost = xp.linalg.matrix_norm(mixed.A - A, ord="fro")
     yield same("A stays", lost, rounding=slip, **params)
@@ -106,6 +107,7 @@ def _mean_price(ctx: Context, d: int, k: int, r: int) -> Row:
         total = total + xp.sum((W - W @ A.mT @ A) ** 2, axis=(-2, -1)) / comb(k, r)
     size = xp.sum(W**2, axis=(-2, -1))
     error = total - (1 - r / k) * size
+    # sums of k products, and over all choices
     slip = ulps(10 * (k + comb(k, r)), size)
     return same("mean price", error, rounding=slip, d=d, k=k, r=r)
 

@@ -53,7 +53,7 @@ def _short(case: Case, K: int) -> Any:
 
 
 def _judged(case: Case, K: int, rounds: int) -> Row:
-    """Return the largest |X~| after a mix against its bound. Rounding as in `_quadratics.run`."""
+    """Return the largest |X~| after a mix against its bound. Rounding as in `quadratics.run`."""
     problem = case.problem
     net = network(case.Pi, "MS")
     L = constants(case).L

@@ -58,6 +58,7 @@ def _mean_square(ctx: Context, m: int, d: int, k: int, r: int) -> Row:
     exact = ETA**2 * d * k * (m - 1) / m**2
     letters = {"d": d, "k": k, "tau_A": 1.0, "tau_B": 1.0, "pi": [1 / m] * m}
     law = ETA**2 / r * bounds.interference_mean_square(r=r, **letters)
+    # sums of m r products, of d k squares, in pairs over 2^entries signs
     slip = ulps(8 * (m * r + d * k + entries), ETA**2, d, k, r)
     error = max(abs(found - exact), abs(law - exact))
     return same("E|s I|_F^2", error, rounding=slip, m=m, d=d, k=k, r=r)
@@ -78,6 +79,7 @@ def replay(instance: Instance) -> Row:
     found = s * float(interference_norm(factors, weights[None])[0])
     bound = s * bounds.interference_worst_case(c=1.0, q=r, pi_max=0.5, norm="fro")
     params: dict[str, Value] = {"r": r, "d": d, "k": k, "constant": ETA}
+    # a norm by QR and SVD of c-isometries, c = 1
     slip = ulps(10 * max(d, k), ETA)
     return at_most("|s I|_F <= eta c^2", found, bound, rounding=slip, **params)
 

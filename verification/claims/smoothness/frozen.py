@@ -127,6 +127,7 @@ def smooth(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     change, step, top, slip = taken(frozen, gradient, target)
     constant = each(partial(bounds.frozen_smoothness, s=S, L=L), sigma_max_A=host(top))
     bound = constant * host(_norm(step))
+    # the bound: norms of d r and r k entries, with d, k at most 6
     rounding = host(slip) + ulps(64 * frozen.start.rank, bound)
     return at_most(f"smooth, {case}", _norm(change), bound, rounding=rounding, **shape(frozen))
 
@@ -135,6 +136,7 @@ def convex(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     """Return the worst row: the gradient's change and the step form no obtuse angle."""
     change, step, _, slip = taken(frozen, gradient, target)
     angle = namespace(change).sum(change * step, axis=(-2, -1))
+    # the sum of d r products, fewer than 64, errs relative to the norms
     rounding = host(slip * _norm(step)) + ulps(64, host(_norm(change) * _norm(step)))
     return at_least(f"convex, {case}", angle, 0.0, rounding=rounding, **shape(frozen))
 

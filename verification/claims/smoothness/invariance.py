@@ -123,6 +123,7 @@ def split(case: str, mix: Mix, c: float) -> Row:
     B, A = truncated.factors
     factors = Factors(B * root[..., None, :], A / root[..., :, None])
     p = max(*mix.factors.shape, mix.Pi.shape[-1] * mix.factors.rank)
+    # as in `stays`, of factors U S and V' of size c^2 and 1
     rounding = ulps(8 * p, max(c * c, 1.0))
     return at_most(case, sigma_max(factors), c, rounding=rounding, **mix.params, c=c)
 
@@ -161,6 +162,7 @@ def stepped(case: str, B: Any, A: Any, target: Any, lr: float, c: float) -> Row:
     after = sigma_max(Factors(B - lr * step.B, A - lr * step.A))
     held = bool(host(inside_omega(w, c)).all())
     d, k = w.shape
+    # sums of at most p terms and sigma_1, as in `stays`
     rounding = ulps(8 * max(B.shape + A.shape), max(c, float(after)))
     return at_most(case, after, c, rounding=rounding, held=held, lr=lr, c=c, d=d, k=k, r=w.rank)
 

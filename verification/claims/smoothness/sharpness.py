@@ -112,19 +112,21 @@ def gap(ctx: Context) -> Iterator[Row]:
     for K in (0.1, 1.0, 3.0, 8.0, 24.0, 1e4):
         letters = {"L": L, "eta": eta, "c": c, "G": 2 * L * eta * c**2 / K}
         factors = {name: np.array([ratio(name, r, **letters) for r in ranks]) for name in LAWS}
+        # a factor and its law are quotients of sums of two: at most 8 roundings each
+        relative = ulps(16)
         for name, law in LAWS.items():
             residual = factors[name] / law(K, ranks) - 1
-            yield same(f"factor at s = {name}", residual, rounding=ulps(16), K=K)
+            yield same(f"factor at s = {name}", residual, rounding=relative, K=K)
         formula = np.array([bounds.lemma1_gap(r=float(r), **letters) for r in ranks])
         residual = formula / factors["eta/r"] - 1
-        yield same("lemma1_gap", residual, rounding=ulps(16), K=K)
+        yield same("lemma1_gap", residual, rounding=relative, K=K)
         r_worst, most = bounds.lemma1_gap_worst(**letters)
-        yield at_most("at most", factors["eta/r"], most, rounding=ulps(16, most), K=K)
+        yield at_most("at most", factors["eta/r"], most, rounding=relative * most, K=K)
         at_worst = bounds.lemma1_gap(r=r_worst, **letters)
-        yield same("at the maximizer", at_worst - most, rounding=ulps(16, most), K=K)
+        yield same("at the maximizer", at_worst - most, rounding=relative * most, K=K)
         rs = factors["eta/sqrt(r)"]
-        yield at_most("rsLoRA, at most", rs, K + 1, rounding=ulps(16, K + 1), K=K)
-        yield at_most("rsLoRA, increasing", rs[:-1], rs[1:], rounding=ulps(16, rs[1:]), K=K)
+        yield at_most("rsLoRA, at most", rs, K + 1, rounding=relative * (K + 1), K=K)
+        yield at_most("rsLoRA, increasing", rs[:-1], rs[1:], rounding=relative * rs[1:], K=K)
 
 
 # the factor L_hat / L* in each scaling, with K = 2 L eta c^2 / G

@@ -132,6 +132,7 @@ def replay(instance: Instance) -> Row:
     mixed = METHODS["decaf"].mix(mix.factors, np.repeat(mix.Pi, m, axis=0), 0)
     # norms, as the sign of a factor is free
     before, after = (np.linalg.norm(_mean(x.B), axis=(-2, -1)) for x in (mix.factors, mixed))
+    # two means of m numbers each
     slip = ulps(10 * m, before)
     return same("decaf: |mean B| kept", after - before, rounding=slip, **mix.params)
 

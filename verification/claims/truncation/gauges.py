@@ -129,6 +129,7 @@ def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
         return METHODS["dlora"].mix(Z, mix.Pi, 0)
 
     size = _size(mix.factors)[..., None] * (1 + namespace(g).linalg.matrix_norm(g)[..., None])
+    # sums of at most d, k or m r products
     slip = ulps(10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]), host(size).max(1))
     for case, map_of in (("a step is O(r)-equivariant", step), ("a common gauge commutes", dlora)):
         gap = _apart(map_of(turned(mix.factors)), turned(map_of(mix.factors)))

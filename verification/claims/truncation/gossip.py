@@ -64,8 +64,8 @@ def rows(ctx: Context) -> Iterator[Row]:
             expected = np.zeros_like(P)
             expected[0, 0, 0] = expected[1, 1, 1] = w**rounds
             residual = np.max(np.abs(P - expected)) / w**rounds
-            # each round multiplies by numbers rounded to a few eps
-            slip = ulps(20, rounds)
+            # a round multiplies p by few numbers, each by a TSVD of 2 x 2 entries: 20 roundings
+            slip = ulps(20 * rounds)
             case = "P_i = w^t e_i e_i', relative"
             yield same(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
         yield _growth(ctx, w)
@@ -76,7 +76,7 @@ def _growth(ctx: Context, w: float) -> Row:
     tilt = 2.0**-20
     P = host(product(gossip("decaf", competing(ctx, tilt=tilt), weights(w), 1)))[0]
     growth = P[1, 0] / P[0, 0] / tilt
-    # the first-order value is off by tilt^2 / (2w - 1)^3; entries by eps / tilt
+    # the first-order value is off by tilt^2 / (2w - 1)^3, entries by eps / tilt; ten times both
     slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + ulps(1) / tilt)
     case = "growth of a common tilt = 1/(2w - 1)"
     return same(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
@@ -120,8 +120,8 @@ def replay(instance: Mapping[str, Any]) -> Row:
     for method in ("decaf", "dlora"):
         end = product(gossip(method, start, Pi, instance["rounds"]))
         far[method] = float(np.max(np.linalg.norm(end - mean, axis=(-2, -1))))
-    # a round rounds by a few eps of the largest product
-    slip = ulps(20, instance["rounds"], float(np.max(product_norm(start))))
+    # 20 roundings a round, as in `rows`, of the largest product
+    slip = ulps(20 * instance["rounds"], float(np.max(product_norm(start))))
     case = "DeCAF's distance from the mean product <= DLoRA's"
     d, k = start.shape
     return at_most(case, far["decaf"], far["dlora"], rounding=slip, d=d, k=k, r=start.rank)

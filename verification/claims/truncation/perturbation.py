@@ -190,6 +190,7 @@ def replay_false(instance: Instance) -> Row:
     d, k = left.shape[-2:]
     moved = product_distance(*(tsvd(X, r).factors for X in (left, right)))
     apart = np.linalg.norm(left - right, axis=(-2, -1))
+    # two truncations and a distance, each max(d, k) eps |M|
     slip = ulps(20 * max(d, k), np.linalg.norm(left, axis=(-2, -1)))
     case = "|TSVD_r(M) - TSVD_r(N)|_F <= |M - N|_F"
     return at_most(case, moved, apart, rounding=slip, d=d, k=k, r=r)
