@@ -57,7 +57,8 @@ def at_rest(
     kappa = float(np.sqrt(np.mean(b**2)))  # of equal curvatures: the same at every point
     bound = float(consensus_limits(case, net, letters, kappa)) if held else 0.0
     # the fixed point solves systems of N unknowns in I - A, of condition 2/(LR gap) at most
-    slip = ulps(8 * N, float(abs(host(rest.mean)).max() ** 2 + abs(host(rest.cov)).max()))
+    largest = float(abs(host(rest.mean)).max() ** 2 + abs(host(rest.cov)).max())
+    slip = ulps(8 * N, largest)
     slip *= 2 / (LR * (1 - net.lam))
     params = {"curve": "consensus", "part": part, "topology": name, "N": N, "order": ORDER}
     gap = {"gap": 1 - net.lam, "lr": LR}

@@ -50,9 +50,12 @@ def random_errors(ctx: Context, case: Case, dependent: bool) -> Errors:
     count = len(lr)
     slope = np.abs(host(case.problem.b)).max(axis=(-2, -1))
     share = rng.uniform(0, 1, (3, count)) / 2
-    K = (share[0] * lr * constants(case).L)[:, None, None] * rng.standard_normal((count, n, n))
-    k = (share[1] * lr * slope)[:, None] * rng.standard_normal((count, n))
-    G = (dependent * 2 * share[2] * lr)[:, None, None] * -np.eye(n)
+    size_K = share[0] * lr * constants(case).L
+    size_k = share[1] * lr * slope
+    size_G = dependent * 2 * share[2] * lr
+    K = size_K[:, None, None] * rng.standard_normal((count, n, n))
+    k = size_k[:, None] * rng.standard_normal((count, n))
+    G = size_G[:, None, None] * -np.eye(n)
     return Errors(ctx.array(K / np.sqrt(n)), ctx.array(k), ctx.array(G))
 
 

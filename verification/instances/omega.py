@@ -92,7 +92,9 @@ def closing_angles(weights: Any) -> np.ndarray:
     group[order] = np.where(second, 1, 2)
     group[order[0]] = 0
     a, b, c = np.bincount(group, weights=pi, minlength=3)
-    at_b = np.pi - np.arccos(np.clip((a * a + b * b - c * c) / (2 * a * b), -1, 1))
+    # the law of cosines; rounding may leave [-1, 1] where the triangle is flat
+    cosine = (a * a + b * b - c * c) / (2 * a * b)
+    at_b = np.pi - np.arccos(np.clip(cosine, -1, 1))
     closing = -(a + b * np.exp(1j * at_b))
     return np.array([0.0, at_b, np.angle(closing)])[group]
 

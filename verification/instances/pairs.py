@@ -92,7 +92,8 @@ def _one_factor(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]
 
 def _rank_deficient(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """One point has a factor of rank one, the other a factor of rank zero."""
-    return Factors(w.B[..., :1] @ np.ones((1, w.rank)), w.A), Factors(0 * w.B, w.A / 2)
+    one = w.B[..., :1] @ np.ones((1, w.rank))
+    return Factors(one, w.A), Factors(0 * w.B, w.A / 2)
 
 
 def _tie(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:

@@ -145,7 +145,8 @@ def _symmetric(x: np.ndarray) -> np.ndarray:
 def _semidefinite(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Return V D V' with eigenvalues log-uniform in [1e-3, 1] and V a random rotation."""
     V = np.linalg.qr(rng.standard_normal((*shape, shape[-1])))[0]
-    return _symmetric(V * 10.0 ** rng.uniform(-3, 0, (*shape[:-1], 1, shape[-1])) @ V.mT)
+    eigenvalues = 10.0 ** rng.uniform(-3, 0, (*shape[:-1], 1, shape[-1]))
+    return _symmetric(V * eigenvalues @ V.mT)
 
 
 def _convex(rng: np.random.Generator, n: int, N: int, p: int) -> tuple[np.ndarray, np.ndarray]:
@@ -202,9 +203,12 @@ def draw(
     root[kind == 0] = 0.0
     root[kind == 1, 1:] = 0.0
     root[kind == 1, ..., 1:] = 0.0
-    root *= (scale[0] * scale[1] * 10.0 ** rng.uniform(-2, 0, (instances, 1, 1)))[..., None]
-    x0 = rng.standard_normal((instances, p)) * scale[1, :, 0]
-    return H * scale[0, ..., None], b * scale[0] * scale[1], _symmetric(root @ root.mT), x0
+    curvature, length = scale
+    share = 10.0 ** rng.uniform(-2, 0, (instances, 1, 1))
+    root *= (curvature * length * share)[..., None]
+    x0 = rng.standard_normal((instances, p)) * length[:, 0]
+    noise = _symmetric(root @ root.mT)
+    return H * curvature[..., None], b * curvature * length, noise, x0
 
 
 def cases(ctx: Context, order: str, instances: int, p: int = 3) -> Iterator[Case]:

@@ -72,15 +72,25 @@ class Exact(NamedTuple):
 
 def exact_step(state: Exact) -> Exact:
     """Return mean and covariance one round later: a local step, then a mix."""
-    Pi = ((SELF, OTHER), (OTHER, SELF))
-    both = range(2)
-    local = [(1 - LR) * m + LR * slope for m, slope in zip(state.m, (1, -1), strict=True)]
-    moved = [[(1 - LR) ** 2 * state.C[i][j] + (i == j) * LR**2 for j in both] for i in both]
-    half = [[sum((Pi[i][a] * moved[a][j] for a in both), ZERO) for j in both] for i in both]
-    return Exact(
-        tuple(sum((Pi[i][j] * local[j] for j in both), ZERO) for i in both),
-        tuple(tuple(sum((half[i][b] * Pi[j][b] for b in both), ZERO) for j in both) for i in both),
-    )
+    stay = 1 - LR
+    m1 = stay * state.m[0] + LR
+    m2 = stay * state.m[1] - LR
+    (C11, shared), (_, C22) = state.C
+    # each agent's own noise has variance 1
+    C11 = stay**2 * C11 + LR**2
+    C22 = stay**2 * C22 + LR**2
+    shared = stay**2 * shared
+    # Pi C Pi': the rows, then the columns; Pi and C are symmetric
+    first = _mixed((C11, shared))
+    second = _mixed((shared, C22))
+    columns = [_mixed(pair) for pair in zip(first, second, strict=True)]
+    return Exact(_mixed((m1, m2)), tuple(zip(*columns, strict=True)))
+
+
+def _mixed(pair: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    """Return Pi times a pair of numbers."""
+    x, y = pair
+    return SELF * x + OTHER * y, OTHER * x + SELF * y
 
 
 def measured(state: Exact) -> dict[str, Fraction]:

@@ -100,7 +100,9 @@ def spread(X: Any, Pi: np.ndarray) -> Any:
     xp = namespace(X)
     apart = deviations(X)
     mixed = mean_over_agents(apart, Pi)
-    return xp.sum(apart**2, axis=(-3, -2, -1)) - xp.sum(mixed**2, axis=(-3, -2, -1))
+    before = xp.sum(apart**2, axis=(-3, -2, -1))
+    after = xp.sum(mixed**2, axis=(-3, -2, -1))
+    return before - after
 
 
 def members(network: Network) -> dict[str, np.ndarray]:
@@ -152,7 +154,9 @@ def outlier(rng: np.random.Generator, n: int, Pi: np.ndarray, d: int, k: int, r:
     """One agent apart from all others, which agree up to 10^-6."""
     B, A = gaussian(rng, n, len(Pi), d, k, r)
     first = np.arange(len(Pi))[:, None, None] == 0
-    return np.where(first, B, B[:, -1:] + 1e-6 * B), np.where(first, A, A[:, -1:] + 1e-6 * A)
+    near_B = B[:, -1:] + 1e-6 * B
+    near_A = A[:, -1:] + 1e-6 * A
+    return np.where(first, B, near_B), np.where(first, A, near_A)
 
 
 def scaled(rng: np.random.Generator, n: int, Pi: np.ndarray, d: int, k: int, r: int) -> Arrays:

@@ -113,11 +113,13 @@ def limited(case: str, mix: Mix, norm: str, limit: float, c: float = C) -> Row:
     m = mix.Pi.shape[-1]
     held = namespace(mix.factors.B).all(inside_omega(mix.factors, c), axis=-1)[:, None]
     weights = host(mix.Pi)[0]
+    n = min(d, k)
+    p = max(d, k, m * r)
     return at_most(
         f"{case} {norm}, {mix.family}",
         interference_norm(mix.factors, mix.Pi, norm),
         limit * c**2,
-        rounding=ulps((4 * min(d, k) + 8) * max(d, k, m * r), r, c**2),
+        rounding=ulps((4 * n + 8) * p, r, c**2),
         held=held,
         **mix.params,
         norm=norm,

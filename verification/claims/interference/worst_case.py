@@ -71,12 +71,14 @@ def bounded(case: str, mix: Mix, c: float, norm: str) -> Row:
     r = mix.factors.rank
     q = min(d, k, r)
     pi_max = host(mix.Pi).max(axis=-1)
+    n = min(d, k)
+    p = max(d, k, r * mix.Pi.shape[-1])
     bound = each(partial(bounds.interference_worst_case, c=c, q=q, norm=norm), pi_max=pi_max)
     return at_most(
         f"{case} {norm}, {mix.family}",
         interference_norm(mix.factors, mix.Pi, norm),
         bound,
-        rounding=ulps((4 * min(d, k) + 8) * max(d, k, r * mix.Pi.shape[-1]), q, c**2),
+        rounding=ulps((4 * n + 8) * p, q, c**2),
         held=namespace(mix.factors.B).all(inside_omega(mix.factors, c), axis=-1)[:, None],
         **mix.params,
         norm=norm,

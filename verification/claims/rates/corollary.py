@@ -92,7 +92,8 @@ def _around(ctx: Context, name: str, N: int) -> Case:
     """
     v = 2 * np.pi * np.arange(N) / N
     b = np.stack([np.cos(v), np.sin(v)], axis=-1)
-    H = (np.array([1 / 2, 1 / 8]) + b * [1 / 4, 1 / 16])[..., None] * np.eye(2)
+    curvatures = np.array([1 / 2, 1 / 8]) + b * [1 / 4, 1 / 16]
+    H = curvatures[..., None] * np.eye(2)
     noise = np.tile(np.diag([1.0, 0.5]), (1, N, 1, 1))
     return _case(ctx, name, H[None], b[None], noise, np.array([[2.0, -2.0]]))
 
@@ -130,9 +131,11 @@ def _specified(ctx: Context, name: str, N: int) -> Case:
     diag(1/2 + u, 1/4)/2, start (2, -2).
     """
     u = np.arange(N) / N
-    H = np.stack([1 / 2 - u / 4, 1 / 8 + u / 8], axis=-1)[..., None] * np.eye(2)
+    curvatures = np.stack([1 / 2 - u / 4, 1 / 8 + u / 8], axis=-1)
+    variances = np.stack([1 / 4 + u / 2, np.full(N, 1 / 8)], axis=-1)
+    H = curvatures[..., None] * np.eye(2)
     b = np.stack([np.cos(2 * np.pi * u), u - 1 / 2], axis=-1)
-    noise = np.stack([1 / 4 + u / 2, np.full(N, 1 / 8)], axis=-1)[..., None] * np.eye(2)
+    noise = variances[..., None] * np.eye(2)
     return _case(ctx, name, H[None], b[None], noise[None], np.array([[2.0, -2.0]]))
 
 

@@ -104,7 +104,8 @@ def _local_step(ctx: Context, mix: Mix) -> Iterator[Row]:
     slope = factor_gradients(g, mix.factors, S)
     after = Factors(B - lr * slope.B, A - lr * slope.A)
     a = lr * S
-    step = a * (B @ B.mT @ g + g @ A.mT @ A) - a**2 * g @ (B @ A).mT @ g
+    first_order = a * (B @ B.mT @ g + g @ A.mT @ A)
+    step = first_order - a**2 * g @ (B @ A).mT @ g
     residual = product(after) - product(mix.factors) + step
     # entries of the new factors are sums of products with g; products of two of them again
     size = xp.linalg.matrix_norm(g, ord="fro") * a + 1

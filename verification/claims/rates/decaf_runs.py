@@ -77,7 +77,8 @@ def order(ctx: Context) -> Iterator[Row]:
         held = mu[i] > 0.1
         # a slope is a difference of two logarithms over log 2; two extrapolations weigh the finest
         # by less than 3
-        slip = 3 * 2 * _error_rounding(means, float(mu[i])) / float(sup[-1, i]) / log(2)
+        relative = _error_rounding(means, float(mu[i])) / float(sup[-1, i])
+        slip = 3 * 2 * relative / log(2)
         more = {"rounding": slip, "held": held, "mu": float(mu[i]), **params}
         yield at_most("|slope at lr = 0, less 2|", abs(limit - 2), 0.01, **more)
 

@@ -67,10 +67,13 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _normal(ctx: Context, rng: np.random.Generator, family: str, count: int, agents: int) -> Any:
     """Return H, b, noise covariances and starts of a family, each with largest entry 1 or 0."""
-    return [
-        ctx.array(x / np.maximum(np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True), TINY))
-        for x in draw(rng, family, count, agents, P)
-    ]
+
+    def scaled(x: np.ndarray) -> Any:
+        own_axes = tuple(range(1, x.ndim))
+        largest = np.abs(x).max(axis=own_axes, keepdims=True)
+        return ctx.array(x / np.maximum(largest, TINY))
+
+    return [scaled(x) for x in draw(rng, family, count, agents, P)]
 
 
 def _against_all_paths(ctx: Context, family: str, order: str) -> Row:
@@ -142,16 +145,17 @@ def _doubling(ctx: Context, family: str, order: str) -> Iterator[Row]:
     params: dict[str, Value] = {"order": order, "family": family}
     for name, value in averaged.items():
         error = host(value) - host(looped[name]).mean(axis=-1)
-        slip = ulps(
-            8 * n * steps, scale
-        )  # n products a step, as in `quadratics.run`, on both sides
+        # n products a step, as in `quadratics.run`, on either side
+        slip = ulps(8 * n * steps, scale)
         yield same(f"average of {name}", error, rounding=slip, **params)
 
     gap = 1 - np.abs(np.linalg.eigvals(host(recursion.A))).max(axis=-1)
     if gap.min() > 0:
         rest = moments.limit(recursion)
         after = moments.advance(recursion, rest)
-        scale = np.abs(host(rest.cov)).max(axis=(-2, -1)) + np.abs(host(rest.mean)).max(axis=-1)
+        largest_cov = np.abs(host(rest.cov)).max(axis=(-2, -1))
+        largest_mean = np.abs(host(rest.mean)).max(axis=-1)
+        scale = largest_cov + largest_mean
         # log2 of the steps to rest, and the decay of the powers, multiply n eps
         slip = ulps(8 * n, 60 + 1 / gap, scale)
         pairs = zip(after, rest, strict=True)

@@ -161,8 +161,10 @@ def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:
     rng = generator(0, "T33", "ring of four")
     u, v = (x / np.linalg.norm(x) for x in rng.standard_normal((2, 3)))
     D = 0.45 * rng.standard_normal((4, 3, 3))
-    ring = np.eye(4) / 2 + (np.roll(np.eye(4), 1, axis=0) + np.roll(np.eye(4), -1, axis=0)) / 4
-    case = decaf_rounds.Setting(("ring",), 1.5 * np.outer(u, v), D - D.mean(axis=0), ring[None])
+    D = D - D.mean(axis=0)
+    one = np.eye(4)
+    ring = one / 2 + (np.roll(one, 1, axis=0) + np.roll(one, -1, axis=0)) / 4
+    case = decaf_rounds.Setting(("ring",), 1.5 * np.outer(u, v), D, ring[None])
     return case, u, v
 
 

@@ -78,7 +78,8 @@ def _rounding(case: Case, errors: Errors, steps: int) -> np.ndarray:
     """Return the rounding of squared gradients: as in `quadratics.run`, with K/lr next to H."""
     n = case.problem.N * case.problem.p
     L = constants(case).L
-    slopes = 2 * L**2 + host((errors.K**2).sum(-1).sum(-1)) / host(case.lr) ** 2
+    K_square = host((errors.K**2).sum(-1).sum(-1))
+    slopes = 2 * L**2 + K_square / host(case.lr) ** 2
     offset = (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
     return ulps(4 * n, 2 * slopes * steps * suprema(case, errors, steps).size + offset)
 

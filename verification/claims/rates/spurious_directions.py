@@ -78,13 +78,14 @@ def injected(case: decaf_rounds.Setting, s: float, rank: int) -> np.ndarray:
     """Return K of each graph, [runs, d, k]."""
     d, k = case.Wbar.shape
     U, _, Vh = np.linalg.svd(case.Wbar)
-    outside = np.eye(d) - U[:, :rank] @ U[:, :rank].T, np.eye(k) - Vh[:rank].T @ Vh[:rank]
+    left = np.eye(d) - U[:, :rank] @ U[:, :rank].T  # off the columns of Wbar
+    right = np.eye(k) - Vh[:rank].T @ Vh[:rank]  # off its rows
     eye = np.eye(case.N)
     found = []
     for Pi in case.Pi:
         Gamma = (eye + Pi) @ np.linalg.pinv(eye - Pi)
         total = np.einsum("jl,jab,cb,lcd->ad", Gamma, case.D, case.Wbar / s, case.D)
-        found.append(outside[0] @ total @ outside[1] / case.N)
+        found.append(left @ total @ right / case.N)
     return np.stack(found)
 
 
@@ -95,6 +96,7 @@ def settled(case: decaf_rounds.Setting, r: int, s: float) -> Rest:
     runs = len(case.Pi)
     d, k = case.Wbar.shape
     more = r - rank
+    # start where theory says that it rests: Newton's method then converges
     p = np.sqrt(STEPS[:, None, None] * S[:, :more] / 2)
     extra = (U[:, :, :more] * p[:, :, None, :]) @ Vh[:, :more]
     start = np.repeat((case.Wbar / s + extra)[:, :, None], case.N, axis=2)
@@ -148,7 +150,8 @@ def jacobian(one_round: Map, x: np.ndarray, lr: np.ndarray, Pi: np.ndarray) -> n
     """Return the derivative of a round at x [runs, n] by central differences, [runs, n, n]."""
     runs, n = x.shape
     h = 1e-6  # of products of size 1: the difference errs by h^2 and by eps / h
-    apart = (x[:, None] + h * np.concatenate([np.eye(n), -np.eye(n)])).reshape(-1, n)
+    ways = np.concatenate([np.eye(n), -np.eye(n)])  # up along each coordinate, then down
+    apart = (x[:, None] + h * ways).reshape(-1, n)
     moved = one_round(apart, np.repeat(lr, 2 * n), np.repeat(Pi, 2 * n, axis=0))
     moved = moved.reshape(runs, 2, n, n)
     return (moved[:, 0] - moved[:, 1]).mT / (2 * h)
@@ -248,8 +251,10 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
     start = Factors(np.tile(B, shape), np.tile(A, shape))
     ratios = np.zeros((len(steps), len(S)))
     for level, lr in enumerate(steps):
+        # whole steps, so that the argument of tanh is near 1
         times = np.round(1 / np.sqrt(2 * S) / lr**1.5 / s**2).astype(int)
-        expected = np.sqrt(lr * S / 2) * np.tanh(s**2 * np.sqrt(2 * S) * lr**1.5 * times)
+        argument = s**2 * np.sqrt(2 * S) * lr**1.5 * times
+        expected = np.sqrt(lr * S / 2) * np.tanh(argument)
         size = np.full(len(S), lr)
         run = decaf_rounds.rounds(
             start, case.targets, case.Pi, size, s, int(times.max()), rotate=False

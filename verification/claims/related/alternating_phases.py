@@ -90,6 +90,7 @@ def _frozen(ctx: Context, name: str, N: int) -> Iterator[Row]:
     """
     Pi = TOPOLOGIES[name](N)
     values, vectors = np.linalg.eigh(Pi - 1 / N)
+    # on the complete graph every l is 0, and any deviation will do
     c = vectors[:, -1] if values[-1] > 1e-9 else np.eye(N)[0] - 1 / N
     rng = ctx.rng("frozen", name)
     d = 4

@@ -55,7 +55,10 @@ def _mean_square(ctx: Context, d: int, k: int, r: int, tau_A: float) -> Row:
     moved = product(Factors(B + N_B, A + N_A)) - product(Factors(B, A))
     mean = xp.mean(xp.sum(moved**2, axis=(-2, -1)), axis=-1)
     size_A, size_B = (xp.sum(X**2, axis=(-2, -1))[:, 0] for X in (A, B))
-    exact = d * TAU_B**2 * size_A + k * tau_A**2 * size_B + d * k * r * (tau_A * TAU_B) ** 2
+    of_B = d * TAU_B**2 * size_A
+    of_A = k * tau_A**2 * size_B
+    of_both = d * k * r * (tau_A * TAU_B) ** 2
+    exact = of_B + of_A + of_both
     # sums of r products an entry, of the square of d k entries, in pairs over 2^entries paths
     slip = ulps(8 * (r + d * k + entries), 1 + size_A, 1 + size_B)
     return same("E|dP|^2", mean - exact, rounding=slip, d=d, k=k, r=r, tau_A=tau_A)

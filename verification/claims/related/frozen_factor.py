@@ -87,7 +87,8 @@ def _price(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     outside = W - W @ xp.linalg.pinv(A) @ A
     error, norm = (xp.linalg.matrix_norm(x, ord="fro") for x in (outside, W))
     values = xp.linalg.svdvals(A)
-    slip = ulps(20 * max(d, k), norm, (values[..., 0] / values[..., -1]) ** 2)
+    condition = values[..., 0] / values[..., -1]
+    slip = ulps(20 * max(d, k), norm, condition**2)
     gap = xp.linalg.matrix_norm(W - reached - outside, ord="fro")
     yield same("min |W - B A|", gap, rounding=slip, **params)
     tail = schatten(tsvd(W, r).tail) if r < min(d, k) else 0 * error
@@ -104,7 +105,8 @@ def _mean_price(ctx: Context, d: int, k: int, r: int) -> Row:
     total = 0 * W[:, 0, 0]
     for chosen in combinations(range(k), r):
         A = xp.stack([Q[:, i] for i in chosen], axis=-2)
-        total = total + xp.sum((W - W @ A.mT @ A) ** 2, axis=(-2, -1)) / comb(k, r)
+        outside = W - W @ A.mT @ A
+        total = total + xp.sum(outside**2, axis=(-2, -1)) / comb(k, r)
     size = xp.sum(W**2, axis=(-2, -1))
     error = total - (1 - r / k) * size
     # sums of k products, and over all choices

@@ -170,7 +170,8 @@ def exceeded_iff() -> Row:
     letters = {"L": L, "c": C, "s": S}
     most = each(partial(bounds.smoothness_mixed_norm, **letters), G=G)
     paper = each(partial(bounds.lemma1_smoothness, **letters, C=S * C), G=G, r=r)
-    criterion = (r <= 2) | (2 * S * L * C**2 * (np.sqrt(r) - sqrt(2)) < (sqrt(2) - 1) * G)
+    curved = 2 * S * L * C**2 * (np.sqrt(r) - sqrt(2))
+    criterion = (r <= 2) | (curved < (sqrt(2) - 1) * G)
     differ = 1.0 * ((most > paper) != criterion)
     return same("exceeds Lemma 1 iff", differ, rounding=0.0)
 

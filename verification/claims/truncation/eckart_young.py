@@ -62,11 +62,11 @@ def _nothing_is_nearer(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Matrices of rank r at random and at distances 1 ... 10^-12 from the truncation."""
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
     M = mix_products(mix.factors, mix.Pi)
-    B, A = truncated.factors
     xp = namespace(M)
     rng = ctx.rng("rivals", mix.family)
-    away = ctx.array(10.0 ** rng.uniform(-12, 0, (B.shape[0], 1, 1, 1)))
-    rival = Factors(B, A).map(lambda X: X * (1 + away * ctx.array(rng.standard_normal(X.shape))))
+    away = ctx.array(10.0 ** rng.uniform(-12, 0, (len(M), 1, 1, 1)))
+    noise = truncated.factors.map(lambda X: ctx.array(rng.standard_normal(X.shape)))
+    rival = truncated.factors.map(lambda X, G: X * (1 + away * G), noise)
     values = xp.linalg.svdvals(M - product(rival))
     for norm in NORMS:
         case = f"|M - X| >= |E| for X of rank r, {norm}"
@@ -109,7 +109,8 @@ def _without_error(ctx: Context) -> Iterator[Mix]:
 
     B, A = gaussian(rng, count, m, 6, 5, 2)
     turned = isometry(rng, count, m, 2, 2)
-    yield made("equal products", B[:, :1] @ turned.swapaxes(-1, -2), turned @ A[:, :1])
+    inverse = turned.swapaxes(-1, -2)
+    yield made("equal products", B[:, :1] @ inverse, turned @ A[:, :1])
     yield made("frozen A", B, np.repeat(A[:, :1], m, axis=1))
     yield made("common column space", B[:, :1] @ rng.standard_normal((count, m, 2, 2)), A)
     thin = gaussian(rng, count, m, 6, 5, 1)

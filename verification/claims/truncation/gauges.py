@@ -128,7 +128,8 @@ def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
     def dlora(Z: Factors) -> Factors:
         return METHODS["dlora"].mix(Z, mix.Pi, 0)
 
-    size = _size(mix.factors)[..., None] * (1 + namespace(g).linalg.matrix_norm(g)[..., None])
+    slope = namespace(g).linalg.matrix_norm(g)[..., None]
+    size = _size(mix.factors)[..., None] * (1 + slope)
     # sums of at most d, k or m r products
     slip = ulps(10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]), host(size).max(1))
     for case, map_of in (("a step is O(r)-equivariant", step), ("a common gauge commutes", dlora)):
@@ -211,7 +212,7 @@ def distance(ctx: Context) -> Iterator[Row]:
         apart = gaussian(rng, count, d, k, r).map(ctx.array)
         size = ctx.array(10.0 ** rng.uniform(-4, 0, (count, 1, 1)))
         near = Factors(first.B + size * apart.B, first.A + size * apart.A)
-        weak = ctx.array(10.0 ** -np.arange(r)[None, :] * np.ones((count, 1)))[:, None, :]
+        weak = ctx.array(10.0 ** -np.arange(r))  # by columns of B: 1, 1/10, ...
         graded = Factors(first.B * weak, first.A)
         for family, pair in (
             ("independent", (first, apart)),
@@ -246,14 +247,17 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
 
 def sharp() -> Instance:
     """Return two orthogonal rank-one products of sizes 1 and sqrt 2 - 1."""
-    pair = Factors(np.eye(2)[:, :, None] * [[[1]], [[sqrt(2) - 1]]], np.eye(2)[:, None, :])
-    return stored(pair, [0.5, 0.5])
+    sizes = np.array([1.0, sqrt(2) - 1])[:, None, None]
+    e = np.eye(2)  # agent j holds e_j e_j' times its size
+    return stored(Factors(sizes * e[:, :, None], e[:, None, :]), [0.5, 0.5])
 
 
 def replay_distance(instance: Instance) -> Row:
     """Return the row of the first two agents of a stored mix."""
     B, A = load(instance).factors
-    return _distance_row("stored", Factors(B[:, 0], A[:, 0]), Factors(B[:, 1], A[:, 1]))
+    first = Factors(B[:, 0], A[:, 0])
+    second = Factors(B[:, 1], A[:, 1])
+    return _distance_row("stored", first, second)
 
 
 CLAIMS = [

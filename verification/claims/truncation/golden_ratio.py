@@ -104,8 +104,11 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     shared = place >= r - K + p
     left = isometry(rng, count, d, n)
     right = isometry(rng, count, n, k)
-    gap = np.concatenate([np.full((1, 1, 1), TIE), 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))])
-    M = left * ((1 + gap) * kept + dropped) @ right + gap**2 * rng.standard_normal((count, d, k))
+    # the first instance is the extremal one up to TIE, the others are 10^-8 ... 1 away from it
+    away = 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))
+    gap = np.concatenate([np.full((1, 1, 1), TIE), away])
+    noise = rng.standard_normal((count, d, k))
+    M = left * ((1 + gap) * kept + dropped) @ right + gap**2 * noise
     Q = left * ((kept & shared) + (1 + 1 / u) * dropped) @ right
     yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
 
@@ -140,16 +143,14 @@ def _bounded(ctx: Context) -> Iterator[Mix]:
         A = isometry(rng, count, m, r, k)
         Pi = ctx.array(stochastic(rng, 4, m))
         yield Mix("isometries", Factors(ctx.array(B), ctx.array(A)), Pi)
-        shrink = rng.uniform(size=(2, count, m, 1, r))
-        yield Mix(
-            "contractions",
-            Factors(ctx.array(B * shrink[0]), ctx.array(A * shrink[1].swapaxes(-1, -2))),
-            Pi,
-        )
+        shrink_B, shrink_A = rng.uniform(size=(2, count, m, 1, r))
+        smaller = Factors(B * shrink_B, A * shrink_A.swapaxes(-1, -2)).map(ctx.array)
+        yield Mix("contractions", smaller, Pi)
         sign = np.array([1.0, -1.0])[:, None, None]
-        flip = Factors(ctx.array(sign * B[:, :1]), ctx.array(sign * A[:, :1]))
-        half = np.array([0.5, 0.6, 0.9])
-        yield Mix("sign flip", flip, ctx.array(np.stack([half, 1 - half], axis=-1)))
+        flip = Factors(sign * B[:, :1], sign * A[:, :1]).map(ctx.array)
+        heavier = np.array([0.5, 0.6, 0.9])
+        weights = np.stack([heavier, 1 - heavier], axis=-1)
+        yield Mix("sign flip", flip, ctx.array(weights))
 
 
 def _worst_case(mix: Mix) -> Row:
@@ -166,8 +167,11 @@ def extremal(norm: str = "fro") -> Instance:
     q = SHARPEST[norm]
     u = np.array([1, -1, 0]) / sqrt(2)
     w = np.array([1, 1, -2]) / sqrt(6)
-    B = np.stack([sqrt(3) * u, sqrt(q) + sqrt(3) * w], axis=-1)[:, :, None]
-    A = np.stack([sqrt(3) * (1 + TIE) * u, sqrt(q) + sqrt(3) * (1 - q) * w], axis=-1)[:, None, :]
+    # coordinates along e_1, e_2; u and w have mean 0, so that the means are sqrt(q) e_2
+    columns = [sqrt(3) * u, sqrt(q) + sqrt(3) * w]
+    rows = [sqrt(3) * (1 + TIE) * u, sqrt(q) + sqrt(3) * (1 - q) * w]
+    B = np.stack(columns, axis=-1)[:, :, None]
+    A = np.stack(rows, axis=-1)[:, None, :]
     return stored(Factors(B, A), np.full(3, 1 / 3), norm=norm)
 
 

@@ -51,7 +51,9 @@ def rows(ctx: Context) -> Iterator[Row]:
         for size in (1e-6, 1e-3, 0.1, 0.4):
             yield from _random(ctx, r, d, k, size)
         yield from _worst_direction(ctx, r, d, k)
-    yield _spaces(ctx.array([[[0.5, 0], [0, 0]]]), ctx.array([[[0, 0], [0, 1.0]]]), 1, "extremal")
+    M = ctx.array([[[0.5, 0], [0, 0]]])
+    dM = ctx.array([[[0, 0], [0, 1.0]]])
+    yield _spaces(M, dM, 1, "extremal")
 
 
 def _random(ctx: Context, r: int, d: int, k: int, size: float) -> Iterator[Row]:
@@ -64,7 +66,8 @@ def _random(ctx: Context, r: int, d: int, k: int, size: float) -> Iterator[Row]:
     M = (isometry(rng, count, d, n) * values[:, None, :]) @ isometry(rng, count, n, k)
     dM = rng.standard_normal((count, d, k))
     gap = values[:, r - 1] - values[:, r] if r < n else values[:, r - 1]
-    dM *= (size * gap / np.linalg.norm(dM, ord=2, axis=(-2, -1)))[:, None, None]
+    norm = np.linalg.norm(dM, ord=2, axis=(-2, -1))
+    dM *= (size * gap / norm)[:, None, None]
     yield from _change(ctx.array(M), ctx.array(dM), r, "random", size=size)
     yield _spaces(ctx.array(M), ctx.array(dM), r, "random", size=size)
 

@@ -73,7 +73,8 @@ def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row
     truncated = tsvd_of_mix(mix.factors, mix.Pi, r)
     top = sigma_max(mix.factors)
     # an SVD is off by a small multiple of max(d, k) eps sigma_1
-    held = (top <= c * (1 + ulps(4 * max(*mix.factors.shape, r)))).all(-1)[:, None]
+    allowed = c * (1 + ulps(4 * max(*mix.factors.shape, r)))
+    held = (top <= allowed).all(-1)[:, None]
     for norm in norms:
         bound = each(
             lambda pi_max, norm=norm: bounds.truncation_worst_case(
