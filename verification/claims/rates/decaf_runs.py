@@ -172,8 +172,8 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
         )
         points = np.hypot(one.norm_B, one.norm_A)
         terms = case.N + sum(case.Wbar.shape) + R
-        slip = rate_rounding(bound, points, terms=terms, lr=lr)
         bound = bound if held else 0.0
+        slip = rate_rounding(bound, points, terms=terms, lr=lr)
         yield at_most(
             "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
         )
@@ -244,12 +244,13 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
         **letters,
     )
     params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
+    bound = bound if held else 0.0
     points = np.hypot(sums.norm_B, sums.norm_A).max()
     slip = rate_rounding(bound, points, terms=N + d + k + start.rank, lr=lr)
     yield at_most(
         "mean gradient, all noise paths",
         float(sums.gradient.mean()),
-        bound if held else 0.0,
+        bound,
         rounding=slip,
         held=held,
         **params,
