@@ -5,6 +5,7 @@ Axes: matrices are the last two; leading axes are batch, the agent axis last amo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,10 @@ class Factors(NamedTuple):
     def shape(self) -> tuple[int, int]:
         """Shape (d, k) of the product."""
         return int(self.B.shape[-2]), int(self.A.shape[-1])
+
+    def map(self, f: Callable[..., Array], *others: Factors) -> Factors:
+        """Return (f(B, ...), f(A, ...)), with the same factor of each of `others` for the dots."""
+        return Factors(*(f(*each) for each in zip(self, *others, strict=True)))
 
 
 def common(*pairs: Factors) -> Any:

@@ -6,7 +6,8 @@ import signal
 import time
 from pathlib import Path
 
-from verification.claim import Claim, compare, identity
+from verification.claim import Claim
+from verification.evidence import at_most, same
 from verification.run import Ledger
 
 EXPECTED = {"T1": "holds", "T2-square": "violated", "T3": "holds", "T4": "holds", "T5": "holds"}
@@ -25,8 +26,8 @@ def _true(ctx):
     Assumptions: none.
     """
     x = ctx.rng("x").random(ctx.pick(3, 30))
-    yield compare("largest", x.max(), "<=", 1.0, rounding=0.0, n=len(x))
-    yield identity("difference", x[0] - x[0], rounding=0.0)
+    yield at_most("largest", x.max(), 1.0, rounding=0.0, n=len(x))
+    yield same("difference", x[0] - x[0], rounding=0.0)
 
 
 def _false(ctx):
@@ -36,7 +37,7 @@ def _false(ctx):
 
 def _replay(instance):
     x = max(instance["x"])
-    return compare("square", x**2, "<=", x, rounding=0.0)
+    return at_most("square", x**2, x, rounding=0.0)
 
 
 SCRIPT = """
@@ -59,7 +60,7 @@ def _killed_once(ctx):
     if not note.exists():
         note.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    yield identity("alive", 0.0, rounding=0.0)
+    yield same("alive", 0.0, rounding=0.0)
 
 
 def _killed(ctx):
@@ -71,7 +72,7 @@ def _killed(ctx):
 def _slow(ctx):
     """A claim that takes long."""
     time.sleep(60)
-    yield identity("late", 0.0, rounding=0.0)
+    yield same("late", 0.0, rounding=0.0)
 
 
 TRUE = Claim("T1", "smoothness", "derived", _true)

@@ -14,22 +14,21 @@ from verification.claim import (
     Outcome,
     Row,
     collect,
-    compare,
     deciding_row,
-    identity,
     judge,
     tightest_row,
 )
+from verification.evidence import at_least, at_most, same
 
 NAN, INF = math.nan, math.inf
 
 
 def le(measured, bound, *, rounding=0.0, **more):
-    return compare("case", measured, "<=", bound, rounding=rounding, **more)
+    return at_most("case", measured, bound, rounding=rounding, **more)
 
 
 def ge(measured, bound, *, rounding=0.0, **more):
-    return compare("case", measured, ">=", bound, rounding=rounding, **more)
+    return at_least("case", measured, bound, rounding=rounding, **more)
 
 
 def claim_of(*rows):
@@ -52,9 +51,9 @@ def claim_of(*rows):
         (ge(math.nextafter(1 - 1e-12, 0), 1, rounding=1e-12), "violated"),
         (ge(1.1, 1, low=0.9, high=1.2), "inconclusive"),
         (ge(0.8, 1, low=0.7, high=0.9), "violated"),
-        (identity("case", 0.0, rounding=0.0), "holds"),
-        (identity("case", -1e-13, rounding=1e-12), "holds"),
-        (identity("case", -2.0, rounding=1e-12), "violated"),
+        (same("case", 0.0, rounding=0.0), "holds"),
+        (same("case", -1e-13, rounding=1e-12), "holds"),
+        (same("case", -2.0, rounding=1e-12), "violated"),
         (le(NAN, 1), "inconclusive"),
         (le(1, NAN), "inconclusive"),
         (le(1, 2, rounding=NAN), "inconclusive"),
@@ -66,7 +65,7 @@ def claim_of(*rows):
         (le(INF, 1), "inconclusive"),
         (ge(1, -INF), "inconclusive"),
         (ge(INF, 1), "inconclusive"),
-        (identity("case", NAN, rounding=1.0), "inconclusive"),
+        (same("case", NAN, rounding=1.0), "inconclusive"),
         (le(2, 1, held=False), "not_applicable"),
         (le(NAN, 1, held=False), "not_applicable"),
     ],
@@ -89,7 +88,7 @@ def test_a_row_is_judged_by_the_end_of_its_interval_and_nan_never_passes(row, ou
         (le(1, INF), None),
         (ge(INF, 1), None),
         (le(1, 2, held=False), None),
-        (identity("case", 1.0, rounding=0.0), None),
+        (same("case", 1.0, rounding=0.0), None),
         (le(1e-16, 1e-16, rounding=1e-15), None),  # a ratio of rounding noise
         (le(1.0, 1.0, rounding=RESOLUTION), 1.0),
         (le(1.0, 1.0, rounding=2 * RESOLUTION), None),
@@ -103,20 +102,20 @@ def test_slack_is_the_room_that_is_left():
     assert le(1, 2, rounding=0.5).slack == 1.5
     assert le(1, 2, rounding=0.5, high=1.25).slack == 1.25
     assert ge(3, 2, rounding=0.5, low=2.75).slack == 1.25
-    assert identity("case", 0.25, rounding=1.0).slack == 0.75
+    assert same("case", 0.25, rounding=1.0).slack == 0.75
     assert le(3, 2).slack == -1
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: compare("c", 1, "<", 2, rounding=0), "relation must be one of"),
+        (lambda: replace(le(1, 2), relation="<"), "relation must be one of"),
         (lambda: le(1, 2, rounding=-1e-12), "rounding must be >= 0, got -1e-12"),
         (lambda: le(1, 2, low=2, high=0), "between low and high, got 1.0 in \\[2.0, 0.0\\]"),
         (lambda: le(1, 2, low=1.5), "between low and high"),
         (lambda: le(1, 2, high=0.5), "between low and high"),
-        (lambda: compare("c", -1, "==", 0, rounding=0), "use identity"),
-        (lambda: compare("c", 1, "==", 1, rounding=0), "use identity"),
+        (lambda: replace(le(-1, 0), relation="=="), "use evidence.same"),
+        (lambda: replace(le(1, 1), relation="=="), "use evidence.same"),
         (lambda: le(1, 2, outcome="holds"), "params may not be called \\['outcome'\\]"),
         (lambda: le(1, 2, claim="T1"), "params may not be called \\['claim'\\]"),
         (lambda: le(1, 2, r=np.int64(3)), "got r=.* of type int64; convert it"),
@@ -188,7 +187,7 @@ def test_the_deciding_row_is_of_the_worst_outcome_the_one_nearest_to_or_farthest
     assert deciding_row([near, UNKNOWN]) == UNKNOWN
     assert deciding_row([BROKEN, near]) == near
     assert tightest_row([far, near, UNKNOWN]) == near
-    assert tightest_row([identity("case", 0.0, rounding=0.0)]) is None
+    assert tightest_row([same("case", 0.0, rounding=0.0)]) is None
     assert deciding_row([]) is None
 
 
@@ -196,10 +195,10 @@ def test_rows_of_unlike_sizes_are_ranked_in_proportion():
     # by absolute slack each would lose to the other row
     assert deciding_row([le(1e-9, 1e-6), le(0.99e6, 1e6)]) == le(0.99e6, 1e6)
     assert deciding_row([le(1e6 + 1, 1e6), le(2e-6, 1e-6)]) == le(2e-6, 1e-6)
-    near = compare("case", 1.01, ">=", 1, rounding=0.0)
-    assert deciding_row([near, compare("case", 2e-9, ">=", 1e-9, rounding=0.0)]) == near
-    used = identity("case", 0.9e-9, rounding=1e-9)
-    assert deciding_row([identity("case", 1e-16, rounding=1e-12), used]) == used
+    near = at_least("case", 1.01, 1, rounding=0.0)
+    assert deciding_row([near, at_least("case", 2e-9, 1e-9, rounding=0.0)]) == near
+    used = same("case", 0.9e-9, rounding=1e-9)
+    assert deciding_row([same("case", 1e-16, rounding=1e-12), used]) == used
 
 
 @pytest.mark.parametrize(
@@ -207,9 +206,9 @@ def test_rows_of_unlike_sizes_are_ranked_in_proportion():
     [
         (le(1, 4), 0.75),
         (le(4, 1), -0.75),
-        (compare("case", 4, ">=", 1, rounding=0.0), 0.75),
+        (at_least("case", 4, 1, rounding=0.0), 0.75),
         (le(1, 4, low=0, high=2), 0.5),
-        (identity("case", 1, rounding=4), 0.75),
+        (same("case", 1, rounding=4), 0.75),
         (le(0, 0), 1.0),  # nothing is compared
         (le(NAN, 1), -INF),
         (le(1, INF), -INF),
@@ -262,7 +261,7 @@ def rows(draw):
     measured, bound = draw(finite), draw(finite)
     rounding = draw(st.sampled_from([0.0, 1e-12, 1e-3]))
     if kind == "identity":
-        return identity("case", draw(positive), rounding=rounding)
+        return same("case", draw(positive), rounding=rounding)
     if kind == "tie":
         bound = measured
     low, high = measured, measured
@@ -270,9 +269,9 @@ def rows(draw):
         low, high = measured - draw(positive), measured + draw(positive)
     if kind == "not finite":
         bound = draw(st.sampled_from([NAN, INF, -INF]))
-    relation = draw(st.sampled_from(["<=", ">="]))
+    relation = draw(st.sampled_from([le, ge]))
     more = {"low": low, "high": high, "held": kind != "broken"}
-    return compare("case", measured, relation, bound, rounding=rounding, **more)
+    return relation(measured, bound, rounding=rounding, **more)
 
 
 @given(rows())

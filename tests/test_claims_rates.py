@@ -31,8 +31,9 @@ from verification.claims.rates import (
     spurious_directions,
     time_varying,
 )
+from verification.evidence import attained
 from verification.instances import decaf_rounds
-from verification.instances.consensus import attained, kappa_ceiling
+from verification.instances.consensus import kappa_ceiling
 from verification.instances.quadratics import (
     FAMILIES,
     GRAPHS,

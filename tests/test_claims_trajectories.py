@@ -52,7 +52,7 @@ def test_the_batched_rounds_are_those_of_the_simulation():
     Pi = np.stack([TOPOLOGIES[name](N) for name in graphs])
     mixed = [y for y, _ in rounds(start, targets, Pi, np.array(lr), s, steps + 1)][-1]
     for run, (size, name) in enumerate(zip(lr, graphs, strict=True)):
-        alone = Factors(*(X[run] for X in start))
+        alone = Factors(start.B[run], start.A[run])
         config = Config(
             problem=approximation(targets),
             method="dlora",
@@ -99,6 +99,6 @@ def test_interference_on_the_path_stays_below_its_bound(topology, N, r, power, s
     targets = rng.standard_normal((N, d, k))
     Pi = TOPOLOGIES[topology](N)
     runs = dlora_path.Runs(topology, Pi, targets, start, np.array([10.0**power]), 0.75)
-    row = dlora_path.at_most(Context("property"), "property", runs)
+    row = dlora_path.along_path(Context("property"), "property", runs)
     event("lr L q < 1" if row.assumptions_held else "lr too large")
     assert row.outcome in (Outcome.HOLDS, Outcome.NOT_APPLICABLE)

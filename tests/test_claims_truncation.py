@@ -23,7 +23,8 @@ from verification.claims.truncation import (
     second_order,
     worst_case,
 )
-from verification.instances.mixes import FAMILIES, Mix, load, worst
+from verification.evidence import at_least, at_most
+from verification.instances.mixes import FAMILIES, Mix, load
 from verification.instances.mixes import mixes as claimed_mixes
 
 EPS = float(np.finfo(float).eps)
@@ -175,18 +176,18 @@ def test_the_extremal_mix_of_t18_is_what_its_docstring_says():
 def test_the_row_of_many_instances_is_the_one_that_breaks():
     values = np.array([[1.0, 5e-9], [0.0, 2e9]])
     limits = np.array([[2.0, 4e-9], [1.0, 3e9]])
-    row = worst("any", values, "<=", limits, rounding=0.0)
+    row = at_most("any", values, limits, rounding=0.0)
     assert (row.measured, row.bound, row.params["instances"]) == (5e-9, 4e-9, 4)
     assert row.outcome == Outcome.VIOLATED
     held = np.array([[True, False], [True, True]])
-    row = worst("held", values, "<=", limits, rounding=0.0, held=held)
+    row = at_most("held", values, limits, rounding=0.0, held=held)
     assert (row.measured, row.bound, row.params["instances"]) == (2e9, 3e9, 3)
-    row = worst("none", values, "<=", limits, rounding=0.0, held=False)
+    row = at_most("none", values, limits, rounding=0.0, held=False)
     assert row.outcome == Outcome.NOT_APPLICABLE
-    row = worst("at least", values, ">=", limits, rounding=0.0)
+    row = at_least("at least", values, limits, rounding=0.0)
     assert row.outcome == Outcome.VIOLATED
     broken = np.array([1.0, np.nan])
-    assert worst("nan", broken, "<=", 2.0, rounding=0.0).outcome == Outcome.INCONCLUSIVE
+    assert at_most("nan", broken, 2.0, rounding=0.0).outcome == Outcome.INCONCLUSIVE
 
 
 def test_a_stored_mix_is_one_instance_of_one_row():

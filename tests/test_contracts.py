@@ -124,7 +124,7 @@ def same_products(name, found, expected, state, Pi):
 @given(rounds())
 def test_equal_agents_are_a_fixed_point(drawn):
     name, (state, Pi) = drawn
-    equal = Factors(*(np.broadcast_to(X[:1], X.shape) for X in state))
+    equal = state.map(lambda X: np.broadcast_to(X[:1], X.shape))
     mixed = METHODS[name].mix(equal, Pi, 0)
     # of rank r, so that nothing is truncated and no gap matters
     assert np.all(np.abs(product(mixed) - product(equal)) <= rounding(equal, Pi))
@@ -135,9 +135,9 @@ def test_permuting_the_agents_permutes_the_result(drawn, random):
     name, (state, Pi) = drawn
     order = list(range(len(Pi)))
     random.shuffle(order)
-    permuted = Factors(*(X[order] for X in state))
+    permuted = state.map(lambda X: X[order])
     mixed = METHODS[name].mix(permuted, Pi[np.ix_(order, order)], 0)
-    expected = Factors(*(X[order] for X in METHODS[name].mix(state, Pi, 0)))
+    expected = METHODS[name].mix(state, Pi, 0).map(lambda X: X[order])
     same_products(name, mixed, expected, permuted, Pi[np.ix_(order, order)])
 
 
@@ -192,7 +192,7 @@ def test_a_subset_of_rows_gives_the_same_rows(drawn, data):
     same_products(
         name,
         method.mix(state, Pi[chosen], 0),
-        Factors(*(X[chosen] for X in every)),
+        every.map(lambda X: X[chosen]),
         state,
         Pi[chosen],
     )
@@ -210,7 +210,7 @@ def test_a_sparse_Pi_gives_what_the_dense_one_gives(drawn):
 @pytest.mark.parametrize("to", [np.asarray, torch.tensor], ids=["numpy", "torch"])
 def test_kind_dtype_and_shape_are_kept(name, dtype, to):
     state, Pi = build(name, N=4, d=5, k=3, r=2, seed=0, batch=(2,))
-    given = Factors(*(to(X.astype(dtype)) for X in state))
+    given = state.map(lambda X: to(X.astype(dtype)))
     mixed = METHODS[name].mix(given, Pi, 0)
     for X, Y in zip(given, mixed, strict=True):
         assert type(Y) is type(X)
@@ -227,8 +227,8 @@ def test_a_batch_of_three_is_three_singles(name):
     state, Pi = build(name, N=4, d=3, k=5, r=2, seed=0, batch=(3,))
     mixed = METHODS[name].mix(state, Pi, 0)
     for run in range(3):
-        single = Factors(*(X[run] for X in state))
-        found = Factors(*(X[run] for X in mixed))
+        single = Factors(state.B[run], state.A[run])
+        found = Factors(mixed.B[run], mixed.A[run])
         same_products(name, found, METHODS[name].mix(single, Pi, 0), single, Pi)
 
 

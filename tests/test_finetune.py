@@ -119,7 +119,7 @@ def test_sites_of_other_shapes_are_mixed_as_if_alone():
     run = prepare()
     paper_runs.randomize(run.stacked)
     alone = {
-        name: mixing.mixed(METHODS["decaf"], Factors(*(X.clone() for X in pair)), run.Pi, 1)
+        name: mixing.mixed(METHODS["decaf"], pair.map(lambda X: X.clone()), run.Pi, 1)
         for name, pair in run.stacked.factors().items()
     }
     one_mix(run)

@@ -294,9 +294,7 @@ def test_numpy_and_torch_agree(name):
     X, Y = gaussian(5, 4, 2, 3, seed=1), gaussian(5, 4, 2, 3, seed=2)
     Pi = np.full((2, 3), 1 / 3)
     ours = FUNCTIONS[name](X, Y, Pi)
-    theirs = FUNCTIONS[name](
-        Factors(*map(torch.from_numpy, X)), Factors(*map(torch.from_numpy, Y)), torch.from_numpy(Pi)
-    )
+    theirs = FUNCTIONS[name](X.map(torch.from_numpy), Y.map(torch.from_numpy), torch.from_numpy(Pi))
     assert theirs.dtype == torch.float64
     # a solve loses the condition number of the gauge; 100 covers the fixed ones here
     assert_near(ours, theirs, 100 * slack(X, Y))
@@ -308,14 +306,14 @@ def test_half_types_are_raised_inside_and_returned_as_given(name, dtype):
     X, Y = gaussian(5, 4, 2, 3, seed=1), gaussian(5, 4, 2, 3, seed=2)
     Pi = np.full((2, 3), 1 / 3)
     if dtype is np.float16:
-        cast = [Factors(*(x.astype(dtype) for x in F)) for F in (X, Y)]
+        cast = [F.map(lambda x: x.astype(dtype)) for F in (X, Y)]
         unit = float(np.finfo(dtype).eps)
     else:
-        cast = [Factors(*(torch.from_numpy(x).to(dtype) for x in F)) for F in (X, Y)]
+        cast = [F.map(lambda x: torch.from_numpy(x).to(dtype)) for F in (X, Y)]
         unit = torch.finfo(dtype).eps
     half = FUNCTIONS[name](*cast, Pi)
     assert half.dtype == dtype
-    widened = [Factors(*(np.asarray(x.tolist()) for x in F)) for F in cast]
+    widened = [F.map(lambda x: np.asarray(x.tolist())) for F in cast]
     full = FUNCTIONS[name](*widened, Pi)
     # a chain of at most ten half operations; the fixed inputs are well conditioned
     assert_near(np.asarray(half.tolist()), full, 10 * unit * np.max(np.abs(full)))
@@ -343,3 +341,14 @@ def test_balanced_factors_are_balanced_whatever_the_product(factors):
     B, A = balanced
     assert_near(B.T @ B, A @ A.T, allowed)
     assert_near(np.diag(B.T @ B)[: min(*factors.shape, factors.rank)], spectrum(factors), allowed)
+
+
+def test_a_map_treats_both_factors_alike_and_pairs_those_of_others():
+    left, right = Factors(np.ones((3, 2)), np.full((2, 4), 2.0)), Factors(3.0, 4.0)
+    twice = left.map(lambda X: 2 * X)
+    assert isinstance(twice, Factors)
+    assert np.all(twice.B == 2)
+    assert np.all(twice.A == 4)
+    moved = left.map(lambda X, Y, Z: X + Y * Z, right, right)
+    assert np.all(moved.B == 10)
+    assert np.all(moved.A == 18)

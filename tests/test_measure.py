@@ -105,7 +105,7 @@ def test_consensus_distance_keeps_the_batch_and_runs_over_the_agents():
             np.sum((B[i] - B.mean(0)) ** 2) + np.sum((A[i] - A.mean(0)) ** 2) for i in range(6)
         )
         assert found[run] == pytest.approx(expected / 6, rel=100 * EPS)
-    same = Factors(*(np.repeat(X[:, :1], 6, axis=1) for X in factors))
+    same = factors.map(lambda X: np.repeat(X[:, :1], 6, axis=1))
     assert np.max(measure.consensus_distance(same)) <= (4 * EPS) ** 2 * np.sum(factors.B**2)
 
 
@@ -141,7 +141,7 @@ def test_interference_near_consensus_keeps_its_digits():
 
 def test_equal_agents_do_not_interfere_at_all():
     common = gaussian(5, 4, 2, 6, 1)
-    same = Factors(*(np.repeat(X, 3, axis=1) for X in common))
+    same = common.map(lambda X: np.repeat(X, 3, axis=1))
     assert not measure.interference(same, rows(2, 3)).any()
     assert not measure.interference_norm(same, rows(2, 3)).any()
 
@@ -311,7 +311,7 @@ QUANTITIES = {
 def test_numpy_and_torch_agree(name):
     factors, Pi = gaussian(5, 4, 2, 3), rows(2, 3)
     ours = QUANTITIES[name](factors, Pi)
-    theirs = QUANTITIES[name](Factors(*map(torch.from_numpy, factors)), torch.from_numpy(Pi))
+    theirs = QUANTITIES[name](factors.map(torch.from_numpy), torch.from_numpy(Pi))
     assert isinstance(theirs, torch.Tensor)
     assert_near(ours, theirs, 10 * slack(factors))
 
@@ -321,12 +321,12 @@ def test_numpy_and_torch_agree(name):
 def test_every_quantity_keeps_the_dtype(name, dtype):
     factors, Pi = gaussian(5, 4, 2, 3), rows(2, 3)
     if isinstance(dtype, torch.dtype):
-        cast, unit = Factors(*(torch.from_numpy(x).to(dtype) for x in factors)), 2.0**-7
+        cast, unit = factors.map(lambda x: torch.from_numpy(x).to(dtype)), 2.0**-7
     else:
-        cast, unit = Factors(*(x.astype(dtype) for x in factors)), float(np.finfo(dtype).eps)
+        cast, unit = factors.map(lambda x: x.astype(dtype)), float(np.finfo(dtype).eps)
     found = QUANTITIES[name](cast, Pi)
     assert name == "numerical_rank" or found.dtype == dtype
-    expected = QUANTITIES[name](Factors(*(np.asarray(x.tolist()) for x in cast)), Pi)
+    expected = QUANTITIES[name](cast.map(lambda x: np.asarray(x.tolist())), Pi)
     # a chain of at most ten operations of that precision; squared differences lose twice
     assert_near(np.asarray(found.tolist()), expected, 20 * unit * np.max(np.abs(expected)))
 
@@ -346,7 +346,7 @@ def networks(draw):
         Pi = np.full((1, N), light / (N - 1))
         Pi[0, 0] = 1 - light
     if branch in ("equal agents", "gauge"):
-        factors = Factors(*(np.repeat(X[:1], N, axis=0) for X in factors))
+        factors = factors.map(lambda X: np.repeat(X[:1], N, axis=0))
     if branch == "gauge":
         factors = gauge(factors, np.linalg.qr(gaussian(r, r, r, N, seed=seed + 1).B)[0])
     if branch == "tiny":

@@ -14,7 +14,8 @@ from figures.__main__ import main
 from figures.report import formulas, inline, strips
 from tests import report_pages
 from verification import store
-from verification.claim import Row, compare, deciding_row, identity
+from verification.claim import Row, deciding_row
+from verification.evidence import at_least, at_most, same
 from verification.ledger import NOTATION
 from verification.run import LEDGER
 
@@ -123,14 +124,14 @@ def test_signs_of_one_term_and_signs_between_two_are_told_apart():
 @pytest.mark.parametrize(
     ("row", "used"),
     [
-        (compare("holds", 0.25, "<=", 1.0, rounding=0.0), 0.25),
-        (compare("attained", 1.0, "<=", 1.0, rounding=0.0), 1.0),
-        (compare("twice", 2.0, "<=", 1.0, rounding=0.0), 1.5),
-        (compare("from above", 4.0, ">=", 1.0, rounding=0.0), 0.25),
-        (compare("beyond", 1e9, "<=", 1e-9, rounding=0.0), 2.0),
-        (compare("negative", -3.0, "<=", 1.0, rounding=0.0), 0.0),
-        (identity("identity", 1e-16, rounding=4e-16), 0.25),
-        (compare("empty", 0.0, "<=", 0.0, rounding=0.0), 0.0),
+        (at_most("holds", 0.25, 1.0, rounding=0.0), 0.25),
+        (at_most("attained", 1.0, 1.0, rounding=0.0), 1.0),
+        (at_most("twice", 2.0, 1.0, rounding=0.0), 1.5),
+        (at_least("from above", 4.0, 1.0, rounding=0.0), 0.25),
+        (at_most("beyond", 1e9, 1e-9, rounding=0.0), 2.0),
+        (at_most("negative", -3.0, 1.0, rounding=0.0), 0.0),
+        (same("identity", 1e-16, rounding=4e-16), 0.25),
+        (at_most("empty", 0.0, 0.0, rounding=0.0), 0.0),
     ],
 )
 def test_a_dot_shows_the_share_of_its_room_that_a_row_uses(row, used):
@@ -138,7 +139,7 @@ def test_a_dot_shows_the_share_of_its_room_that_a_row_uses(row, used):
 
 
 def test_a_row_without_finite_numbers_has_no_dot_and_is_counted():
-    rows = [compare("x", 1.0, "<=", np.inf, rounding=0.0), compare("x", 1, "<=", 2, rounding=0.0)]
+    rows = [at_most("x", 1.0, np.inf, rounding=0.0), at_most("x", 1, 2, rounding=0.0)]
     plot = strips.plot(rows, rows[0])
     assert plot.nowhere == 1
     assert [strip.rows for strip in plot.strips] == [1]

@@ -270,7 +270,7 @@ def test_equal_configurations_give_equal_bits():
 def test_torch_runs_the_same_loop(method):
     start = gaussian_start(N=4, d=4, k=3, r=2, shared=True)
     _, expected = run_of(method, start=start)
-    _, found = run_of(method, start=Factors(*(torch.tensor(X) for X in start)))
+    _, found = run_of(method, start=start.map(torch.tensor))
     assert isinstance(found.final.B, torch.Tensor)
     assert found.final.B.dtype == torch.float64
     for name in QUANTITIES:
@@ -282,7 +282,7 @@ def test_torch_runs_the_same_loop(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_float32_stays_float32(method):
     start = gaussian_start(N=4, d=4, k=3, r=2, shared=True)
-    narrow = Factors(*(X.astype(np.float32) for X in start))
+    narrow = start.map(lambda X: X.astype(np.float32))
     _, trace = run_of(method, start=narrow)
     assert trace.final.B.dtype == trace.final.A.dtype == np.float32
     _, wide = run_of(method, start=start)

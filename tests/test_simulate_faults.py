@@ -137,7 +137,7 @@ def test_a_step_within_is_not_blamed_for_a_bad_number():
 
 def test_one_diverging_run_ends_the_batch_and_is_named():
     start = gaussian()
-    wild = Factors(*(np.stack([X, 30 * X]) for X in start))
+    wild = start.map(lambda X: np.stack([X, 30 * X]))
     config = Config(
         problem=PROBLEMS["P3"](d=5, k=3),
         method="dlora",
@@ -271,15 +271,15 @@ P3 = PROBLEMS["P3"](d=5, k=3)
         ({"start": gaussian(), "rank": 1}, "rank must be that of the start, 2, got 1"),
         ({"start": gaussian(d=3, k=5)}, r"start must be B \[4, 5, r\] and A \[4, r, 3\]"),
         (
-            {"start": Factors(*(X[:3] for X in gaussian()))},
+            {"start": gaussian().map(lambda X: X[:3])},
             r"start must be .* got B \(3, 5, 2\) and A \(3, 2, 3\)",
         ),
         (
-            {"start": Factors(*(np.stack([X] * 2) for X in gaussian())), "runs": 3},
+            {"start": gaussian().map(lambda X: np.stack([X] * 2)), "runs": 3},
             "with or without a leading axis of 3 runs",
         ),
-        ({"start": Factors(*(X * np.nan for X in gaussian()))}, "start must be finite"),
-        ({"start": Factors(*(X.astype(int) for X in gaussian()))}, "start.B must be a real"),
+        ({"start": gaussian().map(lambda X: X * np.nan)}, "start must be finite"),
+        ({"start": gaussian().map(lambda X: X.astype(int))}, "start.B must be a real"),
         (
             {"start": gaussian(), "method": "dlora_fa"},
             "start.A must be equal at all agents: dlora_fa never mixes it",
@@ -310,7 +310,7 @@ def test_a_method_object_serves_as_well_as_its_name():
 
 
 def test_a_bad_torch_number_is_named_too():
-    start = Factors(*(torch.tensor(X) for X in gaussian()))
+    start = gaussian().map(torch.tensor)
     config = Config(problem=P3, method="dlora", Pi=PI, start=start, lr=1e200, steps=3)
     with pytest.raises(SimulationError, match=r"[AB] of agent . in run 0 not finite at step 0"):
         simulate(config)

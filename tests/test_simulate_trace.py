@@ -115,7 +115,7 @@ def test_recording_less_often_records_the_same_and_always_the_end():
 @pytest.mark.parametrize("method", ["dlora", "decaf"])
 def test_negative_weights_warn_and_run_with_all_numbers(method):
     Pi = np.array([[1.2, -0.2], [-0.2, 1.2]])
-    start = Factors(*(X[:2] for X in gaussian()))
+    start = gaussian().map(lambda X: X[:2])
     with pytest.warns(NegativeWeightWarning):
         config = Config(
             problem=PROBLEMS["P3"](N=2, d=5, k=3),

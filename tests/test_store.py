@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from verification import store
-from verification.claim import compare
+from verification.evidence import at_most
 
 CONFIGURATION = {"version": "1", "code": "abc", "commit": "one", "size": "quick", "seed": 0}
 VERDICT = {"claim": "T1", "outcome": "holds"}
 
 
 def rows(measured=0.5):
-    return [compare("c", measured, "<=", 1.0, rounding=1e-15, r=4, topology="ring").as_json()]
+    return [at_most("c", measured, 1.0, rounding=1e-15, r=4, topology="ring").as_json()]
 
 
 def run_of(out, **changes):

@@ -167,7 +167,7 @@ def test_t20_decaf_sees_no_gauge(case, seed):
 def test_t20_balanced_factors_are_as_near_as_their_products(case, seed):
     left = Factors(case[0].B[0], case[0].A[0])
     r, (d, k) = left.rank, left.shape
-    right = Factors(*(X[0] for X in gaussian(1, d, k, r, seed=seed)))
+    right = gaussian(1, d, k, r, seed=seed).map(lambda X: X[0])
     Z, other = balance(left), balance(right)
     near = align(other, Z)
     gap = np.sqrt(np.sum((near.B - Z.B) ** 2) + np.sum((near.A - Z.A) ** 2))

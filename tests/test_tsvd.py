@@ -123,11 +123,9 @@ def test_gauges_of_single_agents_change_nothing(method):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_numpy_and_torch_agree_and_keep_the_dtype(method, dtype):
     factors, Pi = gaussian(3, 6, 5, 2, 2), rows(4, 3)
-    cast = Factors(*(X.astype(dtype) for X in factors))
+    cast = factors.map(lambda X: X.astype(dtype))
     ours = tsvd_of_mix(cast, Pi, 2, method=method)
-    theirs = tsvd_of_mix(
-        Factors(*map(torch.from_numpy, cast)), torch.from_numpy(Pi), 2, method=method
-    )
+    theirs = tsvd_of_mix(cast.map(torch.from_numpy), torch.from_numpy(Pi), 2, method=method)
     allowed = 10 * slack(factors, Pi) * np.finfo(dtype).eps / EPS
     for left, right in (
         (ours.singular_values, theirs.singular_values),
@@ -258,9 +256,7 @@ def chosen(m, r_in, d, k, dtype=np.float64):
     """Return the path that auto takes for a row of weight on m of 6 agents."""
     Pi = np.zeros((1, 6))
     Pi[0, :m] = 1.0
-    return tsvd_of_mix(
-        Factors(*(X.astype(dtype) for X in gaussian(6, d, k, r_in))), Pi, 1
-    ).info.path
+    return tsvd_of_mix(gaussian(6, d, k, r_in).map(lambda X: X.astype(dtype)), Pi, 1).info.path
 
 
 def test_the_path_is_chosen_by_the_size_of_the_stack():
@@ -337,16 +333,16 @@ def drawn_mixes(draw):
     if branch == "rank-deficient":
         factors.B[:, :, -1] = factors.B[:1, :, 0]
     if branch == "tie":
-        factors = Factors(*(np.repeat(np.eye(*X.shape[1:])[None], N, axis=0) for X in factors))
+        factors = factors.map(lambda X: np.repeat(np.eye(*X.shape[1:])[None], N, axis=0))
     if branch == "heavy weight":
         Pi = np.full((1, N), 10.0 ** -draw(st.integers(2, 15)))
         Pi[0, -1] = 1.0
     if branch == "gauge":
-        one = Factors(*(np.repeat(X[:1], N, axis=0) for X in factors))
+        one = factors.map(lambda X: np.repeat(X[:1], N, axis=0))
         factors = gauge(one, np.linalg.qr(gaussian(N, r, r, r, seed=seed).B)[0])
     if branch == "scale":
         power = draw(st.integers(-8, 8))
-        factors = Factors(*(X * 10.0**power for X in factors))
+        factors = factors.map(lambda X: X * 10.0**power)
     return factors, Pi, draw(st.integers(1, min(d, k)))
 
 

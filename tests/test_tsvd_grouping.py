@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from decaf_theory.lowrank import Factors
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import PATHS, grouping, tsvd_of_mix
 from tests.mixes import gaussian, slack
@@ -49,7 +48,7 @@ def test_a_second_pass_is_worth_a_million_multiply_adds(n, parts):
 @pytest.mark.parametrize("method", PATHS)
 def test_rows_apart_are_the_rows_one_by_one(apart, method, kind):
     factors, Pi = gaussian(N, D, K, R, 3), unlike_rows()
-    given = factors if kind == "numpy" else Factors(*map(torch.from_numpy, factors))
+    given = factors if kind == "numpy" else factors.map(torch.from_numpy)
     found = tsvd_of_mix(given, Pi, 3, method=method)
     assert found.info[:3] == (method, 24, ())
     assert found.tail.shape == (3, 8, N * R - 3)

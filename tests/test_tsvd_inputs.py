@@ -20,12 +20,12 @@ METHODS = PATHS
 def test_half_types_are_raised_inside_and_returned_as_given(method, dtype):
     factors, Pi = gaussian(3, 6, 5, 2), rows(2, 3)
     if dtype is np.float16:
-        cast, unit = Factors(*(X.astype(dtype) for X in factors)), 2.0**-10
+        cast, unit = factors.map(lambda X: X.astype(dtype)), 2.0**-10
     else:
-        cast = Factors(*(torch.from_numpy(X).to(dtype) for X in factors))
+        cast = factors.map(lambda X: torch.from_numpy(X).to(dtype))
         unit = torch.finfo(dtype).eps
     truncated = tsvd_of_mix(cast, Pi, 2, method=method)
-    widened = Factors(*(np.asarray(X.tolist()) for X in cast))
+    widened = cast.map(lambda X: np.asarray(X.tolist()))
     full = tsvd_of_mix(widened, Pi, 2, method=method)
     for found, expected in (
         (truncated.singular_values, full.singular_values),
@@ -61,7 +61,7 @@ def test_opposite_scales_of_the_factors_cancel(method, scale):
 def test_a_power_of_two_of_both_factors_comes_out_exactly(method, power):
     factors, Pi = gaussian(3, 6, 5, 2), rows(2, 3)
     plain = tsvd_of_mix(factors, Pi, 2, method=method)
-    scaled = tsvd_of_mix(Factors(*(X * 2.0**power for X in factors)), Pi, 2, method=method)
+    scaled = tsvd_of_mix(factors.map(lambda X: X * 2.0**power), Pi, 2, method=method)
     assert np.array_equal(scaled.singular_values, plain.singular_values * 4.0**power)
     assert np.array_equal(scaled.tail, plain.tail * 4.0**power)
     assert np.array_equal(scaled.factors.B, plain.factors.B * 2.0**power)
@@ -121,7 +121,7 @@ def test_normalized_panels_hold_the_same_products_with_entries_below_one():
     size, other = 2.0 ** rng.integers(-300, 300, (2, 4, 3, 1, 2))
     skewed = Factors(factors.B * size, factors.A * other.swapaxes(-1, -2))
     skewed.B[0, 2, :, 0] = 0.0  # beside a row of A: a direction that adds nothing
-    (B, A), w, e = normalized(Factors(*(X[:, None] for X in skewed)), Pi)
+    (B, A), w, e = normalized(skewed.map(lambda X: X[:, None]), Pi)
     lengths = np.max(np.abs(B), axis=-2), np.max(np.abs(A), axis=-1)
     assert all(np.all((x < 1) & (x >= 0.5) | (x == 0)) for x in lengths)
     assert np.all((np.max(np.abs(w), axis=-1) >= 1 / 8) & (np.max(np.abs(w), axis=-1) < 1))
@@ -143,7 +143,7 @@ def test_a_row_of_small_agents_keeps_its_digits_beside_large_ones(method, dtype,
     factors, Pi = gaussian(6, 9, 8, 1), np.eye(6)
     Pi[0] = 1.0
     scale = np.where(np.arange(6) == 0, 10.0**power, 10.0**-power)[:, None, None]
-    given = Factors(*((X * scale).astype(dtype) for X in factors))
+    given = factors.map(lambda X: (X * scale).astype(dtype))
     found = tsvd_of_mix(given, Pi, 1, method=method).singular_values[1:, 0]
     expected = [np.linalg.norm(b) * np.linalg.norm(a) for b, a in zip(*given, strict=True)][1:]
     assert np.all(np.abs(found / expected - 1) < 100 * np.finfo(dtype).eps)
@@ -152,9 +152,9 @@ def test_a_row_of_small_agents_keeps_its_digits_beside_large_ones(method, dtype,
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("weight", "size"), [(1e-46, 1e15), (1e-42, 1e15), (1e39, 1e-15)])
 def test_weights_beyond_float32_meet_factors_that_make_up_for_them(method, weight, size):
-    factors = Factors(*((X * size).astype(np.float32) for X in gaussian(2, 9, 8, 2)))
+    factors = gaussian(2, 9, 8, 2).map(lambda X: (X * size).astype(np.float32))
     found = tsvd_of_mix(factors, np.full((1, 2), weight), 2, method=method)
-    wide = Factors(*(X.astype(np.float64) for X in factors))
+    wide = factors.map(lambda X: X.astype(np.float64))
     expected = tsvd_of_mix(wide, np.full((1, 2), weight), 2, method="qr").singular_values
     assert np.all(np.abs(found.singular_values - expected) <= 2e-6 * expected[:, :1])
 
@@ -171,7 +171,7 @@ def test_scaling_by_a_power_of_two_crosses_the_whole_range():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_tensors_on_the_cpu_are_seen_as_arrays_of_the_same_memory(dtype):
-    tensors = Factors(*(torch.from_numpy(X).to(dtype) for X in gaussian(3, 4, 5, 2)))
+    tensors = gaussian(3, 4, 5, 2).map(lambda X: torch.from_numpy(X).to(dtype))
     for X, tensor in zip(on_host(tensors), tensors, strict=True):
         assert isinstance(X, np.ndarray)
         X[0, 0, 0] = 7.0
@@ -181,8 +181,8 @@ def test_tensors_on_the_cpu_are_seen_as_arrays_of_the_same_memory(dtype):
 def test_arrays_half_types_and_tensors_elsewhere_are_left_as_they_are():
     """ "meta" is a device without memory, which no NumPy array could share."""
     arrays = gaussian(3, 4, 5, 2)
-    half = Factors(*(torch.from_numpy(X).to(torch.bfloat16) for X in arrays))
-    elsewhere = Factors(*(torch.empty(X.shape, device="meta") for X in arrays))
+    half = arrays.map(lambda X: torch.from_numpy(X).to(torch.bfloat16))
+    elsewhere = arrays.map(lambda X: torch.empty(X.shape, device="meta"))
     for factors in (arrays, half, elsewhere):
         assert all(x is y for x, y in zip(on_host(factors), factors, strict=True))
 
@@ -196,16 +196,14 @@ def test_zeros_are_added_only_where_they_are_missing():
 def test_any_memory_layout_gives_the_same_bits_and_stays_unchanged():
     factors, Pi = gaussian(3, 6, 5, 2, 2), rows(2, 3)
     expected = tsvd_of_mix(factors, Pi, 2)
-    big = Factors(*(np.zeros((*X.shape[:-1], 2 * X.shape[-1])) for X in factors))
+    big = factors.map(lambda X: np.zeros((*X.shape[:-1], 2 * X.shape[-1])))
     for wide, X in zip(big, factors, strict=True):
         wide[..., ::2] = X
     layouts = {
-        "Fortran": Factors(*(np.asfortranarray(X) for X in factors)),
-        "strided": Factors(*(X[..., ::2] for X in big)),
-        "negative": Factors(
-            *(np.ascontiguousarray(X[..., ::-1, :])[..., ::-1, :] for X in factors)
-        ),
-        "read-only": Factors(*(X.copy() for X in factors)),
+        "Fortran": factors.map(np.asfortranarray),
+        "strided": big.map(lambda X: X[..., ::2]),
+        "negative": factors.map(lambda X: np.ascontiguousarray(X[..., ::-1, :])[..., ::-1, :]),
+        "read-only": factors.map(lambda X: X.copy()),
     }
     for X in layouts["read-only"]:
         X.setflags(write=False)
@@ -236,7 +234,7 @@ def test_skipping_a_bad_agent_leaves_all_other_rows_as_they_were(method, kind):
     Pi = np.array([[0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0.5, 0.5], [0, 0, 0, 1.0]])
     clean = tsvd_of_mix(factors, Pi, 2, method=method)
     factors.B[1, 2, 3, 1] = np.nan
-    given = Factors(*map(torch.from_numpy, factors)) if kind == "torch" else factors
+    given = factors.map(torch.from_numpy) if kind == "torch" else factors
     found = tsvd_of_mix(given, Pi, 2, method=method, on_nonfinite="skip")
     assert found.info.skipped == ((1, 1), (1, 2))
     assert found.info.elements == 6
@@ -301,7 +299,7 @@ def test_bad_arguments_are_named(factors, Pi, options, message):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_torch_refuses_the_same_dtypes(dtype):
-    factors = Factors(*(torch.from_numpy(X).to(dtype) for X in GOOD))
+    factors = GOOD.map(lambda X: torch.from_numpy(X).to(dtype))
     with pytest.raises(ValueError, match=r"factors.B must be a real floating.*torch"):
         tsvd_of_mix(factors, rows(1, 3), 2)
 

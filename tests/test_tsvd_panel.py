@@ -31,7 +31,7 @@ def hard_case(name):
             B, A = B + 1e-6 * dB, A + 1e-6 * dA
     if name == "other gauges of one product":
         B, A = gauge(
-            Factors(*(np.repeat(X[:1], 3, axis=0) for X in (B, A))), gaussian(3, R, R, R, seed=2).B
+            Factors(B, A).map(lambda X: np.repeat(X[:1], 3, axis=0)), gaussian(3, R, R, R, seed=2).B
         )
     if name == "rank-deficient":
         B[:, :, 1] = B[:1, :, 0]
@@ -77,7 +77,7 @@ def as_kind(factors, kind, monkeypatch):
     if kind == "torch as on CUDA":
         monkeypatch.setattr(tsvd, "on_host", lambda factors: factors)
         monkeypatch.setattr(core, "own_solver", lambda C: jacobi.svd)
-    return factors if kind == "numpy" else Factors(*map(torch.from_numpy, factors))
+    return factors if kind == "numpy" else factors.map(torch.from_numpy)
 
 
 def errors(factors, Pi, truncated):
@@ -86,7 +86,7 @@ def errors(factors, Pi, truncated):
     Against a dense float64 computation from the same, already rounded, factors.
     """
     rank = truncated.singular_values.shape[-1]
-    M = mix(Factors(*(X.astype(np.float64) for X in factors)), Pi)
+    M = mix(factors.map(lambda X: X.astype(np.float64)), Pi)
     values = np.linalg.svd(M, compute_uv=False)
     B, A = (X.astype(np.float64) for X in truncated.factors)
     kept, tail = (X.astype(np.float64) for X in truncated[1:3])
@@ -112,7 +112,7 @@ def test_hard_cases_keep_the_promise_on_every_path(name, method, dtype):
     # the reference itself is off by rounding of the parts, which exceeds sigma_1 if they cancel;
     # beside numbers at the lower end of a type its spacing is all that can be asked for
     unit = EPS if dtype == np.float64 or method in ("auto", "panel") else np.finfo(dtype).eps
-    parts = slack(Factors(*(X.astype(np.float64) for X in factors)), Pi) * unit / EPS
+    parts = slack(factors.map(lambda X: X.astype(np.float64)), Pi) * unit / EPS
     spacing = float(np.finfo(dtype).smallest_subnormal) * D
     assert np.all(
         error <= PROMISED[dtype] * first + (parts if name == "cancelling" else 0) + spacing
@@ -121,7 +121,7 @@ def test_hard_cases_keep_the_promise_on_every_path(name, method, dtype):
 
 def as_numpy(truncated):
     return truncated._replace(
-        factors=Factors(*map(np.asarray, truncated.factors)),
+        factors=truncated.factors.map(np.asarray),
         singular_values=np.asarray(truncated.singular_values),
         tail=np.asarray(truncated.tail),
     )
@@ -184,7 +184,7 @@ def test_an_element_beyond_a_condition_is_redone_and_named(
         truncated = tsvd_of_mix(as_kind(factors, kind, monkeypatch), Pi, rank, method="panel")
         assert reasons(truncated) == expected
         error, first = errors(factors, Pi, as_numpy(truncated))
-        exact = Factors(*(X.astype(np.float64) for X in factors))
+        exact = factors.map(lambda X: X.astype(np.float64))
         parts = slack(exact, Pi) if family is parted else 0.0
         assert np.all(error <= PROMISED[dtype] * first + parts)
 
@@ -196,7 +196,7 @@ def test_the_promise_holds_all_the_way_through_the_switches(family, knob, dtype)
     factors, Pi = family(knob, dtype)
     for rank in (1, 2):
         error, first = errors(factors, Pi, tsvd_of_mix(factors, Pi, rank, method="panel"))
-        parts = slack(Factors(*(X.astype(np.float64) for X in factors)), Pi)
+        parts = slack(factors.map(lambda X: X.astype(np.float64)), Pi)
         assert np.all(error <= PROMISED[dtype] * first + parts)
 
 
@@ -211,7 +211,7 @@ def test_consensus_sends_nothing_back_to_qr(distance):
 
 
 def test_torch_gradients_go_by_qr():
-    factors = Factors(*(torch.from_numpy(X).requires_grad_() for X in gaussian(2, D, K, R)))
+    factors = gaussian(2, D, K, R).map(lambda X: torch.from_numpy(X).requires_grad_())
     truncated = tsvd_of_mix(factors, rows(1, 2), R)
     assert truncated.info.path == "qr"
     truncated.singular_values.sum().backward()
@@ -242,7 +242,7 @@ def test_weights_over_decades_keep_the_balance(small, kind, monkeypatch):
 
 @pytest.mark.parametrize("N", [24, 64, 128])
 def test_many_agents_in_consensus_keep_the_digits_of_float32(N):
-    factors = Factors(*(np.repeat(X.astype(np.float32), N, 0) for X in gaussian(1, 30, 24, 2)))
+    factors = gaussian(1, 30, 24, 2).map(lambda X: np.repeat(X.astype(np.float32), N, 0))
     Pi = np.full((1, N), 1 / N)
     for rank in (1, 2):
         error, first = errors(factors, Pi, tsvd_of_mix(factors, Pi, rank, method="panel"))
@@ -272,7 +272,7 @@ def test_hard_cases_keep_the_promise_as_on_cuda(name, dtype, monkeypatch):
     tensors = as_kind(factors, "torch as on CUDA", monkeypatch)
     truncated = as_numpy(tsvd_of_mix(tensors, Pi, R, method="panel"))
     error, first = errors(factors, Pi, truncated)
-    exact = slack(Factors(*(X.astype(np.float64) for X in factors)), Pi)
+    exact = slack(factors.map(lambda X: X.astype(np.float64)), Pi)
     spacing = float(np.finfo(dtype).smallest_subnormal) * D
     allowed = PROMISED[dtype] * first + (exact if name == "cancelling" else 0) + spacing
     assert np.all(error <= allowed)
@@ -281,9 +281,9 @@ def test_hard_cases_keep_the_promise_as_on_cuda(name, dtype, monkeypatch):
 @given(spectra(), st.sampled_from([np.float64, np.float32]))
 def test_the_residual_is_the_optimal_one_for_any_graph_rank_shape_and_spectrum(drawn, dtype):
     factors, Pi, rank = drawn
-    factors = Factors(*(X.astype(dtype) for X in factors))
+    factors = factors.map(lambda X: X.astype(dtype))
     found = tsvd_of_mix(factors, Pi, rank, method="panel")
-    M = mix(Factors(*(X.astype(np.float64) for X in factors)), Pi)
+    M = mix(factors.map(lambda X: X.astype(np.float64)), Pi)
     values = np.pad(np.linalg.svd(M, compute_uv=False), ((0, 0), (0, 1)))
     B, A = (X.astype(np.float64) for X in found.factors)
     allowed = PROMISED[dtype] * values[:, 0] + slack(factors, Pi)
@@ -295,7 +295,7 @@ def test_the_residual_is_the_optimal_one_for_any_graph_rank_shape_and_spectrum(d
         np.max(np.abs(found.singular_values - values[:, :rank]), axis=-1),
     ):
         assert np.all(gap <= allowed)
-    theirs = tsvd_of_mix(Factors(*map(torch.from_numpy, factors)), Pi, rank, method="panel")
+    theirs = tsvd_of_mix(factors.map(torch.from_numpy), Pi, rank, method="panel")
     assert np.all(
         np.abs(theirs.singular_values.numpy() - found.singular_values) <= 2 * allowed[:, None]
     )

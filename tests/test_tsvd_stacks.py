@@ -52,7 +52,7 @@ def test_products_at_the_ends_of_the_range_keep_their_digits(power, refused, sig
 
 def scaled_up(factors, size):
     """Return the factors of three agents with those of the first two multiplied by `size`."""
-    return Factors(*(X * np.array([size, size, 1.0])[:, None, None] for X in factors))
+    return factors.map(lambda X: X * np.array([size, size, 1.0])[:, None, None])
 
 
 def test_a_product_beyond_the_range_is_named():
@@ -87,14 +87,14 @@ def test_skipping_and_falling_back_go_together():
 @pytest.mark.parametrize("N", [3, 7])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_shared_and_gathered_stacks_agree(N, dtype, monkeypatch):
-    factors = Factors(*(X.astype(dtype) for X in gaussian(N, D, K, R, 2)))
+    factors = gaussian(N, D, K, R, 2).map(lambda X: X.astype(dtype))
     Pi = rows(N, N) * (np.eye(N) + np.roll(np.eye(N), 1, axis=1))
     found = []
     for shared in (True, False):
         monkeypatch.setattr(panel, "shares_stack", lambda *sizes, shared=shared: shared)
         found.append(tsvd_of_mix(factors, Pi, R, method="panel"))
         assert found[-1].info.fell_back == ()
-    exact = Factors(*(X.astype(np.float64) for X in factors))
+    exact = factors.map(lambda X: X.astype(np.float64))
     allowed = 10 * slack(exact, Pi) * np.finfo(dtype).eps / EPS
     assert_near(found[0].singular_values, found[1].singular_values, allowed)
     assert_near(product(found[0].factors), product(found[1].factors), 10 * allowed)
@@ -111,7 +111,7 @@ def test_a_stack_is_shared_where_agents_are_few_and_gathered_on_large_sparse_gra
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_agents_who_mix_with_nobody_keep_their_product(N, dtype):
     """One direction a row: of a stack that is shared, and of stacks of their own."""
-    factors = Factors(*(X.astype(dtype) for X in gaussian(N, D, K, 1, 2)))
+    factors = gaussian(N, D, K, 1, 2).map(lambda X: X.astype(dtype))
     assert panel.shares_stack(N, N, 1, 1, 1) is (N == 3)
     found = tsvd_of_mix(factors, np.eye(N), 1, method="panel")
     size = np.linalg.norm(factors.B, axis=-2) * np.linalg.norm(factors.A, axis=-1)

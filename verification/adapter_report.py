@@ -28,9 +28,9 @@ from decaf_theory.measure import (
     weighted_deviations,
 )
 from decaf_theory.tsvd import TSVD
-from verification.claim import Claim, Outcome, Row, Value, Verdict, compare, judge
+from verification.claim import Claim, Outcome, Row, Value, Verdict, judge
+from verification.evidence import at_most, ulps
 
-EPS = float(np.finfo(np.float64).eps)
 WIDTH = 96
 NORMS_OF_MIX = ("mix", "interference", "truncation")  # in every row: a figure relates them
 
@@ -132,7 +132,7 @@ class Case:
         """Return the row of Pi with the least slack, of those where the assumptions hold if any."""
         columns = np.broadcast_arrays(measured, bound, rounding, held)
         found = [
-            compare(name, m, "<=", b, rounding=e, held=h, agent=i, instances=len(self.Pi))
+            at_most(name, m, b, rounding=e, held=h, agent=i, instances=len(self.Pi))
             for i, (m, b, e, h) in enumerate(zip(*columns, strict=True))
         ]
         chosen = min(found, key=lambda row: (not row.assumptions_held, row.slack))
@@ -148,7 +148,7 @@ def _rounding(small: Factors, shape: tuple[int, int]) -> float:
     another root of the number of singular values.
     """
     size = [float(np.max(np.linalg.matrix_norm(X))) for X in small]
-    return 10 * max(shape) * EPS * size[0] * size[1]
+    return ulps(10 * max(shape), *size)
 
 
 def _in_norm(rounding: float, small: Factors, norm: str) -> float:
@@ -278,7 +278,7 @@ def _mixes(case: Case) -> list[Factors]:
 def _distances(small: Factors, reference: Factors, norm: str = "fro") -> Any:
     """Return |B_j A_j - reference| for every agent j, [N]."""
     N = len(small.B)
-    wide = Factors(*(np.broadcast_to(X, (N, *X.shape)) for X in reference))
+    wide = reference.map(lambda X: np.broadcast_to(X, (N, *X.shape)))
     return product_norm(subtract(small, wide), norm)
 
 

@@ -67,7 +67,7 @@ class Row:
         if self.relation == "==" and (self.bound != 0 or self.low < 0):
             raise ValueError(
                 "an identity is judged by its residual |left - right| >= 0 against 0, "
-                f"got {self.measured} against {self.bound}; use identity()"
+                f"got {self.measured} against {self.bound}; use evidence.same()"
             )
         taken = FIELDS & self.params.keys()
         if taken:
@@ -159,40 +159,6 @@ class Row:
 FIELDS = frozenset(
     "claim case relation measured low high bound rounding assumptions_held outcome".split()
 )
-
-
-def compare(
-    case: str,
-    measured: Any,
-    relation: str,
-    bound: Any,
-    *,
-    rounding: float,
-    low: Any = None,
-    high: Any = None,
-    held: Any = True,
-    **params: Value,
-) -> Row:
-    """Return the row `measured relation bound`; low and high are `measured` unless given."""
-    value = float(measured)
-    return Row(
-        case,
-        relation,
-        value,
-        float(bound),
-        float(rounding),
-        value if low is None else float(low),
-        value if high is None else float(high),
-        bool(held),
-        params,
-    )
-
-
-def identity(
-    case: str, residual: Any, *, rounding: float, held: Any = True, **params: Value
-) -> Row:
-    """Return the row of an identity: |left - right| = 0 up to `rounding`."""
-    return compare(case, abs(float(residual)), "==", 0.0, rounding=rounding, held=held, **params)
 
 
 @dataclass(frozen=True)

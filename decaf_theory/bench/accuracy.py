@@ -156,7 +156,7 @@ def hard_error(name: str, inputs: Inputs, path: Any, device: str | None = None) 
 
 def layer_error(inputs: Inputs) -> float:
     """Return the kernel's largest |difference to a float64 QR loop| over sigma_1, first layer."""
-    first = inputs._replace(factors=Factors(*(X[:1] for X in inputs.factors)))
+    first = inputs._replace(factors=inputs.factors.map(lambda X: X[:1]))
     return max(
         difference(own, best)
         for own, best in zip(_split(tsvd_of_mix(*first).factors), reference(first), strict=True)
@@ -165,13 +165,13 @@ def layer_error(inputs: Inputs) -> float:
 
 def reference(inputs: Inputs) -> list[Factors]:
     """Return the truncation of each agent by a QR loop in float64."""
-    wide = Factors(*(host(X).astype(np.float64) for X in inputs.factors))
+    wide = inputs.factors.map(lambda X: host(X).astype(np.float64))
     return peers.qr_loop(inputs._replace(factors=wide))()
 
 
 def difference(found: Factors, best: Factors) -> float:
     """Return |found - best| over |best| in operator norm, from the factors."""
-    own = Factors(*(host(X).astype(np.float64) for X in found))
+    own = found.map(lambda X: host(X).astype(np.float64))
     return float(spectrum(subtract(own, best))[0] / spectrum(best)[0])
 
 

@@ -13,7 +13,6 @@ from decaf_theory.bench import accuracy, memory, peers, whole
 from decaf_theory.bench.cases import Case, Inputs, draw, on_torch
 from decaf_theory.bench.race import Limit, Peer, Settings, entrants, race
 from decaf_theory.bench.rows import Row, skipped, verdict
-from decaf_theory.lowrank import Factors
 from decaf_theory.tsvd import PATHS
 
 
@@ -197,7 +196,7 @@ def peer_errors(goal: str, case: Case, field: Sequence[Peer], settings: Settings
     for contestant in entrants(case, field, settings.device)[0]:
         found: Any = contestant.run()
         if contestant.role == "ours":
-            found = Factors(*(X[0, 0] for X in found))
+            found = found.map(lambda X: X[0, 0])
         value = accuracy.difference(found, best)
         row = {"kind": "error", "goal": goal, "case": case.label, "measure": "error / sigma_1"}
         yield {**row, "role": contestant.role, "backend": contestant.backend, "value": value}

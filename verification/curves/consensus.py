@@ -14,8 +14,8 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Context, Row, compare
-from verification.instances.mixes import EPS
+from verification.claim import Context, Row
+from verification.evidence import at_most, ulps
 from verification.instances.quadratics import (
     Case,
     consensus_limits,
@@ -49,15 +49,17 @@ def at_rest(
     one = ctx.array(np.ones((N, 1, 1)))
     problem = moments.quadratics(one, b=ctx.array(b[:, None]), noise=variance * one)
     case = Case(problem, Pi, LR, ctx.array(np.zeros(1)), {})
-    net, letters = network(Pi, ORDER), constants(case)
+    net = network(Pi, ORDER)
+    letters = constants(case)
     rest = moments.limit(case.recursion(ORDER))
     Xi = float(moments.expectation(moments.consensus(problem), rest))
     held = bool(step_allowed(case, net, letters))
     kappa = float(np.sqrt(np.mean(b**2)))  # of equal curvatures: the same at every point
     bound = float(consensus_limits(case, net, letters, kappa)) if held else 0.0
-    # the fixed point solves systems in I - A of condition 2/(LR gap) at most
-    slip = 8 * N * EPS * float(abs(host(rest.mean)).max() ** 2 + abs(host(rest.cov)).max())
+    # the fixed point solves systems of N unknowns in I - A, of condition 2/(LR gap) at most
+    largest = float(abs(host(rest.mean)).max() ** 2 + abs(host(rest.cov)).max())
+    slip = ulps(8 * N, largest)
     slip *= 2 / (LR * (1 - net.lam))
     params = {"curve": "consensus", "part": part, "topology": name, "N": N, "order": ORDER}
     gap = {"gap": 1 - net.lam, "lr": LR}
-    return compare("E Xi at rest", Xi, "<=", bound, rounding=slip, held=held, **params, **gap)
+    return at_most("E Xi at rest", Xi, bound, rounding=slip, held=held, **params, **gap)

@@ -20,9 +20,10 @@ from decaf_theory.problems.approximation import approximation, planted, spread
 from decaf_theory.stats import bonferroni, mean_interval
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import tsvd
-from verification.claim import Context, Row, Value, compare
+from verification.claim import Context, Row, Value
+from verification.evidence import at_most, ulps
 from verification.instances import decaf_rounds, dlora_rounds
-from verification.instances.mixes import EPS
+from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import Case, constants, size
 
 N, D, K, R = 6, 4, 3, 2
@@ -77,16 +78,16 @@ def of_quadratics(ctx: Context) -> Iterator[Row]:
             exact, Xi = running(found["gradient"]), running(found["Xi"])
             letters = {name: float(x) for name, x in constants(case)._asdict().items()}
             limits = [_rate(T, Xi=float(x), **letters) for T, x in zip(HORIZONS, Xi, strict=True)]
-            # as in `run`: 2 n T eps of the largest second moment, times L^2
+            # as in `run`: 4 n T eps of the largest second moment times L^2, and of |b|^2 < T once;
+            # a simulated run rounds by less
             n, largest = N * problem.p, float(host(found["size"]).max())
-            slip = 4 * n * STEPS * EPS * (letters["L"] ** 2 * largest + 1)
+            slip = ulps(4 * n * STEPS, letters["L"] ** 2 * largest + 1)
             seen = simulated(given, B, A, case.Pi)
             for T, value, limit, runs in zip(HORIZONS, exact, limits, seen, strict=True):
                 where = _where(method, graph, T)
-                yield compare(
+                yield at_most(
                     "mean gradient, exact moments",
                     value,
-                    "<=",
                     limit,
                     rounding=slip,
                     evidence="exact",
@@ -120,7 +121,7 @@ def estimated(runs: np.ndarray, limits: np.ndarray, slip: float, where: Any) -> 
     _, low, high = mean_interval(runs - limits, LEVEL)
     ends = {"low": min(mean, limit + low), "high": max(mean, limit + high)}
     more = {"evidence": "simulated", "runs": len(runs), "level": LEVEL, **where}
-    return compare("mean gradient, simulated", mean, "<=", limit, rounding=slip, **ends, **more)
+    return at_most("mean gradient, simulated", mean, limit, rounding=slip, **ends, **more)
 
 
 # ---------------------------------------------------------------- both factors train
@@ -140,7 +141,7 @@ def of_factors(ctx: Context, method: str) -> Iterator[Row]:
     """Yield the rows of a method that trains both factors, graph by graph."""
     given = setting(ctx)
     count = given.noise.shape[1]
-    start = Factors(*(ctx.array(np.tile(X, (count, N, 1, 1))) for X in given.start))
+    start = given.start.map(lambda X: ctx.array(np.tile(X, (count, N, 1, 1))))
     targets, noise = ctx.array(given.targets), ctx.array(given.noise)
     for graph in GRAPHS:
         Pi = ctx.array(np.tile(TOPOLOGIES[graph](N), (count, 1, 1)))
@@ -153,14 +154,14 @@ def of_factors(ctx: Context, method: str) -> Iterator[Row]:
 def _seen(seen: Any, targets: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return |grad Phi|^2 at the mean factors, Xi, |mean_i e_i|^2, sigma_1 and |B|, |A| by run."""
     at, after = (seen.at, seen.mixed.factors) if hasattr(seen, "at") else (seen.mixed, seen.mixed)
-    z = Factors(*(host(X).mean(axis=-3) for X in at))
+    z = at.map(lambda X: host(X).mean(axis=-3))
     slope = factor_gradients(product(z) - targets.mean(axis=0), z, 1.0)
     e = (
         decaf_rounds.error_of(align(after, seen.means), seen.means)
         if hasattr(seen, "means")
-        else Factors(*(0 * X for X in at))
+        else at.map(lambda X: 0 * X)
     )
-    ebar = Factors(*(host(X).mean(axis=-3) for X in e))
+    ebar = e.map(lambda X: host(X).mean(axis=-3))
     reach = np.maximum(host(sigma_max(at)), host(sigma_max(after))).max(axis=-1)
     sizes = [np.linalg.norm(host(X), axis=(-2, -1)).max(axis=-1) for X in at]
     squares = (
@@ -189,6 +190,7 @@ def _rows_of(
     variance = bounds.isotropic_factor_variance(s=1.0, tau=TAU, d=D, k=K, **norms)
     # F(W) = |W - Wbar|^2 / 2 + F*, and Wbar has rank r
     gap = float(((product(given.start) - given.targets.mean(axis=0)) ** 2).sum() / 2)
+    points = float(np.hypot(norm_B, norm_A).max())
     for i, T in enumerate(HORIZONS):
         averages = (running(x)[i] for x in (gradient, Xi, ebar))
         letters = {"F_gap": gap, "L": L, "sigma": variance**0.5}
@@ -201,5 +203,6 @@ def _rows_of(
                 for x, e in zip(spreads.tolist(), errors.tolist(), strict=True)
             ]
         )
-        slip = 1000 * EPS * float(limits.max())
+        # DLoRA's rounds have no error of mixing but that of rounding
+        slip = rate_rounding(float(limits.max()), points, terms=N + D + K + R, lr=LR)
         yield estimated(runs, limits, slip, {**_where(method, graph, T), "c": c})

@@ -15,10 +15,12 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, gauge
 from decaf_theory.measure import product_distance
 from decaf_theory.methods import METHODS
-from verification.claim import Context, Row, identity
-from verification.instances.mixes import EPS, isometry
+from verification.claim import Context, Row
+from verification.evidence import same, ulps
+from verification.instances.mixes import isometry
 
-D, K = 5, 4
+D = 5
+K = 4
 ANGLES = tuple(pi * i / 8 for i in range(9))
 STRETCHES = tuple(2.0 ** (i / 2) for i in range(9))
 
@@ -47,12 +49,13 @@ def _lost(
     ctx: Context, method: str, one: Factors, R: np.ndarray, law: float, **where: float
 ) -> Row:
     """Return the row |lost - law| = 0 where the second agent is in the gauge R."""
-    pair = Factors(*(namespace(X).stack([X, X]) for X in one))
+    pair = one.map(lambda X: namespace(X).stack([X, X]))
     pair = gauge(pair, ctx.array(np.stack([np.eye(2), R])))
     mixed = METHODS[method].mix(pair, ctx.array(np.full((2, 2), 0.5)), 0)
     first = Factors(mixed.B[0], mixed.A[0])
     lost = float(product_distance(first, one)) / 2**0.5  # |B A|_F = sqrt 2
     size = float(np.prod([np.linalg.norm(host(X)) for X in pair]))
-    slip = 20 * max(D, K) * EPS * size
+    # a mix, QR and SVD of factors with D and K rows: each max(D, K) eps of their norms
+    slip = ulps(20 * max(D, K), size)
     params = {"curve": "gauges", "method": method, "lost": lost, **where}
-    return identity("what the mix loses is the closed form", lost - law, rounding=slip, **params)
+    return same("what the mix loses is the closed form", lost - law, rounding=slip, **params)

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import sqrt
 
-from decaf_theory.lowrank import Factors
 from verification.claim import Context, Row
-from verification.instances.mixes import gaussian, worst
+from verification.evidence import at_most
+from verification.instances.mixes import gaussian
 from verification.instances.omega import on_omega
 from verification.instances.pairs import Pair, blocks
 from verification.instances.slopes import Slope, extremal, random_slopes
 
-D, K, RANKS = 66, 64, (1, 2, 4, 8, 16, 32, 64)
-L, ETA, C = 1.25, 2.0, 1.5
+D = 66
+K = 64
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+L = 1.25
+ETA = 2.0
+C = 1.5
 G = 2 * L * ETA * C**2 / 8
 SCALINGS: dict[str, Callable[[int], float]] = {
     "eta/r": lambda r: ETA / r,
@@ -31,8 +35,7 @@ def over_ranks(ctx: Context, constant: Callable[[Slope], float]) -> Iterator[Row
     for r in RANKS:
         rng = ctx.rng("curve", r)
         points = (
-            Factors(*map(ctx.array, on_omega(gaussian(rng, ctx.pick(4, 40), D, K, r), C)))
-            for _ in range(2)
+            on_omega(gaussian(rng, ctx.pick(4, 40), D, K, r), C).map(ctx.array) for _ in range(2)
         )
         pair = Pair("random", C, *points)
         for scaling, s_of in SCALINGS.items():
@@ -47,13 +50,13 @@ def quotient(slope: Slope, constant: Callable[[Slope], float], scaling: str) -> 
 
     Rounding as in `steepness`, over the length of the step.
     """
-    length, bound = blocks(slope.pair.step, "euclid"), constant(slope)
+    length = blocks(slope.pair.step, "euclid")
+    bound = constant(slope)
     slip = 4 * slope.s * slope.c * (slope.eps * slope.G + slope.L * slope.s * slope.pair.slip)
     measured = blocks(slope.change, "euclid") / length
-    return worst(
+    return at_most(
         f"quotient, {slope.pair.family}",
         measured,
-        "<=",
         bound,
         rounding=slip / length + slope.eps * bound,
         held=slope.held,

@@ -18,14 +18,19 @@ from decaf_theory.measure import factor_gradients, interference_norm, sigma_max,
 from decaf_theory.problems import FRAMES
 from decaf_theory.problems.approximation import planted, spread
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Context, Row, Value, compare
-from verification.instances.mixes import Mix, allowance, gaussian, worst
+from verification.claim import Context, Row, Value
+from verification.evidence import at_most
+from verification.instances.mixes import Mix, allowance, gaussian
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega
 
-D, K, RANKS = 24, 20, (1, 2, 3, 4, 6, 8)
+D = 24
+K = 20
+RANKS = (1, 2, 3, 4, 6, 8)
 WEIGHTS = np.full(3, 1 / 3)
 QUANTILES = (0.1, 0.5, 0.9, 1.0)
-STEPS, LR, KAPPA = 60, 0.2, 0.7  # of the training
+STEPS = 60
+LR = 0.2
+KAPPA = 0.7  # of the training
 
 
 def against_worst_case(ctx: Context) -> Iterator[Row]:
@@ -44,11 +49,13 @@ def against_interference(ctx: Context) -> Iterator[Row]:
     """Yield T17's rows: |E|_F at each rank against |I|_F of the same mix."""
     for mix in curve_mixes(ctx):
         truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
-        measured, limit = truncation_error(truncated), interference_norm(mix.factors, mix.Pi)
-        pair, slip = (measured, "<=", limit), allowance(mix)
-        yield worst("|E| <= |I| against rank, fro", *pair, rounding=slip, **_where(mix))
+        measured = truncation_error(truncated)
+        limit = interference_norm(mix.factors, mix.Pi)
+        slip = allowance(mix)
+        where = _where(mix)
+        yield at_most("|E| <= |I| against rank, fro", measured, limit, rounding=slip, **where)
         case = "|E| against |I| and rank, fro"
-        yield from quantiles(case, measured, limit, rounding=slip, held=True, **_where(mix))
+        yield from quantiles(case, measured, limit, rounding=slip, held=True, **where)
 
 
 def _where(mix: Mix) -> dict[str, Value]:
@@ -65,7 +72,7 @@ def quantiles(
     for quantile in QUANTILES:
         at = order[round(quantile * (len(order) - 1))]
         more = {"quantile": quantile, "instances": len(order), **params}
-        yield compare(case, values[at], "<=", limits[at], rounding=slips[at], held=held, **more)
+        yield at_most(case, values[at], limits[at], rounding=slips[at], held=held, **more)
 
 
 def curve_mixes(ctx: Context) -> Iterator[Mix]:
@@ -85,14 +92,15 @@ def trained(ctx: Context, r: int) -> Factors:
     Targets of full rank with deviations of size KAPPA; all agents start at B = 0 and one random A.
     In units of c, the largest singular value of any factor of the run.
     """
-    rng, runs = ctx.rng("training", r), ctx.pick(5, 20)
+    rng = ctx.rng("training", r)
+    runs = ctx.pick(5, 20)
     targets = planted(d=D, k=K, rank=K) + spread(N=3, d=D, k=K, kappa=KAPPA)
     A = rng.standard_normal((runs, 1, r, K)) / np.sqrt(K)
     x = y = Factors(np.zeros((runs, 3, D, r)), np.repeat(A, 3, axis=1))
     for _ in range(STEPS):
         slopes = factor_gradients(product(y) - targets, y, 1.0)
-        x = Factors(*(X - LR * G for X, G in zip(y, slopes, strict=True)))
+        x = y.map(lambda X, G: X - LR * G, slopes)
         mixed = tsvd_of_mix(x, np.full((1, 3), 1 / 3), r).factors  # the same for all three
-        y = Factors(*(np.repeat(X, 3, axis=1) for X in mixed))
+        y = mixed.map(lambda X: np.repeat(X, 3, axis=1))
     c = sigma_max(x).max(axis=-1)[:, None, None, None]
-    return Factors(*(X / c for X in x))
+    return x.map(lambda X: X / c)

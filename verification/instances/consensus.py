@@ -1,28 +1,17 @@
-"""Consensus distances over whole runs, their bound, and how rows say that a bound is reached."""
+"""Consensus distances over whole runs, and their bound."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
-from verification.claim import Row, Value, compare
-from verification.instances.mixes import EPS, worst
+from verification.claim import Row, Value
+from verification.evidence import at_most, ulps
 from verification.instances.quadratics import Case, Network, consensus_limits, constants, size
-
-NEAR = 1e-6  # how near to its bound an extremal family is brought by its parameters
-
-
-def attained(row: Row) -> Iterator[Row]:
-    """Yield a row "<=", and that its measured value is at least 1 - 1e-6 of the bound."""
-    yield row
-    bound = (1 - NEAR) * row.bound
-    case, more = f"{row.case}, reached", {"rounding": row.rounding, "held": row.assumptions_held}
-    yield compare(case, row.measured, ">=", bound, **more, **row.params)
 
 
 class Spread(NamedTuple):
@@ -49,7 +38,7 @@ def spread_along(
     wide = {name: _widened(square, n) for name, square in squares.items()}
     found = moments.trace_along(recursions, start, wide)
     Xi, kappa, points = (host(found[name]).max(axis=-1) for name in squares)
-    return Spread(Xi, np.sqrt(kappa), 4 * n * len(recursions) * EPS * points)
+    return Spread(Xi, np.sqrt(kappa), ulps(4 * n * len(recursions), points))
 
 
 def _widened(square: moments.Square, n: int) -> moments.Square:
@@ -65,8 +54,7 @@ def consensus_row(name: str, case: Case, net: Network, found: Spread, **params: 
     letters = constants(case)
     held = host(case.lr) * letters.L * net.q < 1
     limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
-    pair = found.Xi, "<=", limit
-    return worst(name, *pair, rounding=found.slip, held=held, **params, **case.params)
+    return at_most(name, found.Xi, limit, rounding=found.slip, held=held, **params, **case.params)
 
 
 def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:
@@ -76,14 +64,18 @@ def kappa_ceiling(case: Case, order: str, steps: int) -> np.ndarray:
     where it is largest, because from a start without spread C_t grows. The means run in about
     sqrt(steps) blocks at once, the last of which may go on beyond `steps`.
     """
-    recursion, square = case.recursion(order), moments.heterogeneity(case.problem)
+    recursion = case.recursion(order)
+    square = moments.heterogeneity(case.problem)
     block = math.isqrt(steps - 1) + 1
-    jump, state, columns = moments.repeat(recursion, block), case.start, []
+    jump = moments.repeat(recursion, block)
+    state = case.start
+    columns = []
     for _ in range(0, steps, block):
         columns.append(state.mean)
         state = moments.advance(jump, state)
     xp = namespace(state.mean)
-    x, largest = xp.stack(columns, axis=-1), None
+    x = xp.stack(columns, axis=-1)
+    largest = None
     for _ in range(block):
         found = xp.sum((square.R @ x - square.q[..., None]) ** 2, axis=-2)
         largest = found if largest is None else xp.maximum(largest, found)

@@ -13,6 +13,7 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
 from verification.claim import Context, Instance
+from verification.evidence import ulps
 from verification.instances.quadratics import Case, constants, size
 
 
@@ -43,13 +44,18 @@ class Suprema(NamedTuple):
 
 def random_errors(ctx: Context, case: Case, dependent: bool) -> Errors:
     """Return errors of up to half a step; dependent ones hold the noise, negated, up to once."""
-    rng, lr = ctx.rng("errors", case.params["topology"]), host(case.lr)
-    n, count = case.problem.N * case.problem.p, len(lr)
+    rng = ctx.rng("errors", case.params["topology"])
+    lr = host(case.lr)
+    n = case.problem.N * case.problem.p
+    count = len(lr)
     slope = np.abs(host(case.problem.b)).max(axis=(-2, -1))
     share = rng.uniform(0, 1, (3, count)) / 2
-    K = (share[0] * lr * constants(case).L)[:, None, None] * rng.standard_normal((count, n, n))
-    k = (share[1] * lr * slope)[:, None] * rng.standard_normal((count, n))
-    G = (dependent * 2 * share[2] * lr)[:, None, None] * -np.eye(n)
+    size_K = share[0] * lr * constants(case).L
+    size_k = share[1] * lr * slope
+    size_G = dependent * 2 * share[2] * lr
+    K = size_K[:, None, None] * rng.standard_normal((count, n, n))
+    k = size_k[:, None] * rng.standard_normal((count, n))
+    G = size_G[:, None, None] * -np.eye(n)
     return Errors(ctx.array(K / np.sqrt(n)), ctx.array(k), ctx.array(G))
 
 
@@ -61,7 +67,8 @@ def stored_errors(instance: Instance) -> Errors:
 
 def erring(case: Case, errors: Errors) -> moments.Recursion:
     """Return the recursion of the points."""
-    problem, (K, k, G) = case.problem, errors
+    problem = case.problem
+    K, k, G = errors
     silent = problem._replace(noise=0 * problem.noise)
     A, a, _ = moments.decentralized_sgd(silent, case.Pi, case.lr)
     push = G - case.lr[..., None, None] * moments.mixing(case.Pi, problem).A
@@ -96,6 +103,21 @@ def suprema(case: Case, errors: Errors, steps: int) -> Suprema:
     return Suprema(Xi, np.sqrt(kappa), np.sqrt(spread + _of_noise(case, errors, apart)), points)
 
 
+def rate_rounding(bound: Any, points: Any, *, terms: int, lr: float) -> Any:
+    """Return how far rounding moves the mean squared gradient of a run against a bound of T29.
+
+    A computed round is an exact one with one more error of mixing, as the errors are measured. It
+    is at most 4 `terms` eps |y| where a mix sums N numbers of size |y| = `points` and a step d, k
+    and r products, `terms` being the sum of these, and where lr L <= 1, by which a step and the
+    gradient that is measured are no larger than a few |y| and |y|/lr. With eta this error over lr,
+    each form of the bound grows by at most 4 eta sqrt(bound) + 2 eta^2: (D + eps/lr)^2 by
+    2 eta sqrt(bound) + eta^2, and by as much for the noise on which rounding may depend (the
+    cross term of T29-sharp); 2 eps^2/lr^2 by 2 sqrt(2) eta sqrt(bound) + 2 eta^2.
+    """
+    eta = ulps(4 * terms, points) / lr
+    return 4 * eta * bound**0.5 + 2 * eta**2
+
+
 def _noise(problem: moments.Quadratics) -> Any:
     """Return the covariance of the stacked noise xi, [..., n, n]."""
     return moments.local_step(problem, 1.0).Q
@@ -103,14 +125,16 @@ def _noise(problem: moments.Quadratics) -> Any:
 
 def _mean_of(case: Case, errors: Errors) -> Any:
     """Return the matrix that maps stacked errors to ebar, [p, n]."""
-    xp, N = namespace(errors.K), case.problem.N
+    xp = namespace(errors.K)
+    N = case.problem.N
     row = xp.full((1, N), 1 / N, dtype=errors.K.dtype, device=errors.K.device)
     return moments.with_identity(row, case.problem.p)
 
 
 def _apart_of(case: Case, errors: Errors) -> Any:
     """Return the matrix that maps stacked errors to e~ = (I - J) e, [n, n]."""
-    xp, N = namespace(errors.K), case.problem.N
+    xp = namespace(errors.K)
+    N = case.problem.N
     eye = xp.eye(N, dtype=errors.K.dtype, device=errors.K.device)
     return moments.with_identity(eye - 1 / N, case.problem.p)
 

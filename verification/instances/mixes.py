@@ -1,4 +1,4 @@
-"""Mixes on which the claims on truncation are tried, and the row of the worst of many instances.
+"""Mixes on which the claims on truncation are tried.
 
 A mix is a batch of factors of m agents with stochastic rows Pi; every row meets every instance.
 The stored form of one mix is a dict of plain lists: B [m][d][r], A [m][r][k], weights [m].
@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import host, namespace
+from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, gauge, mix_products, product
-from decaf_theory.measure import NORMS, schatten
-from verification.claim import Context, Row, Value, compare
+from verification.claim import Context, Value
+from verification.evidence import ulps
 
-EPS = float(np.finfo(np.float64).eps)
 Draw = Callable[[np.random.Generator, int, int], tuple[Factors, np.ndarray]]
 
 
@@ -79,7 +78,8 @@ def _rank_deficient(rng: np.random.Generator, n: int, rows: int) -> tuple[Factor
 
 def _tie(rng: np.random.Generator, n: int, rows: int) -> tuple[Factors, np.ndarray]:
     """Mutually orthogonal products with equal weights: all singular values of the mix agree."""
-    left, right = isometry(rng, n, 7, 6), isometry(rng, n, 6, 6)
+    left = isometry(rng, n, 7, 6)
+    right = isometry(rng, n, 6, 6)
     B = np.moveaxis(left.reshape(n, 7, 3, 2), 2, 1)
     return Factors(B, right.reshape(n, 3, 2, 6)), np.full((1, 3), 1 / 3)
 
@@ -100,7 +100,8 @@ def _gauge_rotated(rng: np.random.Generator, n: int, rows: int) -> tuple[Factors
 
 def _near_consensus(rng: np.random.Generator, n: int, rows: int) -> tuple[Factors, np.ndarray]:
     """Agents within 10^-3 of common factors."""
-    common, apart = gaussian(rng, n, 1, 6, 5, 2), gaussian(rng, n, 4, 6, 5, 2)
+    common = gaussian(rng, n, 1, 6, 5, 2)
+    apart = gaussian(rng, n, 4, 6, 5, 2)
     near = Factors(common.B + 1e-3 * apart.B, common.A + 1e-3 * apart.A)
     return near, stochastic(rng, rows, 4)
 
@@ -137,55 +138,16 @@ def allowance(mix: Mix) -> Any:
     """
     xp = namespace(mix.factors.B)
     size_B, size_A = (xp.linalg.matrix_norm(X, ord="fro") for X in mix.factors)
-    (d, k), terms = mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]
-    return 10 * max(d, k, terms) * EPS * ((size_B * size_A) @ mix.Pi.mT)
+    d, k = mix.factors.shape
+    terms = mix.factors.rank * mix.Pi.shape[-1]
+    return ulps(10 * max(d, k, terms), (size_B * size_A) @ mix.Pi.mT)
 
 
 def mix_apart(mix: Mix) -> Any:
     """Return the singular values of M_i - B_j A_j, [instances, n, m, min(d, k)]."""
-    M, agents = mix_products(mix.factors, mix.Pi), product(mix.factors)
+    M = mix_products(mix.factors, mix.Pi)
+    agents = product(mix.factors)
     return namespace(M).linalg.svdvals(M[:, :, None] - agents[:, None])
-
-
-def norms_of(singular_values: Any) -> dict[str, Any]:
-    """Return each norm of the matrices with these singular values [..., p]."""
-    return {norm: schatten(singular_values, norm) for norm in NORMS}
-
-
-def worst(
-    case: str,
-    measured: Any,
-    relation: str,
-    bound: Any,
-    *,
-    rounding: Any,
-    held: Any = True,
-    **params: Value,
-) -> Row:
-    """Return the row of the instance that is nearest to breaking `measured relation bound`.
-
-    Nearest relative to the size of its numbers, so that instances of all scales compete; where any
-    instance breaks, such an instance is shown. Instances whose assumptions fail are left out,
-    unless they all do; `instances` says how many were judged.
-    """
-    columns = (host(x) if hasattr(x, "shape") else x for x in (measured, bound, rounding, held))
-    values, limits, slips, mask = (x.ravel() for x in np.broadcast_arrays(*columns))
-    mask = mask != 0  # a mask of floats would index
-    if mask.any():
-        values, limits, slips = values[mask], limits[mask], slips[mask]
-    room = limits + slips - values if relation == "<=" else values - (limits - slips)
-    size = np.abs(values) + np.abs(limits) + slips
-    at = int(np.argmin(np.divide(room, size, out=np.zeros_like(room), where=size > 0)))
-    return compare(
-        case,
-        values[at],
-        relation,
-        limits[at],
-        rounding=slips[at],
-        held=bool(mask.any()),
-        instances=len(values),
-        **params,
-    )
 
 
 def stored(factors: Factors, weights: Any, **extra: Any) -> dict[str, Any]:

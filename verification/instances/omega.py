@@ -1,6 +1,6 @@
-"""Cases and rows shared by the claims on smoothness and interference: Omega_c, exact identities.
+"""Omega_c, and mixes on it, shared by the claims on smoothness and interference.
 
-Mixes of several agents come from `_mixes`; here they are brought onto the set of Assumption 2,
+Mixes of several agents come from `mixes`; here they are brought onto the set of Assumption 2,
 Omega_c = {sigma_1(A) <= c, sigma_1(B) <= c}.
 """
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
-from verification.claim import Context, Row, Value, identity
-from verification.instances.mixes import EPS, Mix, worst
+from verification.claim import Context
+from verification.evidence import ulps
+from verification.instances.mixes import Mix
 
 
 def on_omega(factors: Factors, c: float) -> Factors:
@@ -57,7 +58,7 @@ def inside_omega(factors: Factors, c: float) -> Any:
     LAPACK's singular values are off by at most a small multiple of max(d, k) eps sigma_1.
     """
     xp = namespace(factors.B)
-    allowed = c * (1 + 4 * max(*factors.shape, factors.rank) * EPS)
+    allowed = c * (1 + ulps(4 * max(*factors.shape, factors.rank)))
     top_B, top_A = (xp.linalg.matrix_norm(X, ord=2) for X in factors)
     return xp.logical_and(top_B <= allowed, top_A <= allowed)
 
@@ -91,17 +92,11 @@ def closing_angles(weights: Any) -> np.ndarray:
     group[order] = np.where(second, 1, 2)
     group[order[0]] = 0
     a, b, c = np.bincount(group, weights=pi, minlength=3)
-    at_b = np.pi - np.arccos(np.clip((a * a + b * b - c * c) / (2 * a * b), -1, 1))
+    # the law of cosines; rounding may leave [-1, 1] where the triangle is flat
+    cosine = (a * a + b * b - c * c) / (2 * a * b)
+    at_b = np.pi - np.arccos(np.clip(cosine, -1, 1))
     closing = -(a + b * np.exp(1j * at_b))
     return np.array([0.0, at_b, np.angle(closing)])[group]
-
-
-def worst_identity(case: str, residual: Any, *, rounding: Any, **params: Value) -> Row:
-    """Return the row of the largest |residual| of many instances, relative to its rounding."""
-    row = worst(case, abs(residual), "<=", 0.0, rounding=rounding, **params)
-    return identity(
-        case, row.measured, rounding=row.rounding, held=row.assumptions_held, **row.params
-    )
 
 
 def each(bound: Any, **letters: Any) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, product
 from verification.claim import Context, Value
-from verification.instances.mixes import EPS, gaussian, isometry
+from verification.evidence import ulps
+from verification.instances.mixes import gaussian, isometry
 from verification.instances.omega import clip, inside_omega, on_omega
 
 SHAPES = [(4, 3, 2), (2, 6, 1), (5, 5, 3), (3, 2, 4)]  # d, k, r
@@ -52,7 +53,7 @@ class Pair(NamedTuple):
     @property
     def slip(self) -> float:
         """The rounding of |B A - B'A'|_F: products of r terms, |B|_F, |A|_F <= sqrt(r) c each."""
-        return 2 * (self.start.rank + 4) * EPS * self.start.rank * self.c**2
+        return ulps(2 * (self.start.rank + 4), self.start.rank, self.c**2)
 
 
 def blocks(X: Factors, norm: str) -> Any:
@@ -65,43 +66,44 @@ def blocks(X: Factors, norm: str) -> Any:
 
 
 Points = tuple[Any, Any]
-Draw = Callable[[np.random.Generator, Factors], Points]
+Draw = Callable[[np.random.Generator, Factors], tuple[Factors, Factors]]
 
 
-def _generic(rng: np.random.Generator, w: Factors) -> Points:
+def _generic(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """Two independent points."""
-    return w, Factors(*(np.roll(X, 1, axis=0) for X in w))
+    return w, w.map(lambda X: np.roll(X, 1, axis=0))
 
 
-def _near(rng: np.random.Generator, w: Factors) -> Points:
+def _near(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """Two points 10^-6 apart."""
-    return w, Factors(*(X * (1 + 1e-6 * rng.standard_normal(X.shape)) for X in w))
+    return w, w.map(lambda X: X * (1 + 1e-6 * rng.standard_normal(X.shape)))
 
 
-def _towards_zero(rng: np.random.Generator, w: Factors) -> Points:
+def _towards_zero(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """Both factors scaled down, by one number an instance."""
     t = rng.random((len(w.B), 1, 1))
     return w, Factors(t * w.B, t * w.A)
 
 
-def _one_factor(rng: np.random.Generator, w: Factors) -> Points:
+def _one_factor(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """B moves, A stays."""
     return w, Factors(np.roll(w.B, 1, axis=0), w.A)
 
 
-def _rank_deficient(rng: np.random.Generator, w: Factors) -> Points:
+def _rank_deficient(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """One point has a factor of rank one, the other a factor of rank zero."""
-    return Factors(w.B[..., :1] @ np.ones((1, w.rank)), w.A), Factors(0 * w.B, w.A / 2)
+    one = w.B[..., :1] @ np.ones((1, w.rank))
+    return Factors(one, w.A), Factors(0 * w.B, w.A / 2)
 
 
-def _tie(rng: np.random.Generator, w: Factors) -> Points:
+def _tie(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """Isometries with one size: all singular values agree."""
     size = np.linalg.norm(w.B, ord=2, axis=(-2, -1)).max()
-    end, start = (Factors(*(size * isometry(rng, *X.shape) for X in w)) for _ in range(2))
+    end, start = (w.map(lambda X: size * isometry(rng, *X.shape)) for _ in range(2))
     return start, end
 
 
-def _gauge_rotated(rng: np.random.Generator, w: Factors) -> Points:
+def _gauge_rotated(rng: np.random.Generator, w: Factors) -> tuple[Factors, Factors]:
     """One product in two gauges: W does not move."""
     R = isometry(rng, len(w.B), w.rank, w.rank)
     return w, Factors(w.B @ R.mT, R @ w.A)
@@ -134,13 +136,13 @@ def _drawn(
     """Return one family's pairs: starts on the boundary of Omega_c, ends projected onto it."""
     rng = ctx.rng("pairs", family, *shape)
     start = on_omega(gaussian(rng, instances, *shape), c)
-    points = (Factors(*(clip(X, c) for X in point)) for point in draw(rng, start))
-    return Pair(family, c, *(Factors(*(ctx.array(X) for X in point)) for point in points))
+    points = (point.map(lambda X: clip(X, c)) for point in draw(rng, start))
+    return Pair(family, c, *(point.map(ctx.array) for point in points))
 
 
 def pair_of(ctx: Context, family: str, c: float, start: Points, end: Points) -> Pair:
     """Return one instance, from B [d, r] and A [r, k] of each point."""
-    points = (Factors(*(ctx.array(X)[None] for X in point)) for point in (start, end))
+    points = (Factors(*point).map(lambda X: ctx.array(X)[None]) for point in (start, end))
     return Pair(family, c, *points)
 
 

@@ -17,7 +17,7 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import host, namespace
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from verification.claim import Context, Instance, Value
-from verification.instances.mixes import EPS
+from verification.evidence import ulps
 from verification.instances.omega import each
 
 GRAPHS = (
@@ -80,7 +80,8 @@ def constants(case: Case) -> Constants:
 
     The gap is infinite where F has no lower bound.
     """
-    H, noise = host(case.problem.H), host(case.problem.noise)
+    H = host(case.problem.H)
+    noise = host(case.problem.noise)
     L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
     sigma = np.sqrt(np.trace(noise, axis1=-2, axis2=-1).max(axis=-1))
     gap = moments.expectation(moments.optimality_gap(case.problem), case.start)
@@ -120,7 +121,7 @@ def run(case: Case, order: str, steps: int) -> Run:
     found = moments.trace(case.recursion(order), case.start, squares, steps)
     values = {name: host(value) for name, value in found.items()}
     n = case.problem.N * case.problem.p
-    slip = 4 * n * steps * EPS * values["size"].max(axis=-1)
+    slip = ulps(4 * n * steps, values["size"].max(axis=-1))
     offset = (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
     L = constants(case).L
     return Run(
@@ -128,7 +129,7 @@ def run(case: Case, order: str, steps: int) -> Run:
         values["consensus"],
         np.sqrt(values["heterogeneity"].max(axis=-1)),
         slip,
-        L**2 * slip + 4 * n * EPS * offset,
+        L**2 * slip + ulps(4 * n, offset),
     )
 
 
@@ -144,7 +145,8 @@ def _symmetric(x: np.ndarray) -> np.ndarray:
 def _semidefinite(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Return V D V' with eigenvalues log-uniform in [1e-3, 1] and V a random rotation."""
     V = np.linalg.qr(rng.standard_normal((*shape, shape[-1])))[0]
-    return _symmetric(V * 10.0 ** rng.uniform(-3, 0, (*shape[:-1], 1, shape[-1])) @ V.mT)
+    eigenvalues = 10.0 ** rng.uniform(-3, 0, (*shape[:-1], 1, shape[-1]))
+    return _symmetric(V * eigenvalues @ V.mT)
 
 
 def _convex(rng: np.random.Generator, n: int, N: int, p: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,9 +203,12 @@ def draw(
     root[kind == 0] = 0.0
     root[kind == 1, 1:] = 0.0
     root[kind == 1, ..., 1:] = 0.0
-    root *= (scale[0] * scale[1] * 10.0 ** rng.uniform(-2, 0, (instances, 1, 1)))[..., None]
-    x0 = rng.standard_normal((instances, p)) * scale[1, :, 0]
-    return H * scale[0, ..., None], b * scale[0] * scale[1], _symmetric(root @ root.mT), x0
+    curvature, length = scale
+    share = 10.0 ** rng.uniform(-2, 0, (instances, 1, 1))
+    root *= (curvature * length * share)[..., None]
+    x0 = rng.standard_normal((instances, p)) * length[:, 0]
+    noise = _symmetric(root @ root.mT)
+    return H * curvature[..., None], b * curvature * length, noise, x0
 
 
 def cases(ctx: Context, order: str, instances: int, p: int = 3) -> Iterator[Case]:
@@ -269,6 +274,7 @@ def step_allowed(case: Case, net: Network, letters: Constants) -> np.ndarray:
 
 def noise_on_a_path(lr: float = 1.0, **extra: Any) -> dict[str, Any]:
     """Return three agents on a path with noise of variance 1 alone, H_i = 0, as a stored case."""
-    third, one = 1 / 3, [[[1.0]]] * 3
+    third = 1 / 3
+    one = [[[1.0]]] * 3
     Pi = [[2 * third, third, 0.0], [third, third, third], [0.0, third, 2 * third]]
     return stored([[[0.0]]] * 3, [[0.0]] * 3, Pi, lr, [0.0], one, **extra)

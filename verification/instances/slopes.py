@@ -7,6 +7,7 @@ what the assumptions say of them is used: |g - h|_F <= L |W - W'|_F, |g|_op <= G
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import add, sub
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +17,8 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.problems import PROBLEMS
 from verification.claim import Context, Row, Value
+from verification.evidence import at_most, ulps
 from verification.instances import pairs
-from verification.instances.mixes import EPS, worst
 from verification.instances.omega import clip, polar
 from verification.instances.pairs import Pair, blocks, pair_of
 
@@ -48,7 +49,7 @@ class Slope(NamedTuple):
     def eps(self) -> float:
         """Relative rounding of a norm or a product in these shapes: 8 p min(d, k, r) eps."""
         shape = (*self.pair.start.shape, self.r)
-        return 8 * max(shape) * min(shape) * EPS
+        return ulps(8 * max(shape) * min(shape))
 
     @property
     def change(self) -> Factors:
@@ -91,10 +92,9 @@ def steepness(
     bound = constant * blocks(slope.pair.step, displacement or norm)
     scale = slope.s * slope.c
     rounding = 4 * scale * (slope.eps * slope.G + slope.L * slope.s * slope.pair.slip)
-    return worst(
+    return at_most(
         f"{case} {norm}, {slope.pair.family}",
         blocks(slope.change, norm),
-        "<=",
         bound,
         rounding=rounding + slope.eps * bound,
         held=slope.held,
@@ -117,7 +117,7 @@ def random_slopes(rng: np.random.Generator, pair: Pair, L: float, G: float, s: f
     h = convert(rng.standard_normal((3 * move.shape[0], *move.shape[1:])), move)
     h = 1.5 * G * h / xp.linalg.matrix_norm(h, ord=2, keepdims=True)
     g = h + L * xp.concat([move, -move, other])
-    points = (Factors(*(xp.concat([X, X, X]) for X in p)) for p in (pair.start, pair.end))
+    points = (p.map(lambda X: xp.concat([X, X, X])) for p in (pair.start, pair.end))
     thrice = pair._replace(**dict(zip(("start", "end"), points, strict=True)))
     return Slope(thrice, clip(g, G), clip(h, G), L, G, s)
 
@@ -138,7 +138,8 @@ def extremal(
 
     h'(x) = clip(L (x - x0), -G, G) with x0 = s c^2 - G / L, so that h' = G at the start.
     """
-    B, A = c * np.eye(d, 1) @ np.eye(1, r), c * np.eye(r, 1) @ np.eye(1, k)
+    B = c * np.eye(d, 1) @ np.eye(1, r)
+    A = c * np.eye(r, 1) @ np.eye(1, k)
     pair = pair_of(ctx, "Huber", c, (B, A), ((1 - shrink) * B, (1 - shrink) * A))
     f = PROBLEMS["P9"](d=d, k=k, L=L, G=G, x0=s * c**2 - G / L)
     g, h = (f.grad(s * product(point)) for point in (pair.start, pair.end))
@@ -173,8 +174,11 @@ def climb(
         ctx.array(rng.standard_normal((restarts, *size)))
         for size in ((d, r), (r, k), (d, k), (d, k), (d, r), (r, k))
     )
-    B, A, g = c * polar(B), c * polar(A), G * polar(g)
-    step, dg = _maximizer(Factors(dB, dA), displacement or norm), _unit(dg)
+    B = c * polar(B)
+    A = c * polar(A)
+    g = G * polar(g)
+    step = _maximizer(Factors(dB, dA), displacement or norm)
+    dg = _unit(dg)
     for _ in range(rounds):
         dW = step.B @ A + B @ step.A
         size = L * s * _size(dW)[:, None, None]
@@ -184,7 +188,8 @@ def climb(
         )
         R = _maximizer(change, DUAL[norm])
         pull = B @ R.A + R.B @ A
-        dg, weight = _unit(pull), L * s * _size(pull)[:, None, None]
+        dg = _unit(pull)
+        weight = L * s * _size(pull)[:, None, None]
         along = weight * _unit(dW)  # the derivative of |dg| |pull| = L s |dW| |pull| in dW
         g = G * polar(step.B @ R.A + R.B @ step.A)
         toward = Factors(
@@ -203,12 +208,9 @@ def _finite(
 ) -> Slope:
     """Return the slope of a finite step around `middle`, all of it inside the assumptions."""
     half = STEP * c / 2
-    middle = Factors(*((1 - STEP / 2) * X for X in middle))  # sigma_1 + |half step| <= c
-    start, end = (
-        Factors(*(M + sign * half * X for M, X in zip(middle, step, strict=True)))
-        for sign in (1, -1)
-    )
-    pair = Pair("searched", c, start, end)
+    middle = middle.map(lambda X: (1 - STEP / 2) * X)  # sigma_1 + |half step| <= c
+    reach = step.map(lambda X: half * X)
+    pair = Pair("searched", c, start=middle.map(add, reach), end=middle.map(sub, reach))
     change = L * s * _size(pair.product_step)[:, None, None] * dg / 2
     g = g * (1 - _size(change) / G)[:, None, None]
     return Slope(pair, g + change, g - change, L, G, s)
@@ -222,8 +224,9 @@ def _maximizer(X: Factors, norm: str) -> Factors:
     xp = namespace(X.B)
     b, a = (_size(part)[:, None, None] for part in X)
     if norm == "euclid":
-        return Factors(*(part / xp.hypot(b, a) for part in X))
-    B, A = _unit(X.B), _unit(X.A)
+        return X.map(lambda part: part / xp.hypot(b, a))
+    B = _unit(X.B)
+    A = _unit(X.A)
     if norm == "max":
         return Factors(B, A)
     return Factors(xp.where(b > a, B, 0 * B), xp.where(b > a, 0 * A, A))

@@ -18,8 +18,8 @@ from decaf_theory.measure import (
 )
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import same, ulps
 
 Matrix = Sequence[Sequence[Fraction]]
 
@@ -49,7 +49,8 @@ def _squared_distance(X: Matrix, Y: Matrix) -> Fraction:
 
 def measured_pair(ctx: Context, pi: Fraction, d: int, k: int) -> dict[str, float]:
     """Return the same three numbers by the library, on products E_11, E_22 of size d x k."""
-    B, A = np.zeros((2, d, 1)), np.zeros((2, 1, k))
+    B = np.zeros((2, d, 1))
+    A = np.zeros((2, 1, k))
     B[0, 0] = B[1, 1] = A[0, 0, 0] = A[1, 0, 1] = 1.0
     factors = Factors(ctx.array(B), ctx.array(A))
     Pi = ctx.array([[float(pi), float(1 - pi)]])
@@ -88,19 +89,20 @@ def one_mix(ctx: Context) -> Iterator[Row]:
         "|P - Bbar Abar|_F^2": Fraction(13, 81),
     }
     for name, value in orthogonal_pair(Fraction(2, 3)).items():
-        yield identity(f"{name} in fractions", value - stated[name], rounding=0.0, pi=2 / 3)
+        yield same(f"{name} in fractions", value - stated[name], rounding=0.0, pi=2 / 3)
     for pi in (Fraction(2, 3), Fraction(3, 5), Fraction(9, 10)):
         rest = 1 - pi
         formulas = (4 * pi**2 * rest**2, rest**2, rest**2 * (3 * pi**2 + rest**2))
         for d, k in ((2, 2), (4, 3)):
-            found, exact = measured_pair(ctx, pi, d, k), orthogonal_pair(pi)
+            found = measured_pair(ctx, pi, d, k)
+            exact = orthogonal_pair(pi)
             for (name, value), formula in zip(exact.items(), formulas, strict=True):
                 where = {"pi": float(pi), "d": d, "k": k, "r": 1}
                 case = f"{name}, formula in fractions"
-                yield identity(case, value - formula, rounding=0.0, **where)
+                yield same(case, value - formula, rounding=0.0, **where)
                 # squares of norms of numbers below one, each off by some eps
                 gap = Fraction(found[name]) - value
-                yield identity(f"{name}, library", gap, rounding=20 * max(d, k) * EPS, **where)
+                yield same(f"{name}, library", gap, rounding=ulps(20 * max(d, k)), **where)
 
 
 def one_round(ctx: Context) -> Iterator[Row]:
@@ -121,13 +123,15 @@ def one_round(ctx: Context) -> Iterator[Row]:
 
     Source: derived here.
     """
-    A, B = ctx.array([1.0, 2.0])[:, None, None], ctx.array([1.0, 0.5])[:, None, None]
-    factors, Pi = Factors(B, A), ctx.array([[0.5, 0.5]])
+    A = ctx.array([1.0, 2.0])[:, None, None]
+    B = ctx.array([1.0, 0.5])[:, None, None]
+    factors = Factors(B, A)
+    Pi = ctx.array([[0.5, 0.5]])
     lost = float(host(interference(factors, Pi))[0, 0, 0])
     # the library takes square roots of the weights 1/2
-    yield identity("I = -1/8", Fraction(lost) + Fraction(1, 8), rounding=4 * EPS)
+    yield same("I = -1/8", Fraction(lost) + Fraction(1, 8), rounding=ulps(4))
     mean = float(host(mix_products(factors, Pi))[0, 0, 0])
-    yield identity("M = 1", Fraction(mean) - 1, rounding=0.0)
+    yield same("M = 1", Fraction(mean) - 1, rounding=0.0)
     expected = {
         "dlora": (Fraction(9, 8), Fraction(8505, 8192)),
         "decaf": (Fraction(1), Fraction(1)),
@@ -138,13 +142,13 @@ def one_round(ctx: Context) -> Iterator[Row]:
         for case, Z, value in (("mixed", state, mixed), ("after a step", after, stepped)):
             found = float(host(product(Z))[0, 0, 0])
             gap = Fraction(found) - value
-            yield identity(f"{method} {case} = {value}", gap, rounding=0.0, method=method)
+            yield same(f"{method} {case} = {value}", gap, rounding=0.0, method=method)
 
 
 def _step(state: Factors, lr: Fraction) -> Factors:
     """Return the factors after one gradient step on (w - 1)^2 / 2."""
     gradients = factor_gradients(product(state) - 1.0, state, 1.0)
-    return Factors(*(X - float(lr) * G for X, G in zip(state, gradients, strict=True)))
+    return state.map(lambda X, G: X - float(lr) * G, gradients)
 
 
 CLAIMS = [

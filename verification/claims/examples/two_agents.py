@@ -8,13 +8,16 @@ from math import sqrt
 from typing import NamedTuple
 
 from decaf_theory import bounds, moments
-from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import at_most, same, ulps
 from verification.instances.quadratics import Case, load, network, stored
 
-LR, SELF, OTHER = Fraction(1, 4), Fraction(3, 4), Fraction(1, 4)
+LR = Fraction(1, 4)
+SELF = Fraction(3, 4)
+OTHER = Fraction(1, 4)
 EXACT = {"gradient": Fraction(1, 14), "consensus": Fraction(27, 550)}
-ZERO, STEPS = Fraction(0), 24
+ZERO = Fraction(0)
+STEPS = 24
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -44,7 +47,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     limits = {name: moments.expectation(squares[name], rest).item() for name in EXACT}
     for name, value in EXACT.items():
         # 2 agents; the eigenvalues 3/4 and 3/8 leave a condition number below 4
-        yield identity(f"limit of {name}", limits[name] - float(value), rounding=16 * EPS)
+        yield same(f"limit of {name}", limits[name] - float(value), rounding=ulps(16))
     yield from _in_fractions()
     yield from _step_by_step(case)
     yield from _terms(case, limits)
@@ -57,7 +60,7 @@ def _in_fractions() -> Iterator[Row]:
     rest = Exact((Fraction(1, 5), Fraction(-1, 5)), ((own, shared), (shared, own)))
     for name, value in EXACT.items():
         after = measured(exact_step(rest))[name]
-        yield identity(f"fixed point, {name}", after - value, rounding=0.0)
+        yield same(f"fixed point, {name}", after - value, rounding=0.0)
 
 
 class Exact(NamedTuple):
@@ -69,14 +72,25 @@ class Exact(NamedTuple):
 
 def exact_step(state: Exact) -> Exact:
     """Return mean and covariance one round later: a local step, then a mix."""
-    Pi, both = ((SELF, OTHER), (OTHER, SELF)), range(2)
-    local = [(1 - LR) * m + LR * slope for m, slope in zip(state.m, (1, -1), strict=True)]
-    moved = [[(1 - LR) ** 2 * state.C[i][j] + (i == j) * LR**2 for j in both] for i in both]
-    half = [[sum((Pi[i][a] * moved[a][j] for a in both), ZERO) for j in both] for i in both]
-    return Exact(
-        tuple(sum((Pi[i][j] * local[j] for j in both), ZERO) for i in both),
-        tuple(tuple(sum((half[i][b] * Pi[j][b] for b in both), ZERO) for j in both) for i in both),
-    )
+    stay = 1 - LR
+    m1 = stay * state.m[0] + LR
+    m2 = stay * state.m[1] - LR
+    (C11, shared), (_, C22) = state.C
+    # each agent's own noise has variance 1
+    C11 = stay**2 * C11 + LR**2
+    C22 = stay**2 * C22 + LR**2
+    shared = stay**2 * shared
+    # Pi C Pi': the rows, then the columns; Pi and C are symmetric
+    first = _mixed((C11, shared))
+    second = _mixed((shared, C22))
+    columns = [_mixed(pair) for pair in zip(first, second, strict=True)]
+    return Exact(_mixed((m1, m2)), tuple(zip(*columns, strict=True)))
+
+
+def _mixed(pair: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    """Return Pi times a pair of numbers."""
+    x, y = pair
+    return SELF * x + OTHER * y, OTHER * x + SELF * y
 
 
 def measured(state: Exact) -> dict[str, Fraction]:
@@ -96,13 +110,15 @@ def _step_by_step(case: Case) -> Iterator[Row]:
     """Yield that the recursion in float64 is the one in fractions, at each of 24 steps."""
     squares = moments.quantities(case.problem)
     found = moments.trace(case.recursion("MS"), case.start, squares, STEPS)
-    worst, state = dict.fromkeys(squares, 0.0), Exact((ZERO, ZERO), ((ZERO, ZERO), (ZERO, ZERO)))
+    worst = dict.fromkeys(squares, 0.0)
+    state = Exact((ZERO, ZERO), ((ZERO, ZERO), (ZERO, ZERO)))
     for t in range(STEPS):
         for name, value in measured(state).items():
             worst[name] = max(worst[name], abs(found[name][0, t].item() - float(value)))
         state = exact_step(state)
     for name, error in worst.items():
-        yield identity(f"{name} in fractions", error, rounding=4 * STEPS * EPS, T=STEPS)
+        # a step rounds sums of two numbers of size one
+        yield same(f"{name} in fractions", error, rounding=ulps(4 * STEPS), T=STEPS)
 
 
 def _terms(case: Case, limits: dict[str, float]) -> Iterator[Row]:
@@ -110,13 +126,13 @@ def _terms(case: Case, limits: dict[str, float]) -> Iterator[Row]:
     net = network(case.Pi, "MS")
     noise = bounds.dsgd_rate(F_gap=0.0, lr=0.25, T=1, L=1.0, sigma=1.0, N=2, Xi=0.0)
     consensus = bounds.consensus_bound(lr=0.25, L=1.0, sigma=1.0, kappa=1.0, N=2, q=net.q, S=net.S)
-    yield identity("lr L sigma^2 / N = 1/8", noise - 1 / 8, rounding=4 * EPS)
+    # the formula takes four operations
+    yield same("lr L sigma^2 / N = 1/8", noise - 1 / 8, rounding=ulps(4))
     # lam from an eigenvalue solver: a few eps, times the slope of the bound, below 10
     closed = (1 + 1 / sqrt(6)) ** 2 / 9
-    yield identity("(1 + 1/sqrt 6)^2 / 9", consensus - closed, rounding=40 * EPS)
-    yield compare("limit of E Xi", limits["consensus"], "<=", consensus, rounding=40 * EPS)
-    pair = limits["gradient"], "<=", noise + consensus
-    yield compare("limit of E|grad F|^2", *pair, rounding=40 * EPS)
+    yield same("(1 + 1/sqrt 6)^2 / 9", consensus - closed, rounding=ulps(40))
+    yield at_most("limit of E Xi", limits["consensus"], consensus, rounding=ulps(40))
+    yield at_most("limit of E|grad F|^2", limits["gradient"], noise + consensus, rounding=ulps(40))
 
 
 def example() -> Instance:

@@ -9,8 +9,8 @@ from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import mix_factors, mix_products, product
 from decaf_theory.measure import interference
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, Mix, mixes
-from verification.instances.omega import worst_identity
+from verification.evidence import same, ulps
+from verification.instances.mixes import Mix, mixes
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -34,7 +34,7 @@ def rows(ctx: Context) -> Iterator[Row]:
         for name, form in forms.items():
             residual = namespace(form).linalg.matrix_norm(direct - form, ord="fro")
             case = f"{name}, {mix.family}"
-            yield worst_identity(case, residual, rounding=allowed(mix), **mix.params)
+            yield same(case, residual, rounding=allowed(mix), **mix.params)
 
 
 def pairs(mix: Mix) -> Any:
@@ -56,7 +56,7 @@ def allowed(mix: Mix) -> Any:
     xp = namespace(mix.factors.B)
     B, A = (xp.max(xp.linalg.matrix_norm(X, ord="fro"), axis=-1) for X in mix.factors)
     m = mix.Pi.shape[-1]
-    return (4 * (m * m + mix.factors.rank) * EPS * B * A)[:, None]
+    return (ulps(4 * (m * m + mix.factors.rank), B, A))[:, None]
 
 
 CLAIMS = [Claim("T8", "interference", "derived", rows)]

@@ -12,7 +12,8 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import NORMS, product_norm, schatten, weighted_deviations
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, Mix, isometry, load, mixes, stored, worst
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import Mix, isometry, load, mixes, stored
 from verification.instances.omega import each, mix_of
 
 SHAPES = [(4, 6, 2), (6, 4, 2), (5, 5, 1), (7, 3, 3)]  # d, k, r
@@ -55,7 +56,7 @@ def three_norms(case: str, mix: Mix, norms: tuple[str, ...] = NORMS) -> Iterator
         size = np.stack([host(_frobenius(XY.B) * _frobenius(XY.A)) for XY in panels])
         params = {**mix.params, "norm": norm}
         case_name = f"{case} {norm}, {mix.family}"
-        yield worst(case_name, measured, "<=", bound, rounding=_slip(mix) * size, **params)
+        yield at_most(case_name, measured, bound, rounding=_slip(mix) * size, **params)
 
 
 def _slip(mix: Mix) -> float:
@@ -66,7 +67,7 @@ def _slip(mix: Mix) -> float:
     right side is off by another p eps.
     """
     d, k = mix.factors.shape
-    return 4 * max(d, k, mix.Pi.shape[-1] * mix.factors.rank) * min(d, k) * EPS
+    return ulps(4 * max(d, k, mix.Pi.shape[-1] * mix.factors.rank) * min(d, k))
 
 
 def _spectra(X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +102,8 @@ def mirrored(rng: np.random.Generator, n: int, d: int, k: int, r: int) -> Arrays
 
 def opposite(rng: np.random.Generator, n: int, d: int, k: int, r: int) -> Arrays:
     """Two agents (B, A) and (-B, -A): an isometry B and any A."""
-    B, A = isometry(rng, n, d, r), rng.standard_normal((n, r, k))
+    B = isometry(rng, n, d, r)
+    A = rng.standard_normal((n, r, k))
     return np.stack([B, -B], axis=1), np.stack([A, -A], axis=1), np.array([0.5, 0.5])
 
 

@@ -17,11 +17,16 @@ from decaf_theory.problems.approximation import approximation, planted, spread
 from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from decaf_theory.tsvd import tsvd
-from verification.claim import Claim, Context, Row, compare, identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import EPS, at_most, same, ulps
 from verification.instances.dlora_rounds import Round, rounds
-from verification.instances.mixes import EPS, worst
 
-N, D, K, R, S, KAPPA = 6, 4, 3, 2, 0.75, 0.5
+N = 6
+D = 4
+K = 3
+R = 2
+S = 0.75
+KAPPA = 0.5
 NETWORKS = ("complete", "ring", "path", "star", "bipartite", "exponential")
 RECORDED = (0, 1, 2, 4, 8, 16, 32, 63)
 
@@ -59,17 +64,18 @@ def bounded(ctx: Context) -> Iterator[Row]:
     """
     for topology in NETWORKS:
         for start in ("lora", "fitted"):
-            yield at_most(ctx, "noise-free", network_runs(ctx, topology, start))
+            yield along_path(ctx, "noise-free", network_runs(ctx, topology, start))
     for topology in ("complete", "ring"):
-        yield at_most(ctx, "all noise paths", sign_noise(ctx, topology, ctx.pick(2, 3)))
-    yield at_most(ctx, "extremal kappa", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.5, sigma=0.0))
-    yield at_most(ctx, "extremal sigma", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.0, sigma=0.5))
+        yield along_path(ctx, "all noise paths", sign_noise(ctx, topology, ctx.pick(2, 3)))
+    yield along_path(ctx, "extremal kappa", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.5, sigma=0.0))
+    yield along_path(ctx, "extremal sigma", scalar_pair(2.0**-24, 0.75, 1.5, kappa=0.0, sigma=0.5))
     yield replay(instance())
 
 
 def network_runs(ctx: Context, topology: str, start: str) -> Runs:
     """Return three step sizes on one network, from LoRA's start B = 0 or from the mean target."""
-    Pi, W = TOPOLOGIES[topology](N), planted(d=D, k=K, rank=R, seed=ctx.seed)
+    Pi = TOPOLOGIES[topology](N)
+    W = planted(d=D, k=K, rank=R, seed=ctx.seed)
     targets = W + spread(N=N, d=D, k=K, kappa=KAPPA, seed=ctx.seed)
     A = ctx.rng("start").standard_normal((R, K)) / K**0.5
     common = fitted(W, R, S) if start == "fitted" else Factors(np.zeros((D, R)), A)
@@ -84,17 +90,21 @@ def fitted(W: np.ndarray, r: int, s: float) -> Factors:
 
 def repeated(common: Factors, runs: int, agents: int) -> Factors:
     """Return the same factors for all runs and agents."""
-    return Factors(*(np.tile(X, (runs, agents, 1, 1)) for X in common))
+    return common.map(lambda X: np.tile(X, (runs, agents, 1, 1)))
 
 
 def sign_noise(ctx: Context, topology: str, steps: int) -> Runs:
     """Return all paths of noise +-sigma/sqrt(d k) in each entry: two agents, d = r = 1, k = 2."""
-    agents, d, k, sigma = 2, 1, 2, 0.4
+    agents = 2
+    d = 1
+    k = 2
+    sigma = 0.4
     signs = np.array(list(cartesian((-1.0, 1.0), repeat=steps * agents * d * k)))
     noise = np.moveaxis(signs.reshape(-1, steps, agents, d, k), 1, 0) * sigma / (d * k) ** 0.5
     targets = np.array([[[1.0, 0.5]], [[0.5, -0.5]]])
     common = Factors(np.full((d, 1), 1.0), ctx.rng("start").standard_normal((1, k)))
-    start, lr = repeated(common, len(signs), agents), np.full(len(signs), 0.01)
+    start = repeated(common, len(signs), agents)
+    lr = np.full(len(signs), 0.01)
     return Runs(topology, TOPOLOGIES[topology](agents), targets, start, lr, S, noise, sigma)
 
 
@@ -112,38 +122,44 @@ def scalar_pair(lr: float, s: float, c: float, *, kappa: float, sigma: float) ->
 def played(ctx: Context, runs: Runs, steps: int) -> Iterator[Round]:
     """Yield the rounds, on the run's device."""
     Pi = ctx.array(np.tile(runs.Pi, (len(runs.lr), 1, 1)))
-    start, noise = Factors(*(ctx.array(X) for X in runs.start)), runs.noise
+    start = runs.start.map(ctx.array)
+    noise = runs.noise
     noise = None if noise is None else ctx.array(noise)
     return rounds(start, ctx.array(runs.targets), Pi, ctx.array(runs.lr), runs.s, steps, noise)
 
 
-def at_most(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
+def along_path(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
     """Return the worst row over rounds and step sizes; with noise, of the mean over all paths.
 
     Rounding: x is off by a few eps of its size, relative to which its deviations are of size lr;
     so |I|_* is off by 8 p n eps (c Xi_w^(1/2) + eps c^2), p = max(d, k, N r), n = min(d, k).
     """
-    measured, deviation, c = [], [], np.zeros(len(runs.lr))
+    measured = []
+    deviation = []
+    c = np.zeros(len(runs.lr))
     last = last if runs.noise is None else len(runs.noise)
     for t, (y, x) in enumerate(played(ctx, runs, last)):
         c = np.maximum(c, host(sigma_max(y)).max(axis=-1))
         if t in RECORDED:
             measured.append(runs.s * host(interference_norm(x, runs.Pi, "nuc")).mean(axis=-1))
             deviation.append(host(consensus_distance(x)) ** 0.5)
-    values, spreads = np.array(measured), np.array(deviation)  # [recorded, runs]
+    values = np.array(measured)
+    spreads = np.array(deviation)  # [recorded, runs]
     if runs.noise is not None:
-        values, c = values.mean(axis=-1, keepdims=True), c.max(keepdims=True)
+        values = values.mean(axis=-1, keepdims=True)
+        c = c.max(keepdims=True)
         spreads = spreads.max(axis=-1, keepdims=True)
     limits = [limit(runs, float(lr), float(top)) for lr, top in zip(runs.lr, c, strict=False)]
     bound = np.array([value for value, _ in limits])
-    (agents, d, k), r = runs.targets.shape, runs.start.rank
-    p, n = max(d, k, agents * r), min(d, k)
-    return worst(
+    agents, d, k = runs.targets.shape
+    r = runs.start.rank
+    p = max(d, k, agents * r)
+    n = min(d, k)
+    return at_most(
         f"{case}, {runs.name}",
         values,
-        "<=",
         bound,
-        rounding=8 * p * n * EPS * runs.s * c * (spreads + EPS * c),
+        rounding=ulps(8 * p * n, runs.s, c, spreads + ulps(1, c)),
         held=np.array([allowed for _, allowed in limits]),
         topology=runs.name,
         N=agents,
@@ -157,7 +173,8 @@ def at_most(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) 
 def limit(runs: Runs, lr: float, c: float) -> tuple[float, bool]:
     """Return the bound at one step size and one c, and whether lr L* q < 1 (0 where it is not)."""
     constants = approximation(runs.targets).constants
-    lam, agents = sqrt_rho(runs.Pi), len(runs.Pi)
+    lam = sqrt_rho(runs.Pi)
+    agents = len(runs.Pi)
     q = bounds.network_q(lam=lam, order="CB")
     S_CB = bounds.network_S(eigenvalues=mixing_eigenvalues(runs.Pi).tolist(), order="CB")
     G = constants.G(runs.s, c)
@@ -178,10 +195,11 @@ def instance() -> Mapping[str, Any]:
 def replay(stored: Mapping[str, Any]) -> Row:
     """Return the row of one step of two scalar agents, or of a noise-free run with all its data."""
     if "targets" in stored:
-        return at_most(Context("stored"), "stored", stored_runs(stored), stored["rounds"])
-    kappa, sigma = stored["kappa"], stored["sigma"]
+        return along_path(Context("stored"), "stored", stored_runs(stored), stored["rounds"])
+    kappa = stored["kappa"]
+    sigma = stored["sigma"]
     runs = scalar_pair(stored["lr"], stored["s"], stored["c"], kappa=kappa, sigma=sigma)
-    return at_most(Context("stored"), "stored", runs)
+    return along_path(Context("stored"), "stored", runs)
 
 
 def stored_runs(stored: Mapping[str, Any]) -> Runs:
@@ -246,7 +264,7 @@ def slow_time(ctx: Context) -> dict[str, np.ndarray]:
 def fitted_runs(ctx: Context, topology: str, lr: np.ndarray) -> Runs:
     """Return runs from the common balanced factors of the mean target."""
     runs = network_runs(ctx, topology, "fitted")
-    return runs._replace(start=Factors(*(X[:1].repeat(len(lr), 0) for X in runs.start)), lr=lr)
+    return runs._replace(start=runs.start.map(lambda X: X[:1].repeat(len(lr), 0)), lr=lr)
 
 
 def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:
@@ -259,7 +277,8 @@ def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:
 
 def predicted(runs: Runs) -> np.ndarray:
     """Return (s^2 / N) sum_jl Gamma_jl D_j W' D_l."""
-    W, agents = runs.targets.mean(axis=0), len(runs.Pi)
+    W = runs.targets.mean(axis=0)
+    agents = len(runs.Pi)
     D = runs.targets - W
     Gamma = (np.eye(agents) + runs.Pi) @ np.linalg.pinv(np.eye(agents) - runs.Pi)
     return runs.s**2 / agents * np.einsum("jl,jab,cb,lcd->ad", Gamma, D, W, D)
@@ -269,22 +288,22 @@ def limits(ctx: Context, case: str, found: Mapping[str, np.ndarray]) -> Iterator
     """Yield, for each network, how far the extrapolation is from the law, relative to the law.
 
     Rounding: deviations of size lr of factors of size 1, summed over 1 / (1 - lam) rounds; four
-    halvings weigh the finest value by less than two.
+    halvings weigh the finest value by less than two. 64 allows for this and for sums of N, d, k.
     """
     for topology, values in found.items():
         runs = fitted_runs(ctx, topology, STEPS)
         expected = predicted(runs)
-        size, entries = np.linalg.norm(expected), values.reshape(len(STEPS), -1).T
+        size = np.linalg.norm(expected)
+        entries = values.reshape(len(STEPS), -1).T
         extrapolated = [richardson(column.tolist()) for column in entries]
         limit = np.array([entry.value for entry in extrapolated]).reshape(expected.shape)
         error = np.linalg.norm([entry.error for entry in extrapolated]) / size
         finest = np.linalg.norm(values[-1] - expected) / size
-        yield compare(
+        yield at_most(
             f"{case}, {topology}",
             np.linalg.norm(limit - expected) / size,
-            "<=",
             min(error, 0.01),
-            rounding=64 * EPS / STEPS[-1] / (1 - sqrt_rho(runs.Pi)),
+            rounding=ulps(64) / STEPS[-1] / (1 - sqrt_rho(runs.Pi)),
             topology=topology,
             N=len(runs.Pi),
             finest_error=float(finest),
@@ -294,16 +313,20 @@ def limits(ctx: Context, case: str, found: Mapping[str, np.ndarray]) -> Iterator
 
 def same_by_product(ctx: Context, r: int) -> Row:
     """Return the identity: s I is that of scale 1 and step lr s, here at s = 2 / r, rank r."""
-    runs, s, lr = network_runs(ctx, "ring", "fitted"), 2.0 / r, 0.01
+    runs = network_runs(ctx, "ring", "fitted")
+    s = 2.0 / r
+    lr = 0.01
     W = runs.targets.mean(axis=0)
-    steps, results = 20, []
+    steps = 20
+    results = []
     for scale, size in ((s, lr / s), (1.0, lr)):
         start = repeated(fitted(W, r, scale), 1, N)
         one = runs._replace(start=start, lr=np.array([size]), s=scale)
         results.append(after(ctx, one, steps)[0] * size**2)
-    rounding = 8 * steps * max(D, K, N * r) * EPS / lr * np.linalg.norm(results[1])
+    # a step rounds by p eps of the factors, p = max(d, k, N r); deviations are of size lr
+    rounding = ulps(8 * steps * max(D, K, N * r)) / lr * np.linalg.norm(results[1])
     residual = np.linalg.norm(results[0] - results[1])
-    return identity("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)
+    return same("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)
 
 
 CLAIMS = [

@@ -25,23 +25,16 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_factors, spectrum, subtract
 from decaf_theory.measure import NORMS, schatten
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, compare, identity
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    gaussian,
-    isometry,
-    load,
-    mixes,
-    stochastic,
-    stored,
-    worst,
-)
+from verification.claim import Claim, Context, Row
+from verification.evidence import at_least, at_most, same, ulps
+from verification.instances.mixes import Mix, gaussian, isometry, load, mixes, stochastic, stored
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega, signed
 
-ETA, C = 2.0, 1.5
+ETA = 2.0
+C = 1.5
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-D, K = 72, 66
+D = 72
+K = 66
 SCALE = {
     "eta/r": lambda eta, r: eta / r,
     "eta/sqrt(r)": lambda eta, r: eta / sqrt(r),
@@ -103,11 +96,12 @@ def spectra(mix: Mix, r: int) -> Spectra:
     """Return the singular values: P by the library's kernel, Q by averaging the factors."""
     truncated = tsvd_of_mix(mix.factors, mix.Pi, r)
     Q = mix_factors(mix.factors, mix.Pi)
-    kept, tail = truncated.singular_values, truncated.tail
+    kept = truncated.singular_values
+    tail = truncated.tail
     return Spectra(
         spectrum(subtract(truncated.factors, Q)),
         namespace(kept).concat([kept, tail], axis=-1),
-        spectrum(Factors(*(X[:, :1] for X in mix.factors))),
+        spectrum(mix.factors.map(lambda X: X[:, :1])),
     )
 
 
@@ -119,7 +113,7 @@ def slip(mix: Mix) -> float:
     truncation of M + E, |E|_op <= p eps c^2, which adds |E| to the bound whatever the gap of M.
     """
     r = mix.factors.rank
-    return 8 * max(*mix.factors.shape, mix.Pi.shape[-1] * r) * 2 * r * EPS
+    return ulps(8 * max(*mix.factors.shape, mix.Pi.shape[-1] * r) * 2 * r)
 
 
 def held(mix: Mix, c: float) -> Any:
@@ -137,7 +131,8 @@ def law(scaling: str, norm: str, r: int, c: float) -> float:
 def sign_pair(ctx: Context, r: int, c: float) -> Mix:
     """Return the worst case of rank r: c-isometries and their negatives."""
     rng = ctx.rng("pair", r)
-    B, A = c * isometry(rng, D, r), c * isometry(rng, r, K)
+    B = c * isometry(rng, D, r)
+    A = c * isometry(rng, r, K)
     return mix_of(ctx, "sign pair", *signed(B, A, (1, -1)), [0.5, 0.5])
 
 
@@ -148,14 +143,16 @@ def curves(pair: Mix, r: int) -> Iterator[Row]:
         difference, mix, adapter = (float(x[0, 0]) for x in found.norms(norm))
         s = SCALE[scaling](ETA, r)
         params = {"r": r, "scaling": scaling, "norm": norm, "family": pair.family}
-        bound, rounding = law(scaling, norm, r, C), s * C**2 * slip(pair)
+        bound = law(scaling, norm, r, C)
+        rounding = s * C**2 * slip(pair)
         for quantity, value in (("difference", difference), ("adapter", adapter)):
             case = f"{quantity}, sign pair"
             names = {**params, "quantity": quantity}
-            yield compare(case, s * value, "<=", bound, rounding=rounding, **names)
+            yield at_most(case, s * value, bound, rounding=rounding, **names)
         names = {**params, "quantity": "relative difference"}
-        case, relative = "relative difference, sign pair", difference / mix
-        yield compare(case, relative, ">=", 1.0, rounding=2 * slip(pair), **names)
+        case = "relative difference, sign pair"
+        relative = difference / mix
+        yield at_least(case, relative, 1.0, rounding=2 * slip(pair), **names)
 
 
 def random_mixes(ctx: Context, r: int) -> Iterator[Row]:
@@ -167,10 +164,9 @@ def random_mixes(ctx: Context, r: int) -> Iterator[Row]:
     found = spectra(mix, r)
     for scaling, norm in cartesian(SCALE, NORMS):
         s = SCALE[scaling](ETA, r)
-        yield worst(
+        yield at_most(
             "difference, random",
             s * found.norms(norm).difference,
-            "<=",
             law(scaling, norm, r, C),
             rounding=s * C**2 * slip(mix),
             held=held(mix, C),
@@ -184,10 +180,9 @@ def random_mixes(ctx: Context, r: int) -> Iterator[Row]:
 
 def structured(mix: Mix, c: float, norm: str) -> Row:
     """Return the worst row of one family of small mixes, unscaled."""
-    return worst(
+    return at_most(
         f"unscaled {norm}, {mix.family}",
         spectra(mix, mix.factors.rank).norms(norm).difference,
-        "<=",
         bounds.interference_worst_case(c=c, q=mix.factors.rank, pi_max=0.5, norm=norm),
         rounding=c**2 * slip(mix),
         held=held(mix, c),
@@ -198,14 +193,14 @@ def structured(mix: Mix, c: float, norm: str) -> Row:
 
 def fitted_target(ctx: Context, r: int) -> Row:
     """Return the row of the worst case where c grows so that |s B A|_op stays one at s = eta/r."""
-    c, s = sqrt(r / ETA), ETA / r
+    c = sqrt(r / ETA)
+    s = ETA / r
     pair = sign_pair(ctx, r, c)
     difference = s * float(spectra(pair, r).norms("fro").difference[0, 0])
     params = {"r": r, "scaling": "eta/r", "norm": "fro", "quantity": "difference"}
-    return compare(
+    return at_least(
         "difference, fitted target",
         difference,
-        ">=",
         sqrt(r),
         rounding=s * c**2 * slip(pair),
         **params,
@@ -223,7 +218,7 @@ def exponents(few: Mix, many: Mix) -> Iterator[Row]:
             for pair, end in zip((few, many), ends, strict=True)
         )
         expected = POWER[scaling] + WIDTH[norm]
-        yield identity(
+        yield same(
             "exponent of r",
             log(high / low) / ranks - expected,
             rounding=2 * slip(many) / ranks,

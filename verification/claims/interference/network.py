@@ -20,8 +20,9 @@ from decaf_theory.measure import (
 )
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.claim import Claim, Context, Row, Value
-from verification.instances.mixes import EPS, gaussian, worst
-from verification.instances.omega import each, worst_identity
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import gaussian
+from verification.instances.omega import each
 
 NETWORKS = (
     *(("complete", 5), ("ring", 2), ("ring", 6), ("ring", 9), ("path", 5), ("star", 6)),
@@ -68,9 +69,10 @@ def rows(ctx: Context) -> Iterator[Row]:
     Source: derived here.
     """
     for i, ((topology, N), family) in enumerate(cartesian(NETWORKS, FAMILIES)):
-        Pi, (d, k, r) = TOPOLOGIES[topology](N), SHAPES[i % len(SHAPES)]
+        Pi = TOPOLOGIES[topology](N)
+        d, k, r = SHAPES[i % len(SHAPES)]
         drawn = FAMILIES[family](ctx.rng(topology, N, family), ctx.pick(8, 200), Pi, d, k, r)
-        network = Network(topology, family, Pi, Factors(*(ctx.array(X) for X in drawn)))
+        network = Network(topology, family, Pi, Factors(*drawn).map(ctx.array))
         yield from spread_identity(network)
         yield from links(network, list(pairwise(MEMBERS)))
     yield replay(instance())
@@ -83,29 +85,36 @@ def spread_identity(network: Network) -> Iterator[Row]:
     """
     panels = [weighted_deviations(network.factors, row) for row in network.Pi]
     for name in ("A", "B"):
-        xp, X = namespace(network.factors.A), getattr(network.factors, name)
+        xp = namespace(network.factors.A)
+        X = getattr(network.factors, name)
         local = sum(xp.sum(getattr(panel, name) ** 2, axis=(-2, -1)) for panel in panels)
         total = host(xp.sum(X**2, axis=(-3, -2, -1)))
         n = len(network.Pi) + X.shape[-1] * X.shape[-2]
         label = f"variances of {name}, {network.topology}, {network.family}"
         residual = host(local - spread(X, network.Pi))
-        yield worst_identity(label, residual, rounding=8 * n * EPS * total, **network.params)
+        yield same(label, residual, rounding=ulps(8 * n, total), **network.params)
 
 
 def spread(X: Any, Pi: np.ndarray) -> Any:
     """Return tr X~'(I - Pi^2) X~ = |X~|^2 - |Pi X~|^2, [instances]."""
-    xp, apart = namespace(X), deviations(X)
+    xp = namespace(X)
+    apart = deviations(X)
     mixed = mean_over_agents(apart, Pi)
-    return xp.sum(apart**2, axis=(-3, -2, -1)) - xp.sum(mixed**2, axis=(-3, -2, -1))
+    before = xp.sum(apart**2, axis=(-3, -2, -1))
+    after = xp.sum(mixed**2, axis=(-3, -2, -1))
+    return before - after
 
 
 def members(network: Network) -> dict[str, np.ndarray]:
     """Return the members of the chain by name, in order, [instances] each."""
-    xp, Pi, (B, A) = namespace(network.factors.B), network.Pi, network.factors
+    xp = namespace(network.factors.B)
+    Pi = network.Pi
+    B, A = network.factors
     spreads = [np.maximum(host(spread(X, Pi)), 0.0) for X in (A, B)]
     Xi_A, Xi_B = (host(consensus_distance(X)) for X in (A, B))
     least = min((abs(float(value)) for value in mixing_eigenvalues(Pi)), default=0.0)
-    N, lam_min = np.array(len(Pi)), np.array(least)
+    N = np.array(len(Pi))
+    lam_min = np.array(least)
     mean = xp.mean(interference_norm(network.factors, Pi, "nuc"), axis=-1)
     return {
         "mean": host(mean),
@@ -121,14 +130,16 @@ def links(network: Network, pairs: list[tuple[str, str]]) -> Iterator[Row]:
     Rounding: deviations are off by N eps of the factors themselves, norms by p n eps (T9), so that
     every member is off by 8 (N + p) n eps (|A|^2 + |B|^2) / N, p = max(d, k, N r), n = min(d, k).
     """
-    xp, N, (d, k) = namespace(network.factors.B), len(network.Pi), network.factors.shape
+    xp = namespace(network.factors.B)
+    N = len(network.Pi)
+    d, k = network.factors.shape
     size = sum(host(xp.sum(X**2, axis=(-3, -2, -1))) for X in network.factors)
     p = max(d, k, N * network.factors.rank)
-    rounding = 8 * (N + p) * min(d, k) * EPS * size / N
+    rounding = ulps(8 * (N + p) * min(d, k), size) / N
     found = members(network)
     for lower, upper in pairs:
         label = f"{lower} <= {upper}, {network.topology}, {network.family}"
-        yield worst(label, found[lower], "<=", found[upper], rounding=rounding, **network.params)
+        yield at_most(label, found[lower], found[upper], rounding=rounding, **network.params)
 
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -143,7 +154,9 @@ def outlier(rng: np.random.Generator, n: int, Pi: np.ndarray, d: int, k: int, r:
     """One agent apart from all others, which agree up to 10^-6."""
     B, A = gaussian(rng, n, len(Pi), d, k, r)
     first = np.arange(len(Pi))[:, None, None] == 0
-    return np.where(first, B, B[:, -1:] + 1e-6 * B), np.where(first, A, A[:, -1:] + 1e-6 * A)
+    near_B = B[:, -1:] + 1e-6 * B
+    near_A = A[:, -1:] + 1e-6 * A
+    return np.where(first, B, near_B), np.where(first, A, near_A)
 
 
 def scaled(rng: np.random.Generator, n: int, Pi: np.ndarray, d: int, k: int, r: int) -> Arrays:
@@ -157,8 +170,10 @@ def scaled(rng: np.random.Generator, n: int, Pi: np.ndarray, d: int, k: int, r: 
 def mirrored(rng: np.random.Generator, n: int, Pi: np.ndarray, d: int, k: int, r: int) -> Arrays:
     """B_i = A_i', padded with zeros to the longer side."""
     X = rng.standard_normal((n, len(Pi), min(d, k), r))
-    B, A = np.zeros((n, len(Pi), d, r)), np.zeros((n, len(Pi), r, k))
-    B[:, :, : min(d, k)], A[..., : min(d, k)] = X, X.mT
+    B = np.zeros((n, len(Pi), d, r))
+    A = np.zeros((n, len(Pi), r, k))
+    B[:, :, : min(d, k)] = X
+    A[..., : min(d, k)] = X.mT
     return B, A
 
 

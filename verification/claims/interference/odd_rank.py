@@ -16,7 +16,8 @@ from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference_norm
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, Mix, isometry, load, stored, worst
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import Mix, isometry, load, stored
 from verification.instances.omega import inside_omega, mix_of, polar, signed
 
 C = 1.5
@@ -56,7 +57,7 @@ def rank_one(ctx: Context) -> Iterator[Row]:
             found = climb(ctx, rng, weights, (d, k, 1), ctx.pick(6, 100))
             for case, mix in (("extremal", agents), ("searched", found)):
                 for norm in ("op", "fro"):
-                    yield at_most(case, mix, norm, rank_one_limit(weights, norm))
+                    yield limited(case, mix, norm, rank_one_limit(weights, norm))
     yield replay(instance())
 
 
@@ -81,10 +82,11 @@ def odd(ctx: Context) -> Iterator[Row]:
     for weights in WEIGHTS:
         if len(weights) in (3, 4, 5) and max(weights) < 0.5:
             for r in (1, 3):
-                shape, restarts = (r + 1, r + 2, r), ctx.pick(10, 200)
+                shape = (r + 1, r + 2, r)
+                restarts = ctx.pick(10, 200)
                 rng = ctx.rng("odd", *map(str, weights), r)
                 found = climb(ctx, rng, weights, shape, restarts)
-                yield at_most("searched", found, "fro", odd_limit(weights, r))
+                yield limited("searched", found, "fro", odd_limit(weights, r))
 
 
 def delta(weights: tuple[float, ...]) -> float:
@@ -104,17 +106,20 @@ def odd_limit(weights: tuple[float, ...], r: int) -> float:
     return sqrt(r - 1 + top**2) if r == 1 or len(weights) == 3 else sqrt(r)
 
 
-def at_most(case: str, mix: Mix, norm: str, limit: float, c: float = C) -> Row:
+def limited(case: str, mix: Mix, norm: str, limit: float, c: float = C) -> Row:
     """Return the worst row |I| <= limit c^2; rounding as in T11."""
-    (d, k), r, m = mix.factors.shape, mix.factors.rank, mix.Pi.shape[-1]
+    d, k = mix.factors.shape
+    r = mix.factors.rank
+    m = mix.Pi.shape[-1]
     held = namespace(mix.factors.B).all(inside_omega(mix.factors, c), axis=-1)[:, None]
     weights = host(mix.Pi)[0]
-    return worst(
+    n = min(d, k)
+    p = max(d, k, m * r)
+    return at_most(
         f"{case} {norm}, {mix.family}",
         interference_norm(mix.factors, mix.Pi, norm),
-        "<=",
         limit * c**2,
-        rounding=(4 * min(d, k) + 8) * max(d, k, m * r) * EPS * r * c**2,
+        rounding=ulps((4 * n + 8) * p, r, c**2),
         held=held,
         **mix.params,
         norm=norm,
@@ -144,7 +149,8 @@ def climb(
     I = sum_ij w_ij B_i A_j, w = diag(pi) - pi pi'. |I|_F is convex in all B together; they are
     replaced by the maximizers over Omega_c of the linearization, then all A: never a step down.
     """
-    (d, k, r), m = shape, len(weights)
+    d, k, r = shape
+    m = len(weights)
     B, A = (ctx.array(isometry(rng, restarts, m, *size) * C) for size in ((d, r), (r, k)))
     w = convert(np.diag(weights) - np.outer(weights, weights), B)
     xp = namespace(B)
@@ -169,9 +175,10 @@ def instance() -> Mapping[str, Any]:
 
 def replay(stored_instance: Mapping[str, Any]) -> Row:
     """Return the row of one stored rank-one mix, its c and its norm."""
-    norm, weights = stored_instance["norm"], tuple(stored_instance["weights"])
+    norm = stored_instance["norm"]
+    weights = tuple(stored_instance["weights"])
     limit = rank_one_limit(weights, norm)
-    return at_most("stored", load(stored_instance), norm, limit, stored_instance["c"])
+    return limited("stored", load(stored_instance), norm, limit, stored_instance["c"])
 
 
 def instance_odd() -> Mapping[str, Any]:
@@ -182,9 +189,10 @@ def instance_odd() -> Mapping[str, Any]:
 
 def replay_odd(stored_instance: Mapping[str, Any]) -> Row:
     """Return the row of one stored mix against the largest |I|_F found."""
-    mix, weights = load(stored_instance), tuple(stored_instance["weights"])
+    mix = load(stored_instance)
+    weights = tuple(stored_instance["weights"])
     limit = odd_limit(weights, mix.factors.rank)
-    return at_most("stored", mix, "fro", limit, stored_instance["c"])
+    return limited("stored", mix, "fro", limit, stored_instance["c"])
 
 
 CLAIMS = [

@@ -12,8 +12,8 @@ from decaf_theory import bounds
 from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products
 from decaf_theory.measure import interference
-from verification.claim import Claim, Context, Row, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import same, ulps
 
 
 class Case(NamedTuple):
@@ -94,7 +94,7 @@ def mean_squares(ctx: Context, case: Case, law: str, values: dict[float, float])
         ("mix", of_M, bounds.mix_mean_square),
     ):
         residual = measured - formula(**letters)
-        yield identity(f"{quantity}, {law}", residual, rounding=rounding, **params)
+        yield same(f"{quantity}, {law}", residual, rounding=rounding, **params)
 
 
 def relative(ctx: Context, case: Case) -> Row:
@@ -102,7 +102,7 @@ def relative(ctx: Context, case: Case) -> Row:
     of_I, of_M, rounding = enumerate_squares(ctx, case, SIGNS)
     m = len(case.weights)
     residual = of_I - (m - 1) / m * of_M
-    return identity("relative, equal weights", residual, rounding=2 * rounding, m=m, r=case.r)
+    return same("relative, equal weights", residual, rounding=2 * rounding, m=m, r=case.r)
 
 
 def enumerate_squares(
@@ -114,7 +114,10 @@ def enumerate_squares(
     4 b with differences; d k squares of at most (4 r b)^2 are added, and then averaged. So the mean
     is off by at most (2 n + d k + entries) eps times d k (4 r b)^2.
     """
-    d, k, r, m = case.d, case.k, case.r, len(case.weights)
+    d = case.d
+    k = case.k
+    r = case.r
+    m = len(case.weights)
     table = np.array(list(cartesian(values, repeat=case.entries)))
     chance = np.prod(np.array(list(cartesian(values.values(), repeat=case.entries))), axis=-1)
     factors = Factors(
@@ -127,7 +130,7 @@ def enumerate_squares(
         for X in (interference(factors, Pi), mix_products(factors, Pi))
     )
     size = d * k * (4 * r * A_SCALE * max(abs(v) for v in values) ** 2) ** 2
-    return of_I, of_M, (2 * m * (r + 2) + d * k + case.entries) * EPS * size
+    return of_I, of_M, ulps(2 * m * (r + 2) + d * k + case.entries, size)
 
 
 def _square(X: Any) -> Any:

@@ -15,12 +15,14 @@ import numpy as np
 
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, balance, gauge, pad_rank
-from verification.claim import Claim, Context, Row, compare, identity
+from verification.claim import Claim, Context, Row
 from verification.claims.interference.mix_difference import ETA, SCALE, C, sign_pair, slip, spectra
-from verification.instances.mixes import EPS, Mix, gaussian, isometry
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import Mix, gaussian, isometry
 from verification.instances.omega import mix_of, signed
 
-FEW, MANY = 1, 64
+FEW = 1
+MANY = 64
 SCRIPT = """
 import numpy as np
 
@@ -143,7 +145,7 @@ def halving(case: str, few: Mix, many: Mix, eta: float, reading: tuple[str, str,
     rounding = 4 * slip(many) * max(values)
     params = {"r": many.factors.rank, "scaling": scaling, "norm": norm}
     name = "relative difference" if is_relative else "difference"
-    return compare(case, values[1], "<=", values[0] / 2, rounding=rounding, **params, quantity=name)
+    return at_most(case, values[1], values[0] / 2, rounding=rounding, **params, quantity=name)
 
 
 def instance(reading: tuple[str, str, bool]) -> Mapping[str, Any]:
@@ -187,31 +189,33 @@ def fixed_products(ctx: Context) -> Iterator[Row]:
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
     """
     rng = ctx.rng("fixed products")
-    m, r0, draws = 4, 1, ctx.pick(3, 20)
+    m = 4
+    r0 = 1
+    draws = ctx.pick(3, 20)
     fixed = balance(gaussian(rng, 1, m, 66, 65, r0))
     few, many = (random_gauges(ctx, fixed, r, draws) for r in (m * r0, MANY))
     for r, mix in ((m * r0, few), (MANY, many)):
         tail = host(spectra(mix, r).mix)[..., r:].max(initial=0.0)
-        yield identity(f"truncation error at r = {r}", tail, rounding=zero_tail(mix), r=r)
+        yield same(f"truncation error at r = {r}", tail, rounding=zero_tail(mix), r=r)
     high, low = (
         host(spectra(mix, mix.factors.rank).norms("fro").difference) for mix in (few, many)
     )
     case = "random gauges, least draw at r = 64"
     rounding = 2 * zero_tail(many)
-    yield compare(case, low.min(), "<=", high.max() / 2, rounding=rounding, r=MANY, instances=draws)
+    yield at_most(case, low.min(), high.max() / 2, rounding=rounding, r=MANY, instances=draws)
     yield replay_fixed(instance_fixed())
 
 
 def zero_tail(mix: Mix) -> float:
     """Return the rounding of the spectrum of M: 4 p eps max |B_j| |A_j|, p = max(d, k, m r)."""
     B, A = (float(np.linalg.norm(host(X), axis=(-2, -1)).max()) for X in mix.factors)
-    return 4 * max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]) * EPS * B * A
+    return ulps(4 * max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]), B, A)
 
 
 def random_gauges(ctx: Context, fixed: Factors, r: int, draws: int) -> Mix:
     """Return the same products padded to rank r, each agent turned by its own random rotation."""
     m = fixed.B.shape[-3]
-    padded = Factors(*(np.repeat(X, draws, axis=0) for X in pad_rank(fixed, r)))
+    padded = pad_rank(fixed, r).map(lambda X: np.repeat(X, draws, axis=0))
     B, A = gauge(padded, isometry(ctx.rng("gauges", r), draws, m, r, r))
     return mix_of(ctx, "random gauges", B, A, np.full(m, 1 / m))
 
@@ -236,7 +240,7 @@ def replay_fixed(stored: Mapping[str, Any]) -> Row:
         mix = mix_of(Context("replay"), "signs", B, A, np.full(len(B), 1 / len(B)))
         sizes.append(float(spectra(mix, r).norms("fro").difference[0, 0]))
     rounding = 2 * zero_tail(mix)
-    return compare("stored", sizes[1], "<=", sizes[0] / 2, rounding=rounding, r=stored["many"])
+    return at_most("stored", sizes[1], sizes[0] / 2, rounding=rounding, r=stored["many"])
 
 
 SCRIPT_FIXED = """

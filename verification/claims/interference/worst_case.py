@@ -14,7 +14,8 @@ from decaf_theory.lowrank import Factors, mix_factors, product
 from decaf_theory.measure import NORMS, interference_norm
 from decaf_theory.problems.frames import rotations
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, Mix, isometry, load, mixes, stored, worst
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import Mix, isometry, load, mixes, stored
 from verification.instances.omega import (
     closing_angles,
     each,
@@ -22,7 +23,6 @@ from verification.instances.omega import (
     mix_of,
     mix_on_omega,
     signed,
-    worst_identity,
 )
 
 C = 1.5
@@ -67,15 +67,18 @@ def bounded(case: str, mix: Mix, c: float, norm: str) -> Row:
     Rounding, with p the largest and n the least size: 4 p n eps q c^2 for the norm as in T9, and
     8 p eps q c^2 because sigma_1 is allowed to exceed c by 4 p eps c in either factor.
     """
-    (d, k), r = mix.factors.shape, mix.factors.rank
-    q, pi_max = min(d, k, r), host(mix.Pi).max(axis=-1)
+    d, k = mix.factors.shape
+    r = mix.factors.rank
+    q = min(d, k, r)
+    pi_max = host(mix.Pi).max(axis=-1)
+    n = min(d, k)
+    p = max(d, k, r * mix.Pi.shape[-1])
     bound = each(partial(bounds.interference_worst_case, c=c, q=q, norm=norm), pi_max=pi_max)
-    return worst(
+    return at_most(
         f"{case} {norm}, {mix.family}",
         interference_norm(mix.factors, mix.Pi, norm),
-        "<=",
         bound,
-        rounding=(4 * min(d, k) + 8) * max(d, k, r * mix.Pi.shape[-1]) * EPS * q * c**2,
+        rounding=ulps((4 * n + 8) * p, q, c**2),
         held=namespace(mix.factors.B).all(inside_omega(mix.factors, c), axis=-1)[:, None],
         **mix.params,
         norm=norm,
@@ -87,16 +90,19 @@ def bounded(case: str, mix: Mix, c: float, norm: str) -> Row:
 def extremals(ctx: Context, d: int, k: int, r: int) -> Iterator[Mix]:
     """Yield the three extremal families of one shape."""
     rng = ctx.rng("extremal", d, k, r)
-    B, A = C * isometry(rng, d, r), C * isometry(rng, r, k)
+    B = C * isometry(rng, d, r)
+    A = C * isometry(rng, r, k)
     if r > min(d, k):  # isometries of a common q-dimensional inner space
-        B, A = C * np.eye(d, r), C * np.eye(r, k)
+        B = C * np.eye(d, r)
+        A = C * np.eye(r, k)
     yield mix_of(ctx, "sign pair", *signed(B, A, (1, -1)), [0.5, 0.5])
     for p in (0.5, 0.6, 0.9, 1 - 1e-6):
         weights = [p, (1 - p) / 4, 3 * (1 - p) / 4]
         yield mix_of(ctx, "heavy agent", *signed(B, A, (1, -1, -1)), weights)
     if r % 2 or r > min(d, k):
         return
-    U, V = isometry(rng, d, d), isometry(rng, k, k)
+    U = isometry(rng, d, d)
+    V = isometry(rng, k, k)
     for weights in ([1 / 3] * 3, [0.45, 0.35, 0.2], [0.3, 0.25, 0.2, 0.15, 0.1]):
         angles = closing_angles(weights)
         (B, A), _ = rotations(d=d, k=k, r=r, c=C, angles=angles, weights=np.array(weights))
@@ -111,15 +117,16 @@ def same_product_but_no_mean(mix: Mix) -> Iterator[Row]:
     xp = namespace(mix.factors.B)
     held = product(mix.factors)
     mean = product(mix_factors(mix.factors, mix.Pi))
-    rounding = 8 * (mix.factors.rank + mix.Pi.shape[-1]) ** 1.5 * EPS * C**2
+    rounding = ulps(8 * (mix.factors.rank + mix.Pi.shape[-1]) ** 1.5, C**2)
     for case, residual in (("equal products", held - held[:, :1]), ("mixed product 0", mean)):
         size = xp.linalg.matrix_norm(residual, ord="fro")
-        yield worst_identity(f"{case}, {mix.family}", size, rounding=rounding, **mix.params)
+        yield same(f"{case}, {mix.family}", size, rounding=rounding, **mix.params)
 
 
 def instance() -> Mapping[str, Any]:
     """Return the sign pair (E, E), (-E, -E) at c = 2, d = 3, k = 2, r = 2."""
-    B, A = 2 * np.eye(3, 2), 2 * np.eye(2, 2)
+    B = 2 * np.eye(3, 2)
+    A = 2 * np.eye(2, 2)
     return stored(Factors(np.stack([B, -B]), np.stack([A, -A])), [0.5, 0.5], c=2.0, norm="nuc")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, spectral_gap, sqrt_rho
-from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import at_least, same, ulps
 
 LARGEST = 31  # agents
 
@@ -46,10 +46,10 @@ def rows(ctx: Context) -> Iterator[Row]:
         for route, value in (("eigenvalues", sqrt_rho), ("operator norm", _operator_norm)):
             error = max(abs(value(Pi(n)) - closed(n)) for n in sizes)
             slip = solver_error(LARGEST)
-            yield identity(f"{name}, {route}", error, rounding=slip, sizes=len(sizes))
+            yield same(f"{name}, {route}", error, rounding=slip, sizes=len(sizes))
     golden = bounds.GOLDEN_RATIO**2 / 3
     found = sqrt_rho(TOPOLOGIES["ring"](10))
-    yield identity("ring of 10 is phi^2/3", found - golden, rounding=solver_error(10))
+    yield same("ring of 10 is phi^2/3", found - golden, rounding=solver_error(10))
     yield from _no_equal_weights_are_better()
 
 
@@ -60,12 +60,13 @@ def solver_error(n: int, norm: float = 2.0) -> float:
     4.9). Here p = 2 n: one eps for each side of the n reflections that condense X. The norm is 2
     for nonnegative weights with the consensus eigenvalue shifted up by 1, as in `sqrt_rho`.
     """
-    return 2 * n * EPS * norm
+    return ulps(2 * n, norm)
 
 
 def _graphs() -> list[Valid]:
     """Return name, Pi of a size, its closed form, and the sizes (N, or n, or D) up to 31 agents."""
-    every, two = list(range(1, LARGEST + 1)), list(range(2, LARGEST // 2 + 1))
+    every = list(range(1, LARGEST + 1))
+    two = list(range(2, LARGEST // 2 + 1))
     graph = TOPOLOGIES
     return [
         ("complete", graph["complete"], lambda N: bounds.sqrt_rho_complete(N=N), every),
@@ -117,7 +118,7 @@ def _no_equal_weights_are_better() -> Iterator[Row]:
         least = min(sqrt_rho(two_sides(n, w)) for w in np.linspace(-0.5, 1.0, 181))
         slip = solver_error(LARGEST)
         optimal = bounds.sqrt_rho_bipartite_optimal(n=n)
-        yield compare("K_{n,n}, any self weight", least, ">=", optimal, rounding=slip, n=n)
+        yield at_least("K_{n,n}, any self weight", least, optimal, rounding=slip, n=n)
 
 
 def without_self_weight(ctx: Context) -> Iterator[Row]:
@@ -160,13 +161,12 @@ def cycle(N: int) -> np.ndarray:
 def replay(instance: Instance) -> Row:
     """Return the row of the spectral gap of one stored Pi: beyond rounding, it must be positive."""
     Pi = np.array(instance["Pi"])
-    rounding = len(Pi) * EPS
+    rounding = ulps(len(Pi))  # of the eigenvalues of Pi, N eps
     least = float(mixing_eigenvalues(Pi)[-1])
     gap = spectral_gap(Pi)
-    return compare(
+    return at_least(
         "spectral gap > 0",
         gap,
-        ">=",
         2 * rounding,
         rounding=rounding,
         N=len(Pi),

@@ -12,8 +12,8 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from decaf_theory.stats import local_slopes, richardson
-from verification.claim import Claim, Context, Row, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Row
+from verification.evidence import at_least, at_most, same, ulps
 
 W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
 
@@ -70,43 +70,52 @@ def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
     axes = np.zeros((2, 4, 3))
     axes[0, 0, 0] = axes[1, 1, 1] = 1.0
     off = np.max(np.abs((B @ A) * (1 - axes)))
-    yield identity("off-axis entries are exactly zero", off, rounding=0.0, **where)
+    yield same("off-axis entries are exactly zero", off, rounding=0.0, **where)
 
     p = float(trace.adapter_norm[0, -1])
     q = float(W * (1 + lr) ** 2)
-    # a round multiplies by numbers rounded to a few eps
-    slip = 20 * EPS * rounds
+    # a round multiplies p by few numbers, each by a TSVD of 2 x 2 entries: 20 roundings
+    slip = ulps(20 * rounds)
     if q < 1:
         bound = q**rounds
-        yield compare("below: p <= q^t", p, "<=", bound, rounding=slip * bound, **where)
+        yield at_most("below: p <= q^t", p, bound, rounding=slip * bound, **where)
     elif q == 1:
         bound = 1 / (1 + 2 * float(lr / (1 + lr)) * rounds)
         case = "at equality: p <= 1/(1 + 2 lr t/(1 + lr))"
-        yield compare(case, p, "<=", bound, rounding=slip * bound, **where)
+        yield at_most(case, p, bound, rounding=slip * bound, **where)
     else:
         bound = float(1 - Fraction(1, 4) / lr)
         case = "above: p >= 1 - (w^(-1/2) - 1)/lr"
-        yield compare(case, p, ">=", bound, rounding=slip, **where)
+        yield at_least(case, p, bound, rounding=slip, **where)
 
 
 def _threshold_on_both_sides() -> Row:
-    """The growth of small p in fractions: below one just under the threshold, above just over."""
-    small = Fraction(1, 10**12)
+    """Return that a small p shrinks up to the threshold and grows just beyond it, in fractions.
 
-    def growth(lr: Fraction) -> Fraction:
-        return W * (1 + lr * (1 - small)) ** 2
-
-    at, apart = Fraction(1, 4), Fraction(1, 10**9)
-    under, over = growth(at - apart), growth(at + apart)
-    right = under < 1 and growth(at) < 1 and over > 1
-    case = "growth of p = 1e-12: < 1 up to the threshold, > 1 beyond (fractions)"
-    return identity(case, 0.0 if right else 1.0, rounding=0.0, lr=float(at), w=float(W))
+    A round multiplies p by w (1 + lr (1 - p))^2 = (1 + x)^2, x = sqrt(w) (lr - threshold - lr p),
+    as sqrt(w) (1 + threshold) = 1. So p moves with the sign of x, by a share |2 x + x^2| >= |x|.
+    """
+    p = Fraction(1, 10**12)
+    root = Fraction(4, 5)  # of w
+    threshold = 1 / root - 1
+    moved = []
+    least = []
+    for apart in (Fraction(-1, 10**9), Fraction(0), Fraction(1, 10**9)):
+        lr = threshold + apart
+        growth = W * (1 + lr * (1 - p)) ** 2 - 1
+        moved.append(float(growth if apart > 0 else -growth))
+        least.append(float(abs(root * (apart - lr * p))))
+    case = "p = 1e-12 shrinks up to the threshold, grows beyond: by a share (fractions)"
+    where = {"lr": float(threshold), "w": float(W)}
+    # a fraction that is rounded once keeps its order
+    return at_least(case, np.array(moved), np.array(least), rounding=0.0, **where)
 
 
 def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) -> Iterator[Row]:
     """The final loss, extrapolated to step size 0, and the order of its excess over 3/8."""
     problem = PROBLEMS["P6"](w=0.6)
-    B, A = problem.start.B.copy(), problem.start.A.copy()
+    B = problem.start.B.copy()
+    A = problem.start.A.copy()
     B[0, 1, 0] = A[0, 0, 1] = tilt
     start = Factors(ctx.array(B), ctx.array(A))
     losses = []
@@ -117,10 +126,10 @@ def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) ->
     where = {"method": method, "tilt": tilt, "finest_lr": lrs[-1], "w": 0.6, "d": 3, "k": 2, "r": 1}
     limit = richardson(losses, order=1)
     case = "loss at step size 0 = 3/8"
-    yield identity(case, limit.value - 3 / 8, rounding=limit.error, **where)
+    yield same(case, limit.value - 3 / 8, rounding=limit.error, **where)
     slopes = local_slopes(lrs, [3 / 8 - loss for loss in losses])
     slope = richardson([float(x) for x in slopes], order=1)
-    yield identity("order of 3/8 - F in lr = 2", slope.value - 2, rounding=slope.error, **where)
+    yield same("order of 3/8 - F in lr = 2", slope.value - 2, rounding=slope.error, **where)
 
 
 CLAIMS = [Claim("P6", "problems", "derived", rows)]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from verification.claim import Claim, Context, Instance, Row, compare
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import at_most, ulps
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -37,7 +37,9 @@ def rows(ctx: Context) -> Iterator[Row]:
     for far in (2.0, 10.0, 1e3):
         yield replay({**columns(), "far": [[far]]})
     rng = ctx.rng("wide")
-    D, A, X = rng.standard_normal((3, 4)), rng.standard_normal((2, 4)), rng.standard_normal((4, 5))
+    D = rng.standard_normal((3, 4))
+    A = rng.standard_normal((2, 4))
+    X = rng.standard_normal((4, 5))
     near = rng.standard_normal((3, 2))
     sizes = {"D": D, "A": A, "X": X, "near": near, "far": 100 * near}
     yield replay({"s": 0.5, **{name: x.tolist() for name, x in sizes.items()}})
@@ -61,11 +63,14 @@ def variance(instance: Instance, B: np.ndarray) -> float:
 def replay(instance: Instance) -> Row:
     """Return the variance at the farther point against that at the nearer one."""
     near, far = (np.asarray(instance[name], dtype=np.float64) for name in ("near", "far"))
-    here, there = variance(instance, near), variance(instance, far)
+    here = variance(instance, near)
+    there = variance(instance, far)
     terms = sum(np.asarray(instance["X"]).shape) + sum(far.shape)
     distance = float(np.linalg.norm(far) / np.linalg.norm(near))
-    case, slip = "variance far away <= nearby", 4 * terms * EPS * (here + there)
-    return compare(case, there, "<=", here, rounding=slip, distance=distance)
+    case = "variance far away <= nearby"
+    # sums over n columns and the entries of products, squared
+    slip = ulps(4 * terms, here + there)
+    return at_most(case, there, here, rounding=slip, distance=distance)
 
 
 SCRIPT = """

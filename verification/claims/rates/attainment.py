@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from decaf_theory import bounds, moments
-from verification.claim import Claim, Context, Instance, Row, Value, compare, identity
-from verification.instances.consensus import NEAR, attained
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import NEAR, at_most, attained, same, ulps
 from verification.instances.quadratics import Case, constants, load, network, stored
 
 
@@ -36,7 +35,8 @@ def descent(ctx: Context) -> Iterator[Row]:
 
 def parabola(steps: int = 100, *, L: float = 1.0, p: int = 1) -> Instance:
     """Return two agents with f = L |x|^2 / 2, lr = 1/L, at the start (1, ..., p)."""
-    H, b = np.stack([L * np.eye(p)] * 2), np.zeros((2, p))
+    H = np.stack([L * np.eye(p)] * 2)
+    b = np.zeros((2, p))
     Pi = [[0.625, 0.375], [0.375, 0.625]]
     return stored(H, b, Pi, 1 / L, np.arange(1.0, p + 1), steps=steps, order="MS")
 
@@ -82,7 +82,9 @@ def noisy_parabola(steps: int = 2**22) -> Instance:
 
 def _in_the_limit(name: str, Pi: np.ndarray, lr: float) -> Row:
     """Compare the stationary gradient with 1/(2 - lr L); b_i differ, L = 3, p = 2, unit noise."""
-    L, p, N = 3.0, 2, len(Pi)
+    L = 3.0
+    p = 2
+    N = len(Pi)
     H = np.stack([L * np.eye(p)] * N)
     b = np.arange(float(N * p)).reshape(N, p)
     case = load(stored(H, b, Pi, lr / L, [0.0] * p, np.stack([np.eye(p)] * N)))
@@ -91,8 +93,8 @@ def _in_the_limit(name: str, Pi: np.ndarray, lr: float) -> Row:
     expected = lr * p / N / (2 - lr)  # sigma^2 = p
     # I - A has the least eigenvalue lr: solving loses 1/lr digits of grad F(mean) = 0; doubling
     # sums 1/lr terms, and 1 - lr is known to eps, so that lr is to eps / lr
-    slip = 10 * N * p * EPS / lr * (expected + L * EPS / lr)
-    return identity("limit of E|grad F|^2", found - expected, rounding=slip, graph=name, lrL=lr)
+    slip = ulps(10 * N * p) / lr * (expected + ulps(L) / lr)
+    return same("limit of E|grad F|^2", found - expected, rounding=slip, graph=name, lrL=lr)
 
 
 def heterogeneity(ctx: Context) -> Iterator[Row]:
@@ -146,7 +148,8 @@ def opposed(
     By default the ratio is within 1e-6 of 1. The slopes make the gradient of the size of 1.
     """
     slope = 1 / (lr * mu)
-    H, b = [[[1.0]], [[epsilon - 1.0]]], [[-slope], [slope]]
+    H = [[[1.0]], [[epsilon - 1.0]]]
+    b = [[-slope], [slope]]
     Pi = [[(1 + mu) / 2, (1 - mu) / 2], [(1 - mu) / 2, (1 + mu) / 2]]
     return stored(H, b, Pi, lr, [0.0], order=order, steps=steps)
 
@@ -158,8 +161,11 @@ def replay_heterogeneity(instance: Instance) -> Row:
 
 def _kappa(instance: Instance) -> float:
     """Return the largest kappa_t at t = 0, 1, 2, 4, ... <= steps; it grows with t (see proof)."""
-    case, order, steps = load(instance), instance["order"], instance["steps"]
-    recursion, square = case.recursion(order), moments.heterogeneity(case.problem)
+    case = load(instance)
+    order = instance["order"]
+    steps = instance["steps"]
+    recursion = case.recursion(order)
+    square = moments.heterogeneity(case.problem)
     found = [moments.expectation(square, case.start)]
     for _ in range(steps.bit_length()):
         found.append(moments.expectation(square, moments.advance(recursion, case.start)))
@@ -173,20 +179,25 @@ def _ratio(case: Case, order: str) -> tuple[float, float]:
     rest = moments.limit(recursion)
     gradient = moments.expectation(moments.mean_gradient(case.problem), rest).item()
     kappa = moments.expectation(moments.heterogeneity(case.problem), rest).item() ** 0.5
-    L, q = constants(case).L.item(), network(case.Pi, order).q
+    L = constants(case).L.item()
+    q = network(case.Pi, order).q
     lr = case.lr.item()
     bound = L**2 * bounds.consensus_bound(lr=lr, L=L, sigma=0.0, kappa=kappa, N=2, q=q, S=0.0)
+    # solving for the rest loses the condition of I - A; squares and their quotient: 8 times
     condition = np.linalg.cond(np.eye(2) - recursion.A[0])
-    return gradient / bound, 8 * float(condition) * EPS
+    return gradient / bound, ulps(8 * float(condition))
 
 
 def _closed_form(instance: Instance) -> Row:
-    case, order = load(instance), instance["order"]
+    case = load(instance)
+    order = instance["order"]
     ratio, slip = _ratio(case, order)
-    epsilon, lr, q = instance["H"][1][0][0] + 1, instance["lr"], network(case.Pi, order).q
+    epsilon = instance["H"][1][0][0] + 1
+    lr = instance["lr"]
+    q = network(case.Pi, order).q
     expected = ((1 - epsilon / 2) * (1 - lr * q) / (1 + lr * q * epsilon / 2)) ** 2
     name = "ratio at rest, finite step"
-    return identity(name, ratio - expected, rounding=slip, order=order, epsilon=epsilon, lr=lr)
+    return same(name, ratio - expected, rounding=slip, order=order, epsilon=epsilon, lr=lr)
 
 
 def _near_limit(instance: Instance, epsilon: float) -> Row:
@@ -194,7 +205,7 @@ def _near_limit(instance: Instance, epsilon: float) -> Row:
     distance = abs(ratio / (1 - epsilon / 2) ** 2 - 1)
     params = {"order": instance["order"], "epsilon": epsilon, "lr": instance["lr"]}
     case = "|ratio / (1 - epsilon/2L)^2 - 1|"
-    return compare(case, distance, "<=", NEAR, rounding=slip, **params)
+    return at_most(case, distance, NEAR, rounding=slip, **params)
 
 
 def rate(instance: Instance, kappa: float) -> Row:
@@ -204,9 +215,14 @@ def rate(instance: Instance, kappa: float) -> Row:
     relative error of a power A^t, to t n eps, until it has decayed after 1/gap steps, where gap is
     the distance of the eigenvalues from 1. Factors and squares of them: 8 covers both.
     """
-    case, order, steps = load(instance), instance["order"], instance["steps"]
-    letters, net = constants(case), network(case.Pi, order)
-    L, sigma, lr = letters.L.item(), letters.sigma.item(), case.lr.item()
+    case = load(instance)
+    order = instance["order"]
+    steps = instance["steps"]
+    letters = constants(case)
+    net = network(case.Pi, order)
+    L = letters.L.item()
+    sigma = letters.sigma.item()
+    lr = case.lr.item()
     Xi = bounds.consensus_bound(lr=lr, L=L, sigma=sigma, kappa=kappa, N=net.N, q=net.q, S=net.S)
     bound = bounds.dsgd_rate(
         F_gap=letters.F_gap.item(), lr=lr, T=steps, L=L, sigma=sigma, N=net.N, Xi=Xi
@@ -217,9 +233,9 @@ def rate(instance: Instance, kappa: float) -> Row:
     n = case.problem.N * case.problem.p
     gap = np.min(np.abs(1 - np.linalg.eigvals(recursion.A[0])))
     params: dict[str, Value] = {"order": order, "T": steps, "N": net.N, "lrL": lr * L}
-    slip = 8 * n * EPS * (steps.bit_length() + 1 / float(gap)) * bound
+    slip = ulps(8 * n, steps.bit_length() + 1 / float(gap), bound)
     held = lr * L <= 1 and lr * L * net.q < 1
-    return compare("mean gradient", found, "<=", bound, rounding=slip, held=held, **params)
+    return at_most("mean gradient", found, bound, rounding=slip, held=held, **params)
 
 
 CLAIMS = [

@@ -10,8 +10,7 @@ import numpy as np
 from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, worst
+from verification.evidence import at_most, attained, ulps
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -70,15 +69,16 @@ def _weak_convexity(case: Case) -> np.ndarray:
 
 def _judged(case: Case, order: str, steps: int) -> Row:
     """Return the worst rate of a case, with measured Xi."""
-    letters, net, found = constants(case), network(case.Pi, order), run(case, order, steps)
+    letters = constants(case)
+    net = network(case.Pi, order)
+    found = run(case, order, steps)
     held = step_allowed(case, net, letters) & np.isfinite(letters.F_gap)
     bound = _bound(case, steps, found.consensus.mean(axis=-1), held)
     slip = found.slip_gradient + letters.L**2 * found.slip_points
     params: dict[str, Value] = {"order": order, "T": steps, **case.params}
-    flat = 8 * EPS * letters.L  # a rank-one Hessian has eigenvalues of rounding below zero
+    flat = ulps(8, letters.L)  # a rank-one Hessian has eigenvalues of rounding below zero
     params["convex"] = int((_weak_convexity(case) <= flat)[held].sum())
-    pair = found.gradient, "<=", bound
-    return worst("mean gradient", *pair, rounding=slip, held=held, **params)
+    return at_most("mean gradient", found.gradient, bound, rounding=slip, held=held, **params)
 
 
 def _bound(case: Case, steps: int, Xi: Any, held: np.ndarray) -> np.ndarray:
@@ -104,7 +104,8 @@ def curved_apart(
     m: float = 0.0, lr: float = 2.0**-24, *, order: str = "MS", steps: int = 2**60
 ) -> Instance:
     """Return f_1'' = 1, f_2'' = -m, slopes +-1/lr at 0 and second eigenvalue 1/2."""
-    H, b = [[[1.0]], [[-m]]], [[-1 / lr], [1 / lr]]
+    H = [[[1.0]], [[-m]]]
+    b = [[-1 / lr], [1 / lr]]
     return stored(H, b, [[0.75, 0.25], [0.25, 0.75]], lr, [0.0], order=order, steps=steps)
 
 
@@ -115,17 +116,21 @@ def replay(instance: Instance) -> Row:
     solving for the rest loses the condition number of I - A, the distance of its least
     eigenvalue from 0.
     """
-    case, order, steps = load(instance), instance["order"], instance["steps"]
-    recursion, net = case.recursion(order), network(case.Pi, order)
-    rest, letters = moments.limit(recursion), constants(case)
+    case = load(instance)
+    order = instance["order"]
+    steps = instance["steps"]
+    recursion = case.recursion(order)
+    net = network(case.Pi, order)
+    rest = moments.limit(recursion)
+    letters = constants(case)
     gradient = moments.expectation(moments.mean_gradient(case.problem), rest)
     kappa = moments.expectation(moments.heterogeneity(case.problem), rest) ** 0.5
     held = step_allowed(case, net, letters) & np.isfinite(letters.F_gap)
     bound = _bound(case, steps, consensus_limits(case, net, letters, kappa), held)
     condition = np.linalg.cond(np.eye(recursion.A.shape[-1]) - recursion.A[0])
-    slip = 8 * float(condition) * EPS * bound
+    slip = ulps(8 * float(condition), bound)
     params: dict[str, Value] = {"order": order, "T": steps, **case.params}
-    return worst("gradient at rest", gradient, "<=", bound, rounding=slip, held=held, **params)
+    return at_most("gradient at rest", gradient, bound, rounding=slip, held=held, **params)
 
 
 CLAIMS = [Claim("T34", "rates", "derived", rows, replay=replay, instance=curved_apart)]

@@ -12,9 +12,9 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
 from decaf_theory.stats import local_slopes, log_log_slope, richardson
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Claim, Context, Instance, Row, Value, compare
-from verification.instances.consensus import attained, kappa_ceiling
-from verification.instances.mixes import EPS, worst
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import at_least, at_most, attained, ulps
+from verification.instances.consensus import kappa_ceiling
 from verification.instances.omega import each
 from verification.instances.quadratics import Case, constants, load, network, size, stored
 
@@ -92,7 +92,8 @@ def _around(ctx: Context, name: str, N: int) -> Case:
     """
     v = 2 * np.pi * np.arange(N) / N
     b = np.stack([np.cos(v), np.sin(v)], axis=-1)
-    H = (np.array([1 / 2, 1 / 8]) + b * [1 / 4, 1 / 16])[..., None] * np.eye(2)
+    curvatures = np.array([1 / 2, 1 / 8]) + b * [1 / 4, 1 / 16]
+    H = curvatures[..., None] * np.eye(2)
     noise = np.tile(np.diag([1.0, 0.5]), (1, N, 1, 1))
     return _case(ctx, name, H[None], b[None], noise, np.array([[2.0, -2.0]]))
 
@@ -106,18 +107,20 @@ def _fitted(case: Case, x: Any, y: Any, T: int) -> Row:
     """Return the row of a fitted log-log slope, with its interval: at most -1/2 + 1/24."""
     slope, low, high = log_log_slope(x, y)
     params = {"order": "MS", **case.params, "T": T, "part": f"slope, {case.params['part']}"}
-    return compare(
-        "fitted slope", slope, "<=", -1 / 2 + NEARNESS[0], low=low, high=high, rounding=0, **params
+    return at_most(
+        "fitted slope", slope, -1 / 2 + NEARNESS[0], low=low, high=high, rounding=0, **params
     )
 
 
 def _random(ctx: Context, name: str, N: int, p: int = 2) -> Case:
     """Return heterogeneous problems with curvatures in [1/16, 1/2] on a graph."""
-    rng, count = ctx.rng("problem", name, N), ctx.pick(3, 20)
+    rng = ctx.rng("problem", name, N)
+    count = ctx.pick(3, 20)
     V = np.linalg.qr(rng.standard_normal((count, N, p, p)))[0]
     H = (V * 8.0 ** rng.uniform(-1, 0, (count, N, 1, p)) / 2) @ V.mT
     root = rng.standard_normal((count, N, p, p)) / 2
-    b, x0 = rng.standard_normal((count, N, p)) / 2, rng.standard_normal((count, p))
+    b = rng.standard_normal((count, N, p)) / 2
+    x0 = rng.standard_normal((count, p))
     return _case(ctx, name, (H + H.mT) / 2, b, root @ root.mT, x0)
 
 
@@ -128,9 +131,11 @@ def _specified(ctx: Context, name: str, N: int) -> Case:
     diag(1/2 + u, 1/4)/2, start (2, -2).
     """
     u = np.arange(N) / N
-    H = np.stack([1 / 2 - u / 4, 1 / 8 + u / 8], axis=-1)[..., None] * np.eye(2)
+    curvatures = np.stack([1 / 2 - u / 4, 1 / 8 + u / 8], axis=-1)
+    variances = np.stack([1 / 4 + u / 2, np.full(N, 1 / 8)], axis=-1)
+    H = curvatures[..., None] * np.eye(2)
     b = np.stack([np.cos(2 * np.pi * u), u - 1 / 2], axis=-1)
-    noise = np.stack([1 / 4 + u / 2, np.full(N, 1 / 8)], axis=-1)[..., None] * np.eye(2)
+    noise = variances[..., None] * np.eye(2)
     return _case(ctx, name, H[None], b[None], noise[None], np.array([[2.0, -2.0]]))
 
 
@@ -147,8 +152,8 @@ def _slopes(case: Case, order: str) -> Iterator[Row]:
     for i, slope in enumerate(local_slopes(HORIZONS, [value for value, _ in found])):
         slip = sum(error / value for value, error in found[i : i + 2])
         more = {"rounding": slip, "T": HORIZONS[i], **params}
-        yield compare("|slope + 1/2|", abs(slope + 1 / 2), "<=", NEARNESS[i], **more)
-        yield compare("|slope + 1/3|", abs(slope + 1 / 3), ">=", 1 / 6 - NEARNESS[i], **more)
+        yield at_most("|slope + 1/2|", abs(slope + 1 / 2), NEARNESS[i], **more)
+        yield at_least("|slope + 1/3|", abs(slope + 1 / 3), 1 / 6 - NEARNESS[i], **more)
 
 
 def _leading_term(case: Case, order: str) -> Row:
@@ -165,7 +170,7 @@ def _leading_term(case: Case, order: str) -> Row:
     slip = 10 * max(error / value for value, error in found)
     distance = abs(richardson(scaled).value / law - 1)
     name = "|limit of mean gradient sqrt(NT) / law - 1|"
-    return compare(name, distance, "<=", 1e-5, rounding=slip, order=order, **case.params)
+    return at_most(name, distance, 1e-5, rounding=slip, order=order, **case.params)
 
 
 def _at_horizon(case: Case, order: str, T: int) -> tuple[float, float]:
@@ -176,19 +181,21 @@ def _at_horizon(case: Case, order: str, T: int) -> tuple[float, float]:
 
 def _mean_gradient(case: Case, order: str, T: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (1/T) sum E|grad F|^2 by doubling, and its rounding (derived in `attainment.rate`)."""
-    recursion, n = case.recursion(order), case.problem.N * case.problem.p
+    recursion = case.recursion(order)
+    n = case.problem.N * case.problem.p
     squares = {"gradient": moments.mean_gradient(case.problem), "size": size(case.problem)}
     found = moments.average(recursion, case.start, squares, T)
     gap = np.abs(1 - np.linalg.eigvals(host(recursion.A))).min(axis=-1)
     largest = constants(case).L ** 2 * host(found["size"])
     largest += (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
-    return host(found["gradient"]), 8 * n * EPS * (T.bit_length() + 1 / gap) * largest
+    return host(found["gradient"]), ulps(8 * n, T.bit_length() + 1 / gap, largest)
 
 
 def _bounded(case: Case, order: str, T: int) -> Row:
     """Return the row of the corollary at one horizon, the worst of the problems."""
     case = case._replace(lr=sqrt(case.problem.N / T))
-    letters, net = constants(case), network(case.Pi, order)
+    letters = constants(case)
+    net = network(case.Pi, order)
     found, slip = _mean_gradient(case, order, T)
     bound = each(
         bounds.dsgd_corollary,
@@ -201,15 +208,18 @@ def _bounded(case: Case, order: str, T: int) -> Row:
         q=net.q,
         S=net.S,
     )
+    # before the horizon the bound is infinite
     held = each(bounds.corollary_horizon, L=letters.L, N=net.N, q=net.q) <= T
-    pair = found, "<=", np.where(held, bound, 0.0)  # infinite before the horizon
     params = {"T": T, "order": order, **case.params}
-    return worst("mean gradient", *pair, rounding=slip, held=held, **params)
+    return at_most(
+        "mean gradient", found, np.where(held, bound, 0.0), rounding=slip, held=held, **params
+    )
 
 
 def at_the_horizon() -> Instance:
     """Return four agents, f = x^2/2, on the complete graph from 1, T = N: lr = 1."""
-    one, quarter = np.ones((4, 1, 1)), np.full((4, 4), 0.25)
+    one = np.ones((4, 1, 1))
+    quarter = np.full((4, 4), 0.25)
     return stored(one, [[0.0]] * 4, quarter, 1.0, [1.0], order="MS", steps=4)
 
 

@@ -13,13 +13,14 @@ from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.lowrank import Factors, align, mix_factors, product, spectrum
 from decaf_theory.measure import factor_gradients, interference_norm, product_distance
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Instance, Row, compare
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import at_most, attained, same, ulps
 from verification.instances import decaf_rounds
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, Mix, allowance, load, mixes, stored, worst
-from verification.instances.omega import each, worst_identity
+from verification.instances.mixes import Mix, allowance, load, mixes, stored
+from verification.instances.omega import each
 
-R, S = 2, 0.75
+R = 2
+S = 0.75
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -64,12 +65,14 @@ def _bounded(mix: Mix) -> Iterator[Row]:
     """Yield both bounds on one family of mixes.
 
     Rounding: P and Q are off by the allowance a of the mix, the factors of a balanced product by
-    a/sqrt(sigma_r); they are compared at distances of their own size.
+    a/sqrt(sigma_r), turning them onto each other by 20 eps of their size.
     """
     r = mix.factors.rank
-    means, mixed = mix_factors(mix.factors, mix.Pi), tsvd_of_mix(mix.factors, mix.Pi, r)
+    means = mix_factors(mix.factors, mix.Pi)
+    mixed = tsvd_of_mix(mix.factors, mix.Pi, r)
     e = decaf_rounds.norms(decaf_rounds.error_of(align(mixed.factors, means), means))
-    apart, slip = product_distance(mixed.factors, means), allowance(mix)
+    apart = product_distance(mixed.factors, means)
+    slip = allowance(mix)
     sigma_P, sigma_Q = (host(x) for x in (mixed.singular_values[..., -1], _least(means)))
     held = sigma_Q > 4 * host(slip)
     floor = np.where(held, sigma_Q, 1.0)
@@ -79,10 +82,10 @@ def _bounded(mix: Mix) -> Iterator[Row]:
     first = each(bounds.factor_distance, product_distance=host(apart), sigma_r=largest)
     bound = first + skew / np.sqrt(8 * floor)
     size = host(decaf_rounds.norms(means)) ** 2
-    loss = (host(slip) + EPS * size) / np.sqrt(floor) + 20 * EPS * np.sqrt(size)
-    yield worst("|e_i|", e, "<=", bound, rounding=4 * loss, held=held, **mix.params)
+    loss = (host(slip) + ulps(1, size)) / np.sqrt(floor) + ulps(20, np.sqrt(size))
+    yield at_most("|e_i|", e, bound, rounding=4 * loss, held=held, **mix.params)
     limit = bounds.GOLDEN_RATIO * interference_norm(mix.factors, mix.Pi)
-    yield worst("|P_i - Q_i| <= phi |I_i|", apart, "<=", limit, rounding=4 * slip, **mix.params)
+    yield at_most("|P_i - Q_i| <= phi |I_i|", apart, limit, rounding=4 * slip, **mix.params)
 
 
 def _least(factors: Factors) -> Any:
@@ -93,23 +96,26 @@ def _least(factors: Factors) -> Any:
 
 def _local_step(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Yield the exact change of the product and of the imbalance by one step."""
-    rng, (B, A), lr = ctx.rng("step", mix.family), mix.factors, 0.3
+    rng = ctx.rng("step", mix.family)
+    B, A = mix.factors
+    lr = 0.3
     g = ctx.array(rng.standard_normal((*B.shape[:-1], A.shape[-1])))
     xp = namespace(B)
     slope = factor_gradients(g, mix.factors, S)
     after = Factors(B - lr * slope.B, A - lr * slope.A)
     a = lr * S
-    step = a * (B @ B.mT @ g + g @ A.mT @ A) - a**2 * g @ (B @ A).mT @ g
+    first_order = a * (B @ B.mT @ g + g @ A.mT @ A)
+    step = first_order - a**2 * g @ (B @ A).mT @ g
     residual = product(after) - product(mix.factors) + step
     # entries of the new factors are sums of products with g; products of two of them again
     size = xp.linalg.matrix_norm(g, ord="fro") * a + 1
     scale = size**2 * (_square(B) + _square(A))
-    slip = 20 * max(mix.factors.shape) * EPS * scale
+    slip = ulps(20 * max(mix.factors.shape), scale)
     error = xp.linalg.matrix_norm(residual, ord="fro")
-    yield worst_identity("P after a step", error, rounding=slip, **mix.params)
+    yield same("P after a step", error, rounding=slip, **mix.params)
     change = a**2 * (A @ g.mT @ g @ A.mT - B.mT @ g @ g.mT @ B)
     error = xp.linalg.matrix_norm(_imbalance(after) - _imbalance(mix.factors) - change, ord="fro")
-    yield worst_identity("B'B - AA' after a step", error, rounding=slip, **mix.params)
+    yield same("B'B - AA' after a step", error, rounding=slip, **mix.params)
 
 
 def _square(X: Any) -> Any:
@@ -123,19 +129,22 @@ def _imbalance(factors: Factors) -> Any:
 def _same_products(ctx: Context) -> Iterator[Row]:
     """Yield that rotating the outputs leaves the products of a run as they are."""
     case = decaf_rounds.setting(ctx)
-    start, Pi = decaf_rounds.fitted(ctx, case, R, S), ctx.array(case.Pi)
-    lr, targets = ctx.array([0.05] * len(case.Pi)), ctx.array(case.targets)
+    start = decaf_rounds.fitted(ctx, case, R, S)
+    Pi = ctx.array(case.Pi)
+    lr = ctx.array([0.05] * len(case.Pi))
+    targets = ctx.array(case.targets)
     pair = [
         list(decaf_rounds.rounds(start, targets, Pi, lr, S, 20, rotate=rotate))
         for rotate in (True, False)
     ]
-    # a round errs by the condition of its truncation, below 10 here, and contracts what was before
-    slip = 20 * 20 * 10 * max(start.shape) * EPS * np.linalg.norm(case.Wbar / S)
+    # 20 rounds, each off by 20 p eps and by the condition of its truncation, below 10 here, which
+    # contract what was before
+    slip = ulps(20 * 20 * 10 * max(start.shape), np.linalg.norm(case.Wbar / S))
     for i, name in enumerate(case.names):
         gaps = [
             product_distance(own.at, turned.at)[i].max() for turned, own in zip(*pair, strict=True)
         ]
-        yield compare(f"products, {name}", max(map(float, gaps)), "==", 0.0, rounding=slip)
+        yield same(f"products, {name}", max(map(float, gaps)), rounding=slip)
 
 
 def opposed() -> Instance:

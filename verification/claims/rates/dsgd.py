@@ -12,7 +12,7 @@ from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.consensus import over_topologies
 from verification.curves.convergence import of_dlora, of_quadratics
-from verification.instances.mixes import worst
+from verification.evidence import at_most
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -81,25 +81,40 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     """Yield the worst consensus distance and the worst rates of a case in one order."""
-    letters, net, found = constants(case), network(case.Pi, order), run(case, order, steps)
+    letters = constants(case)
+    net = network(case.Pi, order)
+    found = run(case, order, steps)
     held = step_allowed(case, net, letters)
     limit = np.where(held, consensus_limits(case, net, letters, found.kappa), 0.0)
     params = {"order": order, "T": steps, **case.params}
-    slip, spread = found.slip_points, found.consensus.max(axis=-1)
-    yield worst("E Xi_t", spread, "<=", limit, rounding=slip, held=held, **params)
+    slip = found.slip_points
+    spread = found.consensus.max(axis=-1)
+    yield at_most("E Xi_t", spread, limit, rounding=slip, held=held, **params)
 
     held = held & np.isfinite(letters.F_gap)
     letters = letters._replace(F_gap=np.where(held, letters.F_gap, 0.0))
     slip = found.slip_gradient + letters.L**2 * slip
     for name, Xi in (("measured Xi", found.consensus.mean(axis=-1)), ("bound on Xi", limit)):
         bound = rate(case, net.N, letters, steps, Xi=Xi)
-        pair = found.gradient, "<=", np.where(held, bound, 0.0)
-        yield worst(f"mean gradient, {name}", *pair, rounding=slip, held=held, **params)
+        yield at_most(
+            f"mean gradient, {name}",
+            found.gradient,
+            np.where(held, bound, 0.0),
+            rounding=slip,
+            held=held,
+            **params,
+        )
     held = held & (host(case.lr) * letters.L * net.q <= 0.5)
     more = {"kappa": found.kappa, "q": net.q, "S": net.S}
     bound = rate(case, net.N, letters, steps, form=bounds.dsgd_textbook, **more)
-    pair = found.gradient, "<=", np.where(held, bound, 0.0)
-    yield worst("mean gradient, textbook", *pair, rounding=slip, held=held, **params)
+    yield at_most(
+        "mean gradient, textbook",
+        found.gradient,
+        np.where(held, bound, 0.0),
+        rounding=slip,
+        held=held,
+        **params,
+    )
 
 
 def rate(
@@ -113,7 +128,8 @@ def rate(
 def drift_alone(order: str = "MS") -> Instance:
     """Return N = 2, f_i = -x^2/2 +- x without noise, lr = 1/4: the consensus bound is reached."""
     Pi = [[0.75, 0.25], [0.25, 0.75]] if order == "MS" else [[0.5, 0.5], [0.5, 0.5]]
-    H, b = [[[-1.0]], [[-1.0]]], [[1.0], [-1.0]]
+    H = [[[-1.0]], [[-1.0]]]
+    b = [[1.0], [-1.0]]
     return stored(H, b, Pi, 0.25, [0.0], order=order, steps=80)
 
 
@@ -124,7 +140,8 @@ def noise_alone(order: str = "MS") -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row of one stored case, that of the consensus distance unless `part` names it."""
-    found, part = judged(load(instance), instance["order"], instance["steps"]), "E Xi_t"
+    found = judged(load(instance), instance["order"], instance["steps"])
+    part = "E Xi_t"
     return next(row for row in found if row.case == instance.get("part", part))
 
 
@@ -159,22 +176,21 @@ def ring_of_four() -> Instance:
     third = 1 / 3
     row = [third, third, 0.0, third]
     Pi = [row[-i:] + row[:-i] for i in range(4)]
-    H, b = np.ones((4, 1, 1)), [[1.0], [1.0], [-1.0], [-1.0]]
+    H = np.ones((4, 1, 1))
+    b = [[1.0], [1.0], [-1.0], [-1.0]]
     return stored(H, b, Pi, 0.1, [0.0], order="CB", steps=2)
 
 
 def replay_swapped(instance: Instance) -> Row:
     """Return the consensus distance of one stored case in order CB against the bound of MS."""
-    case, order = load(instance), instance["order"]
-    letters, net, found = (
-        constants(case),
-        network(case.Pi, "MS"),
-        run(case, order, instance["steps"]),
-    )
-    return worst(
+    case = load(instance)
+    order = instance["order"]
+    letters = constants(case)
+    net = network(case.Pi, "MS")
+    found = run(case, order, instance["steps"])
+    return at_most(
         "E Xi_t in CB, constants of MS",
         found.consensus.max(axis=-1),
-        "<=",
         consensus_limits(case, net, letters, found.kappa),
         rounding=found.slip_points,
         held=step_allowed(case, network(case.Pi, order), letters),

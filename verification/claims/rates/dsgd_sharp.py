@@ -12,9 +12,8 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
 from decaf_theory.stats import local_slopes
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Claim, Context, Instance, Row, Value, compare
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, worst
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import at_most, attained, ulps
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -67,7 +66,9 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     """Yield the sharp rate with measured and with bounded Xi, and that it is below T25's."""
-    letters, net, found = constants(case), network(case.Pi, order), run(case, order, steps)
+    letters = constants(case)
+    net = network(case.Pi, order)
+    found = run(case, order, steps)
     u = host(case.lr) * letters.L
     held = (u < 2) & (u * net.q < 1) & np.isfinite(letters.F_gap)
     letters = letters._replace(F_gap=np.where(held, letters.F_gap, 0.0))
@@ -77,12 +78,13 @@ def judged(case: Case, order: str, steps: int) -> Iterator[Row]:
     params["largest_u"] = float(u[held].max(initial=0.0))
     for name, Xi in (("measured Xi", found.consensus.mean(axis=-1)), ("bound on Xi", limit)):
         bound = np.where(held, _rate(bounds.dsgd_sharp, case, letters, steps, Xi), 0.0)
-        pair = found.gradient, "<=", bound
-        yield worst(f"mean gradient, {name}", *pair, rounding=slip, held=held, **params)
+        yield at_most(
+            f"mean gradient, {name}", found.gradient, bound, rounding=slip, held=held, **params
+        )
     small = held & (u <= 1)
     plain = np.where(small, _rate(bounds.dsgd_rate, case, letters, steps, limit), 0.0)
-    slip = 8 * EPS * plain  # both formulas take a few operations
-    yield worst("sharp <= T25", bound, "<=", plain, rounding=slip, held=small, **params)
+    slip = ulps(8, plain)  # both formulas take about 8 operations
+    yield at_most("sharp <= T25", bound, plain, rounding=slip, held=small, **params)
 
 
 def _rate(bound: Any, case: Case, letters: Constants, steps: int, Xi: np.ndarray) -> np.ndarray:
@@ -92,7 +94,8 @@ def _rate(bound: Any, case: Case, letters: Constants, steps: int, Xi: np.ndarray
 
 def parabola(u: float = 0.5, sigma: float = 0.0, steps: int = 2**30) -> Instance:
     """Return two agents, f = x^2/2, lr = u, complete graph; noise alone or descent alone."""
-    one, half = np.ones((2, 1, 1)), np.full((2, 2), 0.5)
+    one = np.ones((2, 1, 1))
+    half = np.full((2, 2), 0.5)
     start = [0.0] if sigma else [1.0]
     return stored(one, [[0.0]] * 2, half, u, start, sigma**2 * one, order="MS", steps=steps)
 
@@ -102,8 +105,12 @@ def replay(instance: Instance) -> Row:
 
     Xi is averaged by doubling too. Rounding as in `attainment.rate`.
     """
-    case, order, steps = load(instance), instance["order"], instance["steps"]
-    letters, net, recursion = constants(case), network(case.Pi, order), case.recursion(order)
+    case = load(instance)
+    order = instance["order"]
+    steps = instance["steps"]
+    letters = constants(case)
+    net = network(case.Pi, order)
+    recursion = case.recursion(order)
     squares = {
         "gradient": moments.mean_gradient(case.problem),
         "Xi": moments.consensus(case.problem),
@@ -113,13 +120,13 @@ def replay(instance: Instance) -> Row:
     bound = _rate(bounds.dsgd_sharp, case, letters, steps, Xi).item()
     n = case.problem.N * case.problem.p
     gap = np.min(np.abs(1 - np.abs(np.linalg.eigvals(recursion.A[0]))))
-    slip = 8 * n * EPS * (steps.bit_length() + 1 / float(gap)) * bound
+    slip = ulps(8 * n, steps.bit_length() + 1 / float(gap), bound)
     u = case.lr.item() * letters.L.item()
     held = u < 2 and u * net.q < 1
     params: dict[str, Value] = {"order": order, "T": steps, "u": u}
     params["sigma"] = letters.sigma.item()
     value = found["gradient"].item()
-    return compare("mean gradient", value, "<=", bound, rounding=slip, held=held, **params)
+    return at_most("mean gradient", value, bound, rounding=slip, held=held, **params)
 
 
 def corollary(ctx: Context) -> Iterator[Row]:
@@ -150,7 +157,8 @@ def corollary(ctx: Context) -> Iterator[Row]:
 
 def noisy_start(T: int = 10**12) -> Instance:
     """Return four agents, f = x^2/4, unit noise, start 1, lr = sqrt(N/T), complete graph."""
-    half, quarter = np.full((4, 1, 1), 0.5), np.full((4, 4), 0.25)
+    half = np.full((4, 1, 1), 0.5)
+    quarter = np.full((4, 4), 0.25)
     unit = 2 * half
     return stored(half, [[0.0]] * 4, quarter, sqrt(4 / T), [1.0], unit, order="MS", steps=T)
 
@@ -161,16 +169,22 @@ def _remainder(graph: str, power: float) -> Row:
     The local slope over four decades: the next power of T is a quarter away, 1e-3 at T = 1e12,
     times a constant of the size of q kappa.
     """
-    N, L, sigma, F_gap, horizons = 6, 2.0, 1.5, 0.7, (10**12, 10**16)
-    net, excess = network(TOPOLOGIES[graph](N), "MS"), []
+    N = 6
+    L = 2.0
+    sigma = 1.5
+    F_gap = 0.7
+    horizons = (10**12, 10**16)
+    net = network(TOPOLOGIES[graph](N), "MS")
+    excess = []
     for T in horizons:
         letters = {"lr": sqrt(N / T), "L": L, "sigma": sigma, "N": N}
         Xi = bounds.consensus_bound(kappa=1.0, q=net.q, S=net.S, **letters)
         leading = (F_gap + L * sigma**2 / 2) / sqrt(N * T)
         excess.append(bounds.dsgd_sharp(F_gap=F_gap, T=T, Xi=Xi, **letters) / leading - 1)
     slope = local_slopes(horizons, excess)[0]
-    slip = 32 * EPS / min(excess)
-    return compare("|slope + power|", abs(slope + power), "<=", 0.01, rounding=slip, graph=graph)
+    # an excess is a quotient of some 16 operations, less 1; the slope is of two of them
+    slip = ulps(32) / min(excess)
+    return at_most("|slope + power|", abs(slope + power), 0.01, rounding=slip, graph=graph)
 
 
 CLAIMS = [

@@ -19,12 +19,13 @@ from decaf_theory.measure import (
 )
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, Value, identity
-from verification.instances.mixes import EPS
-from verification.instances.omega import worst_identity
+from verification.claim import Claim, Context, Row, Value
+from verification.evidence import same, ulps
 from verification.instances.quadratics import FAMILIES, draw, size
 
-N, P, ROUNDS = 2, 2, 3  # 2^12 noise paths
+N = 2
+P = 2
+ROUNDS = 3  # 2^12 noise paths
 LR = 0.3
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -66,23 +67,29 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _normal(ctx: Context, rng: np.random.Generator, family: str, count: int, agents: int) -> Any:
     """Return H, b, noise covariances and starts of a family, each with largest entry 1 or 0."""
-    return [
-        ctx.array(x / np.maximum(np.abs(x).max(axis=tuple(range(1, x.ndim)), keepdims=True), TINY))
-        for x in draw(rng, family, count, agents, P)
-    ]
+
+    def scaled(x: np.ndarray) -> Any:
+        own_axes = tuple(range(1, x.ndim))
+        largest = np.abs(x).max(axis=own_axes, keepdims=True)
+        return ctx.array(x / np.maximum(largest, TINY))
+
+    return [scaled(x) for x in draw(rng, family, count, agents, P)]
 
 
 def _against_all_paths(ctx: Context, family: str, order: str) -> Row:
     """Average over every path of sign noise: the moments must be those of the recursion."""
     rng = ctx.rng("paths", family)
     H, b, _, x0 = (x[0] for x in _normal(ctx, rng, family, 1, N))
-    root, Pi = ctx.array(rng.uniform(-1, 1, (N, P, P))), ctx.array(rng.dirichlet(np.ones(N), N))
+    root = ctx.array(rng.uniform(-1, 1, (N, P, P)))
+    Pi = ctx.array(rng.dirichlet(np.ones(N), N))
     signs = itertools.product([-1.0, 1.0], repeat=N * P * ROUNDS)
     noise = ctx.array(np.reshape(list(signs), (-1, ROUNDS, N, P)))
     problem = moments.quadratics(H, b=b, noise=root @ root.mT)
     state = moments.consensus_start(problem, x0)
     recursion = moments.decentralized_sgd(problem, Pi, LR, order=order)
-    x, error, largest = x0 + 0 * noise[:, 0], 0.0, 1.0
+    x = x0 + 0 * noise[:, 0]
+    error = 0.0
+    largest = 1.0
     for t in range(ROUNDS):
         step = LR * (_apply(H, x) - b + _apply(root, noise[:, t]))
         x = Pi @ (x - step) if order == "MS" else Pi @ x - step
@@ -90,8 +97,8 @@ def _against_all_paths(ctx: Context, family: str, order: str) -> Row:
         error = max(error, *_errors(problem, x, state))
         largest = max(largest, float(abs(x).max()))
     # 2^12 paths summed in pairs, rounds of n products; entries of H, b are at most 1, P of them
-    rounding = 8 * (12 + ROUNDS * N * P) * EPS * (P * largest + 1) ** 2
-    return identity("all noise paths", error, rounding=rounding, order=order, family=family)
+    rounding = ulps(8 * (12 + ROUNDS * N * P), (P * largest + 1) ** 2)
+    return same("all noise paths", error, rounding=rounding, order=order, family=family)
 
 
 def _apply(M: Any, x: Any) -> Any:
@@ -122,48 +129,57 @@ def _errors(problem: moments.Quadratics, x: Any, state: moments.State) -> Iterat
 
 def _doubling(ctx: Context, family: str, order: str) -> Iterator[Row]:
     """Yield that averages by doubling are those of the loop, and that the limit is at rest."""
-    rng, agents, steps = ctx.rng("doubling", family), 4, 37
+    rng = ctx.rng("doubling", family)
+    agents = 4
+    steps = 37
     H, b, noise, x0 = _normal(ctx, rng, family, ctx.pick(4, 40), agents)
-    problem, n = moments.quadratics(H, b=b, noise=noise), agents * P
+    problem = moments.quadratics(H, b=b, noise=noise)
+    n = agents * P
     Pi = ctx.array(rng.dirichlet(np.ones(agents), agents))
     recursion = moments.decentralized_sgd(problem, Pi, LR, order=order)
-    start, squares = moments.consensus_start(problem, x0), moments.quantities(problem)
+    start = moments.consensus_start(problem, x0)
+    squares = moments.quantities(problem)
     looped = moments.trace(recursion, start, {**squares, "size": size(problem)}, steps)
     averaged = moments.average(recursion, start, squares, steps)
     scale = host(looped["size"]).max(axis=-1) * P + 1
     params: dict[str, Value] = {"order": order, "family": family}
     for name, value in averaged.items():
         error = host(value) - host(looped[name]).mean(axis=-1)
-        slip = 8 * n * steps * EPS * scale
-        yield worst_identity(f"average of {name}", error, rounding=slip, **params)
+        # n products a step, as in `quadratics.run`, on either side
+        slip = ulps(8 * n * steps, scale)
+        yield same(f"average of {name}", error, rounding=slip, **params)
 
     gap = 1 - np.abs(np.linalg.eigvals(host(recursion.A))).max(axis=-1)
     if gap.min() > 0:
         rest = moments.limit(recursion)
         after = moments.advance(recursion, rest)
-        scale = np.abs(host(rest.cov)).max(axis=(-2, -1)) + np.abs(host(rest.mean)).max(axis=-1)
+        largest_cov = np.abs(host(rest.cov)).max(axis=(-2, -1))
+        largest_mean = np.abs(host(rest.mean)).max(axis=-1)
+        scale = largest_cov + largest_mean
         # log2 of the steps to rest, and the decay of the powers, multiply n eps
-        slip = 8 * n * EPS * (60 + 1 / gap) * scale
+        slip = ulps(8 * n, 60 + 1 / gap, scale)
         pairs = zip(after, rest, strict=True)
         moved = [np.abs(host(x - y)).reshape(len(gap), -1).max(axis=-1) for x, y in pairs]
-        yield worst_identity("limit", np.maximum(*moved), rounding=slip, **params)
+        yield same("limit", np.maximum(*moved), rounding=slip, **params)
 
 
 def _frozen_factor(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     """Yield that DLoRA-FA, run on its factors, is the recursion; and that it has no I and no E."""
-    rng, agents, s = ctx.rng("frozen", d, k, r), 3, 0.5
-    A, D = ctx.array(rng.uniform(-1, 1, (r, k))), ctx.array(rng.uniform(-1, 1, (agents, d, k)))
+    rng = ctx.rng("frozen", d, k, r)
+    agents = 3
+    s = 0.5
+    A = ctx.array(rng.uniform(-1, 1, (r, k)))
+    D = ctx.array(rng.uniform(-1, 1, (agents, d, k)))
     X = ctx.array(rng.uniform(-1, 1, (agents, k, k)) / k)
-    Pi, B = (
-        ctx.array(rng.dirichlet(np.ones(agents), agents)),
-        ctx.array(rng.uniform(-1, 1, (agents, d, r))),
-    )
+    Pi = ctx.array(rng.dirichlet(np.ones(agents), agents))
+    B = ctx.array(rng.uniform(-1, 1, (agents, d, r)))
     K = X @ X.mT
     problem = moments.frozen_factor_problem(A, D, s=s, tau=1.0, curvature=K)
     quiet = problem._replace(noise=0 * problem.noise)
     exact = moments.trajectory(quiet, Pi, LR, start=moments.stack_columns(B), steps=8)
     frozen = namespace(B).stack([A] * agents)
-    error, lost = 0.0, 0.0
+    error = 0.0
+    lost = 0.0
     for t in range(8):
         state = Factors(B, frozen)
         mean = namespace(B).mean(B, axis=0)
@@ -179,14 +195,15 @@ def _frozen_factor(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
         step = factor_gradients((s * B @ A - D) @ K, state, s).B
         B = METHODS["dlora_fa"].mix(Factors(B - LR * step, frozen), Pi, t).B
     # 8 rounds of sums of at most n = 3 d r products of numbers of at most d k in size
-    rounding = 8 * 8 * agents * d * r * EPS * d * k
-    yield identity("DLoRA-FA as a recursion", error, rounding=rounding, d=d, k=k, r=r)
-    yield identity("I = E = 0 with a common A", lost, rounding=rounding, d=d, k=k, r=r)
+    rounding = ulps(8 * 8 * agents * d * r, d, k)
+    yield same("DLoRA-FA as a recursion", error, rounding=rounding, d=d, k=k, r=r)
+    yield same("I = E = 0 with a common A", lost, rounding=rounding, d=d, k=k, r=r)
 
     signs = np.reshape(list(itertools.product([-1.0, 1.0], repeat=d * k)), (-1, d, k))
     cloud = moments.stack_columns(s * ctx.array(signs) @ A.mT)
     error = abs(cloud.mT @ cloud / len(signs) - problem.noise[0]).max()
-    yield identity("noise of vec(B)", error, rounding=8 * (d * k + k) * k * EPS, d=d, k=k, r=r)
+    # 2^(d k) squares summed in pairs, of sums of k products; entries of A A' are at most k
+    yield same("noise of vec(B)", error, rounding=ulps(8 * (d * k + k) * k), d=d, k=k, r=r)
 
 
 CLAIMS = [Claim("T27", "rates", "derived", rows)]

@@ -13,12 +13,13 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
 from decaf_theory.stats import richardson
 from decaf_theory.topology import sqrt_rho
-from verification.claim import Claim, Context, Row, compare
+from verification.claim import Claim, Context, Row
+from verification.evidence import at_least, at_most, ulps
 from verification.instances import decaf_rounds
 from verification.instances.dlora_rounds import rounds
-from verification.instances.mixes import EPS
 
-R, S = 2, 0.75
+R = 2
+S = 0.75
 STEPS = 2.0 ** -np.arange(7, 11)
 
 
@@ -82,14 +83,17 @@ def imbalance_of_mean(y: Factors) -> Any:
 def _drift(ctx: Context) -> Iterator[Row]:
     """Yield the extrapolated drift per step against its rate, graph by graph."""
     case = decaf_rounds.setting(ctx)
-    copies, graphs = len(STEPS), len(case.Pi)
+    copies = len(STEPS)
+    graphs = len(case.Pi)
     start = decaf_rounds.fitted(ctx, case, R, S, copies)
-    Pi, lr = ctx.array(np.tile(case.Pi, (copies, 1, 1))), ctx.array(np.repeat(STEPS, graphs))
+    Pi = ctx.array(np.tile(case.Pi, (copies, 1, 1)))
+    lr = ctx.array(np.repeat(STEPS, graphs))
     lam = max(sqrt_rho(P) for P in case.Pi)
     settle = ceil(log(1e-13) / log(lam))
     before = after = None
     for seen in rounds(start, ctx.array(case.targets), Pi, lr, S, settle + 1):
-        before, after = after, imbalance_of_mean(seen.mixed)
+        before = after
+        after = imbalance_of_mean(seen.mixed)
     change = host(after - before) / np.repeat(STEPS, graphs)[:, None, None] ** 2
     change = change.reshape(copies, graphs, R, R)
     predicted = drift_rate(case, start, S)
@@ -100,12 +104,12 @@ def _drift(ctx: Context) -> Iterator[Row]:
         error = np.linalg.norm(limit - predicted[i].ravel())
         # relative to the rate itself, or to the largest of them where it is 0
         size = scale if name == "complete" else np.linalg.norm(predicted[i])
-        # Kbar is a sum of d + k products of size 1, and its change is divided by lr^2
-        slip = 8 * 2 * 7 * EPS / STEPS[-1] ** 2 / size
-        yield compare(
+        # Kbar is a sum of d + k = 7 products of size 1, its change a difference of two, over lr^2;
+        # 8 for the sums within a round
+        slip = ulps(8 * 2 * 7) / STEPS[-1] ** 2 / size
+        yield at_most(
             "drift per step: |measured - predicted|",
             error / size,
-            "<=",
             0.01,
             rounding=slip,
             topology=name,
@@ -121,22 +125,32 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     tau, steps = ctx.pick((1.0, (0.04, 0.02, 0.01)), (2.0, (0.04, 0.02, 0.01, 0.005)))
     case, u, v = ring_of_four()
     size = 1.5 / S
-    b, a = sqrt(size) * u[:, None], sqrt(size) * v[None, :]
-    start = Factors(*(ctx.array(np.tile(X, (1, 4, 1, 1))) for X in (b, a)))
+    b = sqrt(size) * u[:, None]
+    a = sqrt(size) * v[None, :]
+    start = Factors(b, a).map(lambda X: ctx.array(np.tile(X, (1, 4, 1, 1))))
     times = np.linspace(0, tau, 9)[1:]
     columns = [_largest_factors(ctx, case, start, lr, times / lr**2) for lr in steps]
-    slip = 100 * EPS * tau / steps[-1] ** 2  # of rounding errors of as many steps
+    # tau/lr^2 steps, each of sums of at most 4 + 3 + 3 terms of size one: below 100 eps
+    slip = ulps(100, tau) / steps[-1] ** 2
     for i, time in enumerate(times.tolist()):
-        found, expected = [column[i] for column in columns], slow_flow(case, u, v, size, time)
+        found = [column[i] for column in columns]
+        expected = slow_flow(case, u, v, size, time)
         limit = richardson(found)
         params = {"tau": time, "finest_lr": steps[-1], "finest": found[-1], "slow_flow": expected}
         params |= {"coarsest_lr": steps[0], "coarsest": found[0]}
-        pair = abs(limit.value / expected - 1), "<=", 0.01
         case_name = "sigma_1: |measured/slow flow - 1|"
-        yield compare(case_name, *pair, rounding=slip, curve="slow flow", **params)
+        yield at_most(
+            case_name,
+            abs(limit.value / expected - 1),
+            0.01,
+            rounding=slip,
+            curve="slow flow",
+            **params,
+        )
     growth = expected / sqrt(size) - 1
-    pair = found[-1] / sqrt(size) - 1, ">=", growth / 2
-    yield compare("sigma_1 has grown", *pair, rounding=slip, tau=tau)
+    yield at_least(
+        "sigma_1 has grown", found[-1] / sqrt(size) - 1, growth / 2, rounding=slip, tau=tau
+    )
 
 
 def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:
@@ -147,8 +161,10 @@ def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:
     rng = generator(0, "T33", "ring of four")
     u, v = (x / np.linalg.norm(x) for x in rng.standard_normal((2, 3)))
     D = 0.45 * rng.standard_normal((4, 3, 3))
-    ring = np.eye(4) / 2 + (np.roll(np.eye(4), 1, axis=0) + np.roll(np.eye(4), -1, axis=0)) / 4
-    case = decaf_rounds.Setting(("ring",), 1.5 * np.outer(u, v), D - D.mean(axis=0), ring[None])
+    D = D - D.mean(axis=0)
+    one = np.eye(4)
+    ring = one / 2 + (np.roll(one, 1, axis=0) + np.roll(one, -1, axis=0)) / 4
+    case = decaf_rounds.Setting(("ring",), 1.5 * np.outer(u, v), D, ring[None])
     return case, u, v
 
 
@@ -156,8 +172,10 @@ def _largest_factors(
     ctx: Context, case: decaf_rounds.Setting, start: Factors, lr: float, times: np.ndarray
 ) -> list[float]:
     """Return sigma_1 of the mean factors along a run of DLoRA, after each number of steps."""
-    targets, Pi = ctx.array(case.targets), ctx.array(case.Pi)
-    wanted, found = set(np.round(times).astype(int).tolist()), []
+    targets = ctx.array(case.targets)
+    Pi = ctx.array(case.Pi)
+    wanted = set(np.round(times).astype(int).tolist())
+    found = []
     run = rounds(start, targets, Pi, ctx.array([lr]), S, max(wanted) + 1)
     for t, seen in enumerate(run):
         if t in wanted:
@@ -180,7 +198,8 @@ def slow_flow(
     def speed(K: float) -> float:
         return float(S**2 * ((y - x) * sqrt(K**2 + 4 * size**2) + (y + x) * K))
 
-    K, h = 0.0, tau / 2000
+    K = 0.0
+    h = tau / 2000
     for _ in range(2000):
         k1 = speed(K)
         k2 = speed(K + h / 2 * k1)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from decaf_theory import bounds, moments
 from decaf_theory.topology import mixing_eigenvalues
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import Spread, attained, consensus_row, spread_along
+from verification.evidence import attained
+from verification.instances.consensus import Spread, consensus_row, spread_along
 from verification.instances.quadratics import (
     Case,
     Network,

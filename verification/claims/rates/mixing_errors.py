@@ -11,9 +11,8 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.arrays import host
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.consensus import attained
+from verification.evidence import at_most, attained, ulps
 from verification.instances.erring import Errors, averages, random_errors, stored_errors, suprema
-from verification.instances.mixes import EPS, worst
 from verification.instances.omega import each
 from verification.instances.quadratics import (
     Case,
@@ -76,11 +75,13 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 
 def _rounding(case: Case, errors: Errors, steps: int) -> np.ndarray:
-    """Return the rounding of squared gradients: as in `_quadratics.run`, with K/lr beside H."""
-    n, L = case.problem.N * case.problem.p, constants(case).L
-    slopes = 2 * L**2 + host((errors.K**2).sum(-1).sum(-1)) / host(case.lr) ** 2
+    """Return the rounding of squared gradients: as in `quadratics.run`, with K/lr next to H."""
+    n = case.problem.N * case.problem.p
+    L = constants(case).L
+    K_square = host((errors.K**2).sum(-1).sum(-1))
+    slopes = 2 * L**2 + K_square / host(case.lr) ** 2
     offset = (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
-    return 4 * n * EPS * (2 * slopes * steps * suprema(case, errors, steps).size + offset)
+    return ulps(4 * n, 2 * slopes * steps * suprema(case, errors, steps).size + offset)
 
 
 def _rate(
@@ -92,7 +93,9 @@ def _rate(
     form: Any = bounds.mixing_error_rate,
 ) -> Row:
     """Return the mean squared gradient against one form of the bound."""
-    letters, lr, found = constants(case), host(case.lr), averages(case, errors, steps)
+    letters = constants(case)
+    lr = host(case.lr)
+    found = averages(case, errors, steps)
     u = lr * letters.L
     held = (u < 2 if form is bounds.dsgd_sharp else u <= 1) & np.isfinite(letters.F_gap)
     bound = each(
@@ -107,14 +110,22 @@ def _rate(
         ebar=found.ebar,
         predictable=not dependent,
     )
-    pair = found.gradient, "<=", np.where(held, bound, 0.0)
     params: dict[str, Value] = {"dependent": dependent, "T": steps, **case.params}
-    return worst("mean gradient", *pair, rounding=slip, held=held, **params)
+    return at_most(
+        "mean gradient",
+        found.gradient,
+        np.where(held, bound, 0.0),
+        rounding=slip,
+        held=held,
+        **params,
+    )
 
 
 def _consensus(case: Case, errors: Errors, steps: int) -> Row:
     """Return the largest consensus distance against its bound."""
-    letters, net, found = constants(case), network(case.Pi, "MS"), suprema(case, errors, steps)
+    letters = constants(case)
+    net = network(case.Pi, "MS")
+    found = suprema(case, errors, steps)
     held = step_allowed(case, net, letters)
     limit = each(
         bounds.mixing_error_consensus,
@@ -128,10 +139,18 @@ def _consensus(case: Case, errors: Errors, steps: int) -> Row:
         lam=net.lam,
         eps=found.apart,
     )
-    slip = 4 * case.problem.N * case.problem.p * steps * EPS * found.size
-    pair = found.Xi, "<=", np.where(held, limit, 0.0)
+    # sums of n = N p products in every step, as in `quadratics.run`
+    slip = ulps(4 * case.problem.N * case.problem.p * steps, found.size)
     params: dict[str, Value] = {"dependent": bool(host(errors.G).any()), "T": steps}
-    return worst("E Xi_t", *pair, rounding=slip, held=held, **params, **case.params)
+    return at_most(
+        "E Xi_t",
+        found.Xi,
+        np.where(held, limit, 0.0),
+        rounding=slip,
+        held=held,
+        **params,
+        **case.params,
+    )
 
 
 def cancelled(steps: int = 2**22) -> Instance:
@@ -150,7 +169,9 @@ def doubled_noise(steps: int = 2**22) -> Instance:
 
 def driven_apart(steps: int = 80) -> Instance:
     """Return T25's pair with constant opposite errors: the consensus bound is reached."""
-    Pi, H, b = [[0.75, 0.25], [0.25, 0.75]], [[[-1.0]], [[-1.0]]], [[1.0], [-1.0]]
+    Pi = [[0.75, 0.25], [0.25, 0.75]]
+    H = [[[-1.0]], [[-1.0]]]
+    b = [[1.0], [-1.0]]
     case = stored(H, b, Pi, 0.25, [0.0], steps=steps, dependent=False)
     none = np.zeros((2, 2)).tolist()
     return {**case, "K": none, "k": [0.5, -0.5], "G": none}
@@ -162,11 +183,13 @@ def replay(instance: Instance, form: Any = bounds.mixing_error_rate) -> Row:
     With `part` "E Xi_t" of its consensus distance, step by step. Rounding: log2(T) joins of sums of
     n products; powers of A, which is 1 or contracts by half.
     """
-    case, errors, steps = load(instance), stored_errors(instance), instance["steps"]
+    case = load(instance)
+    errors = stored_errors(instance)
+    steps = instance["steps"]
     if instance.get("part") == "E Xi_t":
         return _consensus(case, errors, steps)
     scale = averages(case, errors, steps).gradient
-    slip = 64 * case.problem.N * case.problem.p * steps.bit_length() * EPS * scale
+    slip = ulps(64 * case.problem.N * case.problem.p * steps.bit_length(), scale)
     return _rate(case, errors, steps, slip, instance["dependent"], form)
 
 

@@ -9,7 +9,8 @@ from decaf_theory import bounds, moments
 from decaf_theory.arrays import namespace
 from decaf_theory.topology import mixing_eigenvalues
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import attained, consensus_row, spread_along
+from verification.evidence import attained
+from verification.instances.consensus import consensus_row, spread_along
 from verification.instances.quadratics import (
     Case,
     Network,
@@ -67,8 +68,10 @@ def heavy_ball(case: Case, beta: float) -> moments.Recursion:
     problem = case.problem
     gradient = moments.local_step(problem, 1.0)  # x - (H x - b + xi)
     P = moments.mixing(case.Pi, problem).A
-    xp, eye = namespace(P), namespace(P).eye(P.shape[-1], dtype=P.dtype, device=P.device)
-    H, lr = eye - gradient.A, case.lr[..., None, None]
+    xp = namespace(P)
+    eye = namespace(P).eye(P.shape[-1], dtype=P.dtype, device=P.device)
+    H = eye - gradient.A
+    lr = case.lr[..., None, None]
     zero = 0 * (P + H)
     pull = _blocks([[eye + zero, zero], [H, beta * eye + zero]])  # (x, v+)
     push = _blocks([[P + zero, -lr * P], [zero, eye + zero]])  # (x+, v+)
@@ -86,7 +89,8 @@ def _blocks(blocks: list[list[Any]]) -> Any:
 
 def _judged(case: Case, beta: float, steps: int) -> Row:
     """Return the largest E Xi_t against its bound."""
-    x, recursion = case.start, heavy_ball(case, beta)
+    x = case.start
+    recursion = heavy_ball(case, beta)
     xp = namespace(x.mean)
     mean = xp.concat([x.mean, 0 * x.mean], axis=-1)
     start = moments.State(mean, 0 * mean[..., None] * mean[..., None, :])

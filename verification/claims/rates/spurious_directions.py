@@ -12,9 +12,9 @@ from decaf_theory.lowrank import Factors, align, pad_rank, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.tsvd import tsvd
-from verification.claim import Claim, Context, Row, Value, compare
+from verification.claim import Claim, Context, Row, Value
+from verification.evidence import EPS, at_most, ulps
 from verification.instances import decaf_rounds
-from verification.instances.mixes import EPS
 
 STEPS = 2.0 ** -np.arange(6, 10)  # step sizes, each half of the one before
 ROOT = sqrt(2)  # corrections are in powers of sqrt(lr)
@@ -78,13 +78,14 @@ def injected(case: decaf_rounds.Setting, s: float, rank: int) -> np.ndarray:
     """Return K of each graph, [runs, d, k]."""
     d, k = case.Wbar.shape
     U, _, Vh = np.linalg.svd(case.Wbar)
-    outside = np.eye(d) - U[:, :rank] @ U[:, :rank].T, np.eye(k) - Vh[:rank].T @ Vh[:rank]
+    left = np.eye(d) - U[:, :rank] @ U[:, :rank].T  # off the columns of Wbar
+    right = np.eye(k) - Vh[:rank].T @ Vh[:rank]  # off its rows
     eye = np.eye(case.N)
     found = []
     for Pi in case.Pi:
         Gamma = (eye + Pi) @ np.linalg.pinv(eye - Pi)
         total = np.einsum("jl,jab,cb,lcd->ad", Gamma, case.D, case.Wbar / s, case.D)
-        found.append(outside[0] @ total @ outside[1] / case.N)
+        found.append(left @ total @ right / case.N)
     return np.stack(found)
 
 
@@ -92,7 +93,10 @@ def settled(case: decaf_rounds.Setting, r: int, s: float) -> Rest:
     """Return DeCAF's fixed points on each graph, at each step size."""
     rank = int(np.linalg.matrix_rank(case.Wbar))
     U, S, Vh = np.linalg.svd(injected(case, s, rank))
-    runs, (d, k), more = len(case.Pi), case.Wbar.shape, r - rank
+    runs = len(case.Pi)
+    d, k = case.Wbar.shape
+    more = r - rank
+    # start where theory says that it rests: Newton's method then converges
     p = np.sqrt(STEPS[:, None, None] * S[:, :more] / 2)
     extra = (U[:, :, :more] * p[:, :, None, :]) @ Vh[:, :more]
     start = np.repeat((case.Wbar / s + extra)[:, :, None], case.N, axis=2)
@@ -124,14 +128,15 @@ def fixed_point(
     """Return x = one_round(x) for each run [runs, n], and the largest residual.
 
     Plain rounds until the fast modes are gone, then Newton's method, as the slow mode decays by
-    lr^(3/2) a round only. RuntimeError where it does not converge.
+    lr^(3/2) a round only. At rest where a round moves x by no more than its own rounding, 32 eps of
+    the largest entry. RuntimeError where it does not converge.
     """
     for _ in range(60):
         x = one_round(x, lr, Pi)
     size = float(np.abs(x).max())
     for _ in range(12):
         residual = one_round(x, lr, Pi) - x
-        open_ = np.abs(residual).max(axis=-1) > 32 * EPS * size
+        open_ = np.abs(residual).max(axis=-1) > ulps(32, size)
         if not open_.any():
             return x, float(np.abs(residual).max())
         rest = np.eye(x.shape[1]) - jacobian(one_round, x[open_], lr[open_], Pi[open_])
@@ -145,7 +150,8 @@ def jacobian(one_round: Map, x: np.ndarray, lr: np.ndarray, Pi: np.ndarray) -> n
     """Return the derivative of a round at x [runs, n] by central differences, [runs, n, n]."""
     runs, n = x.shape
     h = 1e-6  # of products of size 1: the difference errs by h^2 and by eps / h
-    apart = (x[:, None] + h * np.concatenate([np.eye(n), -np.eye(n)])).reshape(-1, n)
+    ways = np.concatenate([np.eye(n), -np.eye(n)])  # up along each coordinate, then down
+    apart = (x[:, None] + h * ways).reshape(-1, n)
     moved = one_round(apart, np.repeat(lr, 2 * n), np.repeat(Pi, 2 * n, axis=0))
     moved = moved.reshape(runs, 2, n, n)
     return (moved[:, 0] - moved[:, 1]).mT / (2 * h)
@@ -160,11 +166,11 @@ def _measured(
     distance = np.linalg.norm(s * P.mean(axis=1) - case.Wbar, axis=(-2, -1))
     # one agent's balanced factors as the frame of all
     own = tsvd(P, r).factors
-    first = Factors(*(np.repeat(X[:, :1], case.N, axis=1) for X in own))
+    first = own.map(lambda X: np.repeat(X[:, :1], case.N, axis=1))
     turned = align(own, first)
     seen = next(decaf_rounds.rounds(turned, case.targets, case.Pi, np.full(runs, lr), s, 1))
     e = decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
-    mean = Factors(*(X.mean(axis=1) for X in turned))
+    mean = turned.map(lambda X: X.mean(axis=1))
     slope = factor_gradients(s * product(mean) - case.Wbar, mean, s)
     gradient = decaf_rounds.norms(slope) ** 2
     return spurious, distance, gradient, decaf_rounds.norms(e).max(axis=-1)
@@ -189,10 +195,9 @@ def _spurious(
             for level, numbers in enumerate(zip(*(x.tolist() for x in columns), strict=True)):
                 names = (f"{name}_{level}" for name in ("lr", "value", "law"))
                 params |= dict(zip(names, numbers, strict=True))
-            yield compare(
+            yield at_most(
                 "|measured/predicted - 1| at lr = 0",
                 abs(limit.value - 1),
-                "<=",
                 0.01,
                 rounding=slip[i, j],
                 finest_ratio=float(ratio[-1, i, j]),
@@ -221,7 +226,7 @@ def _consequences(
         params = {"r": r, "rank": rank, "s": s, "finest_ratio": float(ratio[-1].max())}
         case_name = f"{name}: |measured/predicted - 1| at lr = 0"
         allowed = 0.01 if name == "distance" else 0.05
-        yield compare(case_name, far, "<=", allowed, rounding=slip, **params)
+        yield at_most(case_name, far, allowed, rounding=slip, **params)
     yield from _powers(case, found, {"error": 7 / 4})
 
 
@@ -234,19 +239,22 @@ def _powers(case: decaf_rounds.Setting, found: Rest, powers: dict[str, float]) -
         far = int(np.argmax(np.abs(np.array(limits) - power)))
         params = {"power": power, "topology": case.names[far]}
         case_name = f"{name}: |slope - power| at lr = 0"
-        yield compare(case_name, abs(limits[far] - power), "<=", 0.05, rounding=slip, **params)
+        yield at_most(case_name, abs(limits[far] - power), 0.05, rounding=slip, **params)
 
 
 def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterator[Row]:
     """Yield how far p(t) is from tanh where its argument is near 1, extrapolated to lr = 0."""
     S = np.linalg.svd(injected(case, s, rank), compute_uv=False)[:, 0]
     B, A = pad_rank(tsvd(case.Wbar / s, rank).factors, r)
-    shape, steps = (len(case.Pi), case.N, 1, 1), STEPS[:3]
+    shape = (len(case.Pi), case.N, 1, 1)
+    steps = STEPS[:3]
     start = Factors(np.tile(B, shape), np.tile(A, shape))
     ratios = np.zeros((len(steps), len(S)))
     for level, lr in enumerate(steps):
+        # whole steps, so that the argument of tanh is near 1
         times = np.round(1 / np.sqrt(2 * S) / lr**1.5 / s**2).astype(int)
-        expected = np.sqrt(lr * S / 2) * np.tanh(s**2 * np.sqrt(2 * S) * lr**1.5 * times)
+        argument = s**2 * np.sqrt(2 * S) * lr**1.5 * times
+        expected = np.sqrt(lr * S / 2) * np.tanh(argument)
         size = np.full(len(S), lr)
         run = decaf_rounds.rounds(
             start, case.targets, case.Pi, size, s, int(times.max()), rotate=False
@@ -257,9 +265,16 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
                 ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
     for i, name in enumerate(case.names):
         limit = richardson(ratios[:, i].tolist(), ratio=ROOT)
-        pair = abs(limit.value - 1), "<=", max(0.01, limit.error)
-        slip = 1e3 * EPS / steps[-1] ** 2
-        yield compare("|tanh law - 1| at lr = 0", *pair, rounding=slip, topology=name)
+        # some lr^-1.5 rounds, each off by 100 eps at most, relative to p ~ lr^0.5; ten times that
+        # for the weights of the extrapolation
+        slip = ulps(1e3) / steps[-1] ** 2
+        yield at_most(
+            "|tanh law - 1| at lr = 0",
+            abs(limit.value - 1),
+            max(0.01, limit.error),
+            rounding=slip,
+            topology=name,
+        )
 
 
 CLAIMS = [Claim("T32", "rates", "numerical", rows)]

@@ -10,7 +10,8 @@ import numpy as np
 from decaf_theory import bounds, moments
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import attained, consensus_row, spread_along
+from verification.evidence import attained
+from verification.instances.consensus import consensus_row, spread_along
 from verification.instances.quadratics import (
     FAMILIES,
     Case,
@@ -58,7 +59,9 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _random(ctx: Context, name: str, graphs: Sequence[str]) -> tuple[Case, list[np.ndarray]]:
     """Return problems of all families and a sequence of graphs of 8 agents, renamed each time."""
-    rng, N, p = ctx.rng("sequence", name), 8, 2
+    rng = ctx.rng("sequence", name)
+    N = 8
+    p = 2
     Pis = []
     for t in range(STEPS):
         order = rng.permutation(N)
@@ -73,7 +76,8 @@ def _random(ctx: Context, name: str, graphs: Sequence[str]) -> tuple[Case, list[
 
 def _network(Pis: Sequence[np.ndarray]) -> Network:
     """Return N, the largest lambda, q and S of a sequence of mixing matrices."""
-    N, lam = len(Pis[0]), max(sqrt_rho(Pi) for Pi in Pis)
+    N = len(Pis[0])
+    lam = max(sqrt_rho(Pi) for Pi in Pis)
     q = bounds.network_q(lam=lam, order="MS")
     return Network(N, lam, q, bounds.time_varying_S(lam=lam, N=N))
 
@@ -94,7 +98,8 @@ def drift_alone(N: int = 4, lam: float = 0.5) -> Instance:
 
 def noise_alone(N: int = 4, lam: float = 0.5) -> Instance:
     """Return unit noise alone on lam I + (1 - lam) J, lr = 1."""
-    one, Pi = np.ones((N, 1, 1)), lam * np.eye(N) + (1 - lam) / N
+    one = np.ones((N, 1, 1))
+    Pi = lam * np.eye(N) + (1 - lam) / N
     return stored(0 * one, np.zeros((N, 1)), Pi, 1.0, [0.0], one, steps=80)
 
 

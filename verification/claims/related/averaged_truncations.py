@@ -12,8 +12,8 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry
-from verification.instances.omega import worst_identity
+from verification.evidence import same, ulps
+from verification.instances.mixes import isometry
 
 ROUNDS = 3
 CASES = ((4, 3, (1, 2, 3)), (3, 5, (1, 1, 2)), (5, 4, (2, 2)), (6, 6, (1, 3, 3, 6)))  # d, k, ranks
@@ -54,27 +54,32 @@ def with_differences(W: Any, ranks: Sequence[int], targets: Any, steps: int) -> 
     A client starts at the truncation of W [..., d, k] to its rank and takes gradient steps of size
     1/4 in both factors on |B A - target|_F^2 / 2, relative to the largest singular value.
     """
-    xp, moved = namespace(W), 0 * W
+    xp = namespace(W)
+    moved = 0 * W
     for rank, target in zip(ranks, targets, strict=True):
         start = tsvd(W, rank).factors
         lr = 0.25 / xp.linalg.matrix_norm(W, ord=2)[..., None, None]
         B, A = start
         for _ in range(steps):
             slope = factor_gradients(B @ A - target, Factors(B, A), 1.0)
-            B, A = B - lr * slope.B, A - lr * slope.A
+            B = B - lr * slope.B
+            A = A - lr * slope.A
         moved = moved + (B @ A - product(start)) / len(ranks)
     return W + moved
 
 
 def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[Row]:
-    rng, count, n = ctx.rng("model", d, k), ctx.pick(20, 400), min(d, k)
+    rng = ctx.rng("model", d, k)
+    count = ctx.pick(20, 400)
+    n = min(d, k)
     # gaps of at least 1 between singular values, so that vectors are known to about n eps
     S = np.cumsum(1 + rng.random((count, n)), axis=-1)[:, ::-1].copy()
     U, V = (ctx.array(isometry(rng, count, size, n)) for size in (d, k))
     share = ctx.array([sum(rank >= j + 1 for rank in ranks) / len(ranks) for j in range(n)])
     S = ctx.array(S)
     W = (U * S[:, None, :]) @ V.mT
-    xp, model = namespace(W), W
+    xp = namespace(W)
+    model = W
     params = {"d": d, "k": k, "clients": len(ranks)}
     for t in range(1, ROUNDS + 1):
         model = averaged(model, ranks)
@@ -82,16 +87,16 @@ def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[R
         error = xp.linalg.matrix_norm(model - expected, ord="fro")
         # a truncation errs by its condition number, at most sigma_1 over the least gap, which
         # shrinks by the shares; m^t bounds their quotient
-        slip = 20 * max(d, k) * EPS * t * S[:, 0] ** 2 * len(ranks) ** t
-        yield worst_identity("shares", error, rounding=slip, t=t, **params)
+        slip = ulps(20 * max(d, k), t, S[:, 0] ** 2, len(ranks) ** t)
+        yield same("shares", error, rounding=slip, t=t, **params)
     for name, targets, steps in (
         ("no local steps", [0 * W] * len(ranks), 0),
         ("targets that the clients hold", [product(tsvd(W, rank).factors) for rank in ranks], 5),
     ):
         moved = with_differences(W, ranks, targets, steps) - W
-        slip = 20 * max(d, k) * EPS * S[:, 0] ** 2
+        slip = ulps(20 * max(d, k), S[:, 0] ** 2)
         error = xp.linalg.matrix_norm(moved, ord="fro")
-        yield worst_identity(f"differences, {name}", error, rounding=slip, **params)
+        yield same(f"differences, {name}", error, rounding=slip, **params)
 
 
 CLAIMS = [Claim("R3", "methods", "derived", rows)]

@@ -9,8 +9,8 @@ from typing import Any
 
 from decaf_theory.arrays import namespace
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry
-from verification.instances.omega import worst_identity
+from verification.evidence import same, ulps
+from verification.instances.mixes import isometry
 
 SIZES = ((3, 4, 1), (4, 3, 2), (2, 5, 3), (3, 2, 2))  # d, k, r
 
@@ -47,13 +47,16 @@ def block(residual: Any, A: Any) -> Any:
 
 
 def _chain(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
-    rng, count, params = ctx.rng("chain", d, k, r), ctx.pick(10, 100), {"d": d, "k": k, "r": r}
+    rng = ctx.rng("chain", d, k, r)
+    count = ctx.pick(10, 100)
+    params = {"d": d, "k": k, "r": r}
     R0 = ctx.array(rng.standard_normal((count, d, k)))
     Q1, Q2 = (ctx.array(isometry(rng, count, k, k)) for _ in range(2))
-    xp, choices = namespace(R0), list(combinations(range(k), r))
+    xp = namespace(R0)
+    choices = list(combinations(range(k), r))
     size = xp.sum(R0**2, axis=(-2, -1))
     # sums over all choices of squares of d k entries, each after two projections
-    slip = 40 * (d + k + len(choices)) * EPS * size
+    slip = ulps(40 * (d + k + len(choices)), size)
     first, second, again = (0 * size for _ in range(3))
     for rows_1 in choices:
         A = _rows(Q1, rows_1)
@@ -65,8 +68,8 @@ def _chain(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
             second = second + xp.sum(R2**2, axis=(-2, -1)) / comb(k, r) ** 2
     for t, mean in ((1, first), (2, second)):
         error = mean - (1 - r / k) ** t * size
-        yield worst_identity("E|R_t|^2", error, rounding=slip, t=t, **params)
-    yield worst_identity("the same A again", again, rounding=slip / xp.sqrt(size), **params)
+        yield same("E|R_t|^2", error, rounding=slip, t=t, **params)
+    yield same("the same A again", again, rounding=slip / xp.sqrt(size), **params)
 
 
 def _rows(Q: Any, chosen: tuple[int, ...]) -> Any:

@@ -10,11 +10,11 @@ import numpy as np
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, product
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS
-from verification.instances.omega import worst_identity
+from verification.evidence import same, ulps
 
 SIZES = ((1, 2, 1), (2, 1, 2), (3, 2, 2), (2, 3, 2), (4, 3, 1))  # d, k, r
-TAU_B, TAU_A = 0.5, 0.75
+TAU_B = 0.5
+TAU_A = 0.75
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -43,7 +43,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _mean_square(ctx: Context, d: int, k: int, r: int, tau_A: float) -> Row:
     """Return the mean over all signs of the noise against the three terms."""
-    rng, count = ctx.rng("factors", d, k, r), ctx.pick(3, 20)
+    rng = ctx.rng("factors", d, k, r)
+    count = ctx.pick(3, 20)
     B = ctx.array(rng.standard_normal((count, 1, d, r)))
     A = ctx.array(rng.standard_normal((count, 1, r, k)))
     entries = d * r + (r * k if tau_A else 0)
@@ -54,10 +55,13 @@ def _mean_square(ctx: Context, d: int, k: int, r: int, tau_A: float) -> Row:
     moved = product(Factors(B + N_B, A + N_A)) - product(Factors(B, A))
     mean = xp.mean(xp.sum(moved**2, axis=(-2, -1)), axis=-1)
     size_A, size_B = (xp.sum(X**2, axis=(-2, -1))[:, 0] for X in (A, B))
-    exact = d * TAU_B**2 * size_A + k * tau_A**2 * size_B + d * k * r * (tau_A * TAU_B) ** 2
+    of_B = d * TAU_B**2 * size_A
+    of_A = k * tau_A**2 * size_B
+    of_both = d * k * r * (tau_A * TAU_B) ** 2
+    exact = of_B + of_A + of_both
     # sums of r products an entry, of the square of d k entries, in pairs over 2^entries paths
-    slip = 8 * (r + d * k + entries) * EPS * (1 + size_A) * (1 + size_B)
-    return worst_identity("E|dP|^2", mean - exact, rounding=slip, d=d, k=k, r=r, tau_A=tau_A)
+    slip = ulps(8 * (r + d * k + entries), 1 + size_A, 1 + size_B)
+    return same("E|dP|^2", mean - exact, rounding=slip, d=d, k=k, r=r, tau_A=tau_A)
 
 
 CLAIMS = [Claim("R7", "methods", "derived", rows)]

@@ -14,8 +14,8 @@ from decaf_theory.measure import interference_norm, schatten, truncation_error
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd, tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.mixes import EPS, isometry, stochastic, worst
-from verification.instances.omega import worst_identity
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import isometry, stochastic
 
 SIZES = ((3, 4, 1), (4, 3, 2), (5, 6, 3), (6, 5, 5), (3, 5, 4))  # d, k, r
 
@@ -50,54 +50,68 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _exact_mixing(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     """Yield that the interference and the truncation error of B_i A are zero."""
-    rng, count, m = ctx.rng("mix", d, k, r), ctx.pick(20, 400), 4
+    rng = ctx.rng("mix", d, k, r)
+    count = ctx.pick(20, 400)
+    m = 4
     B = ctx.array(rng.standard_normal((count, m, d, r)))
     A = ctx.array(np.repeat(rng.standard_normal((count, 1, r, k)), m, axis=1))
-    state, Pi = Factors(B, A), ctx.array(stochastic(rng, m, m))
+    state = Factors(B, A)
+    Pi = ctx.array(stochastic(rng, m, m))
     mixed = METHODS["dlora_fa"].mix(state, Pi, 0)
-    xp, params = namespace(B), {"d": d, "k": k, "r": r}
+    xp = namespace(B)
+    params = {"d": d, "k": k, "r": r}
     size = xp.linalg.matrix_norm(B, ord="fro") * xp.linalg.matrix_norm(A, ord="fro")
-    slip = 10 * max(d, k, m * r) * EPS * xp.max(size, axis=-1)[:, None]
+    # sums of m r products, QR and SVD in these shapes
+    slip = ulps(10 * max(d, k, m * r), xp.max(size, axis=-1)[:, None])
     lost = xp.linalg.matrix_norm(mixed.A - A, ord="fro")
-    yield worst_identity("A stays", lost, rounding=slip, **params)
-    yield worst_identity("I = 0", interference_norm(state, Pi), rounding=slip, **params)
+    yield same("A stays", lost, rounding=slip, **params)
+    yield same("I = 0", interference_norm(state, Pi), rounding=slip, **params)
     if r < min(d, k):
         cut = truncation_error(tsvd_of_mix(state, Pi, r))
-        yield worst_identity("E = 0", cut, rounding=slip, **params)
+        yield same("E = 0", cut, rounding=slip, **params)
 
 
 def _price(ctx: Context, d: int, k: int, r: int) -> Iterator[Row]:
     """Yield the best error in closed form, and that the best rank-r approximation errs less."""
-    rng, count = ctx.rng("price", d, k, r), ctx.pick(40, 1000)
-    W, A = rng.standard_normal((count, d, k)), rng.standard_normal((count, r, k))
+    rng = ctx.rng("price", d, k, r)
+    count = ctx.pick(40, 1000)
+    W = rng.standard_normal((count, d, k))
+    A = rng.standard_normal((count, r, k))
     # least squares in B through the normal equations; A A' has condition number cond^2
     best = np.linalg.solve(A @ A.mT, A @ W.mT).mT
     reached = ctx.array(best @ A)
-    W, A = ctx.array(W), ctx.array(A)
-    xp, params = namespace(W), {"d": d, "k": k, "r": r}
+    W = ctx.array(W)
+    A = ctx.array(A)
+    xp = namespace(W)
+    params = {"d": d, "k": k, "r": r}
     outside = W - W @ xp.linalg.pinv(A) @ A
     error, norm = (xp.linalg.matrix_norm(x, ord="fro") for x in (outside, W))
     values = xp.linalg.svdvals(A)
-    slip = 20 * max(d, k) * EPS * norm * (values[..., 0] / values[..., -1]) ** 2
+    condition = values[..., 0] / values[..., -1]
+    slip = ulps(20 * max(d, k), norm, condition**2)
     gap = xp.linalg.matrix_norm(W - reached - outside, ord="fro")
-    yield worst_identity("min |W - B A|", gap, rounding=slip, **params)
+    yield same("min |W - B A|", gap, rounding=slip, **params)
     tail = schatten(tsvd(W, r).tail) if r < min(d, k) else 0 * error
-    yield worst("best rank-r error <= price", tail, "<=", error, rounding=slip, **params)
+    yield at_most("best rank-r error <= price", tail, error, rounding=slip, **params)
 
 
 def _mean_price(ctx: Context, d: int, k: int, r: int) -> Row:
     """Return that over all r of the k rows of an orthogonal Q the mean price is (1 - r/k)|W|^2."""
-    rng, count = ctx.rng("mean", d, k, r), ctx.pick(20, 400)
-    W, Q = ctx.array(rng.standard_normal((count, d, k))), ctx.array(isometry(rng, count, k, k))
+    rng = ctx.rng("mean", d, k, r)
+    count = ctx.pick(20, 400)
+    W = ctx.array(rng.standard_normal((count, d, k)))
+    Q = ctx.array(isometry(rng, count, k, k))
     xp = namespace(W)
     total = 0 * W[:, 0, 0]
     for chosen in combinations(range(k), r):
         A = xp.stack([Q[:, i] for i in chosen], axis=-2)
-        total = total + xp.sum((W - W @ A.mT @ A) ** 2, axis=(-2, -1)) / comb(k, r)
+        outside = W - W @ A.mT @ A
+        total = total + xp.sum(outside**2, axis=(-2, -1)) / comb(k, r)
     size = xp.sum(W**2, axis=(-2, -1))
     error = total - (1 - r / k) * size
-    slip = 10 * (k + comb(k, r)) * EPS * size
-    return worst_identity("mean price", error, rounding=slip, d=d, k=k, r=r)
+    # sums of k products, and over all choices
+    slip = ulps(10 * (k + comb(k, r)), size)
+    return same("mean price", error, rounding=slip, d=d, k=k, r=r)
 
 
 def leading() -> Instance:
@@ -108,12 +122,13 @@ def leading() -> Instance:
 def replay(instance: Instance) -> Row:
     """Return that the best rank-r error of one stored W is at most the price of one stored A."""
     W, A = (np.asarray(instance[name], dtype=np.float64) for name in ("W", "A"))
-    (d, k), r = W.shape, len(A)
+    d, k = W.shape
+    r = len(A)
     price = np.linalg.norm(W - W @ np.linalg.pinv(A) @ A)
-    tail = schatten(tsvd(W, r).tail)
+    tail = schatten(tsvd(W[None], r).tail)  # of one instance
     params: dict[str, Value] = {"d": d, "k": k, "r": r}
-    slip = 20 * max(d, k) * EPS * np.linalg.norm(W)
-    return worst("best rank-r error <= price", tail, "<=", price, rounding=slip, **params)
+    slip = ulps(20 * max(d, k), np.linalg.norm(W))
+    return at_most("best rank-r error <= price", tail, price, rounding=slip, **params)
 
 
 CLAIMS = [Claim("R1", "methods", "derived", rows, replay=replay, instance=leading)]

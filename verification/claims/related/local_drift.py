@@ -10,8 +10,7 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.consensus import attained
-from verification.instances.mixes import EPS, worst
+from verification.evidence import EPS, at_most, attained, ulps
 from verification.instances.quadratics import Case, cases, constants, load, network, size, stored
 
 ROUNDS = 24
@@ -54,8 +53,10 @@ def _short(case: Case, K: int) -> Any:
 
 
 def _judged(case: Case, K: int, rounds: int) -> Row:
-    """Return the largest |X~| after a mix against its bound. Rounding as in `_quadratics.run`."""
-    problem, net, L = case.problem, network(case.Pi, "MS"), constants(case).L
+    """Return the largest |X~| after a mix against its bound. Rounding as in `quadratics.run`."""
+    problem = case.problem
+    net = network(case.Pi, "MS")
+    L = constants(case).L
     step = moments.local_step(problem, case.lr)
     last = moments.compose(step, moments.mixing(case.Pi, problem))
     squares = {
@@ -72,10 +73,9 @@ def _judged(case: Case, K: int, rounds: int) -> Row:
     left = np.where(held, 1 - net.lam * growth, 1.0)
     bound = net.lam * np.sqrt(net.N) * kappa / L * (growth - 1) / left
     # of |X~|^2 as in `run`; its root near 0 errs by the root
-    slip = 4 * net.N * problem.p * len(path) * EPS * found["size"].max(axis=-1) * net.N
+    slip = ulps(4 * net.N * problem.p * len(path), found["size"].max(axis=-1), net.N)
     slip = slip / np.maximum(spread, np.sqrt(slip) + np.finfo(float).tiny)
-    pair = spread, "<=", bound
-    return worst("|X~| after a mix", *pair, rounding=slip, held=held, K=K, **case.params)
+    return at_most("|X~| after a mix", spread, bound, rounding=slip, held=held, K=K, **case.params)
 
 
 def drift_alone(K: int = 5) -> Instance:

@@ -13,8 +13,8 @@ from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference, interference_norm
 from decaf_theory.problems.frames import FRAMES
-from verification.claim import Claim, Context, Instance, Row, Value, compare, identity
-from verification.instances.mixes import EPS
+from verification.claim import Claim, Context, Instance, Row, Value
+from verification.evidence import at_most, same, ulps
 
 ETA = 2.0
 SMALL = (((2, 1, 1), (1, 2, 3)), ((2, 1, 2), (1, 2)), ((3, 1, 1), (1, 2)))  # (m, d, k), ranks
@@ -50,16 +50,18 @@ def _mean_square(ctx: Context, m: int, d: int, k: int, r: int) -> Row:
     entries = m * r * (d + k)
     signs = np.array(list(cartesian([-1.0, 1.0], repeat=entries)))
     cut = m * d * r
-    B, A = signs[:, :cut].reshape(-1, m, d, r), signs[:, cut:].reshape(-1, m, r, k)
+    B = signs[:, :cut].reshape(-1, m, d, r)
+    A = signs[:, cut:].reshape(-1, m, r, k)
     lost = interference(Factors(ctx.array(B), ctx.array(A)), ctx.array(np.full((1, m), 1 / m)))
     xp = namespace(lost)
     found = ETA**2 / r * float(xp.mean(xp.sum(lost**2, axis=(-3, -2, -1))))
     exact = ETA**2 * d * k * (m - 1) / m**2
     letters = {"d": d, "k": k, "tau_A": 1.0, "tau_B": 1.0, "pi": [1 / m] * m}
     law = ETA**2 / r * bounds.interference_mean_square(r=r, **letters)
-    slip = 8 * (m * r + d * k + entries) * EPS * ETA**2 * d * k * r
+    # sums of m r products, of d k squares, in pairs over 2^entries signs
+    slip = ulps(8 * (m * r + d * k + entries), ETA**2, d, k, r)
     error = max(abs(found - exact), abs(law - exact))
-    return identity("E|s I|_F^2", error, rounding=slip, m=m, d=d, k=k, r=r)
+    return same("E|s I|_F^2", error, rounding=slip, m=m, d=d, k=k, r=r)
 
 
 def rank_eight() -> Instance:
@@ -69,14 +71,17 @@ def rank_eight() -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return |s I|_F of the sign flip at one rank against eta c^2, c = 1."""
-    r, d, k = instance["r"], instance["d"], instance["k"]
+    r = instance["r"]
+    d = instance["d"]
+    k = instance["k"]
     factors, weights = FRAMES["sign_flip"](d=d, k=k, r=r)
     s = ETA / sqrt(r)
     found = s * float(interference_norm(factors, weights[None])[0])
     bound = s * bounds.interference_worst_case(c=1.0, q=r, pi_max=0.5, norm="fro")
     params: dict[str, Value] = {"r": r, "d": d, "k": k, "constant": ETA}
-    slip = 10 * max(d, k) * EPS * ETA
-    return compare("|s I|_F <= eta c^2", found, "<=", bound, rounding=slip, **params)
+    # a norm by QR and SVD of c-isometries, c = 1
+    slip = ulps(10 * max(d, k), ETA)
+    return at_most("|s I|_F <= eta c^2", found, bound, rounding=slip, **params)
 
 
 CLAIMS = [Claim("R8", "methods", "derived", rows, replay=replay, instance=rank_eight)]

@@ -8,9 +8,9 @@ from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors, gauge, mix_factors, mix_products, product
 from decaf_theory.measure import interference
 from decaf_theory.problems.frames import FRAMES
-from verification.claim import Claim, Context, Row, identity
-from verification.instances.mixes import EPS, Mix, allowance, isometry, mixes
-from verification.instances.omega import worst_identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import same, ulps
+from verification.instances.mixes import Mix, allowance, isometry, mixes
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -44,33 +44,37 @@ def _difference(mix: Mix) -> Iterator[Row]:
     xp = namespace(apart)
     residual = xp.linalg.matrix_norm(apart - interference(mix.factors, mix.Pi), ord="fro")
     slip = 4 * allowance(mix)  # two aggregates and I
-    yield worst_identity("PS - SP = I", residual, rounding=slip, **mix.params)
+    yield same("PS - SP = I", residual, rounding=slip, **mix.params)
 
 
 def _under_rotations(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Yield that product-sum stays, and that sum-product moves as -I does."""
-    rng, r = ctx.rng("gauge", mix.family), mix.factors.rank
+    rng = ctx.rng("gauge", mix.family)
+    r = mix.factors.rank
     R = ctx.array(isometry(rng, *mix.factors.B.shape[:-2], r, r))
     turned = gauge(mix.factors, R)
-    xp, slip = namespace(R), 8 * r * allowance(mix)
+    xp = namespace(R)
+    slip = 8 * r * allowance(mix)
     sums = [mix_products(state, mix.Pi) for state in (mix.factors, turned)]
     moved = xp.linalg.matrix_norm(sums[1] - sums[0], ord="fro")
-    yield worst_identity("PS is gauge-free", moved, rounding=slip, **mix.params)
+    yield same("PS is gauge-free", moved, rounding=slip, **mix.params)
     means = [product(mix_factors(state, mix.Pi)) for state in (mix.factors, turned)]
     lost = [interference(state, mix.Pi) for state in (mix.factors, turned)]
     residual = xp.linalg.matrix_norm(means[1] - means[0] + lost[1] - lost[0], ord="fro")
-    yield worst_identity("SP moves as -I", residual, rounding=slip, **mix.params)
+    yield same("SP moves as -I", residual, rounding=slip, **mix.params)
 
 
 def _vanishing(ctx: Context, name: str) -> Iterator[Row]:
     """Yield for one frame that SP = 0 and that PS is the common product."""
     (B, A), weights = FRAMES[name](d=5, k=4, r=2)
-    state, Pi = Factors(ctx.array(B), ctx.array(A)), ctx.array(weights)[None]
-    xp, slip = namespace(state.B), 10 * 5 * EPS  # unit factors, sizes up to 5
+    state = Factors(ctx.array(B), ctx.array(A))
+    Pi = ctx.array(weights)[None]
+    xp = namespace(state.B)
+    slip = ulps(10 * 5)  # unit factors, sizes up to 5
     mean = product(mix_factors(state, Pi))
     kept = mix_products(state, Pi)[0] - product(state)
-    yield identity(f"SP = 0, {name}", xp.max(abs(mean)), rounding=slip)
-    yield identity(f"PS = the common product, {name}", xp.max(abs(kept)), rounding=slip)
+    yield same(f"SP = 0, {name}", xp.max(abs(mean)), rounding=slip)
+    yield same(f"PS = the common product, {name}", xp.max(abs(kept)), rounding=slip)
 
 
 CLAIMS = [Claim("R2", "methods", "derived", rows)]

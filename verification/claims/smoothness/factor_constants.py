@@ -11,12 +11,14 @@ from decaf_theory import bounds
 from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
-from verification.claim import Claim, Context, Row, compare
-from verification.instances.mixes import EPS, isometry, worst
-from verification.instances.omega import each, worst_identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import isometry
+from verification.instances.omega import each
 from verification.instances.pairs import Pair, blocks, pair_of, pairs
 
-S, C = 0.75, 1.5
+S = 0.75
+C = 1.5
 SHAPES = [(3, 2, 1), (2, 4, 2), (5, 4, 3), (2, 3, 6)]  # d, k, r
 SCRIPT = """
 import numpy as np
@@ -78,14 +80,17 @@ def ensembles(case: str, pair: Pair, g: Any, s: float = S) -> Iterator[Row]:
 
     Rounding: products and norms in these shapes are off by 8 p min(d, k, r) eps at most.
     """
-    xp, w = namespace(g), pair.end
+    xp = namespace(g)
+    w = pair.end
     shape = (*w.shape, w.rank)
-    slip = 8 * max(shape) * min(shape) * EPS
+    slip = ulps(8 * max(shape) * min(shape))
     tops = [host(xp.linalg.matrix_norm(X, ord=2)) for X in w]
-    one, size = _factor_norm(g[:, :1], w, s), host(_norm(g[:, :1]))[:, 0]
+    one = _factor_norm(g[:, :1], w, s)
+    size = host(_norm(g[:, :1]))[:, 0]
     local = s * np.hypot(*tops) * size
     spread = g - xp.mean(g, axis=1, keepdims=True)
-    rms, rms_W = _factor_norm(spread, w, s), host(xp.mean(_norm(spread) ** 2, axis=1)) ** 0.5
+    rms = _factor_norm(spread, w, s)
+    rms_W = host(xp.mean(_norm(spread) ** 2, axis=1)) ** 0.5
     checks = (
         ("gradient, by sigma_1", one, local),
         ("gradient, by c", one, each(bounds.factor_gradient, s=s, c=pair.c, g=size)),
@@ -93,13 +98,14 @@ def ensembles(case: str, pair: Pair, g: Any, s: float = S) -> Iterator[Row]:
         ("heterogeneity", rms, each(bounds.factor_kappa, s=s, c=pair.c, kappa_W=rms_W)),
     )
     for name, measured, bound in checks:
-        label, rounding = f"{case} {name}, {pair.family}", slip * bound
-        yield worst(label, measured, "<=", bound, rounding=rounding, held=pair.held, **pair.params)
+        label = f"{case} {name}, {pair.family}"
+        rounding = slip * bound
+        yield at_most(label, measured, bound, rounding=rounding, held=pair.held, **pair.params)
 
 
 def _factor_norm(g: Any, w: Factors, s: float) -> np.ndarray:
     """Return the root of the mean over agents of |grad phi|^2, [instances]."""
-    wide = Factors(*(X[:, None] for X in w))
+    wide = w.map(lambda X: X[:, None])
     by_agent = blocks(factor_gradients(g, wide, s), "euclid")
     return host(namespace(g).mean(by_agent**2, axis=1)) ** 0.5
 
@@ -110,7 +116,8 @@ def _norm(X: Any) -> Any:
 
 def instance() -> Mapping[str, Any]:
     """Return the extremal at c = 2, s = 1/2: A = c e v', B = c u e', g = u v'."""
-    B, A = 2 * np.eye(3, 2)[:, :1] @ np.eye(1, 2), 2 * np.eye(2, 1) @ np.eye(1, 4)
+    B = 2 * np.eye(3, 2)[:, :1] @ np.eye(1, 2)
+    A = 2 * np.eye(2, 1) @ np.eye(1, 4)
     g = np.eye(3, 1) @ np.eye(1, 4)
     return {"s": 0.5, "c": 2.0, "B": B.tolist(), "A": A.tolist(), "g": g.tolist()}
 
@@ -128,16 +135,19 @@ def isotropic(pair: Pair) -> Row:
 
     Rounding: d k squares of products of r terms, relative to the result.
     """
-    (d, k), w, t = pair.end.shape, pair.end, 0.5
+    d, k = pair.end.shape
+    w = pair.end
+    t = 0.5
     units = convert(np.eye(d * k).reshape(1, d * k, d, k), w.B)
     exact = t**2 * d * k * _factor_norm(units, w, S) ** 2
-    A_norm, B_norm = host(_norm(w.A)), host(_norm(w.B))
+    A_norm = host(_norm(w.A))
+    B_norm = host(_norm(w.B))
     formula = each(
         bounds.isotropic_factor_variance, s=S, tau=t, A_norm=A_norm, B_norm=B_norm, d=d, k=k
     )
-    rounding = 4 * (d * k + w.rank) * EPS * formula
+    rounding = ulps(4 * (d * k + w.rank), formula)
     label = f"isotropic noise, {pair.family}"
-    return worst_identity(label, exact - formula, rounding=rounding, **pair.params)
+    return same(label, exact - formula, rounding=rounding, **pair.params)
 
 
 def converse(ctx: Context) -> Iterator[Row]:
@@ -176,7 +186,7 @@ def replay_stationary(stored_instance: Mapping[str, Any]) -> Row:
     held = not any(np.any(X) for X in factor_gradients(g, w, 1.0))
     d, k = g.shape
     measured = np.linalg.norm(g)
-    return compare("stationary", measured, "<=", 0.0, rounding=0.0, held=held, d=d, k=k, r=w.rank)
+    return at_most("stationary", measured, 0.0, rounding=0.0, held=held, d=d, k=k, r=w.rank)
 
 
 CLAIMS = [

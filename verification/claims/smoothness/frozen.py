@@ -13,11 +13,13 @@ from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import product
 from decaf_theory.measure import factor_gradients
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry, worst
+from verification.evidence import at_least, at_most, ulps
+from verification.instances.mixes import isometry
 from verification.instances.omega import each
 from verification.instances.pairs import Pair, pair_of, pairs
 
-S, L = 0.75, 1.25
+S = 0.75
+L = 1.25
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -49,7 +51,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def at_same_A(pair: Pair, scales: Any) -> Pair:
     """Return the pair at the start's A, with B far outside any fixed Omega_c, step included."""
-    start, end = pair.start, pair.end
+    start = pair.start
+    end = pair.end
     return pair._replace(
         start=start._replace(B=scales * start.B), end=start._replace(B=scales * end.B)
     )
@@ -58,7 +61,9 @@ def at_same_A(pair: Pair, scales: Any) -> Pair:
 def along_first_vector(ctx: Context, d: int, k: int, r: int) -> Pair:
     """Return a step of B along u e', e the first left singular vector of A."""
     rng = ctx.rng("extremal", d, k, r)
-    A, B, u = rng.standard_normal((r, k)), rng.standard_normal((d, r)), isometry(rng, d, 1)
+    A = rng.standard_normal((r, k))
+    B = rng.standard_normal((d, r))
+    u = isometry(rng, d, 1)
     e = np.linalg.svd(A)[0][:, :1]
     return pair_of(ctx, "first singular vector", 0.0, (B, A), (B + u @ e.T, A))
 
@@ -113,7 +118,7 @@ def taken(frozen: Pair, gradient: Any, target: Any) -> Step:
         size = size + xp.linalg.matrix_norm(W, ord="fro")
     top = xp.linalg.matrix_norm(frozen.start.A, ord=2)
     shape = (*frozen.start.shape, frozen.start.rank)
-    slip = 8 * max(shape) * min(shape) * EPS * S * L * size * top
+    slip = ulps(8 * max(shape) * min(shape), S, L, size, top)
     return Step(ends[0] - ends[1], frozen.step.B, top, slip)
 
 
@@ -122,16 +127,18 @@ def smooth(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     change, step, top, slip = taken(frozen, gradient, target)
     constant = each(partial(bounds.frozen_smoothness, s=S, L=L), sigma_max_A=host(top))
     bound = constant * host(_norm(step))
-    rounding = host(slip) + 64 * frozen.start.rank * EPS * bound
-    return worst(f"smooth, {case}", _norm(change), "<=", bound, rounding=rounding, **shape(frozen))
+    # the bound: norms of d r and r k entries, with d, k at most 6
+    rounding = host(slip) + ulps(64 * frozen.start.rank, bound)
+    return at_most(f"smooth, {case}", _norm(change), bound, rounding=rounding, **shape(frozen))
 
 
 def convex(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     """Return the worst row: the gradient's change and the step form no obtuse angle."""
     change, step, _, slip = taken(frozen, gradient, target)
     angle = namespace(change).sum(change * step, axis=(-2, -1))
-    rounding = host(slip * _norm(step)) + 64 * EPS * host(_norm(change) * _norm(step))
-    return worst(f"convex, {case}", angle, ">=", 0.0, rounding=rounding, **shape(frozen))
+    # the sum of d r products, fewer than 64, errs relative to the norms
+    rounding = host(slip * _norm(step)) + ulps(64, host(_norm(change) * _norm(step)))
+    return at_least(f"convex, {case}", angle, 0.0, rounding=rounding, **shape(frozen))
 
 
 def shape(frozen: Pair) -> dict[str, int]:

@@ -12,8 +12,9 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import factor_gradients, sigma_max
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row, compare
-from verification.instances.mixes import EPS, Mix, isometry, load, mixes, stored, worst
+from verification.claim import Claim, Context, Row
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import Mix, isometry, load, mixes, stored
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega
 
 C = 1.5
@@ -80,19 +81,22 @@ def stays(case: str, mix: Mix, c: float, method: str) -> Row:
     p = max(*mix.factors.shape, mix.Pi.shape[-1] * mix.factors.rank)
     held = xp.all(inside_omega(mix.factors, c), axis=-1)[:, None]
     letters = {**mix.params, "c": c, "method": method}
-    label, rounding = f"{case} {method}, {mix.family}", 8 * p * EPS * c
-    return worst(label, sigma_max(mixed), "<=", c, rounding=rounding, held=held, **letters)
+    label = f"{case} {method}, {mix.family}"
+    rounding = ulps(8 * p, c)
+    return at_most(label, sigma_max(mixed), c, rounding=rounding, held=held, **letters)
 
 
 def instance() -> Mapping[str, Any]:
     """Return two equal agents of 2-isometries, for DeCAF."""
-    B, A = 2 * np.eye(3, 2), 2 * np.eye(2, 2)
+    B = 2 * np.eye(3, 2)
+    A = 2 * np.eye(2, 2)
     return stored(Factors(np.stack([B, B]), np.stack([A, A])), [0.5, 0.5], c=2.0, method="decaf")
 
 
 def replay(stored_instance: Mapping[str, Any]) -> Row:
     """Return the row of a stored mix, its c and its method."""
-    mix, c = load(stored_instance), stored_instance["c"]
+    mix = load(stored_instance)
+    c = stored_instance["c"]
     return stays("stored", mix, c, stored_instance["method"])
 
 
@@ -119,8 +123,9 @@ def split(case: str, mix: Mix, c: float) -> Row:
     B, A = truncated.factors
     factors = Factors(B * root[..., None, :], A / root[..., :, None])
     p = max(*mix.factors.shape, mix.Pi.shape[-1] * mix.factors.rank)
-    rounding = 8 * p * EPS * max(c * c, 1.0)
-    return worst(case, sigma_max(factors), "<=", c, rounding=rounding, **mix.params, c=c)
+    # as in `stays`, of factors U S and V' of size c^2 and 1
+    rounding = ulps(8 * p, max(c * c, 1.0))
+    return at_most(case, sigma_max(factors), c, rounding=rounding, **mix.params, c=c)
 
 
 def instance_unbalanced() -> Mapping[str, Any]:
@@ -143,7 +148,9 @@ def stepping(ctx: Context) -> Iterator[Row]:
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
     """
     for lr in (1e-3, 0.1, 0.5):
-        B, A, T = np.eye(3, 2), np.eye(2, 4), 3 * np.eye(3, 4)
+        B = np.eye(3, 2)
+        A = np.eye(2, 4)
+        T = 3 * np.eye(3, 4)
         yield stepped("corner of Omega_1", B, A, T, lr, 1.0)
     yield replay_step(instance_step())
 
@@ -154,10 +161,10 @@ def stepped(case: str, B: Any, A: Any, target: Any, lr: float, c: float) -> Row:
     step = factor_gradients(B @ A - target, w, 1.0)
     after = sigma_max(Factors(B - lr * step.B, A - lr * step.A))
     held = bool(host(inside_omega(w, c)).all())
-    (d, k), rounding = w.shape, 8 * max(B.shape + A.shape) * EPS * max(c, float(after))
-    return compare(
-        case, after, "<=", c, rounding=rounding, held=held, lr=lr, c=c, d=d, k=k, r=w.rank
-    )
+    d, k = w.shape
+    # sums of at most p terms and sigma_1, as in `stays`
+    rounding = ulps(8 * max(B.shape + A.shape), max(c, float(after)))
+    return at_most(case, after, c, rounding=rounding, held=held, lr=lr, c=c, d=d, k=k, r=w.rank)
 
 
 def instance_step() -> Mapping[str, Any]:

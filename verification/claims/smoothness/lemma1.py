@@ -21,7 +21,10 @@ from verification.instances.slopes import (
     stored,
 )
 
-S, C, L, G = 0.75, 1.5, 1.25, 0.5
+S = 0.75
+C = 1.5
+L = 1.25
+G = 0.5
 SHAPES = [(3, 2, 1), (2, 4, 2), (4, 5, 4), (2, 3, 6)]  # d, k, r
 Constant = Callable[[Slope], float]
 

@@ -13,7 +13,8 @@ from decaf_theory import bounds
 from decaf_theory.lowrank import product
 from decaf_theory.problems import PROBLEMS
 from verification.claim import Claim, Context, Row
-from verification.instances.omega import each, worst_identity
+from verification.evidence import same
+from verification.instances.omega import each
 from verification.instances.pairs import pair_of, pairs
 from verification.instances.slopes import (
     Slope,
@@ -25,7 +26,10 @@ from verification.instances.slopes import (
     stored,
 )
 
-S, C, L, G = 0.75, 1.5, 1.25, 0.5
+S = 0.75
+C = 1.5
+L = 1.25
+G = 0.5
 SHAPES = [(3, 2, 1), (2, 4, 2), (4, 5, 4)]  # d, k, r
 Rows = Callable[[Context], Iterator[Row]]
 SCRIPT = """
@@ -66,7 +70,8 @@ def mixed(ctx: Context) -> Iterator[Row]:
     for d, k, r in SHAPES:
         for share in (0.1, 1.0, 10.0):
             letters = {"L": L, "c": C, "G": share * 2 * S * L * C**2, "s": S}
-            rng, restarts = ctx.rng("climb", d, k, r), ctx.pick(8, 100)
+            rng = ctx.rng("climb", d, k, r)
+            restarts = ctx.pick(8, 100)
             found = climb(ctx, rng, (d, k, r), "sum", restarts, **letters, displacement="euclid")
             top = extremal(ctx, d, k, r, **letters)
             for case, slope in (("searched", found), ("extremal", top)):
@@ -165,9 +170,10 @@ def exceeded_iff() -> Row:
     letters = {"L": L, "c": C, "s": S}
     most = each(partial(bounds.smoothness_mixed_norm, **letters), G=G)
     paper = each(partial(bounds.lemma1_smoothness, **letters, C=S * C), G=G, r=r)
-    criterion = (r <= 2) | (2 * S * L * C**2 * (np.sqrt(r) - sqrt(2)) < (sqrt(2) - 1) * G)
+    curved = 2 * S * L * C**2 * (np.sqrt(r) - sqrt(2))
+    criterion = (r <= 2) | (curved < (sqrt(2) - 1) * G)
     differ = 1.0 * ((most > paper) != criterion)
-    return worst_identity("exceeds Lemma 1 iff", differ, rounding=0.0)
+    return same("exceeds Lemma 1 iff", differ, rounding=0.0)
 
 
 def near_corner(s: float, c: float, G: float) -> Slope:
@@ -177,7 +183,8 @@ def near_corner(s: float, c: float, G: float) -> Slope:
 
 def outside(ctx: Context, d: int, k: int, a: float) -> Slope:
     """Return the slope at A = a E_11 of h(W_11), h' = clip(x, -1, 1), for B from 1/(2 a) to 0."""
-    B, A = np.eye(d, 1) / (2 * a), a * np.eye(1, k)
+    B = np.eye(d, 1) / (2 * a)
+    A = a * np.eye(1, k)
     pair = pair_of(ctx, "outside", a, (B, A), (0 * B, A))
     f = PROBLEMS["P9"](d=d, k=k, L=1.0, G=1.0, x0=0.0)
     g, h = (f.grad(product(point)) for point in (pair.start, pair.end))

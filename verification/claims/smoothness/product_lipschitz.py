@@ -10,10 +10,12 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.arrays import namespace
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import EPS, isometry, worst
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import isometry
 from verification.instances.pairs import Pair, blocks, load, pair_of, pairs, stored
 
-S, C = 0.75, 1.5  # scale and Omega_c
+S = 0.75
+C = 1.5  # scale and Omega_c
 NEAR = 1 - 2.0**-22
 
 
@@ -50,12 +52,11 @@ def moved(case: str, pair: Pair, s: float, norm: str) -> Row:
     """
     length = blocks(pair.step, norm)
     p = max(*pair.start.shape, pair.start.rank)
-    return worst(
+    return at_most(
         f"{case} {norm}, {pair.family}",
         s * namespace(length).linalg.matrix_norm(pair.product_step, ord="fro"),
-        "<=",
         bounds.product_lipschitz(s=s, c=pair.c, norm=norm) * length,
-        rounding=s * pair.slip + 8 * p * pair.start.rank * EPS * s * pair.c * length,
+        rounding=s * pair.slip + ulps(8 * p * pair.start.rank, s, pair.c, length),
         held=pair.held,
         **pair.params,
         norm=norm,
@@ -70,7 +71,8 @@ def aligned(rng: np.random.Generator, d: int, k: int, r: int) -> tuple[np.ndarra
 
 def instance() -> Mapping[str, Any]:
     """Return the extremal of the sum norm at c = 2: A is halved."""
-    B, A = np.array([[2.0], [0.0], [0.0]]), np.array([[2.0, 0.0]])
+    B = np.array([[2.0], [0.0], [0.0]])
+    A = np.array([[2.0, 0.0]])
     pair = pair_of(Context("stored"), "", 2.0, (B, A), (B, A / 2))
     return stored(pair, s=0.5, norm="sum")
 

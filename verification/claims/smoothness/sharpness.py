@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import bounds
-from verification.claim import Claim, Context, Row, compare, identity
-from verification.instances.mixes import EPS, worst
-from verification.instances.omega import worst_identity
+from verification.claim import Claim, Context, Row
+from verification.evidence import at_least, at_most, same, ulps
 from verification.instances.pairs import blocks
 from verification.instances.slopes import STEP, Slope, extremal, load, stored
 
@@ -37,7 +36,11 @@ def attained(ctx: Context) -> Iterator[Row]:
     for r in ctx.pick((1, 2, 3, 4, 8, 16), range(1, 17)):
         for share in SHARES:
             for shrink in SHRINKS:
-                d, k, c, L, s = 17 + r % 2, 16, 1.5, 1.25, 2.0 / r
+                d = 17 + r % 2
+                k = 16
+                c = 1.5
+                L = 1.25
+                s = 2.0 / r
                 G = 2 * s * L * c**2 / share
                 if L * s * c**2 * (1 - (1 - shrink) ** 2) <= 2 * G:
                     slope = extremal(ctx, d, k, r, L=L, c=c, G=G, s=s, shrink=shrink)
@@ -48,10 +51,14 @@ def attained(ctx: Context) -> Iterator[Row]:
 
 def quotient_rows(slope: Slope, shrink: float, norm: str) -> Iterator[Row]:
     """Yield: the difference quotient in closed form, and its distance from L*."""
-    L, c, G, s, t = slope.L, slope.c, slope.G, slope.s, 1 - shrink
+    L = slope.L
+    c = slope.c
+    G = slope.G
+    s = slope.s
+    t = 1 - shrink
     params = {**slope.pair.params, "norm": norm, "G": G, "step": shrink}
     residual = quotient(slope, norm) - s * (G + t * (1 + t) * s * L * c**2)
-    yield identity("closed form", residual, rounding=rounding(slope, shrink), **params)
+    yield same("closed form", residual, rounding=rounding(slope, shrink), **params)
     yield distance("distance from L*", slope, shrink, norm)
 
 
@@ -66,18 +73,21 @@ def rounding(slope: Slope, shrink: float) -> float:
     Each block has one nonzero entry, s c times a difference of gradients of size G and L s c^2,
     off by a few eps of these; it is divided by the step c * shrink.
     """
-    return 16 * EPS * slope.s * (slope.G + slope.L * slope.s * slope.c**2) / shrink
+    return ulps(16, slope.s, slope.G + slope.L * slope.s * slope.c**2) / shrink
 
 
 def distance(case: str, slope: Slope, shrink: float, norm: str) -> Row:
     """Return the row: the quotient is at least L* - 3 (1 - t) s^2 L c^2, t = 1 - shrink."""
-    L, c, G, s = slope.L, slope.c, slope.G, slope.s
+    L = slope.L
+    c = slope.c
+    G = slope.G
+    s = slope.s
     bound = bounds.smoothness_sharp(L=L, c=c, G=G, s=s) - 3 * shrink * s**2 * L * c**2
     params = {**slope.pair.params, "norm": norm, "G": G, "step": shrink}
     measured = quotient(slope, norm)
     held = bool(slope.held[0])
     slip = rounding(slope, shrink)
-    return compare(case, measured, ">=", bound, rounding=slip, held=held, **params)
+    return at_least(case, measured, bound, rounding=slip, held=held, **params)
 
 
 def gap(ctx: Context) -> Iterator[Row]:
@@ -95,24 +105,28 @@ def gap(ctx: Context) -> Iterator[Row]:
     Counterexample: none.
     Source: derived here.
     """
-    L, eta, c = 1.25, 2.0, 1.5
+    L = 1.25
+    eta = 2.0
+    c = 1.5
     ranks = np.arange(1, ctx.pick(200, 5000))
     for K in (0.1, 1.0, 3.0, 8.0, 24.0, 1e4):
         letters = {"L": L, "eta": eta, "c": c, "G": 2 * L * eta * c**2 / K}
         factors = {name: np.array([ratio(name, r, **letters) for r in ranks]) for name in LAWS}
+        # a factor and its law are quotients of sums of two: at most 8 roundings each
+        relative = ulps(16)
         for name, law in LAWS.items():
             residual = factors[name] / law(K, ranks) - 1
-            yield worst_identity(f"factor at s = {name}", residual, rounding=16 * EPS, K=K)
+            yield same(f"factor at s = {name}", residual, rounding=relative, K=K)
         formula = np.array([bounds.lemma1_gap(r=float(r), **letters) for r in ranks])
         residual = formula / factors["eta/r"] - 1
-        yield worst_identity("lemma1_gap", residual, rounding=16 * EPS, K=K)
+        yield same("lemma1_gap", residual, rounding=relative, K=K)
         r_worst, most = bounds.lemma1_gap_worst(**letters)
-        yield worst("at most", factors["eta/r"], "<=", most, rounding=16 * EPS * most, K=K)
+        yield at_most("at most", factors["eta/r"], most, rounding=relative * most, K=K)
         at_worst = bounds.lemma1_gap(r=r_worst, **letters)
-        yield identity("at the maximizer", at_worst - most, rounding=16 * EPS * most, K=K)
+        yield same("at the maximizer", at_worst - most, rounding=relative * most, K=K)
         rs = factors["eta/sqrt(r)"]
-        yield worst("rsLoRA, at most", rs, "<=", K + 1, rounding=16 * EPS * (K + 1), K=K)
-        yield worst("rsLoRA, increasing", rs[:-1], "<=", rs[1:], rounding=16 * EPS * rs[1:], K=K)
+        yield at_most("rsLoRA, at most", rs, K + 1, rounding=relative * (K + 1), K=K)
+        yield at_most("rsLoRA, increasing", rs[:-1], rs[1:], rounding=relative * rs[1:], K=K)
 
 
 # the factor L_hat / L* in each scaling, with K = 2 L eta c^2 / G

@@ -9,7 +9,8 @@ from decaf_theory.measure import NORMS, interference, schatten, truncation_error
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.truncation import against_interference
-from verification.instances.mixes import Mix, allowance, load, mix_apart, mixes, worst
+from verification.evidence import at_most
+from verification.instances.mixes import Mix, allowance, load, mix_apart, mixes
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -43,14 +44,26 @@ def rows(ctx: Context) -> Iterator[Row]:
 def _against_averaging(mix: Mix) -> Iterator[Row]:
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
     lost = interference(mix.factors, mix.Pi)
-    values, slip = namespace(lost).linalg.svdvals(lost), allowance(mix)
+    values = namespace(lost).linalg.svdvals(lost)
+    slip = allowance(mix)
     for norm in NORMS:
-        pair = truncation_error(truncated, norm), "<=", schatten(values, norm)
-        yield worst(f"|E| <= |I|, {norm}", *pair, rounding=slip, norm=norm, **mix.params)
+        yield at_most(
+            f"|E| <= |I|, {norm}",
+            truncation_error(truncated, norm),
+            schatten(values, norm),
+            rounding=slip,
+            norm=norm,
+            **mix.params,
+        )
     width = truncated.tail.shape[-1]
     if width:
-        pair = truncated.tail, "<=", values[..., :width]
-        yield worst("sigma_{r+i}(M) <= sigma_i(I)", *pair, rounding=slip[..., None], **mix.params)
+        yield at_most(
+            "sigma_{r+i}(M) <= sigma_i(I)",
+            truncated.tail,
+            values[..., :width],
+            rounding=slip[..., None],
+            **mix.params,
+        )
 
 
 def _against_an_agent(mix: Mix) -> Iterator[Row]:
@@ -59,9 +72,15 @@ def _against_an_agent(mix: Mix) -> Iterator[Row]:
     each = mix._replace(Pi=namespace(mix.Pi).eye(mix.Pi.shape[-1], dtype=mix.Pi.dtype))
     slip = allowance(mix)[..., None] + allowance(each)[:, None]  # of M and of B_j A_j
     for norm in NORMS:
-        pair = truncation_error(truncated, norm)[..., None], "<=", schatten(apart, norm)
         case = f"|E| <= |M - B_j A_j|, {norm}"
-        yield worst(case, *pair, rounding=slip, norm=norm, **mix.params)
+        yield at_most(
+            case,
+            truncation_error(truncated, norm)[..., None],
+            schatten(apart, norm),
+            rounding=slip,
+            norm=norm,
+            **mix.params,
+        )
 
 
 def replay(instance: Instance) -> Row:
@@ -71,7 +90,8 @@ def replay(instance: Instance) -> Row:
 
 def extremal() -> Instance:
     """Return two agents with orthogonal rank-one products: |E| = |I| = 1/2 in every norm."""
-    e1, e2 = [[1], [0]], [[0], [1]]
+    e1 = [[1], [0]]
+    e2 = [[0], [1]]
     return {"B": [e1, e2], "A": [[[1, 0]], [[0, 1]]], "weights": [0.5, 0.5]}
 
 

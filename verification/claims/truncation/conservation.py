@@ -13,8 +13,8 @@ from decaf_theory.measure import interference
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.mixes import EPS, Mix, allowance, gaussian, load, stored
-from verification.instances.omega import worst_identity
+from verification.evidence import same, ulps
+from verification.instances.mixes import Mix, allowance, gaussian, load, stored
 
 NETWORKS = (  # name, N, d, k, r
     ("complete", 4, 5, 3, 2),
@@ -46,7 +46,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     Source: derived here.
     """
     for name, N, d, k, r in NETWORKS:
-        rng, count = ctx.rng(name), ctx.pick(60, 1500)
+        rng = ctx.rng(name)
+        count = ctx.pick(60, 1500)
         B, A = gaussian(rng, count, N, d, k, r)
         Pi = ctx.array(TOPOLOGIES[name](N))
         yield from _dlora(Mix(name, Factors(ctx.array(B), ctx.array(A)), Pi))
@@ -64,9 +65,9 @@ def _factors_kept(method: str, mix: Mix) -> Iterator[Row]:
     for letter, before, after in zip("BA", mix.factors, mixed, strict=True):
         norm = namespace(before).linalg.matrix_norm
         # two means of N numbers each, and the row sums of Pi are off by N eps
-        slip = 10 * mix.Pi.shape[-1] * EPS * host(norm(before, ord="fro")).max(-1)
+        slip = ulps(10 * mix.Pi.shape[-1], host(norm(before, ord="fro")).max(-1))
         gap = norm(_mean(after) - _mean(before), ord="fro")
-        yield worst_identity(f"{method}: mean {letter} kept", gap, rounding=slip, **mix.params)
+        yield same(f"{method}: mean {letter} kept", gap, rounding=slip, **mix.params)
 
 
 def _product_change(method: str, mix: Mix, expected: Any, case: str) -> Row:
@@ -75,7 +76,7 @@ def _product_change(method: str, mix: Mix, expected: Any, case: str) -> Row:
     change = _mean(product(mixed)) - _mean(product(mix.factors))
     gap = namespace(change).linalg.matrix_norm(change - _mean(expected), ord="fro")
     slip = 4 * host(allowance(mix)).max(-1)
-    return worst_identity(f"{method}: {case}", gap, rounding=slip, **mix.params)
+    return same(f"{method}: {case}", gap, rounding=slip, **mix.params)
 
 
 def _dlora(mix: Mix) -> Iterator[Row]:
@@ -131,8 +132,9 @@ def replay(instance: Instance) -> Row:
     mixed = METHODS["decaf"].mix(mix.factors, np.repeat(mix.Pi, m, axis=0), 0)
     # norms, as the sign of a factor is free
     before, after = (np.linalg.norm(_mean(x.B), axis=(-2, -1)) for x in (mix.factors, mixed))
-    slip = 10 * m * EPS * before
-    return worst_identity("decaf: |mean B| kept", after - before, rounding=slip, **mix.params)
+    # two means of m numbers each
+    slip = ulps(10 * m, before)
+    return same("decaf: |mean B| kept", after - before, rounding=slip, **mix.params)
 
 
 SCRIPT = """

@@ -14,9 +14,10 @@ from decaf_theory.measure import factor_gradients
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, approximation
 from decaf_theory.simulate import Config, DeadStartWarning, Trace, simulate
-from verification.claim import Claim, Context, Instance, Row, compare, identity
+from verification.claim import Claim, Context, Instance, Row
 from verification.curves.start import paths
-from verification.instances.mixes import EPS, Mix, allowance, stochastic, worst
+from verification.evidence import at_least, at_most, same, ulps
+from verification.instances.mixes import Mix, allowance, stochastic
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -58,10 +59,10 @@ def _dead_start(runs: int, tau: float, d: int, k: int, steps: int) -> Iterator[R
     trace = _run(problem=problem, Pi=np.full((4, 4), 0.25), rank=2, runs=runs, lr=0.2, steps=steps)
     where = {"d": d, "k": k, "r": 2, "tau": tau, "runs": runs, "steps": steps}
     largest = max(float(np.max(np.abs(np.asarray(X)))) for X in trace.final)
-    yield identity("|B| = |A| = 0 at the end", largest, rounding=0.0, **where)
-    yield identity("|s B A| = 0 at every step", np.max(trace.adapter_norm), rounding=0.0, **where)
+    yield same("|B| = |A| = 0 at the end", largest, rounding=0.0, **where)
+    yield same("|s B A| = 0 at every step", np.max(trace.adapter_norm), rounding=0.0, **where)
     moved = np.max(np.abs(trace.loss - trace.loss[:, :1]))
-    yield identity("F = F(W0) at every step", moved, rounding=0.0, **where)
+    yield same("F = F(W0) at every step", moved, rounding=0.0, **where)
 
 
 def _run(**options: Any) -> Trace:
@@ -73,7 +74,10 @@ def _run(**options: Any) -> Trace:
 
 def _rank_after_a_step(ctx: Context, r: int, rank: int, d: int, k: int) -> Row:
     """Agents whose products share `rank` columns, in gauges of their own; a random gradient."""
-    rng, count, m, step = ctx.rng("step", r, rank), ctx.pick(100, 4000), 3, 0.3
+    rng = ctx.rng("step", r, rank)
+    count = ctx.pick(100, 4000)
+    m = 3
+    step = 0.3
     A = rng.standard_normal((count, m, r, k))
     shared = rng.standard_normal((count, 1, d, rank)) @ rng.standard_normal((count, m, rank, r))
     mix = Mix(
@@ -84,14 +88,14 @@ def _rank_after_a_step(ctx: Context, r: int, rank: int, d: int, k: int) -> Row:
     mixed = METHODS["decaf"].mix(mix.factors, mix.Pi, 0)
     g = ctx.array(rng.standard_normal((count, 4, d, k)))
     gradients = factor_gradients(g, mixed, 1.0)
-    after = Factors(*(X - step * G for X, G in zip(mixed, gradients, strict=True)))
+    after = mixed.map(lambda X, G: X - step * G, gradients)
     xp = namespace(g)
     beyond = xp.linalg.svdvals(product(after))[..., rank]
     # a dead pair keeps |b||a| <= allowance; the step adds at most step |g| of one to the other
     size = xp.linalg.matrix_norm(g, ord="fro")
     slip = (1 + step * size) ** 2 * allowance(mix) * 2
     case = "rank P+ <= rank M: sigma_{rank M + 1}(P+) = 0"
-    return worst(case, beyond, "<=", 0.0, rounding=slip, rank=rank, **mix.params)
+    return at_most(case, beyond, 0.0, rounding=slip, rank=rank, **mix.params)
 
 
 def _trapped(steps: int) -> Iterator[Row]:
@@ -101,10 +105,10 @@ def _trapped(steps: int) -> Iterator[Row]:
     trace = simulate(Config(method="decaf", **options)).require_finished()
     where = {"steps": steps, "d": problem.d, "k": problem.k}
     # the loss is a sum of d k squares of numbers of size one
-    slip = 10 * problem.d * problem.k * EPS
-    yield compare("P12: F >= 1/4", np.min(trace.loss), ">=", 0.25, rounding=slip, **where)
-    yield compare(
-        "P12: numerical rank <= 1", np.max(trace.numerical_rank), "<=", 1, rounding=0.0, **where
+    slip = ulps(10 * problem.d * problem.k)
+    yield at_least("P12: F >= 1/4", np.min(trace.loss), 0.25, rounding=slip, **where)
+    yield at_most(
+        "P12: numerical rank <= 1", np.max(trace.numerical_rank), 1, rounding=0.0, **where
     )
 
 
@@ -129,7 +133,7 @@ def trains_anyway(ctx: Context) -> Iterator[Row]:
     yield replay(instance())
     dlora = _final_loss(instance(), "dlora")
     case = "DLoRA from the same start: F <= F(W0)/2"
-    yield compare(case, dlora, "<=", 1.0, rounding=0.0, method="dlora")
+    yield at_most(case, dlora, 1.0, rounding=0.0, method="dlora")
 
 
 def instance() -> Instance:
@@ -151,8 +155,8 @@ def replay(instance: Instance) -> Row:
     half = float(np.sum(np.square(instance["target"]))) / 4
     case = "DeCAF, mixing first: F <= F(W0)/2"
     # sums of a few squares
-    slip = 10 * EPS * half
-    return compare(case, _final_loss(instance, "decaf"), "<=", half, rounding=slip, method="decaf")
+    slip = ulps(10, half)
+    return at_most(case, _final_loss(instance, "decaf"), half, rounding=slip, method="decaf")
 
 
 SCRIPT = """

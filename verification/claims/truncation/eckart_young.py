@@ -13,16 +13,8 @@ from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import NORMS, schatten, truncation_error
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Row
-from verification.instances.mixes import (
-    Mix,
-    allowance,
-    gaussian,
-    isometry,
-    mixes,
-    stochastic,
-    worst,
-)
-from verification.instances.omega import worst_identity
+from verification.evidence import at_least, same
+from verification.instances.mixes import Mix, allowance, gaussian, isometry, mixes, stochastic
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -63,21 +55,29 @@ def _error_is_the_tail(mix: Mix) -> Iterator[Row]:
     for norm in NORMS:
         residual = schatten(values, norm) - truncation_error(truncated, norm)
         case = f"|M - BA| = norm of the dropped singular values, {norm}"
-        yield worst_identity(case, residual, rounding=2 * allowance(mix), norm=norm, **mix.params)
+        yield same(case, residual, rounding=2 * allowance(mix), norm=norm, **mix.params)
 
 
 def _nothing_is_nearer(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Matrices of rank r at random and at distances 1 ... 10^-12 from the truncation."""
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
-    M, (B, A) = mix_products(mix.factors, mix.Pi), truncated.factors
-    xp, rng = namespace(M), ctx.rng("rivals", mix.family)
-    away = ctx.array(10.0 ** rng.uniform(-12, 0, (B.shape[0], 1, 1, 1)))
-    rival = Factors(*(X * (1 + away * ctx.array(rng.standard_normal(X.shape))) for X in (B, A)))
+    M = mix_products(mix.factors, mix.Pi)
+    xp = namespace(M)
+    rng = ctx.rng("rivals", mix.family)
+    away = ctx.array(10.0 ** rng.uniform(-12, 0, (len(M), 1, 1, 1)))
+    noise = truncated.factors.map(lambda X: ctx.array(rng.standard_normal(X.shape)))
+    rival = truncated.factors.map(lambda X, G: X * (1 + away * G), noise)
     values = xp.linalg.svdvals(M - product(rival))
     for norm in NORMS:
-        pair = schatten(values, norm), ">=", truncation_error(truncated, norm)
         case = f"|M - X| >= |E| for X of rank r, {norm}"
-        yield worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+        yield at_least(
+            case,
+            schatten(values, norm),
+            truncation_error(truncated, norm),
+            rounding=4 * allowance(mix),
+            norm=norm,
+            **mix.params,
+        )
 
 
 def _few_agents(ctx: Context) -> Iterator[Mix]:
@@ -95,19 +95,22 @@ def _rank(mix: Mix) -> Row:
     M = mix_products(mix.factors, mix.Pi)
     beyond = namespace(M).linalg.svdvals(M)[..., rank]
     case = "sigma_{min(m r, d, k) + 1}(M) = 0"
-    return worst_identity(case, beyond, rounding=allowance(mix), rank=rank, **mix.params)
+    return same(case, beyond, rounding=allowance(mix), rank=rank, **mix.params)
 
 
 def _without_error(ctx: Context) -> Iterator[Mix]:
     """The five cases in which nothing is dropped."""
-    rng, count, m = ctx.rng("without error"), ctx.pick(50, 1000), 3
+    rng = ctx.rng("without error")
+    count = ctx.pick(50, 1000)
+    m = 3
 
     def made(family: str, B: Any, A: Any) -> Mix:
         return Mix(family, Factors(ctx.array(B), ctx.array(A)), ctx.array(stochastic(rng, 4, m)))
 
     B, A = gaussian(rng, count, m, 6, 5, 2)
     turned = isometry(rng, count, m, 2, 2)
-    yield made("equal products", B[:, :1] @ turned.swapaxes(-1, -2), turned @ A[:, :1])
+    inverse = turned.swapaxes(-1, -2)
+    yield made("equal products", B[:, :1] @ inverse, turned @ A[:, :1])
     yield made("frozen A", B, np.repeat(A[:, :1], m, axis=1))
     yield made("common column space", B[:, :1] @ rng.standard_normal((count, m, 2, 2)), A)
     thin = gaussian(rng, count, m, 6, 5, 1)
@@ -120,7 +123,7 @@ def _no_error(mix: Mix) -> Row:
     truncated = tsvd_of_mix(mix.factors, mix.Pi, mix.factors.rank)
     error = mix_products(mix.factors, mix.Pi) - product(truncated.factors)
     residual = namespace(error).linalg.matrix_norm(error, ord="fro")
-    return worst_identity("E = 0", residual, rounding=2 * allowance(mix), **mix.params)
+    return same("E = 0", residual, rounding=2 * allowance(mix), **mix.params)
 
 
 CLAIMS = [Claim("T15", "truncation", "derived", rows)]

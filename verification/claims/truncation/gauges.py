@@ -16,18 +16,9 @@ from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.gauges import of_methods
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    allowance,
-    gaussian,
-    isometry,
-    load,
-    mixes,
-    stored,
-    worst,
-)
-from verification.instances.omega import each, worst_identity
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import Mix, allowance, gaussian, isometry, load, mixes, stored
+from verification.instances.omega import each
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -68,13 +59,13 @@ def _any_gauge(ctx: Context, mix: Mix) -> Iterator[Row]:
     M = mix_products(mix.factors, mix.Pi)
     norm = namespace(M).linalg.matrix_norm
     residual = norm(M - product(second.factors), ord="fro") - truncation_error(first)
-    yield worst_identity("|M - P~|_F = |E|_F", residual, rounding=2 * slip, **mix.params)
+    yield same("|M - P~|_F = |E|_F", residual, rounding=2 * slip, **mix.params)
 
     next_one = second.tail[..., 0] if second.tail.shape[-1] else 0 * slip
     letters = {"sigma_r": second.singular_values[..., -1], "sigma_next": next_one, "e": slip}
     factor = each(bounds.tsvd_perturbation, **{name: host(x) for name, x in letters.items()})
     held = np.isfinite(factor)
-    yield worst_identity(
+    yield same(
         "P~ = P where the gap exceeds rounding",
         product_distance(first.factors, second.factors),
         rounding=np.where(held, factor, 0) * host(slip) + host(slip),
@@ -85,7 +76,8 @@ def _any_gauge(ctx: Context, mix: Mix) -> Iterator[Row]:
 
 def _gauges(ctx: Context, mix: Mix, *name: str) -> Any:
     """Return a gauge an agent: rotations around singular values between 1 and 10."""
-    rng, r = ctx.rng("gauge", mix.family, *name), mix.factors.rank
+    rng = ctx.rng("gauge", mix.family, *name)
+    r = mix.factors.rank
     shape = (*mix.factors.B.shape[:-2], r, r)
     stretch = rng.uniform(1, 10, (*shape[:-1], 1))
     return ctx.array(isometry(rng, *shape) @ (stretch * isometry(rng, *shape)))
@@ -103,9 +95,9 @@ def _unique_up_to_rotation(ctx: Context, mix: Mix) -> Row:
     # products off by the slip allow this distance (T20-distance), and alignment rounds by eps |Z|
     allowed = each(bounds.factor_distance, product_distance=slip, sigma_r=sigma_r)
     held = sigma_r > slip
-    rounding = np.where(held, allowed, 0) + 10 * EPS * host(_size(reference))
+    rounding = np.where(held, allowed, 0) + ulps(10, host(_size(reference)))
     case = "balanced factors agree up to O(r)"
-    return worst_identity(case, gap, rounding=rounding, held=held, **mix.params)
+    return same(case, gap, rounding=rounding, held=held, **mix.params)
 
 
 def _size(Z: Factors) -> Any:
@@ -120,7 +112,9 @@ def _apart(left: Factors, right: Factors) -> Any:
 
 def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
     """Gradient steps commute with rotations, DLoRA's mix with a gauge common to all agents."""
-    rng, r, (count, m) = ctx.rng("common", mix.family), mix.factors.rank, mix.factors.B.shape[:2]
+    rng = ctx.rng("common", mix.family)
+    r = mix.factors.rank
+    count, m = mix.factors.B.shape[:2]
     R = ctx.array(isometry(rng, count, 1, r, r))
     g = ctx.array(rng.standard_normal((count, m, *mix.factors.shape)))
 
@@ -134,11 +128,13 @@ def _steps_and_common_gauges(ctx: Context, mix: Mix) -> Iterator[Row]:
     def dlora(Z: Factors) -> Factors:
         return METHODS["dlora"].mix(Z, mix.Pi, 0)
 
-    size = _size(mix.factors)[..., None] * (1 + namespace(g).linalg.matrix_norm(g)[..., None])
-    slip = 10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]) * EPS * host(size).max(1)
+    slope = namespace(g).linalg.matrix_norm(g)[..., None]
+    size = _size(mix.factors)[..., None] * (1 + slope)
+    # sums of at most d, k or m r products
+    slip = ulps(10 * max(*mix.factors.shape, r * mix.Pi.shape[-1]), host(size).max(1))
     for case, map_of in (("a step is O(r)-equivariant", step), ("a common gauge commutes", dlora)):
         gap = _apart(map_of(turned(mix.factors)), turned(map_of(mix.factors)))
-        yield worst_identity(case, gap, rounding=slip, **mix.params)
+        yield same(case, gap, rounding=slip, **mix.params)
 
 
 def dlora_is_gauge_free(ctx: Context) -> Iterator[Row]:
@@ -175,7 +171,7 @@ def replay(instance: Instance) -> Row:
     before, after = (METHODS["dlora"].mix(x.factors, x.Pi, 0) for x in (mix, other))
     slip = allowance(mix) + 10 * allowance(other)
     case = "Bbar Abar is the same in other gauges"
-    return worst_identity(case, product_distance(before, after), rounding=slip, **mix.params)
+    return same(case, product_distance(before, after), rounding=slip, **mix.params)
 
 
 SCRIPT = """
@@ -210,12 +206,13 @@ def distance(ctx: Context) -> Iterator[Row]:
     Source: derived here, from Kittaneh's inequality and the Procrustes lemma of Tu et al.
     """
     for r, d, k in ((1, 2, 3), (2, 5, 3), (3, 4, 7)):
-        rng, count = ctx.rng("pairs", r), ctx.pick(150, 5000)
-        first = Factors(*map(ctx.array, gaussian(rng, count, d, k, r)))
-        apart = Factors(*map(ctx.array, gaussian(rng, count, d, k, r)))
+        rng = ctx.rng("pairs", r)
+        count = ctx.pick(150, 5000)
+        first = gaussian(rng, count, d, k, r).map(ctx.array)
+        apart = gaussian(rng, count, d, k, r).map(ctx.array)
         size = ctx.array(10.0 ** rng.uniform(-4, 0, (count, 1, 1)))
-        near = Factors(*(X + size * D for X, D in zip(first, apart, strict=True)))
-        weak = ctx.array(10.0 ** -np.arange(r)[None, :] * np.ones((count, 1)))[:, None, :]
+        near = Factors(first.B + size * apart.B, first.A + size * apart.A)
+        weak = ctx.array(10.0 ** -np.arange(r))  # by columns of B: 1, 1/10, ...
         graded = Factors(first.B * weak, first.A)
         for family, pair in (
             ("independent", (first, apart)),
@@ -227,7 +224,8 @@ def distance(ctx: Context) -> Iterator[Row]:
 
 
 def _distance_row(family: str, left: Factors, right: Factors) -> Row:
-    Z, other = balance(left), balance(right)
+    Z = balance(left)
+    other = balance(right)
     gap = _apart(align(other, Z), Z) ** 2
     sigma_r = [host(spectrum(x)[..., -1]) for x in (left, right)]
     apart = host(product_distance(left, right))
@@ -235,22 +233,31 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
     held = np.isfinite(bound)  # not where both products have a rank below r
     d, k = left.shape
     # the squared norms of both factors, off by the rounding of QR, SVD and alignment
-    slip = 20 * max(d, k) * EPS * (_size(Z) + _size(other)) ** 2
+    slip = ulps(20 * max(d, k), (_size(Z) + _size(other)) ** 2)
     size = {"family": family, "d": d, "k": k, "r": left.rank}
-    pair = gap, "<=", np.where(held, bound, 0.0)
-    return worst("min |Z - Z'O|_F^2 <= bound", *pair, rounding=slip, held=held, **size)
+    return at_most(
+        "min |Z - Z'O|_F^2 <= bound",
+        gap,
+        np.where(held, bound, 0.0),
+        rounding=slip,
+        held=held,
+        **size,
+    )
 
 
 def sharp() -> Instance:
     """Return two orthogonal rank-one products of sizes 1 and sqrt 2 - 1."""
-    pair = Factors(np.eye(2)[:, :, None] * [[[1]], [[sqrt(2) - 1]]], np.eye(2)[:, None, :])
-    return stored(pair, [0.5, 0.5])
+    sizes = np.array([1.0, sqrt(2) - 1])[:, None, None]
+    e = np.eye(2)  # agent j holds e_j e_j' times its size
+    return stored(Factors(sizes * e[:, :, None], e[:, None, :]), [0.5, 0.5])
 
 
 def replay_distance(instance: Instance) -> Row:
     """Return the row of the first two agents of a stored mix."""
     B, A = load(instance).factors
-    return _distance_row("stored", Factors(B[:, 0], A[:, 0]), Factors(B[:, 1], A[:, 1]))
+    first = Factors(B[:, 0], A[:, 0])
+    second = Factors(B[:, 1], A[:, 1])
+    return _distance_row("stored", first, second)
 
 
 CLAIMS = [

@@ -15,17 +15,8 @@ from decaf_theory.measure import NORMS, interference_norm, product_distance
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    allowance,
-    isometry,
-    load,
-    mixes,
-    stochastic,
-    stored,
-    worst,
-)
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import Mix, allowance, isometry, load, mixes, stochastic, stored
 
 SHARPEST = {"fro": (1 + sqrt(5)) / 2, "op": 2.0, "nuc": 1.0}  # Q = q e_2 e_2' that is worst
 TIE = 2.0**-30  # M = diag(1 + TIE, 1): the truncation is unique, the ratio within 1e-9 of the limit
@@ -84,28 +75,40 @@ def _differences(mix: Mix) -> Iterator[Row]:
     decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
     for norm in NORMS:
         factor = bounds.decaf_dlora_difference(interference=1.0, norm=norm)
-        pair = (
-            product_distance(decaf, dlora, norm),
-            "<=",
-            factor * interference_norm(mix.factors, mix.Pi, norm),
-        )
         case = f"|P - Bbar Abar| <= const |I|, {norm}"
-        yield worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+        yield at_most(
+            case,
+            product_distance(decaf, dlora, norm),
+            factor * interference_norm(mix.factors, mix.Pi, norm),
+            rounding=4 * allowance(mix),
+            norm=norm,
+            **mix.params,
+        )
 
 
 def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     """Q of rank K at random, then close to the extremal one; both in random bases, d > k = n."""
-    rng, count, d, k = ctx.rng("Q", K, r, n), ctx.pick(100, 3000), n + 2, n
+    rng = ctx.rng("Q", K, r, n)
+    count = ctx.pick(100, 3000)
+    d = n + 2
+    k = n
     M = rng.standard_normal((count, d, k))
     Q = rng.standard_normal((count, d, K)) @ rng.standard_normal((count, K, k))
     yield _ratio_row("any Q", M, Q, ctx, K=K, r=r)
 
-    p, place = min(K, n - r), np.arange(n)
+    p = min(K, n - r)
+    place = np.arange(n)
     u = _square_constant(K, r, n) - 1
-    kept, dropped, shared = place < r, (place >= r) & (place < r + p), place >= r - K + p
-    left, right = isometry(rng, count, d, n), isometry(rng, count, n, k)
-    gap = np.concatenate([np.full((1, 1, 1), TIE), 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))])
-    M = left * ((1 + gap) * kept + dropped) @ right + gap**2 * rng.standard_normal((count, d, k))
+    kept = place < r
+    dropped = (place >= r) & (place < r + p)
+    shared = place >= r - K + p
+    left = isometry(rng, count, d, n)
+    right = isometry(rng, count, n, k)
+    # the first instance is the extremal one up to TIE, the others are 10^-8 ... 1 away from it
+    away = 10.0 ** rng.uniform(-8, 0, (count - 1, 1, 1))
+    gap = np.concatenate([np.full((1, 1, 1), TIE), away])
+    noise = rng.standard_normal((count, d, k))
+    M = left * ((1 + gap) * kept + dropped) @ right + gap**2 * noise
     Q = left * ((kept & shared) + (1 + 1 / u) * dropped) @ right
     yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
 
@@ -117,16 +120,18 @@ def _square_constant(K: int, r: int, n: int) -> float:
 
 
 def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Row:
-    M, Q = ctx.array(M), ctx.array(Q)
-    xp, (d, k) = namespace(M), M.shape[-2:]
+    M = ctx.array(M)
+    Q = ctx.array(Q)
+    xp = namespace(M)
+    d, k = M.shape[-2:]
     P = product(tsvd(M, r).factors)
     gap, apart = (xp.linalg.matrix_norm(X - Q, ord="fro") for X in (P, M))
     # two SVDs and a product, each max(d, k) eps |M|
-    slip = 10 * max(d, k) * EPS * (xp.linalg.matrix_norm(M, ord="fro") + apart)
+    slip = ulps(10 * max(d, k), xp.linalg.matrix_norm(M, ord="fro") + apart)
     constant = bounds.GOLDEN_RATIO if K == r else sqrt(_square_constant(K, r, min(d, k)))
     case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
     size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
-    return worst(case, gap, "<=", constant * apart, rounding=slip, **size)
+    return at_most(case, gap, constant * apart, rounding=slip, **size)
 
 
 def _bounded(ctx: Context) -> Iterator[Mix]:
@@ -134,35 +139,39 @@ def _bounded(ctx: Context) -> Iterator[Mix]:
     count = ctx.pick(100, 3000)
     for r, d, k, m in ((1, 3, 2, 2), (2, 5, 4, 3), (3, 7, 8, 4)):
         rng = ctx.rng("bounded", r)
-        B, A = isometry(rng, count, m, d, r), isometry(rng, count, m, r, k)
+        B = isometry(rng, count, m, d, r)
+        A = isometry(rng, count, m, r, k)
         Pi = ctx.array(stochastic(rng, 4, m))
         yield Mix("isometries", Factors(ctx.array(B), ctx.array(A)), Pi)
-        shrink = rng.uniform(size=(2, count, m, 1, r))
-        yield Mix(
-            "contractions",
-            Factors(ctx.array(B * shrink[0]), ctx.array(A * shrink[1].swapaxes(-1, -2))),
-            Pi,
-        )
+        shrink_B, shrink_A = rng.uniform(size=(2, count, m, 1, r))
+        smaller = Factors(B * shrink_B, A * shrink_A.swapaxes(-1, -2)).map(ctx.array)
+        yield Mix("contractions", smaller, Pi)
         sign = np.array([1.0, -1.0])[:, None, None]
-        flip = Factors(ctx.array(sign * B[:, :1]), ctx.array(sign * A[:, :1]))
-        half = np.array([0.5, 0.6, 0.9])
-        yield Mix("sign flip", flip, ctx.array(np.stack([half, 1 - half], axis=-1)))
+        flip = Factors(sign * B[:, :1], sign * A[:, :1]).map(ctx.array)
+        heavier = np.array([0.5, 0.6, 0.9])
+        weights = np.stack([heavier, 1 - heavier], axis=-1)
+        yield Mix("sign flip", flip, ctx.array(weights))
 
 
 def _worst_case(mix: Mix) -> Row:
     decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
-    gap, r = product_distance(decaf, dlora), mix.factors.rank
+    gap = product_distance(decaf, dlora)
+    r = mix.factors.rank
     bound = bounds.decaf_dlora_worst_case(c=1.0, r=r)
     case = "|P - Bbar Abar|_F <= sqrt(r) c^2"
-    return worst(case, gap, "<=", bound, rounding=4 * allowance(mix), c=1.0, **mix.params)
+    return at_most(case, gap, bound, rounding=4 * allowance(mix), c=1.0, **mix.params)
 
 
 def extremal(norm: str = "fro") -> Instance:
     """Return three agents with M = diag(1 + TIE, 1) and Bbar Abar = q e_2 e_2'."""
     q = SHARPEST[norm]
-    u, w = np.array([1, -1, 0]) / sqrt(2), np.array([1, 1, -2]) / sqrt(6)
-    B = np.stack([sqrt(3) * u, sqrt(q) + sqrt(3) * w], axis=-1)[:, :, None]
-    A = np.stack([sqrt(3) * (1 + TIE) * u, sqrt(q) + sqrt(3) * (1 - q) * w], axis=-1)[:, None, :]
+    u = np.array([1, -1, 0]) / sqrt(2)
+    w = np.array([1, 1, -2]) / sqrt(6)
+    # coordinates along e_1, e_2; u and w have mean 0, so that the means are sqrt(q) e_2
+    columns = [sqrt(3) * u, sqrt(q) + sqrt(3) * w]
+    rows = [sqrt(3) * (1 + TIE) * u, sqrt(q) + sqrt(3) * (1 - q) * w]
+    B = np.stack(columns, axis=-1)[:, :, None]
+    A = np.stack(rows, axis=-1)[:, None, :]
     return stored(Factors(B, A), np.full(3, 1 / 3), norm=norm)
 
 
@@ -204,8 +213,10 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
 
 def extremal_rank() -> Instance:
     """Return M = diag(1 + TIE, 1 + TIE, 1) and Q = (nu / u) e_3 e_3', K = 1, r = 2."""
-    nu, e = _square_constant(1, 2, 3), np.eye(3)[2:]
-    M, B = np.diag([1 + TIE, 1 + TIE, 1.0]), nu / (nu - 1) * e.T
+    nu = _square_constant(1, 2, 3)
+    e = np.eye(3)[2:]
+    M = np.diag([1 + TIE, 1 + TIE, 1.0])
+    B = nu / (nu - 1) * e.T
     return {"M": M.tolist(), "B": B.tolist(), "A": e.tolist(), "rank": 2}
 
 
@@ -241,12 +252,19 @@ def golden_everywhere(ctx: Context) -> Iterator[Row]:
 
 def replay_false(instance: Instance) -> Row:
     """Return the row of one stored mix against the golden ratio."""
-    mix, norm = load(instance), instance["norm"]
+    mix = load(instance)
+    norm = instance["norm"]
     decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
     lost = interference_norm(mix.factors, mix.Pi, norm)
-    pair = product_distance(decaf, dlora, norm), "<=", bounds.GOLDEN_RATIO * lost
     case = f"|P - Bbar Abar| <= phi |I|, {norm}"
-    return worst(case, *pair, rounding=4 * allowance(mix), norm=norm, **mix.params)
+    return at_most(
+        case,
+        product_distance(decaf, dlora, norm),
+        bounds.GOLDEN_RATIO * lost,
+        rounding=4 * allowance(mix),
+        norm=norm,
+        **mix.params,
+    )
 
 
 SCRIPT = """

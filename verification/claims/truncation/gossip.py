@@ -11,8 +11,9 @@ from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import product_norm
 from decaf_theory.methods import METHODS
-from verification.claim import Claim, Context, Instance, Row, compare, identity
-from verification.instances.mixes import EPS, stored
+from verification.claim import Claim, Context, Instance, Row
+from verification.evidence import at_most, same, ulps
+from verification.instances.mixes import stored
 
 
 def gossip(method: str, factors: Factors, Pi: Any, rounds: int) -> Factors:
@@ -24,7 +25,8 @@ def gossip(method: str, factors: Factors, Pi: Any, rounds: int) -> Factors:
 
 def competing(ctx: Context, *, d: int = 3, k: int = 2, tilt: float = 0.0) -> Factors:
     """Return two agents with products e_1 e_1' and e_2 e_2', each tilted toward the other."""
-    B, A = np.zeros((2, d, 1)), np.zeros((2, 1, k))
+    B = np.zeros((2, d, 1))
+    A = np.zeros((2, 1, k))
     B[:, :2, 0] = A[:, 0, :2] = [[1.0, tilt], [tilt, 1.0]]
     return Factors(ctx.array(B), ctx.array(A))
 
@@ -62,10 +64,10 @@ def rows(ctx: Context) -> Iterator[Row]:
             expected = np.zeros_like(P)
             expected[0, 0, 0] = expected[1, 1, 1] = w**rounds
             residual = np.max(np.abs(P - expected)) / w**rounds
-            # each round multiplies by numbers rounded to a few eps
-            slip = 20 * EPS * rounds
+            # a round multiplies p by few numbers, each by a TSVD of 2 x 2 entries: 20 roundings
+            slip = ulps(20 * rounds)
             case = "P_i = w^t e_i e_i', relative"
-            yield identity(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
+            yield same(case, residual, rounding=slip, w=w, rounds=rounds, d=3, k=2, r=1)
         yield _growth(ctx, w)
 
 
@@ -74,10 +76,10 @@ def _growth(ctx: Context, w: float) -> Row:
     tilt = 2.0**-20
     P = host(product(gossip("decaf", competing(ctx, tilt=tilt), weights(w), 1)))[0]
     growth = P[1, 0] / P[0, 0] / tilt
-    # the first-order value is off by tilt^2 / (2w - 1)^3; entries by eps / tilt
-    slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + EPS / tilt)
+    # the first-order value is off by tilt^2 / (2w - 1)^3, entries by eps / tilt; ten times both
+    slip = 10 * (tilt**2 / (2 * w - 1) ** 3 + ulps(1) / tilt)
     case = "growth of a common tilt = 1/(2w - 1)"
-    return identity(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
+    return same(case, growth - 1 / (2 * w - 1), rounding=slip, w=w, d=3, k=2, r=1)
 
 
 def one_step_optimality_iterates(ctx: Context) -> Iterator[Row]:
@@ -110,18 +112,19 @@ def instance() -> Instance:
 
 def replay(instance: Mapping[str, Any]) -> Row:
     """Return the row: the largest distance of DeCAF's products from the mean, against DLoRA's."""
-    start = Factors(*(np.asarray(instance[name], dtype=np.float64) for name in ("B", "A")))
-    Pi, N = np.asarray(instance["Pi"]), len(instance["Pi"])
+    B, A, Pi = (np.asarray(instance[name], dtype=np.float64) for name in ("B", "A", "Pi"))
+    start = Factors(B, A)
+    N = len(Pi)
     mean = mix_products(start, np.full((1, N), 1 / N))
     far = {}
     for method in ("decaf", "dlora"):
         end = product(gossip(method, start, Pi, instance["rounds"]))
         far[method] = float(np.max(np.linalg.norm(end - mean, axis=(-2, -1))))
-    # a round rounds by a few eps of the largest product
-    slip = 20 * EPS * instance["rounds"] * float(np.max(product_norm(start)))
+    # 20 roundings a round, as in `rows`, of the largest product
+    slip = ulps(20 * instance["rounds"], float(np.max(product_norm(start))))
     case = "DeCAF's distance from the mean product <= DLoRA's"
     d, k = start.shape
-    return compare(case, far["decaf"], "<=", far["dlora"], rounding=slip, d=d, k=k, r=start.rank)
+    return at_most(case, far["decaf"], far["dlora"], rounding=slip, d=d, k=k, r=start.rank)
 
 
 SCRIPT = """

@@ -12,7 +12,8 @@ from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.measure import product_distance
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Instance, Row
-from verification.instances.mixes import EPS, isometry, worst
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import isometry
 from verification.instances.omega import each
 
 SHAPES = ((1, 3, 2), (2, 4, 6), (3, 7, 5), (2, 3, 3))  # r, d, k
@@ -50,18 +51,23 @@ def rows(ctx: Context) -> Iterator[Row]:
         for size in (1e-6, 1e-3, 0.1, 0.4):
             yield from _random(ctx, r, d, k, size)
         yield from _worst_direction(ctx, r, d, k)
-    yield _spaces(ctx.array([[[0.5, 0], [0, 0]]]), ctx.array([[[0, 0], [0, 1.0]]]), 1, "extremal")
+    M = ctx.array([[[0.5, 0], [0, 0]]])
+    dM = ctx.array([[[0, 0], [0, 1.0]]])
+    yield _spaces(M, dM, 1, "extremal")
 
 
 def _random(ctx: Context, r: int, d: int, k: int, size: float) -> Iterator[Row]:
     """Spectra with gaps 10^-3 ... 1, changes of operator norm `size` times the gap."""
-    rng, count, n = ctx.rng("random", r, d, k), ctx.pick(80, 3000), min(d, k)
+    rng = ctx.rng("random", r, d, k)
+    count = ctx.pick(80, 3000)
+    n = min(d, k)
     values = np.sort(rng.uniform(0.1, 1, (count, n)), axis=-1)[:, ::-1].copy()
     values[:, :r] += 10.0 ** rng.uniform(-3, 0, (count, 1))
     M = (isometry(rng, count, d, n) * values[:, None, :]) @ isometry(rng, count, n, k)
     dM = rng.standard_normal((count, d, k))
     gap = values[:, r - 1] - values[:, r] if r < n else values[:, r - 1]
-    dM *= (size * gap / np.linalg.norm(dM, ord=2, axis=(-2, -1)))[:, None, None]
+    norm = np.linalg.norm(dM, ord=2, axis=(-2, -1))
+    dM *= (size * gap / norm)[:, None, None]
     yield from _change(ctx.array(M), ctx.array(dM), r, "random", size=size)
     yield _spaces(ctx.array(M), ctx.array(dM), r, "random", size=size)
 
@@ -81,8 +87,10 @@ def _worst_direction(ctx: Context, r: int, d: int, k: int) -> Iterator[Row]:
 
 
 def _change(M: Any, dM: Any, r: int, family: str, **params: float) -> Iterator[Row]:
-    xp, (d, k) = namespace(M), M.shape[-2:]
-    before, after = tsvd(M, r), tsvd(M + dM, r)
+    xp = namespace(M)
+    d, k = M.shape[-2:]
+    before = tsvd(M, r)
+    after = tsvd(M + dM, r)
     moved = product_distance(before.factors, after.factors)
     sigma_r = host(before.singular_values[..., -1])
     sigma_next = host(before.tail[..., 0]) if before.tail.shape[-1] else 0 * sigma_r
@@ -92,21 +100,22 @@ def _change(M: Any, dM: Any, r: int, family: str, **params: float) -> Iterator[R
     held = np.isfinite(factor)
     factor = np.where(held, factor, 0)
     # each truncation is that of a matrix off by max(d, k) eps |M|, which the same constant scales
-    slip = 20 * max(d, k) * EPS * (1 + factor) * host(xp.linalg.matrix_norm(M, ord="fro"))
+    slip = ulps(20 * max(d, k), 1 + factor, host(xp.linalg.matrix_norm(M, ord="fro")))
     where = {"rounding": slip, "held": held, "family": family, "d": d, "k": k, "r": r, **params}
     case = "|dP| <= (sigma_r - e)/(gap - 2 e) |dM|"
-    yield worst(case, moved, "<=", factor * size, **where)
+    yield at_most(case, moved, factor * size, **where)
     gap = np.where(held, sigma_r - sigma_next, 1)
     share = np.where(held, 2 * e / gap, 0.5)
     # ln(gap / (gap - 2e)) / (4e) = -log1p(-share) / (2 gap share)
     integrated = 0.5 + (sigma_r + sigma_next) * -np.log1p(-share) / (2 * gap * share)
     case = "|dP| <= integrated constant |dM|"
-    yield worst(case, moved, "<=", np.where(held, integrated, 0) * size, **where)
+    yield at_most(case, moved, np.where(held, integrated, 0) * size, **where)
 
 
 def _spaces(M: Any, dM: Any, r: int, family: str, **params: float) -> Row:
     """Compare the sines of both pairs of leading singular spaces with Wedin's bound."""
-    xp, (d, k) = namespace(M), M.shape[-2:]
+    xp = namespace(M)
+    d, k = M.shape[-2:]
     U, S, Vh = xp.linalg.svd(M)
     moved_U, moved_S, moved_Vh = xp.linalg.svd(M + dM)
     sine_U = transpose(U[..., r:]) @ moved_U[..., :r]
@@ -119,10 +128,14 @@ def _spaces(M: Any, dM: Any, r: int, family: str, **params: float) -> Row:
     held = np.isfinite(bound)
     # singular spaces of a computed SVD are those of a matrix off by max(d, k) eps |M|
     norms = host(xp.linalg.matrix_norm(M, ord="fro")) + size
-    slip = 20 * max(d, k) * EPS * (1 + norms / np.where(held, gap, 1))
+    slip = ulps(20 * max(d, k), 1 + norms / np.where(held, gap, 1))
     where = {"rounding": slip, "held": held, "family": family, "d": d, "k": k, "r": r, **params}
-    pair = np.sqrt(squares[0] + squares[1]), "<=", np.where(held, bound, 0)
-    return worst("|(sin U, sin V)|_F <= sqrt(2) |dM|_F/gap", *pair, **where)
+    return at_most(
+        "|(sin U, sin V)|_F <= sqrt(2) |dM|_F/gap",
+        np.sqrt(squares[0] + squares[1]),
+        np.where(held, bound, 0),
+        **where,
+    )
 
 
 def extremal() -> Instance:
@@ -138,7 +151,8 @@ def _stored(instance: Instance) -> list[np.ndarray]:
 def replay(instance: Instance) -> Row:
     """Return the row of two stored matrices: |dP|, or that of the `part` "integrated", "spaces"."""
     M, N = _stored(instance)
-    r, part = instance["rank"], instance.get("part", "")
+    r = instance["rank"]
+    part = instance.get("part", "")
     if part == "spaces":
         return _spaces(M, N - M, r, "stored")
     found = _change(M, N - M, r, "stored")
@@ -175,12 +189,14 @@ def instance(e: float = 2.0**-3) -> Instance:
 def replay_false(instance: Instance) -> Row:
     """Return the row of two stored matrices against their own distance."""
     left, right = _stored(instance)
-    r, (d, k) = instance["rank"], left.shape[-2:]
+    r = instance["rank"]
+    d, k = left.shape[-2:]
     moved = product_distance(*(tsvd(X, r).factors for X in (left, right)))
     apart = np.linalg.norm(left - right, axis=(-2, -1))
-    slip = 20 * max(d, k) * EPS * np.linalg.norm(left, axis=(-2, -1))
+    # two truncations and a distance, each max(d, k) eps |M|
+    slip = ulps(20 * max(d, k), np.linalg.norm(left, axis=(-2, -1)))
     case = "|TSVD_r(M) - TSVD_r(N)|_F <= |M - N|_F"
-    return worst(case, moved, "<=", apart, rounding=slip, d=d, k=k, r=r)
+    return at_most(case, moved, apart, rounding=slip, d=d, k=k, r=r)
 
 
 SCRIPT = """

@@ -14,17 +14,8 @@ from decaf_theory.lowrank import Factors, mix_products, product
 from decaf_theory.measure import truncation_error
 from decaf_theory.tsvd import tsvd, tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row, Value
-from verification.instances.mixes import (
-    EPS,
-    Mix,
-    allowance,
-    gaussian,
-    load,
-    mixes,
-    stochastic,
-    stored,
-    worst,
-)
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import Mix, allowance, gaussian, load, mixes, stochastic, stored
 from verification.instances.omega import each
 
 
@@ -66,8 +57,9 @@ def rows(ctx: Context) -> Iterator[Row]:
 def _near_consensus(ctx: Context, count: int, shape: tuple[int, int, int, int], size: float) -> Mix:
     r, d, k, m = shape
     rng = ctx.rng("near", r)
-    common, apart = gaussian(rng, count, 1, d, k, r), gaussian(rng, count, m, d, k, r)
-    near = Factors(*(ctx.array(X + size * D) for X, D in zip(common, apart, strict=True)))
+    common = gaussian(rng, count, 1, d, k, r)
+    apart = gaussian(rng, count, m, d, k, r)
+    near = common.map(lambda X, D: ctx.array(X + size * D), apart)
     return Mix("near", near, ctx.array(stochastic(rng, 3, m)))
 
 
@@ -82,7 +74,8 @@ def _both_references(mix: Mix, **params: float) -> Iterator[Row]:
 
 def _row(mix: Mix, P0: Any, slip: Any = None, **params: Value) -> Row:
     """Compare |E|_F with the bound for the reference P0 [instances, 1, d, k]."""
-    xp, r = namespace(P0), mix.factors.rank
+    xp = namespace(P0)
+    r = mix.factors.rank
     apart = product(mix.factors) - P0
     values = xp.linalg.svdvals(apart)
     squares = xp.sum(values**2, axis=-1)
@@ -101,7 +94,7 @@ def _row(mix: Mix, P0: Any, slip: Any = None, **params: Value) -> Row:
         room = np.where(held, host(letters["sigma_r"] - letters["delta"]), 1.0)
         slip = host(allowance(mix)) * (1 + 2 * host(letters["mean_square"]) ** 0.5 / room)
     where = {"rounding": slip, "held": held, **mix.params, **params}
-    return worst("|E|_F <= bound", error, "<=", np.where(held, bound, 0), **where)
+    return at_most("|E|_F <= bound", error, np.where(held, bound, 0), **where)
 
 
 def extremal(angle: float = 2.0**-22) -> Instance:
@@ -119,7 +112,7 @@ def replay(instance: Instance) -> Row:
     if np.count_nonzero(M) > np.count_nonzero(np.diagonal(M)):
         return row
     # a diagonal mix has its singular values on show, to relative precision
-    return _row(mix, P0, slip=20 * EPS * row.bound, reference="stored")
+    return _row(mix, P0, slip=ulps(20, row.bound), reference="stored")
 
 
 CLAIMS = [Claim("T21", "truncation", "derived", rows, replay=replay, instance=extremal)]

@@ -16,7 +16,8 @@ from decaf_theory.problems import FRAMES
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.curves.truncation import against_worst_case
-from verification.instances.mixes import EPS, Mix, allowance, load, mixes, stored, worst
+from verification.evidence import at_most, ulps
+from verification.instances.mixes import Mix, allowance, load, mixes, stored
 from verification.instances.omega import clip, closing_angles, each, mix_of, mix_on_omega
 
 
@@ -57,7 +58,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     for mix in mixes(ctx, instances=ctx.pick(60, 2000)):
         if min(mix.factors.shape) > mix.factors.rank:
             yield from _bounded(mix_on_omega(mix, 1.5), 1.5)
-            flat = Factors(*(clip(1e3 * X / host(abs(X)).max(), 1.5) for X in mix.factors))
+            flat = mix.factors.map(lambda X: clip(1e3 * X / host(abs(X)).max(), 1.5))
             yield from _bounded(mix._replace(family=f"{mix.family}, flat", factors=flat), 1.5)
     for r, d, k in ((1, 2, 3), (2, 4, 3), (2, 6, 5), (3, 4, 7), (3, 8, 9)):
         yield from _cyclic_rows(ctx, r, d, k)
@@ -67,11 +68,13 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 
 def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row]:
-    r, n = mix.factors.rank, min(mix.factors.shape)
+    r = mix.factors.rank
+    n = min(mix.factors.shape)
     truncated = tsvd_of_mix(mix.factors, mix.Pi, r)
     top = sigma_max(mix.factors)
     # an SVD is off by a small multiple of max(d, k) eps sigma_1
-    held = (top <= c * (1 + 4 * max(*mix.factors.shape, r) * EPS)).all(-1)[:, None]
+    allowed = c * (1 + ulps(4 * max(*mix.factors.shape, r)))
+    held = (top <= allowed).all(-1)[:, None]
     for norm in norms:
         bound = each(
             lambda pi_max, norm=norm: bounds.truncation_worst_case(
@@ -79,9 +82,10 @@ def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row
             ),
             pi_max=host(mix.Pi).max(-1),
         )
-        pair = truncation_error(truncated, norm), "<=", bound
         where = {"rounding": allowance(mix), "held": held, "norm": norm, "c": c, **mix.params}
-        yield worst(f"|E| <= worst case, {norm}", *pair, **where)
+        yield at_most(
+            f"|E| <= worst case, {norm}", truncation_error(truncated, norm), bound, **where
+        )
 
 
 def cyclic(*, d: int, k: int, r: int, size: int) -> tuple[Factors, np.ndarray]:
