@@ -46,7 +46,7 @@ def test_a_stored_counterexample_is_what_its_claim_builds(name):
 @pytest.mark.parametrize("name", FALSE)
 def test_a_program_that_knows_numpy_alone_finds_the_same_numbers(name, tmp_path):
     found, claim = kept(name), CLAIMS[name]
-    text = replay.program(claim, found)
+    text = replay.program(claim, found, LEDGER)
     for ours in ("decaf_theory", "verification", "paper_checks"):
         assert ours not in text
     run = subprocess.run(
