@@ -19,6 +19,8 @@ STATUSES = ("paraphrased", "derived", "numerical")
 SECTIONS = ("Assumptions", "Proof", "Extremal", "Counterexample", "Source")
 FALSE = [name for name, claim in CLAIMS.items() if claim.expected == "violated"]
 STORED = [name for name, claim in CLAIMS.items() if claim.instance]
+# at every change, from all areas; the others by night
+ON_TORCH = "T5 T9 T16 T18-rank T20-distance T22 T24 T25 T27 P10-noise R1 R2 R3 R4 R5 R6 R7 R8".split()
 FORMULAS = [(name, f.__name__) for name, claim in CLAIMS.items() for f in claim.bounds]
 
 each = pytest.mark.parametrize("name", CLAIMS)
@@ -86,6 +88,15 @@ def test_a_claim_has_its_expected_outcome(name):
     assert judge(claim, rows).outcome == claim.expected
     assert all(held) is not claim.conditional
     assert sum(held) >= len(held) / 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ON_TORCH else pytest.mark.night) for name in CLAIMS],
+)
+def test_torch_gives_the_same_outcomes(name):
+    ours, theirs = rows_of(name), rows_of(name, "torch")
+    assert [(row.case, row.outcome) for row in ours] == [(row.case, row.outcome) for row in theirs]
 
 
 def stricter(row):

@@ -9,6 +9,7 @@ from decaf_theory import bounds, moments
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
+from tests.claim_rows import rows_of
 from verification.claim import Context, Outcome
 from verification.claims.examples import two_agents
 from verification.claims.networks import spectral_gaps
@@ -32,6 +33,13 @@ from verification.instances.quadratics import (
 )
 
 EPS = np.finfo(float).eps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["T25", "T27"])
+def test_torch_tensors_give_the_same_bounds(name):
+    for left, right in zip(rows_of(name), rows_of(name, "torch"), strict=True):
+        assert left.bound == pytest.approx(right.bound, rel=1e-9, abs=1e-20)
 
 
 def test_swapping_the_constants_fails_by_the_factor_of_the_docstring():
