@@ -1,6 +1,5 @@
 """A ledger of small claims for the tests of the runner: one of each kind of ending."""
 
-import json
 import os
 import signal
 import time
@@ -8,16 +7,17 @@ from pathlib import Path
 
 from verification.claim import Claim
 from verification.evidence import at_most, same
+from verification.replay import READING
 from verification.run import Ledger
-
-EXPECTED = {"T1": "holds", "T2-square": "violated", "T3": "holds", "T4": "holds", "T5": "holds"}
 
 
 def ledger_in(folder):
-    """The ledger of the claims below, with its expectations in a folder."""
-    folder.mkdir(exist_ok=True)
-    (folder / "expected.json").write_text(json.dumps(EXPECTED))
-    return Ledger(__name__, folder)
+    """The ledger of the claims below, with the program of the false one in a folder."""
+    ledger = Ledger(__name__, folder)
+    program = ledger.program(FALSE.script)
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(PROGRAM)
+    return ledger
 
 
 def _true(ctx):
@@ -40,12 +40,12 @@ def _replay(instance):
     return at_most("square", x**2, x, rounding=0.0)
 
 
-SCRIPT = """
-import numpy as np
+PROGRAM = f'''"""A square, with NumPy alone."""
+{READING}
 x = np.max(instance["x"])
 print("measured =", x**2)
 print("bound =", x)
-"""
+'''
 
 
 def _raises(ctx):
@@ -81,9 +81,10 @@ FALSE = Claim(
     "smoothness",
     "derived",
     _false,
+    expected="violated",
     replay=_replay,
-    script=SCRIPT,
     instance=lambda: {"x": [1, 2]},
+    script="square",
 )
 RAISES = Claim("T3", "rates", "derived", _raises)
 KILLED_ONCE = Claim("T4", "rates", "derived", _killed_once)

@@ -1,4 +1,4 @@
-"""Claims T8-T13: outcomes, tightness, sensitivity to 2 %, counterexamples, and properties."""
+"""Claims T8-T13: the rows of the figure, and properties by hypothesis."""
 
 from collections import Counter
 from itertools import product as cartesian
@@ -12,80 +12,11 @@ from decaf_theory import bounds
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
-from verification.claim import Context, Outcome, collect, judge
-from verification.claims.interference import (
-    covariance,
-    deviations,
-    mix_difference,
-    network,
-    odd_rank,
-    random_factors,
-    readings,
-    worst_case,
-)
+from tests.claim_rows import rows_of
+from verification.claims.interference import mix_difference, odd_rank
 
 EPS = np.finfo(float).eps
 NORMS = {"fro": "fro", "op": 2, "nuc": "nuc"}
-PARTS = (
-    covariance,
-    deviations,
-    network,
-    worst_case,
-    odd_rank,
-    random_factors,
-    mix_difference,
-    readings,
-)
-CLAIMS = {claim.id: claim for part in PARTS for claim in part.CLAIMS}
-FALSE = {name for name in CLAIMS if name.startswith("T13-")}
-ATTAINED = {"T9", "T10", "T11", "T11-rank-one", "T11-odd", "T13"}
-
-
-def rows_of(name):
-    return list(collect(CLAIMS[name], Context(name)))
-
-
-# ---------------------------------------------------------------- outcomes
-
-
-@pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_has_its_expected_outcome(name):
-    rows = rows_of(name)
-    verdict = judge(CLAIMS[name], rows)
-    assert verdict.outcome == (Outcome.VIOLATED if name in FALSE else Outcome.HOLDS)
-    assert all(row.assumptions_held for row in rows)
-    if name in ATTAINED:
-        assert 1 - 1e-6 <= verdict.tightness <= 1 + 1e-9
-
-
-@pytest.mark.parametrize("name", [name for name in CLAIMS if CLAIMS[name].replay])
-def test_a_stored_instance_gives_its_row_again(name):
-    claim = CLAIMS[name]
-    row = claim.replay(claim.instance())
-    assert row.outcome == (Outcome.VIOLATED if name in FALSE else Outcome.HOLDS)
-    if name in ATTAINED:
-        assert row.tightness >= 1 - 1e-6
-
-
-SENSITIVE = [
-    ("T9", "interference_nuclear"),
-    ("T9", "interference_frobenius"),
-    ("T9", "interference_operator"),
-    ("T10", "interference_network"),
-    ("T10", "interference_consensus"),
-    ("T10", "interference_half"),
-    ("T11", "interference_worst_case"),
-    ("T12", "interference_mean_square"),
-    ("T12", "mix_mean_square"),
-    ("T13", "interference_worst_case"),
-]
-
-
-@pytest.mark.parametrize(("name", "bound"), SENSITIVE)
-def test_a_bound_two_percent_too_small_is_violated(monkeypatch, name, bound):
-    right = getattr(bounds, bound)
-    monkeypatch.setattr(bounds, bound, lambda **letters: 0.98 * right(**letters))
-    assert judge(CLAIMS[name], rows_of(name)).outcome == Outcome.VIOLATED
 
 
 def test_the_curves_of_the_first_figure_are_all_there():

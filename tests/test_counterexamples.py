@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests import fake_ledger
 from tests.fake_ledger import FALSE as SQUARE
 from tests.fake_ledger import ledger_in
 from verification import replay
@@ -24,8 +25,9 @@ def kept(name):
 
 
 def test_every_false_reading_has_its_counterexample_and_no_other_file_lies_there():
-    files = {path.stem for path in LEDGER.counterexample("any").parent.glob("*.json")}
-    assert files == set(FALSE)
+    files = {path.name for path in LEDGER.counterexample("any").parent.iterdir() if path.is_file()}
+    programs = {CLAIMS[name].script for name in FALSE}
+    assert files == {f"{name}.json" for name in FALSE} | {f"{name}.py" for name in programs}
 
 
 @pytest.mark.parametrize("name", FALSE)
@@ -46,12 +48,11 @@ def test_a_stored_counterexample_is_what_its_claim_builds(name):
 @pytest.mark.parametrize("name", FALSE)
 def test_a_program_that_knows_numpy_alone_finds_the_same_numbers(name, tmp_path):
     found, claim = kept(name), CLAIMS[name]
-    text = replay.program(claim, found)
+    program = LEDGER.program(claim.script)
     for ours in ("decaf_theory", "verification", "paper_checks"):
-        assert ours not in text
-    run = subprocess.run(
-        [sys.executable, "-I", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+        assert ours not in program.read_text()
+    command = [sys.executable, "-I", program, LEDGER.counterexample(name)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     numbers = dict(re.findall(r"^(measured|bound) = (\S+)$", run.stdout, re.MULTILINE))
     row = replay.recompute(claim, found)
@@ -95,6 +96,20 @@ def test_replay_with_script_prints_a_program(call, square):
     assert code == 0
     assert out.startswith("# T2-square: Squares are")
     assert "\ninstance = {'x': [1, 2]}\n" in out
+
+
+def test_a_printed_program_runs_alone(call, square, tmp_path):
+    _, text, _ = call(square, "--script")
+    command = [sys.executable, "-I", "-c", text]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("measured = 4\nbound = 2\n", "")
+
+
+def test_a_program_that_reads_its_instance_otherwise_is_bad_usage(call, square, monkeypatch):
+    monkeypatch.setattr(fake_ledger, "PROGRAM", "import numpy as np\n")
+    code, out, err = call(square, "--script")
+    assert (code, out) == (2, "")
+    assert f"square.py must begin with a docstring and these lines:\n{replay.READING}" in err
 
 
 def change(path, **fields):

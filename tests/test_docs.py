@@ -8,29 +8,39 @@ from pathlib import Path
 import pytest
 
 from verification import store
+from verification.claim import Claim
 from verification.claims import CLAIMS
 from verification.cli import main
 from verification.ledger import page
-from verification.run import LEDGER
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "claims.md").read_text()
 FULL_MODELS = ROOT / "docs" / "full_models.md"
 
 
-def test_the_page_of_claims_is_current():
-    kept = (ROOT / "docs" / "claims.md").read_text()
-    assert kept == page(CLAIMS, LEDGER.expected), "python -m verification docs"
+def listed() -> list[Claim]:
+    """The claims on the page: one that is new may wait for the next time it is written."""
+    return [claim for claim in CLAIMS if f"\n### {claim.id}\n" in PAGE]
+
+
+def test_the_page_of_claims_is_current_in_all_that_it_says():
+    assert page(listed()) == PAGE, "python -m verification docs"
+
+
+@pytest.mark.night
+def test_the_page_of_claims_has_them_all():
+    assert listed() == CLAIMS, "python -m verification docs"
 
 
 def test_docs_writes_the_page_where_it_is_kept(monkeypatch):
     written = {}
     monkeypatch.setattr(store, "write_atomically", written.__setitem__)
     assert main(["docs"]) == 0
-    assert written == {ROOT / "docs" / "claims.md": page(CLAIMS, LEDGER.expected).encode()}
+    assert written == {ROOT / "docs" / "claims.md": page(CLAIMS).encode()}
 
 
 def test_every_formula_of_the_page_is_closed_and_no_cell_is_broken():
-    text = page(CLAIMS, LEDGER.expected)
+    text = page(CLAIMS)
     for line in text.splitlines():
         assert line.count("$`") == line.count("`$"), line
         assert "$" not in re.sub(r"\$`[^`]*`\$", "", line), line

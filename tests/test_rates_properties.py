@@ -75,10 +75,10 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
         step * slope * rng.standard_normal((2, n)),
         -dependent * step[..., None] * rng.uniform(0, 2, (2, 1, 1)) * np.eye(n),
     )
-    slip = mixing_errors._rounding(case, errors, 12)
+    slip = mixing_errors.rounding_of(case, errors, 12)
     forms = (bounds.mixing_error_rate, bounds.dsgd_sharp)
-    rows = [mixing_errors._rate(case, errors, 12, slip, dependent, form) for form in forms]
-    for row in (mixing_errors._consensus(case, errors, 12), *rows):
+    rows = [mixing_errors.rate_row(case, errors, 12, slip, dependent, form) for form in forms]
+    for row in (mixing_errors.consensus_row(case, errors, 12), *rows):
         assert row.outcome in ALLOWED
 
 
@@ -88,29 +88,29 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
 def test_no_mix_breaks_the_bound_on_the_error_of_mixing(family, rows, seed):
     event(family)
     factors, Pi = MIXES[family](np.random.default_rng(seed), 3, rows)
-    for row in decaf_as_dlora._bounded(Mix(family, factors, Pi)):
+    for row in decaf_as_dlora.bounded(Mix(family, factors, Pi)):
         assert row.outcome in ALLOWED
 
 
 @given(drawn=cases, order=st.sampled_from(moments.ORDERS))
 def test_no_quadratic_breaks_the_rate_of_weakly_convex_losses(drawn, order):
-    assert convex._judged(case_of(drawn, order), order, 20).outcome in ALLOWED
+    assert convex.judged(case_of(drawn, order), order, 20).outcome in ALLOWED
 
 
 @given(drawn=cases, K=st.integers(1, 5))
 def test_no_quadratic_breaks_the_bound_for_local_steps(drawn, K):
     event(f"K = {K}")
     first = case_of(drawn)
-    q = local_steps._network(first, K).q
-    assert local_steps._judged(case_of(drawn, q=q), K, 6).outcome in ALLOWED
+    q = local_steps.network_of(first, K).q
+    assert local_steps.judged(case_of(drawn, q=q), K, 6).outcome in ALLOWED
 
 
 @given(drawn=cases, beta=st.sampled_from([0.0, 0.3, 0.9, 0.99]))
 def test_no_quadratic_breaks_the_bound_for_momentum(drawn, beta):
     event(f"beta = {beta}")
     first = case_of(drawn)
-    q = momentum._network(first, beta).q
-    assert momentum._judged(case_of(drawn, q=q), beta, 20).outcome in ALLOWED
+    q = momentum.network_of(first, beta).q
+    assert momentum.judged(case_of(drawn, q=q), beta, 20).outcome in ALLOWED
 
 
 @given(
@@ -123,13 +123,13 @@ def test_no_sequence_of_graphs_breaks_the_bound(drawn, graphs):
     for t in range(12):
         order = rng.permutation(N)
         Pis.append(TOPOLOGIES[graphs[t % len(graphs)]](N)[np.ix_(order, order)])
-    case = case_of(drawn, q=time_varying._network(Pis).q)
-    assert time_varying._judged(case, Pis).outcome in ALLOWED
+    case = case_of(drawn, q=time_varying.network_of(Pis).q)
+    assert time_varying.judged(case, Pis).outcome in ALLOWED
 
 
 @given(data=st.data())
 def test_closed_forms_of_sqrt_rho_are_those_of_a_dense_eigenvalue_solver(data):
-    name, Pi, closed, sizes = data.draw(st.sampled_from(spectral_gaps._graphs()))
+    name, Pi, closed, sizes = data.draw(st.sampled_from(spectral_gaps.graphs()))
     n = data.draw(st.sampled_from(sizes))
     event(name)
     values = np.abs(np.linalg.eigvalsh(Pi(n) - 1 / len(Pi(n))))

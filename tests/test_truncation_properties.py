@@ -13,7 +13,7 @@ from decaf_theory.measure import NORMS, sigma_max
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from tests.mixes import EPS, assert_near, gaussian, mix, slack
-from verification.claims.truncation.golden_ratio import _square_constant
+from verification.claims.truncation.golden_ratio import square_constant
 
 ORDER = {"fro": "fro", "op": 2, "nuc": "nuc"}
 
@@ -121,7 +121,7 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
     K = np.linalg.matrix_rank(Q)
     if 1 <= K <= factors.rank < min(factors.shape):
         event("Q below rank r" if K < factors.rank else "Q of rank r")
-        constant = sqrt(_square_constant(int(K), factors.rank, min(factors.shape)))
+        constant = sqrt(square_constant(int(K), factors.rank, min(factors.shape)))
         # what matrix_rank calls zero is off by max(d, k) eps |Q|
         assert norms(P - Q)["fro"] <= constant * norms(M - Q)["fro"] + 10 * room
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -25,6 +25,9 @@ from verification.options import MAIN
 from verification.replay import ReplayError, Stored, dump, find
 from verification.run import Ledger
 from verification.store import strict, write_atomically
+
+if TYPE_CHECKING:  # it loads torch
+    from decaf_theory.adversary import Attack
 
 WEAKENED = 0.98
 PATIENCE_S = 120.0  # for a weakened bound that must break, where less time was asked for
@@ -80,24 +83,27 @@ def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
 
     ReplayError: unknown claims, and those that have none, with the reason.
     """
-    from verification.attacks import ATTACKS, NOT_ATTACKED
-
+    attacked = [claim for claim in ledger.claims if claim.attacks]
     if list(names) == ["all"]:
-        return [claim for claim in ledger.claims if claim.id in ATTACKS]
+        return attacked
     claims = [find(ledger.claims, name) for name in names]
     for claim in claims:
-        if ledger.expected.get(claim.id) == Outcome.VIOLATED:
+        if claim.expected == Outcome.VIOLATED:
             kept = os.path.relpath(ledger.counterexample(claim.id))
             raise ReplayError(
                 f"claim {claim.id} is false as worded and its counterexample is stored: "
                 f"{MAIN} replay {kept}"
             )
-        if claim.id not in ATTACKS:
-            why = f" ({NOT_ATTACKED[claim.id]})" if claim.id in NOT_ATTACKED else ""
-            raise ReplayError(
-                f"claim {claim.id} has no attack{why}; these have: {', '.join(ATTACKS)}"
-            )
+        if not claim.attacks:
+            why = f" ({claim.not_attacked})" if claim.not_attacked else ""
+            those = ", ".join(other.id for other in attacked)
+            raise ReplayError(f"claim {claim.id} has no attack{why}; these have: {those}")
     return claims
+
+
+def variants(claim: Claim) -> Mapping[str, Attack]:
+    """Return the attacks on a claim by name, none if it has none."""
+    return claim.attacks() if claim.attacks else {}
 
 
 def campaign(
@@ -107,13 +113,11 @@ def campaign(
 
     `seconds` for each claim, shared by its variants.
     """
-    from verification.attacks import ATTACKS
-
     _table(folder)  # a table that cannot be read: better known before the search than after
     for claim in claims:
-        variants = ATTACKS[claim.id]
-        for variant in variants:
-            share = seconds / len(variants)
+        names = list(variants(claim))
+        for variant in names:
+            share = seconds / len(names)
             attempt, instance = run(claim, variant, seconds=share, seed=seed)
             yield attempt, keep(claim, attempt, instance, folder)
 
@@ -122,9 +126,7 @@ def progress(
     found: Iterator[tuple[Attempt, Path | None]], claims: Sequence[Claim]
 ) -> Iterator[tuple[Attempt, Path | None]]:
     """Pass attempts through, with a bar on stderr where that is a terminal."""
-    from verification.attacks import ATTACKS
-
-    total = sum(len(ATTACKS[claim.id]) for claim in claims)
+    total = sum(len(variants(claim)) for claim in claims)
     with tqdm(total=total, unit="attack", leave=False, disable=not sys.stderr.isatty()) as bar:
         for attempt, path in found:
             bar.set_postfix_str(f"{attempt.claim} {attempt.ratio:.6f}")
@@ -143,9 +145,8 @@ def run(
     """
     # torch loads here and not with the module: verification itself runs on NumPy alone
     from decaf_theory.adversary import ascend, target
-    from verification.attacks import ATTACKS
 
-    attack, begin = ATTACKS[claim.id][variant], time.monotonic()
+    attack, begin = variants(claim)[variant], time.monotonic()
     first: list[float] = []
 
     def told(rounds: int, ratio: float) -> None:

@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from decaf_theory.rng import generator
+
+if TYPE_CHECKING:  # it loads torch
+    from decaf_theory.adversary import Attack
 
 RELATIONS = ("<=", ">=", "==")
 RESOLUTION = 1e-6  # a claim is called tight within 1e-6 of 1: rounding must leave these digits
@@ -193,22 +196,29 @@ Instance = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement and the function that yields its evidence.
+    """A statement, the function that yields its evidence, and what is known of it.
 
-    `rows.__doc__` is the text of the claim: its first line is the statement, then follow
-    assumptions, proof, extremal example, counterexample and source. `replay` recomputes the row of
-    one stored instance (plain numbers and lists) with the library; `script` is a NumPy program,
-    independent of it, that reads the same instance as a dict called `instance` and prints the
-    measured value and the bound as `measured = ...` and `bound = ...`.
+    `rows.__doc__` is the text of the claim: its first line is the statement, then follow those of
+    the sections Assumptions, Proof, Extremal, Counterexample and Source that it has.
     """
 
     id: str
     area: str
-    status: str
+    status: str  # paraphrased, derived or numerical
     rows: Callable[[Context], Iterable[Row]]
-    replay: Callable[[Instance], Row] | None = None
-    script: str | None = None
+    expected: str = "holds"  # or "violated": worded as it might be read, and false
+    # functions of decaf_theory.bounds that it judges: two percent less of one breaks a row
+    bounds: tuple[Callable[..., Any], ...] = ()
+    loose: str = ""  # why no row reaches its bound, if it is an inequality and none does
+    conditional: bool = False  # whether its assumptions are judged row by row, and fail in some
+    # the searches for a counterexample, by name; called late, since they load torch
+    attacks: Callable[[], Mapping[str, Attack]] | None = None
+    not_attacked: str = ""  # why there are none
+    replay: Callable[[Instance], Row] | None = None  # the row of an instance, computed anew
+    # plain numbers and lists that attain the bound, or violate it if the claim is false
     instance: Callable[[], Instance] | None = None
+    # counterexamples/<script>.py prints the row of `instance` with NumPy alone
+    script: str | None = None
 
     @property
     def text(self) -> str:

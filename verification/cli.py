@@ -140,8 +140,7 @@ def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
 def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print a claim's text, the stored rows that decided it, and its counterexample."""
     claim = replay.find(ledger.claims, args.id)
-    expected = ledger.expected.get(claim.id, "unknown")
-    print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n")
+    print(f"{claim.id} ({claim.area}, {claim.status}; expected: {claim.expected})\n")
     print(f"{table.explanation(claim, table.width())}\n")
     try:
         rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
@@ -169,19 +168,18 @@ def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
     found = replay.load(args.file)
     claim = replay.find(ledger.claims, found.claim)
     if args.script:
-        print(replay.program(claim, found), end="")
+        print(replay.program(claim, found, ledger), end="")
         return OK
     row = replay.recompute(claim, found)
     print(replay.line(claim, row, found))
-    same = replay.equal(row, found) and row.outcome == ledger.expected.get(claim.id)
+    same = replay.equal(row, found) and row.outcome == claim.expected
     return OK if same else DIFFERS
 
 
 def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the counterexample of every claim that is expected to be violated."""
-    expected = ledger.expected
     for claim in chosen(args, ledger.claims):
-        if expected.get(claim.id) == Outcome.VIOLATED:
+        if claim.expected == Outcome.VIOLATED:
             path = ledger.counterexample(claim.id)
             row = replay.store(claim, path)
             print(f"{shown(path)}: {table.row_line(row)}")
@@ -258,7 +256,7 @@ def report_dropped(reasons: Sequence[str]) -> None:
 def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the page of all claims."""
     file = args.file or ledger.folder.parent / "docs" / "claims.md"
-    text = page(ledger.claims, ledger.expected).encode()
+    text = page(ledger.claims).encode()
     try:
         store.write_atomically(file, text)
     except OSError as error:

@@ -82,7 +82,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
             "every claim gets its verdict",
             [python, "-m", "verification", *settings, "--out", str(out), "--resume"]
             + (["--jobs", str(jobs)] if jobs > 1 else []),
-            [here / "expected.json", here / "counterexamples"],
+            [here / "counterexamples"],
             judged,
             configuration,
             differs="a verdict is unexpected",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from verification.claim import Claim
 from verification.options import MAIN
@@ -55,12 +55,12 @@ NOTATION = r"""
 """
 
 
-def page(claims: Sequence[Claim], expected: Mapping[str, str]) -> str:
+def page(claims: Sequence[Claim]) -> str:
     """Return the page of all claims in Markdown, in reading order, with a table of contents."""
     head = _formulas(HEAD + NOTATION)
     lines = [head, "| claim | statement | status | expected |", "|---|---|---|---|"]
     lines += [
-        f"| [{c.id}](#{c.id.lower()}) | {_cell(c.statement)} | {c.status} | {expected[c.id]} |"
+        f"| [{c.id}](#{c.id.lower()}) | {_cell(c.statement)} | {c.status} | {c.expected} |"
         for c in claims
     ]
     area, seen = None, set()
@@ -69,17 +69,17 @@ def page(claims: Sequence[Claim], expected: Mapping[str, str]) -> str:
             area = claim.area
             lines += ["", f"## {TITLES[area]}" + (" (continued)" if area in seen else "")]
             seen.add(area)
-        lines += ["", entry(claim, expected[claim.id])]
+        lines += ["", entry(claim)]
     return "\n".join(lines) + "\n"
 
 
-def entry(claim: Claim, expected: str) -> str:
+def entry(claim: Claim) -> str:
     """Return the section of one claim."""
     body = [_paragraph(text) for text in paragraphs(claim.text)]
     again = f"`{MAIN} --only {claim.id}`"
-    if expected == "violated":
+    if claim.expected == "violated":
         again += f", `{MAIN} replay verification/counterexamples/{claim.id}.json`"
-    head = f"### {claim.id}\n\n*{claim.status}, expected: {expected}*"
+    head = f"### {claim.id}\n\n*{claim.status}, expected: {claim.expected}*"
     return "\n\n".join([head, *body, f"Again: {again}"])
 
 

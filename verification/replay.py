@@ -19,8 +19,18 @@ from typing import Any
 from verification.claim import RELATIONS, Claim, Outcome, Row
 from verification.formulas import plain
 from verification.options import MAIN
+from verification.run import Ledger
 from verification.store import number, strict, write_atomically
 
+READING = """
+import json
+import sys
+
+import numpy as np
+
+with open(sys.argv[1]) as file:
+    instance = json.load(file)["instance"]
+"""
 FIELDS = ("claim", "relation", "measured", "bound", "instance")
 
 
@@ -125,14 +135,21 @@ def line(claim: Claim, row: Row, stored: Stored) -> str:
     )
 
 
-def program(claim: Claim, stored: Stored) -> str:
-    """Return a NumPy program, independent of this package, that shows the instance again."""
+def program(claim: Claim, stored: Stored, ledger: Ledger) -> str:
+    """Return the claim's NumPy program, with the instance in it instead of the reading of a file.
+
+    ReplayError: the claim has no program, or one that does not begin as they all do.
+    """
     if claim.script is None:
         raise ReplayError(f"claim {claim.id} has no script; replay without --script recomputes it")
     literal = pformat(stored.instance, sort_dicts=False, width=92)
     claimed = f"# claimed: measured {stored.relation} bound; the numbers refute it"
     head = f"# {claim.id}: {plain(claim.statement)}\n{claimed}\n"
-    return f"{head}instance = {literal}\n{claim.script.strip()}\n"
+    path = ledger.program(claim.script)
+    _, reading, body = path.read_text().partition(READING)
+    if not reading:
+        raise ReplayError(f"{path} must begin with a docstring and these lines:\n{READING}")
+    return f"{head}instance = {literal}\nimport numpy as np\n{body}"
 
 
 def store(claim: Claim, path: Path) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import multiprocessing
 import signal
@@ -25,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where claims are listed (a module with the list CLAIMS) and what is stored about them."""
+    """Where claims are listed (a module with the list CLAIMS) and their counterexamples kept."""
 
     module: str
     folder: Path
@@ -39,12 +38,15 @@ class Ledger:
     @property
     def expected(self) -> dict[str, str]:
         """The outcome that is expected of each claim."""
-        outcomes: dict[str, str] = json.loads((self.folder / "expected.json").read_text())
-        return outcomes
+        return {claim.id: claim.expected for claim in self.claims}
 
     def counterexample(self, claim: str) -> Path:
         """Return where the counterexample of a claim is kept."""
         return self.folder / "counterexamples" / f"{claim}.json"
+
+    def program(self, script: str) -> Path:
+        """Return where the NumPy program of that name is kept."""
+        return self.folder / "counterexamples" / f"{script}.py"
 
 
 LEDGER = Ledger("verification.claims", Path(__file__).parent)

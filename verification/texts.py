@@ -44,7 +44,7 @@ def entry(claim: Claim, ledger: Ledger, settings: Settings) -> Record:
         "area": claim.area,
         "title": TITLES[claim.area],
         "status": claim.status,
-        "expected": ledger.expected.get(claim.id),
+        "expected": claim.expected,
         "statement": claim.statement,
         "sections": [section(text) for text in paragraphs(claim.text)[1:]],
         "command": f"{MAIN} --only {claim.id}{options(settings)}",
@@ -79,7 +79,7 @@ def counterexample(claim: Claim, ledger: Ledger) -> Record | None:
         "relation": found.relation,
         "measured": found.measured,
         "bound": found.bound,
-        "program": replay.program(claim, found),
+        "program": replay.program(claim, found, ledger),
     }
 
 

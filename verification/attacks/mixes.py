@@ -47,7 +47,7 @@ def of_mix(
     return Attack(shapes, ratio, instance, within(c, "B", "A"), loose)
 
 
-def _mixing_stays(method: str) -> Attack:
+def mixing_stays(method: str) -> Attack:
     """T7: sigma_max of the mixed factors against c: DLoRA's means, DeCAF's balanced factors."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -61,7 +61,7 @@ def _mixing_stays(method: str) -> Attack:
     return of_mix(HEAVY, (3, 4, 2), ratio, c=1.5, method=method)
 
 
-def _consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
+def consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
     """T9: |I| against the norms of the weighted deviations."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -83,7 +83,7 @@ def _consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
     return of_mix(weights, (4, 3, 2), ratio, norm=norm)
 
 
-def _network(topology: str, N: int) -> Attack:
+def network(topology: str, N: int) -> Attack:
     """T10: the mean of |I_i|_* over a network against the consensus distances."""
     Pi = TOPOLOGIES[topology](N)
     least = min(abs(float(value)) for value in mixing_eigenvalues(Pi))
@@ -105,7 +105,7 @@ def _network(topology: str, N: int) -> Attack:
     return Attack({"B": (N, d, r), "A": (N, r, k)}, ratio, partial(plain, Pi=Pi.tolist()))
 
 
-def _interference_in_a_ball(norm: str, weights: Sequence[float], r: int = 2) -> Attack:
+def interference_in_a_ball(norm: str, weights: Sequence[float], r: int = 2) -> Attack:
     """T11: |I| against its worst case on sigma_max <= 1."""
     worst = bounds.interference_worst_case(c=1.0, q=r, pi_max=max(weights), norm=norm)
 
@@ -118,7 +118,7 @@ def _interference_in_a_ball(norm: str, weights: Sequence[float], r: int = 2) -> 
     return of_mix(weights, (5, 4, r), ratio, c=1.0, norm=norm, loose=loose if odd else "")
 
 
-def _odd_rank(norm: str, weights: tuple[float, ...], r: int) -> Attack:
+def odd_rank(norm: str, weights: tuple[float, ...], r: int) -> Attack:
     """T11-rank-one, T11-odd: |I| against what is known of its maximum at odd rank, c = 1."""
     limit = odd_limit(weights, r) if r > 1 else rank_one_limit(weights, norm)
     below = norm == "fro" and r == 1 and delta(weights) > 0
@@ -131,7 +131,7 @@ def _odd_rank(norm: str, weights: tuple[float, ...], r: int) -> Attack:
     return of_mix(weights, (r + 2, r + 1, r), ratio, c=1.0, norm=norm, loose=loose)
 
 
-def _mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
+def mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     """T13: |TSVD_r(M) - Bbar Abar| against its worst case on sigma_max <= 1."""
     d, k, r = 4, 3, 2
     loose = "" if max(weights) <= 0.5 else "for all weights; whether T11's factor tau holds is open"
@@ -144,9 +144,7 @@ def _mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     return of_mix(weights, (d, k, r), ratio, c=1.0, norm=norm, loose=loose)
 
 
-def _truncation_in_a_ball(
-    norm: str, weights: Sequence[float], size: tuple[int, int, int]
-) -> Attack:
+def truncation_in_a_ball(norm: str, weights: Sequence[float], size: tuple[int, int, int]) -> Attack:
     """T16: |M - TSVD_r(M)| against its worst case on sigma_max <= 1."""
     d, k, r = size
     worst = bounds.truncation_worst_case(c=1.0, r=r, n=min(d, k), pi_max=max(weights), norm=norm)
@@ -157,7 +155,7 @@ def _truncation_in_a_ball(
     return of_mix(weights, size, ratio, c=1.0, norm=norm)
 
 
-def _truncation_against_averaging() -> Attack:
+def truncation_against_averaging() -> Attack:
     """T17: |E|_F against |I|_F."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -167,7 +165,7 @@ def _truncation_against_averaging() -> Attack:
     return of_mix(THIRDS, (3, 4, 1), ratio)
 
 
-def _difference(norm: str) -> Attack:
+def difference(norm: str) -> Attack:
     """T18: |TSVD_r(M) - Bbar Abar| against the constant of the norm times |I|."""
     constant = bounds.decaf_dlora_difference(interference=1.0, norm=norm)
 
@@ -176,38 +174,3 @@ def _difference(norm: str) -> Attack:
         return norm_of(truncate(M, 1) - mean, norm) / (constant * norm_of(M - mean, norm))
 
     return of_mix(THIRDS, (2, 3, 1), ratio, norm=norm)
-
-
-ATTACKS: dict[str, dict[str, Attack]] = {
-    "T7": {method: _mixing_stays(method) for method in ("dlora", "decaf")},
-    "T9": {norm: _consensus_distances(norm) for norm in NORMS},
-    "T10": {name: _network(name, N) for name, N in (("ring", 5), ("complete", 3))},
-    "T11": {
-        **{f"{norm}, thirds": _interference_in_a_ball(norm, THIRDS) for norm in NORMS},
-        **{f"{norm}, heavy": _interference_in_a_ball(norm, HEAVY) for norm in NORMS},
-        **{f"fro, thirds, r = {r}": _interference_in_a_ball("fro", THIRDS, r) for r in (1, 3)},
-    },
-    "T11-rank-one": {
-        **{f"{norm}, thirds": _odd_rank(norm, THIRDS, 1) for norm in ("op", "fro")},
-        "fro, split": _odd_rank("fro", (0.5, 0.3, 0.2), 1),
-    },
-    "T11-odd": {
-        "r = 3, thirds": _odd_rank("fro", THIRDS, 3),
-        "r = 3, unequal": _odd_rank("fro", (0.45, 0.35, 0.2), 3),
-        "r = 3, five agents": _odd_rank("fro", (0.2,) * 5, 3),
-    },
-    "T13": {
-        **{f"{norm}, halves": _mixes_apart(norm, HALVES) for norm in NORMS},
-        **{f"{norm}, thirds": _mixes_apart(norm, THIRDS) for norm in NORMS},
-        **{f"{norm}, heavy": _mixes_apart(norm, HEAVY) for norm in NORMS},
-    },
-    "T16": {
-        "fro, n >= 2r": _truncation_in_a_ball("fro", THIRDS, (5, 4, 2)),
-        "fro, n < 2r": _truncation_in_a_ball("fro", (0.25,) * 4, (4, 3, 2)),
-        "fro, heavy": _truncation_in_a_ball("fro", HEAVY, (5, 4, 2)),
-        "op": _truncation_in_a_ball("op", THIRDS, (4, 3, 2)),
-        "nuc": _truncation_in_a_ball("nuc", THIRDS, (4, 3, 1)),
-    },
-    "T17": {"fro": _truncation_against_averaging()},
-    "T18": {norm: _difference(norm) for norm in NORMS},
-}

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from decaf_theory.adversary import Attack
-from verification.attacks import _quadratics as q
-from verification.attacks._quadratics import Domain, Network, Problem
+from verification.attacks import quadratics as q
 from verification.attacks._tensors import Tensors, plain, root, single
+from verification.attacks.quadratics import Domain, Network, Problem
 
 STEPS = 64
 
@@ -48,7 +48,7 @@ def consensus(net: Network, p: int = 1, **more: bool) -> Attack:
     return Attack(domain.shapes, ratio, domain.instance(net, order=net.order, steps=STEPS))
 
 
-def _rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool) -> Attack:
+def rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool) -> Attack:
     """T25: the mean squared gradient against the rate with one form of its last term."""
     step = longest(net, feedback=0.5 if part == "textbook" else 0.999)
     domain = Domain(net.N, p, step, bounded=True, **more)
@@ -72,7 +72,7 @@ def _rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool)
     return Attack(domain.shapes, ratio, domain.instance(net, **extra))
 
 
-def _sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) -> Attack:
+def sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) -> Attack:
     """T25-sharp, and T28-sharp for a fixed step: averages over 2^doublings rounds."""
     domain = Domain(net.N, 1, step or longest(net, 1.9), bounded=True, any_step=not step, **more)
     steps = 2**doublings
@@ -87,7 +87,7 @@ def _sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) -
     return Attack(domain.shapes, ratio, domain.instance(net, order=net.order, steps=steps))
 
 
-def _corollary(net: Network, steps: int, loose: str = "") -> Attack:
+def corollary(net: Network, steps: int, loose: str = "") -> Attack:
     """T28: the mean squared gradient at lr = sqrt(N/T) against the corollary."""
     domain = Domain(net.N, 1, sqrt(net.N / steps), bounded=True, any_step=False)
 
@@ -108,7 +108,7 @@ def _corollary(net: Network, steps: int, loose: str = "") -> Attack:
     return Attack(domain.shapes, ratio, instance, loose=loose)
 
 
-def _rest(net: Network) -> Attack:
+def rest(net: Network) -> Attack:
     """T34: the squared gradient at rest against the rate for Hessians >= -m, T -> infinity."""
     domain = Domain(net.N, 1, longest(net), noise=False, bounded=True, range=8.0)
     steps = 2**60
@@ -144,7 +144,7 @@ def _rest(net: Network) -> Attack:
     return Attack(domain.shapes, ratio, instance, project)
 
 
-def _erring(net: Network, part: str, doublings: int, dependent: bool = False) -> Attack:
+def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> Attack:
     """T29: rates and consensus distance when mixing adds e = K y + k + G xi."""
     step = longest(net, 1.9 if part == "sharp" else 1.0)
     domain = Domain(net.N, 1, step, bounded=part != "E Xi_t")
@@ -195,44 +195,3 @@ def _erring(net: Network, part: str, doublings: int, dependent: bool = False) ->
 
     shapes = {**domain.shapes, "K": (N, N), "k": (N,), "G": (N, N)}
     return Attack(shapes, ratio, instance)
-
-
-ALONE, TRIPLE = q.network([[1.0]]), [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
-ATTACKS: dict[str, dict[str, Attack]] = {
-    "T25": {
-        "Xi, MS, drift": consensus(q.pair(0.5), noise=False),
-        "Xi, CB, drift": consensus(q.pair(0.25, "CB"), noise=False),
-        "Xi, MS, noise": consensus(q.pair(0.5), drift=False),
-        "Xi, CB, N = 3": consensus(q.network(TRIPLE, "CB")),
-        "Xi, MS, p = 2": consensus(q.pair(0.5), p=2),
-        "rate, MS, measured Xi": _rate(q.pair(0.25), "measured Xi"),
-        "rate, MS, N = 3": _rate(q.network(TRIPLE), "bound on Xi"),
-        "rate, CB, p = 2": _rate(q.pair(0.0, "CB"), "bound on Xi", p=2),
-        "rate, MS, noise": _rate(q.pair(0.0), "bound on Xi", steps=128, at_rest=True),
-        "rate, MS, textbook": _rate(q.pair(0.25), "textbook"),
-    },
-    "T25-sharp": {
-        "MS": _sharp_rate(q.pair(0.25), 8),
-        "MS, at rest": _sharp_rate(q.pair(0.0), 8, at_rest=True),
-        "CB": _sharp_rate(q.pair(0.0, "CB"), 8),
-    },
-    "T28": {
-        "T = N": _corollary(q.pair(0.25), 2),
-        "T = 32 N": _corollary(
-            q.pair(0.25), 64, "as T grows the ratio tends to at most 1/2 (T28-sharp)"
-        ),
-    },
-    "T28-sharp": {"T = 2^20": _sharp_rate(q.pair(0.25), 20, sqrt(2 / 2**20))},
-    "T29": {
-        "predictable, N = 1": _erring(ALONE, "rate", 7),
-        "predictable, N = 2": _erring(q.pair(0.25), "rate", 7),
-        "dependent, N = 1": _erring(ALONE, "rate", 7, dependent=True),
-        "dependent, N = 2": _erring(q.pair(0.25), "rate", 7, dependent=True),
-        "Xi": _erring(q.pair(0.25), "E Xi_t", 6),
-    },
-    "T29-sharp": {
-        "predictable": _erring(q.pair(0.25), "sharp", 7),
-        "dependent": _erring(q.pair(0.25), "sharp", 7, dependent=True),
-    },
-    "T34": {order: _rest(q.pair(0.25, order)) for order in ("MS", "CB")},
-}

@@ -14,10 +14,10 @@ import torch
 
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack, clip_singular_values
-from verification.attacks import _quadratics as q
-from verification.attacks._quadratics import Domain, Network, Problem
+from verification.attacks import quadratics as q
 from verification.attacks._tensors import Tensors, norm_of, plain, root, single
-from verification.attacks.rates import STEPS, TRIPLE, longest
+from verification.attacks.quadratics import Domain, Network, Problem
+from verification.attacks.rates import STEPS, longest
 from verification.claims.interference.dlora_path import RECORDED
 
 ROUNDS = 32
@@ -39,7 +39,7 @@ def _several_steps(problem: Problem, net: Network, K: int) -> torch.Tensor:
     return torch.stack(W, 2)
 
 
-def _local_steps(net: Network, K: int, **more: bool) -> Attack:
+def local_steps(net: Network, K: int, **more: bool) -> Attack:
     """T35: the largest E Xi over all local steps against its bound."""
     Q, S = bounds.local_steps_q_S(lam=net.lam, eigenvalues=_eigenvalues(net), N=net.N, K=K)
     wide = net._replace(q=Q, S=S)
@@ -53,7 +53,7 @@ def _local_steps(net: Network, K: int, **more: bool) -> Attack:
     return Attack(domain.shapes, ratio, domain.instance(net, K=K, rounds=ROUNDS))
 
 
-def _after_a_mix(net: Network, K: int) -> Attack:
+def after_a_mix(net: Network, K: int) -> Attack:
     """R6: the largest |X~| after a mix against its bound, without noise."""
     longest_step = 0.9 * (net.lam ** (-1 / K) - 1)
     domain = Domain(net.N, 1, min(1.0, longest_step), noise=False)
@@ -70,7 +70,7 @@ def _after_a_mix(net: Network, K: int) -> Attack:
     return Attack(domain.shapes, ratio, domain.instance(net, K=K, rounds=ROUNDS))
 
 
-def _momentum(net: Network, beta: float, **more: bool) -> Attack:
+def momentum(net: Network, beta: float, **more: bool) -> Attack:
     """T36: the largest E Xi_t with local momentum against its bound."""
     Q, S = bounds.momentum_q_S(lam=net.lam, eigenvalues=_eigenvalues(net), beta=beta)
     wide = net._replace(q=Q, S=S)
@@ -89,7 +89,7 @@ def _momentum(net: Network, beta: float, **more: bool) -> Attack:
     return Attack(domain.shapes, ratio, domain.instance(net, beta=beta, steps=STEPS))
 
 
-def _changing(lam: float, N: int, steps: int) -> Attack:
+def changing(lam: float, N: int, steps: int) -> Attack:
     """T37: the largest E Xi_t for any sequence of matrices with |Pi_t - J|_op <= lam."""
     S = bounds.time_varying_S(lam=lam, N=N)
     net = q.network([[1 / N] * N] * N)._replace(q=bounds.network_q(lam=lam, order="MS"), S=S)
@@ -119,7 +119,7 @@ def _changing(lam: float, N: int, steps: int) -> Attack:
     return Attack(shapes, ratio, instance)
 
 
-def _trajectory(net: Network, d: int, k: int, r: int) -> Attack:
+def trajectory(net: Network, d: int, k: int, r: int) -> Attack:
     """T14: the mean |I_i|_* along DLoRA's path from a common start against its bound, no noise."""
     s, rounds, N = 0.75, 5, net.N
     singular = float(torch.linalg.eigvalsh(net.Pi).abs().amin()) < 1e-12
@@ -169,7 +169,7 @@ def _trajectory(net: Network, d: int, k: int, r: int) -> Attack:
     return Attack(shapes, ratio, instance, loose=loose)
 
 
-def _decay(net: Network, rounds: int) -> Attack:
+def decay(net: Network, rounds: int) -> Attack:
     """R5: |A~_t| against lam^t |A~_0|."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -180,23 +180,3 @@ def _decay(net: Network, rounds: int) -> Attack:
 
     instance = partial(plain, Pi=net.Pi.tolist(), rounds=rounds)
     return Attack({"A": (net.N, 2, 3)}, ratio, instance)
-
-
-ATTACKS: dict[str, dict[str, Attack]] = {
-    "T14": {
-        "complete, r = 1": _trajectory(q.pair(0.0, "CB"), 2, 3, 1),
-        "lam = 1/5, r = 2": _trajectory(q.pair(0.2, "CB"), 2, 3, 2),
-    },
-    "T35": {
-        "K = 2": _local_steps(q.pair(0.5), 2),
-        "K = 3": _local_steps(q.pair(0.5), 3),
-        "K = 3, noise": _local_steps(q.network(TRIPLE), 3, drift=False),
-    },
-    "T36": {
-        "beta = 1/2": _momentum(q.pair(0.5), 0.5),
-        "beta = 1/2, noise": _momentum(q.network(TRIPLE), 0.5, drift=False),
-    },
-    "T37": {"any sequence": _changing(0.4, 3, 10)},
-    "R5": {"t = 4": _decay(q.network(TRIPLE), 4)},
-    "R6": {"K = 2": _after_a_mix(q.pair(0.5), 2), "K = 3": _after_a_mix(q.pair(0.5), 3)},
-}

@@ -36,7 +36,7 @@ def _product_step(p: Tensors) -> torch.Tensor:
     return fro((p["B"] - p["B_end"]) @ middle_A + middle_B @ (p["A"] - p["A_end"]))
 
 
-def _product_moves(norm: str) -> Attack:
+def product_moves(norm: str) -> Attack:
     """T1: |W - W'| against C |w - w'|."""
     constant = bounds.product_lipschitz(s=S, c=C, norm=norm)
 
@@ -107,21 +107,24 @@ def _slope(
     return Attack({**middle, **steps}, ratio, instance, project, loose)
 
 
-def _lemma1(norm: str, G: float, r: int) -> Attack:
+def lemma1(norm: str, G: float, r: int) -> Attack:
+    """T2: the change of the factor gradient against Lemma 1's constant times |w - w'|."""
     constant = bounds.lemma1_smoothness(L=L, C=S * C, c=C, G=G, s=S, r=r)
     loose = "" if r == 1 else "its sqrt(r) is not needed (T2-sharp)"
     return _slope(constant, norm, G, r, loose=loose)
 
 
-def _sharp(norm: str, G: float, r: int) -> Attack:
+def sharp(norm: str, G: float, r: int) -> Attack:
+    """T2-sharp: the same against the constant L^*."""
     return _slope(bounds.smoothness_sharp(L=L, c=C, G=G, s=S), norm, G, r)
 
 
-def _mixed(G: float, r: int) -> Attack:
+def mixed_norm(G: float, r: int) -> Attack:
+    """T4-mixed: the same with gradients in the sum norm and steps in the Euclidean norm."""
     return _slope(bounds.smoothness_mixed_norm(L=L, c=C, G=G, s=S), "sum", G, r, "euclid")
 
 
-def _factor_gradient() -> Attack:
+def factor_gradient() -> Attack:
     """T5: |grad phi| against sqrt(2) s c |grad f|."""
     constant = bounds.factor_gradient(s=S, c=C, g=1.0)
 
@@ -133,7 +136,7 @@ def _factor_gradient() -> Attack:
     return Attack(shapes, ratio, partial(plain, s=S, c=C), within(C, "B", "A"))
 
 
-def _frozen() -> Attack:
+def frozen_step() -> Attack:
     """T6: the change of grad_B against s^2 L sigma_1(A)^2 |dB|, for a quadratic loss."""
     s, L = frozen.S, frozen.L
 
@@ -147,18 +150,3 @@ def _frozen() -> Attack:
 
 
 GS = {"small G": 0.1 * 2 * S * L * C**2, "large G": 10 * 2 * S * L * C**2}
-ATTACKS: dict[str, dict[str, Attack]] = {
-    "T1": {norm: _product_moves(norm) for norm in ("sum", "euclid")},
-    "T2": {
-        **{f"{norm}, r = 1": _lemma1(norm, GS["small G"], 1) for norm in ("euclid", "sum")},
-        "euclid, r = 2": _lemma1("euclid", GS["small G"], 2),
-    },
-    "T2-sharp": {
-        f"{norm}, {size}": _sharp(norm, G, 2)
-        for norm in ("euclid", "sum", "max")
-        for size, G in GS.items()
-    },
-    "T4-mixed": {size: _mixed(G, 2) for size, G in GS.items()},
-    "T5": {"gradient": _factor_gradient()},
-    "T6": {"quadratic": _frozen()},
-}

@@ -13,16 +13,16 @@ from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
 from verification.attacks.mixes import HALVES, mixed, of_mix
-from verification.claims.truncation.golden_ratio import _square_constant
+from verification.claims.truncation.golden_ratio import square_constant
 
 # steps are at least exp(-FLOOR), where what is compared is of their size or of its square: shorter
 # ones drown in rounding
 FLOOR, FLOOR_OF_SQUARES = 12.0, 8.0
 
 
-def _lower_rank(K: int, r: int, d: int, k: int) -> Attack:
+def lower_rank(K: int, r: int, d: int, k: int) -> Attack:
     """T18-rank: |TSVD_r(M) - Q|_F against its constant times |M - Q|_F, Q = B A of rank K."""
-    constant = sqrt(_square_constant(K, r, min(d, k)))
+    constant = sqrt(square_constant(K, r, min(d, k)))
 
     def ratio(p: Tensors) -> torch.Tensor:
         Q = p["B"] @ p["A"]
@@ -40,7 +40,7 @@ def _perturbed(p: Tensors, r: int) -> Tensors:
     return {"M": p["M"], "dM": dM, "N": p["M"] + dM, "sigma": sigma, "gap": gap, "e": e}
 
 
-def _perturbation(part: str, r: int, d: int, k: int, loose: str = "") -> Attack:
+def perturbation(part: str, r: int, d: int, k: int, loose: str = "") -> Attack:
     """T19: |TSVD_r(M + dM) - TSVD_r(M)|_F against its constant times |dM|_F."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -60,7 +60,7 @@ def _perturbation(part: str, r: int, d: int, k: int, loose: str = "") -> Attack:
     return Attack({"M": (d, k), "D": (d, k), "length": ()}, ratio, instance, loose=loose)
 
 
-def _spaces() -> Attack:
+def spaces() -> Attack:
     """T19: the sines of the leading singular vectors against Wedin's bound, r = 1."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -79,7 +79,7 @@ def _spaces() -> Attack:
     return Attack(shapes, ratio, partial(plain, rank=1, part="spaces"), project)
 
 
-def _factor_distance(r: int, d: int, k: int) -> Attack:
+def factor_distance(r: int, d: int, k: int) -> Attack:
     """T20-distance: min_O |Z - Z'O|_F^2 against (1 + sqrt 2) |P - P'|_F^2 / sigma_r."""
     constant = bounds.factor_distance(product_distance=1.0, sigma_r=1.0) ** 2
 
@@ -103,7 +103,7 @@ def _factor_distance(r: int, d: int, k: int) -> Attack:
     return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, instance)
 
 
-def _second_order(r: int, d: int, k: int) -> Attack:
+def second_order(r: int, d: int, k: int) -> Attack:
     """T21: |E|_F near a product P0 of rank r against its bound of second order, weights 1/2."""
 
     def agents(p: Tensors) -> tuple[torch.Tensor, ...]:
@@ -139,7 +139,7 @@ def _second_order(r: int, d: int, k: int) -> Attack:
     return Attack({**common, **apart}, ratio, instance)
 
 
-def _aligned_error(r: int, d: int, k: int) -> Attack:
+def aligned_error(r: int, d: int, k: int) -> Attack:
     """T30: DeCAF's balanced output, rotated onto DLoRA's, against the bound on their distance."""
     near = bounds.factor_distance(product_distance=1.0, sigma_r=1.0)
 
@@ -160,7 +160,7 @@ def _aligned_error(r: int, d: int, k: int) -> Attack:
     return of_mix(HALVES, (d, k, r), ratio)
 
 
-def _price(r: int, d: int, k: int) -> Attack:
+def price(r: int, d: int, k: int) -> Attack:
     """R1: the best error of rank r against that with A's rows as row space."""
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -168,21 +168,3 @@ def _price(r: int, d: int, k: int) -> Attack:
         return norm_of(p["W"], "fro", skip=r) / fro(p["W"] - p["W"] @ V.mT @ V)
 
     return Attack({"W": (d, k), "A": (r, k)}, ratio, plain)
-
-
-ATTACKS: dict[str, dict[str, Attack]] = {
-    "T18-rank": {
-        "K = 1, r = 2": _lower_rank(1, 2, 4, 3),
-        "K = 2, r = 3": _lower_rank(2, 3, 4, 5),
-    },
-    "T19": {
-        "perturbation, r = 1": _perturbation("", 1, 2, 3),
-        "perturbation, r = 2": _perturbation("", 2, 4, 3),
-        "integrated": _perturbation("integrated", 1, 2, 3),
-        "spaces": _spaces(),
-    },
-    "T20-distance": {f"r = {r}": _factor_distance(r, r + 2, r + 1) for r in (1, 2)},
-    "T30": {f"r = {r}": _aligned_error(r, r + 1, r + 2) for r in (1, 2)},
-    "R1": {"r = 2": _price(2, 4, 3)},
-    "T21": {f"r = {r}": _second_order(r, r + 2, r + 1) for r in (1, 2)},
-}

@@ -77,10 +77,6 @@ def one_mix(ctx: Context) -> Iterator[Row]:
 
     Proof: direct computation in fractions, from the definitions.
 
-    Extremal: none.
-
-    Counterexample: none.
-
     Source: derived here.
     """
     stated = {
@@ -117,10 +113,6 @@ def one_round(ctx: Context) -> Iterator[Row]:
     Proof: direct computation; all numbers are dyadic, so floating point is exact (but for square
     roots of weights in $I$).
 
-    Extremal: none.
-
-    Counterexample: none.
-
     Source: derived here.
     """
     A = ctx.array([1.0, 2.0])[:, None, None]
@@ -152,6 +144,6 @@ def _step(state: Factors, lr: Fraction) -> Factors:
 
 
 CLAIMS = [
-    Claim("W1", "examples", "derived", one_mix),
-    Claim("W2", "examples", "derived", one_round),
+    Claim("W1", "examples", "derived", one_mix, not_attacked="a worked example in exact numbers"),
+    Claim("W2", "examples", "derived", one_round, not_attacked="a worked example in exact numbers"),
 ]

@@ -35,10 +35,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\frac{1/8}{5/8} = 1/5$, its variance to $\frac{1/128}{55/64} = 1/110$, and
     $1/25 + 1/110 = 27/550$.
 
-    Extremal: none.
-
-    Counterexample: none.
-
     Source: derived here; fractions, and the recursion of T27 in float64.
     """
     case = load(example())
@@ -142,4 +138,14 @@ def example() -> Instance:
     return stored(one, [[1.0], [-1.0]], Pi, float(LR), [0.0], one)
 
 
-CLAIMS = [Claim("W3", "examples", "derived", rows)]
+CLAIMS = [
+    Claim(
+        "W3",
+        "examples",
+        "derived",
+        rows,
+        bounds=(bounds.dsgd_rate, bounds.consensus_bound),
+        loose="a worked example, far from the worst case",
+        not_attacked="a worked example in exact numbers",
+    )
+]

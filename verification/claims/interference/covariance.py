@@ -23,8 +23,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     Assumptions: $\sum_j \pi_j = 1$. No sign of the weights, no norm and no shape is assumed.
     Proof: Expand the first sum: the two mixed terms are each $-\bar B \bar A$ and the last is
     $+\bar B \bar A$. Expand the second: $\frac12(M + M - 2 \bar B \bar A)$.
-    Extremal: none.
-    Counterexample: none. Where the weights sum to $w \ne 1$ the first sum is off by
+    Counterexample (with other weights): where they sum to $w \ne 1$ the first sum is off by
     $(1 - w) \bar B \bar A$.
     Source: derived here.
     """
@@ -59,4 +58,4 @@ def allowed(mix: Mix) -> Any:
     return (ulps(4 * (m * m + mix.factors.rank), B, A))[:, None]
 
 
-CLAIMS = [Claim("T8", "interference", "derived", rows)]
+CLAIMS = [Claim("T8", "interference", "derived", rows, not_attacked="an identity")]

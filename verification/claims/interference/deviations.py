@@ -34,7 +34,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $|X' Q|_F = |X|_F$: here $A_j = B_j' Q$ with orthonormal rows or columns of $Q$, where the
     operator bound is attained too. Frobenius: $X$ a multiple of an isometry on the range of $Y$,
     here agents $\pm(B, A)$ of weights 1/2 with an isometry $B$ and any $A$, or the other way round.
-    Counterexample: none.
     Source: derived here.
     """
     for mix in mixes(ctx, ctx.pick(20, 400)):
@@ -133,4 +132,26 @@ def replay(stored_instance: Mapping[str, Any]) -> Row:
     return row
 
 
-CLAIMS = [Claim("T9", "interference", "derived", rows, replay=replay, instance=instance)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T9."""
+    from verification.attacks.mixes import NORMS, consensus_distances
+
+    return {norm: consensus_distances(norm) for norm in NORMS}
+
+
+CLAIMS = [
+    Claim(
+        "T9",
+        "interference",
+        "derived",
+        rows,
+        bounds=(
+            bounds.interference_nuclear,
+            bounds.interference_frobenius,
+            bounds.interference_operator,
+        ),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    )
+]

@@ -59,7 +59,6 @@ def bounded(ctx: Context) -> Iterator[Row]:
     $\kappa_w \le \sqrt 2 s c \kappa_W$ (T5).
     Extremal: two agents on the complete graph with scalars $a = b = c$, $f_i = (s a b - s c^2 \pm
     \kappa)^2/2$, first step, $\alpha \to 0$; the same with noise $\pm \sigma$ instead of $\kappa$.
-    Counterexample: none.
     Source: derived here.
     """
     for topology in NETWORKS:
@@ -226,8 +225,6 @@ def law(ctx: Context) -> Iterator[Row]:
     $\alpha s (1 - \Pi)^+ B' D$. Put them into $\frac1N \sum_i I_i = \frac1N \sum_{jl}
     (1 - \Pi^2)_{jl} \tilde B_j \tilde A_l$ (T8, T10); $(1 - \Pi^2)(1 - \Pi)^{+2} = \Gamma$ and
     $A' B' = W'/s$. Scaling: $\sqrt s (B, A)$ follows the same path at scale 1 and step $\alpha s$.
-    Extremal: none.
-    Counterexample: none.
     Source: derived here. The corrections are of relative order $\alpha$: the rows extrapolate to
     $\alpha = 0$ from four halvings and are judged by the extrapolation's own error, at most 1 %.
     """
@@ -329,7 +326,34 @@ def same_by_product(ctx: Context, r: int) -> Row:
     return same("depends on lr * s alone", residual, rounding=rounding, r=r, s=s)
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T14."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rounds import trajectory
+
+    return {
+        "complete, r = 1": trajectory(pair(0.0, "CB"), 2, 3, 1),
+        "lam = 1/5, r = 2": trajectory(pair(0.2, "CB"), 2, 3, 2),
+    }
+
+
 CLAIMS = [
-    Claim("T14", "interference", "derived", bounded, replay=replay, instance=instance),
-    Claim("T14-law", "interference", "derived", law),
+    Claim(
+        "T14",
+        "interference",
+        "derived",
+        bounded,
+        bounds=(bounds.interference_trajectory, bounds.network_S, bounds.network_q),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    ),
+    Claim(
+        "T14-law",
+        "interference",
+        "derived",
+        law,
+        loose="its bound is the accuracy to which a limit is known",
+        not_attacked="an asymptotic law",
+    ),
 ]

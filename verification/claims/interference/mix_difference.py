@@ -74,8 +74,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     $H' H = \sum_j \pi_j A_j' A_j$ gives $|H|_{op} \le c$, $|H|_F^2 \le r c^2$. Hölder's inequality.
     Extremal: the sign pair $\pm(B, A)$ of $c$-isometries with weights 1/2: $Q = 0$, $P = M = B A$,
     so that the difference is as large as the adapter itself.
-    Counterexample: none; see T13-nuclear, T13-relative, T13-rslora, T13-constant and
-    T13-fixed-products for the readings that are false. Where the difference vanishes so does the
+    Counterexample (to other readings): see T13-nuclear, T13-relative, T13-rslora, T13-constant and
+    T13-fixed-products. Where the difference vanishes so does the
     adapter: to hold an update of $|s B A|_{op} = \varsigma$ at $s = \eta/r$ takes
     $c^2 \ge r \varsigma/\eta$, and then the worst difference $\sqrt r \varsigma$ grows (rows
     "fitted target").
@@ -240,4 +240,25 @@ def replay(stored_instance: Mapping[str, Any]) -> Row:
     return structured(load(stored_instance), stored_instance["c"], stored_instance["norm"])
 
 
-CLAIMS = [Claim("T13", "interference", "derived", rows, replay=replay, instance=instance)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T13."""
+    from verification.attacks.mixes import HALVES, HEAVY, NORMS, THIRDS, mixes_apart
+
+    weights = {"halves": HALVES, "thirds": THIRDS, "heavy": HEAVY}
+    return {
+        f"{norm}, {name}": mixes_apart(norm, w) for name, w in weights.items() for norm in NORMS
+    }
+
+
+CLAIMS = [
+    Claim(
+        "T13",
+        "interference",
+        "derived",
+        rows,
+        bounds=(bounds.interference_worst_case,),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    )
+]

@@ -65,7 +65,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $B_i = A_i'$ for the first inequality; in addition $A_i = c_i A$ with $c$ an
     eigenvector of the least $|l|$ for the second; the third as well iff $l = 0$ occurs (complete
     graph).
-    Counterexample: none.
     Source: derived here.
     """
     for i, ((topology, N), family) in enumerate(cartesian(NETWORKS, FAMILIES)):
@@ -211,4 +210,26 @@ def replay(stored: Mapping[str, Any]) -> Row:
     return row
 
 
-CLAIMS = [Claim("T10", "interference", "derived", rows, replay=replay, instance=instance)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T10."""
+    from verification.attacks.mixes import network
+
+    return {name: network(name, N) for name, N in (("ring", 5), ("complete", 3))}
+
+
+CLAIMS = [
+    Claim(
+        "T10",
+        "interference",
+        "derived",
+        rows,
+        bounds=(
+            bounds.interference_network,
+            bounds.interference_consensus,
+            bounds.interference_half,
+        ),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    )
+]

@@ -47,7 +47,6 @@ def rank_one(ctx: Context) -> Iterator[Row]:
     For $\pi_{max} > 1/2$ T11 itself gives $(1 - \delta^2) c^2$.
     Extremal: $b_j = \pm c u$, $a_j = \pm c v$ with the best signs (operator norm; Frobenius norm
     for $\delta = 0$).
-    Counterexample: none.
     Source: derived here.
     """
     for weights in WEIGHTS:
@@ -76,7 +75,6 @@ def odd(ctx: Context) -> Iterator[Row]:
     among the singular values of the left side (real eigenvalues of $O_1' O_2$), all others even;
     likewise on the right. So $\pi_1 \pm \pi_2 = \pm(\pi_3 \pm \pi_4)$ for some signs: $\delta = 0$.
     Extremal: one turned plane for each pair of directions and signs in the last one.
-    Counterexample: none.
     Source: derived here; numerical evidence for the maxima.
     """
     for weights in WEIGHTS:
@@ -195,7 +193,44 @@ def replay_odd(stored_instance: Mapping[str, Any]) -> Row:
     return limited("stored", mix, "fro", limit, stored_instance["c"])
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T11-rank-one."""
+    from verification.attacks.mixes import THIRDS, odd_rank
+
+    return {
+        **{f"{norm}, thirds": odd_rank(norm, THIRDS, 1) for norm in ("op", "fro")},
+        "fro, split": odd_rank("fro", (0.5, 0.3, 0.2), 1),
+    }
+
+
+def attacks_odd() -> dict[str, Any]:
+    """Return the attacks on T11-odd."""
+    from verification.attacks.mixes import THIRDS, odd_rank
+
+    return {
+        "r = 3, thirds": odd_rank("fro", THIRDS, 3),
+        "r = 3, unequal": odd_rank("fro", (0.45, 0.35, 0.2), 3),
+        "r = 3, five agents": odd_rank("fro", (0.2,) * 5, 3),
+    }
+
+
 CLAIMS = [
-    Claim("T11-rank-one", "interference", "derived", rank_one, replay=replay, instance=instance),
-    Claim("T11-odd", "interference", "numerical", odd, replay=replay_odd, instance=instance_odd),
+    Claim(
+        "T11-rank-one",
+        "interference",
+        "derived",
+        rank_one,
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    ),
+    Claim(
+        "T11-odd",
+        "interference",
+        "numerical",
+        odd,
+        attacks=attacks_odd,
+        replay=replay_odd,
+        instance=instance_odd,
+    ),
 ]

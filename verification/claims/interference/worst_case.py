@@ -46,7 +46,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     agent $(B, A)$, all others $(-B, -A)$; (iii) $\pi_{max} \le 1/2$, even $r$: gauge rotations
     $(B R_j', R_j A)$ by angles that close the polygon of sides $\pi_j$ (0, 120, 240 degrees for
     three equal weights). In (iii) all agents hold the same product, and DLoRA's mix of it is 0.
-    Counterexample: none.
     Source: derived here.
     """
     for mix in mixes(ctx, ctx.pick(20, 400)):
@@ -135,4 +134,26 @@ def replay(stored_instance: Mapping[str, Any]) -> Row:
     return bounded("stored", load(stored_instance), stored_instance["c"], stored_instance["norm"])
 
 
-CLAIMS = [Claim("T11", "interference", "derived", rows, replay=replay, instance=instance)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T11."""
+    from verification.attacks.mixes import HEAVY, NORMS, THIRDS, interference_in_a_ball
+
+    return {
+        **{f"{norm}, thirds": interference_in_a_ball(norm, THIRDS) for norm in NORMS},
+        **{f"{norm}, heavy": interference_in_a_ball(norm, HEAVY) for norm in NORMS},
+        **{f"fro, thirds, r = {r}": interference_in_a_ball("fro", THIRDS, r) for r in (1, 3)},
+    }
+
+
+CLAIMS = [
+    Claim(
+        "T11",
+        "interference",
+        "derived",
+        rows,
+        bounds=(bounds.interference_worst_case,),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    )
+]

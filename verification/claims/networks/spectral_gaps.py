@@ -36,13 +36,9 @@ def rows(ctx: Context) -> Iterator[Row]:
     Hypercube and torus: sums over coordinates. $K_{n,n}$ with self weight $w$: 1, $w$ and
     $2w - 1$; the largest of $|w|$, $|2w - 1|$ is least at $w = 1/3$.
 
-    Extremal: none; exact.
-
-    Counterexample: none.
-
     Source: derived here.
     """
-    for name, Pi, closed, sizes in _graphs():
+    for name, Pi, closed, sizes in graphs():
         for route, value in (("eigenvalues", sqrt_rho), ("operator norm", _operator_norm)):
             error = max(abs(value(Pi(n)) - closed(n)) for n in sizes)
             slip = solver_error(LARGEST)
@@ -63,7 +59,7 @@ def solver_error(n: int, norm: float = 2.0) -> float:
     return ulps(2 * n, norm)
 
 
-def _graphs() -> list[Valid]:
+def graphs() -> list[Valid]:
     """Return name, Pi of a size, its closed form, and the sizes (N, or n, or D) up to 31 agents."""
     every = list(range(1, LARGEST + 1))
     two = list(range(2, LARGEST // 2 + 1))
@@ -131,10 +127,7 @@ def without_self_weight(ctx: Context) -> Iterator[Row]:
     Assumptions: the graph is connected and regular, so that $\Pi$ is symmetric and doubly
     stochastic.
 
-    Proof: none, the statement is false; it holds where there is an odd cycle, by Perron and
-    Frobenius.
-
-    Extremal: none.
+    Proof (with an odd cycle): by Perron and Frobenius.
 
     Counterexample: $K_{2,2}$, as every $K_{n,n}$ and every ring of even length: the vector +1 on
     one side, -1 on the other is mapped to its negative.
@@ -174,24 +167,31 @@ def replay(instance: Instance) -> Row:
     )
 
 
-SCRIPT = """
-import numpy as np
-
-Pi = np.array(instance["Pi"])
-N = len(Pi)
-print("measured =", 1 - np.linalg.norm(Pi - 1 / N, 2))
-print("bound =", 2 * N * np.finfo(float).eps)  # a positive gap exceeds rounding
-"""
-
 CLAIMS = [
-    Claim("T31", "networks", "derived", rows),
+    Claim(
+        "T31",
+        "networks",
+        "derived",
+        rows,
+        bounds=(
+            bounds.sqrt_rho_bipartite,
+            bounds.sqrt_rho_bipartite_optimal,
+            bounds.sqrt_rho_hypercube,
+            bounds.sqrt_rho_path,
+            bounds.sqrt_rho_ring,
+            bounds.sqrt_rho_star,
+            bounds.sqrt_rho_torus,
+        ),
+        not_attacked="closed forms",
+    ),
     Claim(
         "T31-bipartite",
         "networks",
         "derived",
         without_self_weight,
+        expected="violated",
         replay=replay,
-        script=SCRIPT,
         instance=two_sides_alone,
+        script="T31-bipartite",
     ),
 ]

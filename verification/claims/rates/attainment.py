@@ -24,8 +24,6 @@ def descent(ctx: Context) -> Iterator[Row]:
 
     Extremal: this family, any $N$, graph, dimension and start.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for steps in (1, 2, 7, 100, 10**5):
@@ -59,8 +57,6 @@ def noise(ctx: Context) -> Iterator[Row]:
     $E|n|^2 = \sigma^2/N$, and $1 - (1 - \alpha L)^2 = \alpha L (2 - \alpha L)$.
 
     Extremal: $\alpha L = 1$, complete graph; started at the minimizer the ratio is $1 - 1/T$.
-
-    Counterexample: none.
 
     Source: derived here.
     """
@@ -122,8 +118,6 @@ def heterogeneity(ctx: Context) -> Iterator[Row]:
 
     Extremal: this family with $\alpha L q \ll \epsilon/L \ll 1$.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for order in ("MS", "CB"):
@@ -156,10 +150,10 @@ def opposed(
 
 def replay_heterogeneity(instance: Instance) -> Row:
     """Return the row of the bound for one stored pair of opposite curvatures."""
-    return rate(instance, kappa=_kappa(instance))
+    return rate(instance, kappa=largest_kappa(instance))
 
 
-def _kappa(instance: Instance) -> float:
+def largest_kappa(instance: Instance) -> float:
     """Return the largest kappa_t at t = 0, 1, 2, 4, ... <= steps; it grows with t (see proof)."""
     case = load(instance)
     order = instance["order"]
@@ -239,13 +233,33 @@ def rate(instance: Instance, kappa: float) -> Row:
 
 
 CLAIMS = [
-    Claim("T26-1", "rates", "derived", descent, replay=replay_alone, instance=parabola),
-    Claim("T26-2", "rates", "derived", noise, replay=replay_alone, instance=noisy_parabola),
+    Claim(
+        "T26-1",
+        "rates",
+        "derived",
+        descent,
+        bounds=(bounds.dsgd_rate,),
+        not_attacked="says that a bound is attained; the attack on T25 finds such problems",
+        replay=replay_alone,
+        instance=parabola,
+    ),
+    Claim(
+        "T26-2",
+        "rates",
+        "derived",
+        noise,
+        bounds=(bounds.dsgd_rate,),
+        not_attacked="says that a bound is attained; the attack on T25 finds such problems",
+        replay=replay_alone,
+        instance=noisy_parabola,
+    ),
     Claim(
         "T26-3",
         "rates",
         "derived",
         heterogeneity,
+        bounds=(bounds.dsgd_rate, bounds.consensus_bound, bounds.network_q),
+        not_attacked="says that a bound is attained; the attack on T34 finds such problems",
         replay=replay_heterogeneity,
         instance=opposed,
     ),

@@ -50,13 +50,11 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $N = 2$, $f_1'' = L$, $f_2'' = -m$, opposite slopes at the minimizer, no noise, as
     $\alpha L q \to 0$ and $T \to \infty$ (T26-3 with $\epsilon = L - m$).
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for order in moments.ORDERS:
         for case in cases(ctx, order, instances=ctx.pick(4, 24)):
-            yield _judged(case, order, STEPS)
+            yield judged(case, order, STEPS)
         for m in (0.0, 0.5):
             yield from attained(replay(curved_apart(m, order=order)))
 
@@ -67,7 +65,7 @@ def _weak_convexity(case: Case) -> np.ndarray:
     return np.maximum(0.0, -least)
 
 
-def _judged(case: Case, order: str, steps: int) -> Row:
+def judged(case: Case, order: str, steps: int) -> Row:
     """Return the worst rate of a case, with measured Xi."""
     letters = constants(case)
     net = network(case.Pi, order)
@@ -133,4 +131,23 @@ def replay(instance: Instance) -> Row:
     return at_most("gradient at rest", gradient, bound, rounding=slip, held=held, **params)
 
 
-CLAIMS = [Claim("T34", "rates", "derived", rows, replay=replay, instance=curved_apart)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T34."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rates import rest
+
+    return {order: rest(pair(0.25, order)) for order in ("MS", "CB")}
+
+
+CLAIMS = [
+    Claim(
+        "T34",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.convex_curvature, bounds.dsgd_rate, bounds.consensus_bound),
+        attacks=attacks,
+        replay=replay,
+        instance=curved_apart,
+    )
+]

@@ -53,14 +53,12 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: the least horizon $T = N L^2$, $\alpha L = 1$, $f_i = L |x|^2/2$ in order MS: one
     step lands on the minimizer. As $T$ grows the ratio tends to at most 1/2 on quadratics.
 
-    Counterexample: none.
-
     Source: derived here; the recursion is exact, nothing is fitted.
     """
     for name, N in GRAPHS:
         for order in moments.ORDERS:
             for T in HORIZONS:
-                yield _bounded(_random(ctx, name, N), order, T)
+                yield bounded(_random(ctx, name, N), order, T)
             yield from _slopes(_specified(ctx, name, N), order)
             yield _leading_term(_specified(ctx, name, N), order)
     yield from attained(replay(at_the_horizon()))
@@ -72,13 +70,13 @@ def _curves(ctx: Context) -> Iterator[Row]:
     times = [round(10 ** (3 + i / 2)) for i in range(ctx.pick(5, 7))]
     for name, N in (("complete", 2), ("complete", 8), ("ring", 8)):
         case = _labelled(_around(ctx, name, N), "horizon")
-        rows = [_bounded(case, "MS", T) for T in times]
+        rows = [bounded(case, "MS", T) for T in times]
         yield from rows
         yield _fitted(case, times[-3:], [row.measured for row in rows[-3:]], T=times[-1])
     for name in ("complete", "ring"):
         sizes = [2**i for i in range(1, ctx.pick(5, 7))]
         cases = [_labelled(_around(ctx, name, N), "agents") for N in sizes]
-        rows = [_bounded(case, "MS", times[-1]) for case in cases]
+        rows = [bounded(case, "MS", times[-1]) for case in cases]
         yield from rows
         if name == "complete":  # where the graph's term of order N/T vanishes
             yield _fitted(cases[0], sizes, [row.measured for row in rows], T=times[-1])
@@ -191,7 +189,7 @@ def _mean_gradient(case: Case, order: str, T: int) -> tuple[np.ndarray, np.ndarr
     return host(found["gradient"]), ulps(8 * n, T.bit_length() + 1 / gap, largest)
 
 
-def _bounded(case: Case, order: str, T: int) -> Row:
+def bounded(case: Case, order: str, T: int) -> Row:
     """Return the row of the corollary at one horizon, the worst of the problems."""
     case = case._replace(lr=sqrt(case.problem.N / T))
     letters = constants(case)
@@ -225,7 +223,30 @@ def at_the_horizon() -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row of the corollary for one stored case, at lr = sqrt(N/T)."""
-    return _bounded(load(instance), instance["order"], instance["steps"])
+    return bounded(load(instance), instance["order"], instance["steps"])
 
 
-CLAIMS = [Claim("T28", "rates", "derived", rows, replay=replay, instance=at_the_horizon)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T28."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rates import corollary
+
+    loose = "as T grows the ratio tends to at most 1/2 (T28-sharp)"
+    return {
+        "T = N": corollary(pair(0.25), 2),
+        "T = 32 N": corollary(pair(0.25), 64, loose),
+    }
+
+
+CLAIMS = [
+    Claim(
+        "T28",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.dsgd_corollary,),
+        attacks=attacks,
+        replay=replay,
+        instance=at_the_horizon,
+    )
+]

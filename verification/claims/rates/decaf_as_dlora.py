@@ -49,19 +49,17 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: first term: weights 1/2, $b = a' = q^{1/2} e_2 \pm e_1$, $q = \sqrt 2 - 1$:
     $P = E_{11}$, $Q = q E_{22}$. Second term: one agent, scalars $a/b \to 1$.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for mix in mixes(ctx, instances=ctx.pick(40, 1000)):
-        yield from _bounded(mix)
+        yield from bounded(mix)
         yield from _local_step(ctx, mix)
     for extremal in (opposed(), unbalanced()):
         yield from attained(replay(extremal))
     yield from _same_products(ctx)
 
 
-def _bounded(mix: Mix) -> Iterator[Row]:
+def bounded(mix: Mix) -> Iterator[Row]:
     """Yield both bounds on one family of mixes.
 
     Rounding: P and Q are off by the allowance a of the mix, the factors of a balanced product by
@@ -161,7 +159,25 @@ def unbalanced() -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row |e_i| of one stored mix."""
-    return next(_bounded(load(instance)))
+    return next(bounded(load(instance)))
 
 
-CLAIMS = [Claim("T30", "rates", "derived", rows, replay=replay, instance=opposed)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T30."""
+    from verification.attacks.truncation import aligned_error
+
+    return {f"r = {r}": aligned_error(r, r + 1, r + 2) for r in (1, 2)}
+
+
+CLAIMS = [
+    Claim(
+        "T30",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.factor_distance,),
+        attacks=attacks,
+        replay=replay,
+        instance=opposed,
+    )
+]

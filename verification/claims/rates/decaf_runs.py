@@ -42,9 +42,7 @@ def order(ctx: Context) -> Iterator[Row]:
     $O(\alpha^2)$ (T9, T18). Outputs are balanced; a local step changes the imbalance by
     $O(\alpha^2)$, and averaging balanced factors that differ by $O(\alpha)$ too. Put into T30.
 
-    Extremal: none.
-
-    Counterexample: none; without $\mu > 0$ see T32.
+    Counterexample (without $\mu > 0$): see T32.
 
     Source: derived here. The rows extrapolate the slopes of five halvings to $\alpha = 0$: the
     corrections are of relative order $\alpha/(1-\lambda)$.
@@ -126,9 +124,9 @@ def certificate(ctx: Context) -> Iterator[Row]:
     Proof: T29 applied to T30's recursion: $\Omega_c$ is convex, so that the mean factors and the
     segments between them stay inside.
 
-    Extremal: none; the transient's part of the bound, of constant 2, dominates.
+    Extremal (not reached): the transient's part of the bound, of constant 2, dominates.
 
-    Counterexample: none; with errors that depend on the noise the predictable form may fail.
+    Counterexample (to the predictable form): with errors that depend on the noise it may fail.
 
     Source: derived here. With noise the expectation is taken over all paths of sign noise.
     """
@@ -296,6 +294,21 @@ def _sums(run: Iterator[decaf_rounds.Round], targets: np.ndarray, s: float) -> S
 
 
 CLAIMS = [
-    Claim("T30-order", "rates", "derived", order),
-    Claim("T30-certificate", "rates", "derived", certificate),
+    Claim(
+        "T30-order",
+        "rates",
+        "derived",
+        order,
+        loose="its bound is the accuracy to which a limit is known",
+        not_attacked="an asymptotic law",
+    ),
+    Claim(
+        "T30-certificate",
+        "rates",
+        "derived",
+        certificate,
+        loose="the transient's part of the bound, of constant 2, dominates",
+        conditional=True,
+        not_attacked="T29 along runs of DeCAF; T29 is attacked",
+    ),
 ]

@@ -65,8 +65,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: consensus: $N = 2$, $f_i = -L x^2/2 \pm \kappa x$ without noise, and $H_i = 0$ with
     noise on any graph, both as $t \to \infty$. The terms of the rate: T26.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for order in ("MS", "CB"):
@@ -155,10 +153,6 @@ def swapped(ctx: Context) -> Iterator[Row]:
 
     Assumptions: those of T25.
 
-    Proof: none, the statement is false.
-
-    Extremal: none.
-
     Counterexample: ring of 4 with weights 1/3, $f_i = (x - x_i)^2/2$ with $x_i = 1, 1, -1, -1$,
     $\alpha = 1/10$, start 0, no noise: $\kappa = 1$, $q = 1/2$. After one step $\Xi = 1/100$,
     against $(1/20)^2/(19/20)^2 = 1/361$: 3.61 times as much, in the limit 6.1 times.
@@ -200,33 +194,44 @@ def replay_swapped(instance: Instance) -> Row:
     )
 
 
-SCRIPT = """
-import numpy as np
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T25."""
+    from verification.attacks.quadratics import TRIPLE, network, pair
+    from verification.attacks.rates import consensus, rate
 
-H, b, Pi = (np.array(instance[name]) for name in ("H", "b", "Pi"))
-lr, x0, N = instance["lr"], np.array(instance["x0"]), len(Pi)
-x, Xi, kappa = np.tile(x0, (N, 1)), [], []
-for _ in range(instance["steps"]):
-    mean = x.mean(axis=0)
-    Xi.append(((x - mean) ** 2).sum() / N)
-    slopes = np.einsum("iab,b->ia", H, mean) - b
-    kappa.append((((slopes - slopes.mean(axis=0)) ** 2).sum() / N) ** 0.5)
-    x = Pi @ x - lr * (np.einsum("iab,ib->ia", H, x) - b)  # the gradient at the unmixed point
-lam = np.abs(np.linalg.eigvalsh(Pi - 1 / N)).max()
-L, q = np.abs(np.linalg.eigvalsh(H)).max(), lam / (1 - lam)  # q of the other order
-print("measured =", max(Xi))
-print("bound =", (lr * max(kappa) * q / (1 - lr * L * q)) ** 2)
-"""
+    return {
+        "Xi, MS, drift": consensus(pair(0.5), noise=False),
+        "Xi, CB, drift": consensus(pair(0.25, "CB"), noise=False),
+        "Xi, MS, noise": consensus(pair(0.5), drift=False),
+        "Xi, CB, N = 3": consensus(network(TRIPLE, "CB")),
+        "Xi, MS, p = 2": consensus(pair(0.5), p=2),
+        "rate, MS, measured Xi": rate(pair(0.25), "measured Xi"),
+        "rate, MS, N = 3": rate(network(TRIPLE), "bound on Xi"),
+        "rate, CB, p = 2": rate(pair(0.0, "CB"), "bound on Xi", p=2),
+        "rate, MS, noise": rate(pair(0.0), "bound on Xi", steps=128, at_rest=True),
+        "rate, MS, textbook": rate(pair(0.25), "textbook"),
+    }
+
 
 CLAIMS = [
-    Claim("T25", "rates", "derived", rows, replay=replay, instance=drift_alone),
+    Claim(
+        "T25",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.consensus_bound, bounds.network_S, bounds.network_q),
+        attacks=attacks,
+        replay=replay,
+        instance=drift_alone,
+    ),
     Claim(
         "T25-swap",
         "rates",
         "derived",
         swapped,
+        expected="violated",
         replay=replay_swapped,
-        script=SCRIPT,
         instance=ring_of_four,
+        script="T25-swap",
     ),
 ]

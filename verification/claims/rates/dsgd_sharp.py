@@ -51,8 +51,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $R$ alone: equal quadratics of curvature $L$ on the complete graph in order MS, any
     $u$, as $T \to \infty$, by descent or by noise; $D$ alone: T26-3.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for order in moments.ORDERS:
@@ -144,8 +142,6 @@ def corollary(ctx: Context) -> Iterator[Row]:
     Extremal: $f_i = L x^2/2$ on the complete graph, order MS: the descent lemma is an equality at
     every step, so that only $F(\bar x_T) - F^*$ is lost: the ratio is $1 - O(T^{-1/2})$.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for T in (10**3, 10**5):
@@ -187,7 +183,45 @@ def _remainder(graph: str, power: float) -> Row:
     return at_most("|slope + power|", abs(slope + power), 0.01, rounding=slip, graph=graph)
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T25-sharp."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rates import sharp_rate
+
+    return {
+        "MS": sharp_rate(pair(0.25), 8),
+        "MS, at rest": sharp_rate(pair(0.0), 8, at_rest=True),
+        "CB": sharp_rate(pair(0.0, "CB"), 8),
+    }
+
+
+def attacks_corollary() -> dict[str, Any]:
+    """Return the attacks on T28-sharp."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rates import sharp_rate
+
+    return {"T = 2^20": sharp_rate(pair(0.25), 20, (2 / 2**20) ** 0.5)}
+
+
 CLAIMS = [
-    Claim("T25-sharp", "rates", "derived", rows, replay=replay, instance=parabola),
-    Claim("T28-sharp", "rates", "derived", corollary, replay=replay, instance=noisy_start),
+    Claim(
+        "T25-sharp",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.dsgd_sharp, bounds.dsgd_rate),
+        attacks=attacks,
+        replay=replay,
+        instance=parabola,
+    ),
+    Claim(
+        "T28-sharp",
+        "rates",
+        "derived",
+        corollary,
+        bounds=(bounds.dsgd_sharp,),
+        attacks=attacks_corollary,
+        replay=replay,
+        instance=noisy_start,
+    ),
 ]

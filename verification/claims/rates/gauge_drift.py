@@ -49,10 +49,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $(I - \Pi^2)(I - \Pi)^{+2} = \Gamma$ for the identity, and off the constants
     $I - \Gamma = -2 \Pi (I - \Pi)^+$.
 
-    Extremal: none.
-
-    Counterexample: none.
-
     Source: derived here to leading order; judged by extrapolation to $\alpha = 0$, within 1 %.
     """
     yield from _drift(ctx)
@@ -209,4 +205,13 @@ def slow_flow(
     return sqrt((sqrt(K**2 + 4 * size**2) + abs(K)) / 2)
 
 
-CLAIMS = [Claim("T33", "rates", "numerical", rows)]
+CLAIMS = [
+    Claim(
+        "T33",
+        "rates",
+        "numerical",
+        rows,
+        loose="its bound is the accuracy to which a limit is known",
+        not_attacked="an asymptotic law",
+    )
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from decaf_theory import bounds, moments
 from decaf_theory.topology import mixing_eigenvalues
@@ -42,32 +43,31 @@ def rows(ctx: Context) -> Iterator[Row]:
     curvature; and noise alone on any graph, both after many rounds. With curvature the bound is
     not attained for $K > 1$, as earlier local steps deviate less: see R6.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for K in (1, 2, 5):
         for case in cases(ctx, "MS", instances=ctx.pick(3, 24)):
-            net = _network(case, K)
+            net = network_of(case, K)
             # the step that the order allowed for one local step, shortened by the growth of q
             shorter = network(case.Pi, "MS").q
             lr = case.lr * max(1.0, shorter) / max(1.0, net.q)
-            yield _judged(case._replace(lr=lr), K, ROUNDS)
+            yield judged(case._replace(lr=lr), K, ROUNDS)
         for extremal in (slopes_alone(K), noise_alone(K)):
             yield from attained(replay(extremal))
 
 
-def _network(case: Case, K: int) -> Network:
+def network_of(case: Case, K: int) -> Network:
+    """Return the network with the q and S of K local steps."""
     net = network(case.Pi, "MS")
     eigenvalues = [float(mu) for mu in mixing_eigenvalues(case.Pi)]
     q, S = bounds.local_steps_q_S(lam=net.lam, eigenvalues=eigenvalues, N=net.N, K=K)
     return net._replace(q=q, S=S)
 
 
-def _judged(case: Case, K: int, rounds: int) -> Row:
+def judged(case: Case, K: int, rounds: int) -> Row:
     """Return the largest E Xi over all local steps against its bound."""
     found = local_steps(case, K, rounds)
-    return consensus_row("E Xi at every step", case, _network(case, K), found, K=K)
+    return consensus_row("E Xi at every step", case, network_of(case, K), found, K=K)
 
 
 def local_steps(case: Case, K: int, rounds: int) -> Spread:
@@ -91,7 +91,30 @@ def noise_alone(K: int = 5) -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row of one stored case."""
-    return _judged(load(instance), instance["K"], instance["rounds"])
+    return judged(load(instance), instance["K"], instance["rounds"])
 
 
-CLAIMS = [Claim("T35", "rates", "derived", rows, replay=replay, instance=slopes_alone)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T35."""
+    from verification.attacks.quadratics import TRIPLE, network, pair
+    from verification.attacks.rounds import local_steps
+
+    return {
+        "K = 2": local_steps(pair(0.5), 2),
+        "K = 3": local_steps(pair(0.5), 3),
+        "K = 3, noise": local_steps(network(TRIPLE), 3, drift=False),
+    }
+
+
+CLAIMS = [
+    Claim(
+        "T35",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.consensus_bound, bounds.local_steps_q_S),
+        attacks=attacks,
+        replay=replay,
+        instance=slopes_alone,
+    )
+]

@@ -58,23 +58,22 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: predictable: $e = \alpha \nabla F$ cancels the step, $T \to \infty$. General: $N = 1$,
     $u = 1$, $e = -\alpha n$ doubles the noise. Consensus: T25's pair with constant opposite errors.
 
-    Counterexample: none; for the second form with errors that depend on the noise see
-    T29-predictable.
+    Counterexample (to the second form with errors that depend on the noise): see T29-predictable.
 
     Source: derived here.
     """
     for case in cases(ctx, "MS", instances=ctx.pick(4, 24)):
         for dependent in (False, True):
             errors = random_errors(ctx, case, dependent)
-            yield _consensus(case, errors, STEPS)
-            yield _rate(case, errors, STEPS, _rounding(case, errors, STEPS), dependent)
+            yield consensus_row(case, errors, STEPS)
+            yield rate_row(case, errors, STEPS, rounding_of(case, errors, STEPS), dependent)
     for extremal in (cancelled(), doubled_noise()):
         yield from attained(replay(extremal))
     apart = driven_apart()
-    yield _consensus(load(apart), stored_errors(apart), apart["steps"])
+    yield consensus_row(load(apart), stored_errors(apart), apart["steps"])
 
 
-def _rounding(case: Case, errors: Errors, steps: int) -> np.ndarray:
+def rounding_of(case: Case, errors: Errors, steps: int) -> np.ndarray:
     """Return the rounding of squared gradients: as in `quadratics.run`, with K/lr next to H."""
     n = case.problem.N * case.problem.p
     L = constants(case).L
@@ -84,7 +83,7 @@ def _rounding(case: Case, errors: Errors, steps: int) -> np.ndarray:
     return ulps(4 * n, 2 * slopes * steps * suprema(case, errors, steps).size + offset)
 
 
-def _rate(
+def rate_row(
     case: Case,
     errors: Errors,
     steps: int,
@@ -121,7 +120,7 @@ def _rate(
     )
 
 
-def _consensus(case: Case, errors: Errors, steps: int) -> Row:
+def consensus_row(case: Case, errors: Errors, steps: int) -> Row:
     """Return the largest consensus distance against its bound."""
     letters = constants(case)
     net = network(case.Pi, "MS")
@@ -187,10 +186,10 @@ def replay(instance: Instance, form: Any = bounds.mixing_error_rate) -> Row:
     errors = stored_errors(instance)
     steps = instance["steps"]
     if instance.get("part") == "E Xi_t":
-        return _consensus(case, errors, steps)
+        return consensus_row(case, errors, steps)
     scale = averages(case, errors, steps).gradient
     slip = ulps(64 * case.problem.N * case.problem.p * steps.bit_length(), scale)
-    return _rate(case, errors, steps, slip, instance["dependent"], form)
+    return rate_row(case, errors, steps, slip, instance["dependent"], form)
 
 
 def predictable_for_all(ctx: Context) -> Iterator[Row]:
@@ -202,10 +201,6 @@ def predictable_for_all(ctx: Context) -> Iterator[Row]:
     it, and then the factor 2 of the general form is needed.
 
     Assumptions: those of T29.
-
-    Proof: none, the statement is false.
-
-    Extremal: none.
 
     Counterexample: $N = 1$, $f = x^2/2$, $\alpha = 1$, noise of variance 1 and $e = -\alpha n$: the
     noise counts twice, so $E|\nabla F|^2 = 4$ from the first step on, against $1 + 1$.
@@ -219,27 +214,6 @@ def predictable_for_all(ctx: Context) -> Iterator[Row]:
 def replay_false(instance: Instance) -> Row:
     """Return the rate of one stored case against the form for predictable errors."""
     return replay({**instance, "dependent": False})
-
-
-SCRIPT = """
-import numpy as np
-
-H, b, noise, K, k, G = (np.array(instance[x]) for x in ("H", "b", "noise", "K", "k", "G"))
-lr, x0, steps = instance["lr"], instance["x0"][0], instance["steps"]
-h, b, v, K, k, G = H.item(), b.item(), noise.item(), K.item(), k.item(), G.item()  # one agent
-best, gradient, error = b / h, 0.0, 0.0
-mean, variance = x0, 0.0
-for _ in range(steps):
-    gradient += ((h * mean - b) ** 2 + h**2 * variance) / steps
-    error += ((K * mean + k) ** 2 + K**2 * variance + G**2 * v) / steps
-    mean, variance = (
-        mean - lr * (h * mean - b) + K * mean + k,
-        (1 - lr * h + K) ** 2 * variance + (G - lr) ** 2 * v,
-    )
-gap = h * (x0 - best) ** 2 / 2
-print("measured =", gradient)
-print("bound =", 2 * gap / (lr * steps) + lr * h * v + error / lr**2)
-"""
 
 
 def sharper(ctx: Context) -> Iterator[Row]:
@@ -261,36 +235,71 @@ def sharper(ctx: Context) -> Iterator[Row]:
 
     Extremal: those of T29.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for case in cases(ctx, "MS", instances=ctx.pick(4, 24)):
         longer = case._replace(lr=1.9 * case.lr, params={**case.params, "stretch": 1.9})
         for stretched, dependent in product((case, longer), (False, True)):
             errors = random_errors(ctx, stretched, dependent)
-            slip = _rounding(stretched, errors, STEPS)
-            yield _rate(stretched, errors, STEPS, slip, dependent, bounds.dsgd_sharp)
+            slip = rounding_of(stretched, errors, STEPS)
+            yield rate_row(stretched, errors, STEPS, slip, dependent, bounds.dsgd_sharp)
     for extremal in (cancelled(), doubled_noise()):
         yield replay(extremal, bounds.dsgd_sharp)
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T29."""
+    from verification.attacks.quadratics import ALONE, pair
+    from verification.attacks.rates import erring
+
+    return {
+        "predictable, N = 1": erring(ALONE, "rate", 7),
+        "predictable, N = 2": erring(pair(0.25), "rate", 7),
+        "dependent, N = 1": erring(ALONE, "rate", 7, dependent=True),
+        "dependent, N = 2": erring(pair(0.25), "rate", 7, dependent=True),
+        "Xi": erring(pair(0.25), "E Xi_t", 6),
+    }
+
+
+def attacks_sharp() -> dict[str, Any]:
+    """Return the attacks on T29-sharp."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rates import erring
+
+    return {
+        "predictable": erring(pair(0.25), "sharp", 7),
+        "dependent": erring(pair(0.25), "sharp", 7, dependent=True),
+    }
+
+
 CLAIMS = [
-    Claim("T29", "rates", "derived", rows, replay=replay, instance=doubled_noise),
+    Claim(
+        "T29",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.mixing_error_consensus, bounds.network_q),
+        attacks=attacks,
+        replay=replay,
+        instance=doubled_noise,
+    ),
     Claim(
         "T29-predictable",
         "rates",
         "derived",
         predictable_for_all,
+        expected="violated",
         replay=replay_false,
-        script=SCRIPT,
         instance=lambda: doubled_noise(8),
+        script="T29-predictable",
     ),
     Claim(
         "T29-sharp",
         "rates",
         "derived",
         sharper,
+        bounds=(bounds.dsgd_sharp,),
+        attacks=attacks_sharp,
         replay=lambda instance: replay(instance, bounds.dsgd_sharp),
         instance=cancelled,
     ),

@@ -43,20 +43,19 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $N = 2$, $f_i = -L x^2/2 \pm \kappa x$ without noise, and noise alone on any graph,
     both as $t \to \infty$.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for beta in (0.0, 0.5, 0.9):
         for case in cases(ctx, "MS", instances=ctx.pick(3, 24)):
-            net = _network(case, beta)
+            net = network_of(case, beta)
             lr = case.lr * max(1.0, network(case.Pi, "MS").q) / max(1.0, net.q)
-            yield _judged(case._replace(lr=lr), beta, STEPS)
+            yield judged(case._replace(lr=lr), beta, STEPS)
         for extremal in (drift_alone(beta), noise_alone(beta)):
             yield from attained(replay(extremal))
 
 
-def _network(case: Case, beta: float) -> Network:
+def network_of(case: Case, beta: float) -> Network:
+    """Return the network with the q and S of momentum beta."""
     net = network(case.Pi, "MS")
     eigenvalues = [float(mu) for mu in mixing_eigenvalues(case.Pi)]
     q, S = bounds.momentum_q_S(lam=net.lam, eigenvalues=eigenvalues, beta=beta)
@@ -87,7 +86,7 @@ def _blocks(blocks: list[list[Any]]) -> Any:
     return xp.concat([xp.concat(row, axis=-1) for row in blocks], axis=-2)
 
 
-def _judged(case: Case, beta: float, steps: int) -> Row:
+def judged(case: Case, beta: float, steps: int) -> Row:
     """Return the largest E Xi_t against its bound."""
     x = case.start
     recursion = heavy_ball(case, beta)
@@ -95,7 +94,7 @@ def _judged(case: Case, beta: float, steps: int) -> Row:
     mean = xp.concat([x.mean, 0 * x.mean], axis=-1)
     start = moments.State(mean, 0 * mean[..., None] * mean[..., None, :])
     found = spread_along(case.problem, start, [recursion] * steps)
-    return consensus_row("E Xi_t", case, _network(case, beta), found, beta=beta, T=steps)
+    return consensus_row("E Xi_t", case, network_of(case, beta), found, beta=beta, T=steps)
 
 
 def drift_alone(beta: float = 0.5) -> Instance:
@@ -112,7 +111,29 @@ def noise_alone(beta: float = 0.5) -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row of one stored case."""
-    return _judged(load(instance), instance["beta"], instance["steps"])
+    return judged(load(instance), instance["beta"], instance["steps"])
 
 
-CLAIMS = [Claim("T36", "rates", "derived", rows, replay=replay, instance=drift_alone)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T36."""
+    from verification.attacks.quadratics import TRIPLE, network, pair
+    from verification.attacks.rounds import momentum
+
+    return {
+        "beta = 1/2": momentum(pair(0.5), 0.5),
+        "beta = 1/2, noise": momentum(network(TRIPLE), 0.5, drift=False),
+    }
+
+
+CLAIMS = [
+    Claim(
+        "T36",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.consensus_bound, bounds.momentum_q_S),
+        attacks=attacks,
+        replay=replay,
+        instance=drift_alone,
+    )
+]

@@ -54,10 +54,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\dot p = \alpha^2 s^2 \sigma_i(K) - 2 \alpha s^2 p^2$ per round. The gradient of the factors is
     $s^2 p \cdot \sqrt p$ there, and $|e| \sim \alpha^2/\sqrt p$ (T30).
 
-    Extremal: none.
-
-    Counterexample: none.
-
     Source: derived here, heuristically; judged by extrapolation to $\alpha = 0$: the singular
     values within 1 %, the gradient and the powers within 5 %.
     """
@@ -277,4 +273,13 @@ def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterat
         )
 
 
-CLAIMS = [Claim("T32", "rates", "numerical", rows)]
+CLAIMS = [
+    Claim(
+        "T32",
+        "rates",
+        "numerical",
+        rows,
+        loose="its bound is the accuracy to which a limit is known",
+        not_attacked="an asymptotic law",
+    )
+]

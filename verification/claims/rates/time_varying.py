@@ -47,12 +47,10 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $\Pi_t = \lambda I + (1-\lambda) J$ at all times, whose other eigenvalues are all
     $\lambda$: noise alone, or $f_i = -L x^2/2 \pm \kappa x$ for the two halves of the agents.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for name, graphs in SEQUENCES.items():
-        yield _judged(*_random(ctx, name, graphs), sequence=name)
+        yield judged(*_random(ctx, name, graphs), sequence=name)
     for extremal in (drift_alone(), noise_alone()):
         yield from attained(replay(extremal))
 
@@ -69,12 +67,12 @@ def _random(ctx: Context, name: str, graphs: Sequence[str]) -> tuple[Case, list[
     parts = [draw(rng, family, ctx.pick(4, 40), N, p) for family in FAMILIES]
     H, b, noise, x0 = (np.concatenate(group) for group in zip(*parts, strict=True))
     L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
-    lr = 30.0 ** rng.uniform(-1, 0, len(L)) / (L * max(1.0, _network(Pis).q))
+    lr = 30.0 ** rng.uniform(-1, 0, len(L)) / (L * max(1.0, network_of(Pis).q))
     problem = moments.quadratics(ctx.array(H), b=ctx.array(b), noise=ctx.array(noise))
     return Case(problem, Pis[0], ctx.array(lr), ctx.array(x0), {"N": N, "p": p}), Pis
 
 
-def _network(Pis: Sequence[np.ndarray]) -> Network:
+def network_of(Pis: Sequence[np.ndarray]) -> Network:
     """Return N, the largest lambda, q and S of a sequence of mixing matrices."""
     N = len(Pis[0])
     lam = max(sqrt_rho(Pi) for Pi in Pis)
@@ -82,11 +80,11 @@ def _network(Pis: Sequence[np.ndarray]) -> Network:
     return Network(N, lam, q, bounds.time_varying_S(lam=lam, N=N))
 
 
-def _judged(case: Case, Pis: Sequence[np.ndarray], **params: Any) -> Row:
+def judged(case: Case, Pis: Sequence[np.ndarray], **params: Any) -> Row:
     """Return the largest E Xi_t against its bound."""
     recursions = [moments.decentralized_sgd(case.problem, Pi, case.lr) for Pi in Pis]
     found = spread_along(case.problem, case.start, recursions)
-    return consensus_row("E Xi_t", case, _network(Pis), found, T=len(Pis), **params)
+    return consensus_row("E Xi_t", case, network_of(Pis), found, T=len(Pis), **params)
 
 
 def drift_alone(N: int = 4, lam: float = 0.5) -> Instance:
@@ -107,7 +105,25 @@ def replay(instance: Instance) -> Row:
     """Return the row of one stored case, with a matrix that stays or with those in `Pis`."""
     case = load(instance)
     stays = [instance["Pi"]] * instance.get("steps", 0)
-    return _judged(case, [np.asarray(Pi) for Pi in instance.get("Pis", stays)])
+    return judged(case, [np.asarray(Pi) for Pi in instance.get("Pis", stays)])
 
 
-CLAIMS = [Claim("T37", "rates", "derived", rows, replay=replay, instance=drift_alone)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T37."""
+    from verification.attacks.rounds import changing
+
+    return {"any sequence": changing(0.4, 3, 10)}
+
+
+CLAIMS = [
+    Claim(
+        "T37",
+        "rates",
+        "derived",
+        rows,
+        bounds=(bounds.consensus_bound, bounds.time_varying_S, bounds.network_q),
+        attacks=attacks,
+        replay=replay,
+        instance=drift_alone,
+    )
+]

@@ -34,8 +34,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $A_0$ on an eigenvector of $|l| = \lambda$ for the first; on the complete graph with
     two agents, $B_i = A_i'$ opposite, $t = 0$, for the second.
 
-    Counterexample: none.
-
     Source: derived here; the methods are ADF-LoRA and TAD-LoRA.
     """
     for name, N in GRAPHS:
@@ -141,4 +139,22 @@ def _both_opposite(ctx: Context) -> Row:
     return at_most("mean |I_i|_*", mean, bound, rounding=ulps(10 * 3, bound), t=0, N=2)
 
 
-CLAIMS = [Claim("R5", "methods", "derived", rows, replay=replay, instance=along_eigenvector)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on R5."""
+    from verification.attacks.quadratics import TRIPLE, network
+    from verification.attacks.rounds import decay
+
+    return {"t = 4": decay(network(TRIPLE), 4)}
+
+
+CLAIMS = [
+    Claim(
+        "R5",
+        "methods",
+        "derived",
+        rows,
+        attacks=attacks,
+        replay=replay,
+        instance=along_eigenvector,
+    )
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +37,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $Q$.
 
     Extremal: $A$ the leading right singular vectors of $\bar W$: the best rank-$r$ error.
-
-    Counterexample: none.
 
     Source: derived here; the method is FFA-LoRA.
     """
@@ -131,4 +130,11 @@ def replay(instance: Instance) -> Row:
     return at_most("best rank-r error <= price", tail, price, rounding=slip, **params)
 
 
-CLAIMS = [Claim("R1", "methods", "derived", rows, replay=replay, instance=leading)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on R1."""
+    from verification.attacks.truncation import price
+
+    return {"r = 2": price(2, 4, 3)}
+
+
+CLAIMS = [Claim("R1", "methods", "derived", rows, attacks=attacks, replay=replay, instance=leading)]

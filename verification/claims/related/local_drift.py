@@ -32,14 +32,12 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Extremal: $N = 2$, $f_i = -L x^2/2 \pm \kappa x$, after many rounds: every step is an equality.
 
-    Counterexample: none.
-
     Source: derived here; the method is Dec-LoRA. With noise see T35.
     """
     for K in (1, 2, 5):
         for case in cases(ctx, "MS", instances=ctx.pick(3, 24)):
             quiet = case._replace(problem=case.problem._replace(noise=0 * case.problem.noise))
-            yield _judged(quiet._replace(lr=_short(quiet, K)), K, ROUNDS)
+            yield judged(quiet._replace(lr=_short(quiet, K)), K, ROUNDS)
         yield from attained(replay(drift_alone(K)))
 
 
@@ -52,7 +50,7 @@ def _short(case: Case, K: int) -> Any:
     return case.lr * namespace(case.lr).asarray(share, device=case.lr.device)
 
 
-def _judged(case: Case, K: int, rounds: int) -> Row:
+def judged(case: Case, K: int, rounds: int) -> Row:
     """Return the largest |X~| after a mix against its bound. Rounding as in `quadratics.run`."""
     problem = case.problem
     net = network(case.Pi, "MS")
@@ -87,7 +85,17 @@ def drift_alone(K: int = 5) -> Instance:
 
 def replay(instance: Instance) -> Row:
     """Return the row of one stored case."""
-    return _judged(load(instance), instance["K"], instance["rounds"])
+    return judged(load(instance), instance["K"], instance["rounds"])
 
 
-CLAIMS = [Claim("R6", "methods", "derived", rows, replay=replay, instance=drift_alone)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on R6."""
+    from verification.attacks.quadratics import pair
+    from verification.attacks.rounds import after_a_mix
+
+    return {f"K = {K}": after_a_mix(pair(0.5), K) for K in (2, 3)}
+
+
+CLAIMS = [
+    Claim("R6", "methods", "derived", rows, attacks=attacks, replay=replay, instance=drift_alone)
+]

@@ -34,7 +34,7 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Extremal: the sign flip of $c$-isometries attains the second part at every rank.
 
-    Counterexample: none; see T13-rslora for the reading that it vanishes.
+    Counterexample (to the reading that it vanishes): see T13-rslora.
 
     Source: derived here; the scaling is that of rsLoRA.
     """
@@ -84,4 +84,15 @@ def replay(instance: Instance) -> Row:
     return at_most("|s I|_F <= eta c^2", found, bound, rounding=slip, **params)
 
 
-CLAIMS = [Claim("R8", "methods", "derived", rows, replay=replay, instance=rank_eight)]
+CLAIMS = [
+    Claim(
+        "R8",
+        "methods",
+        "derived",
+        rows,
+        bounds=(bounds.interference_worst_case, bounds.interference_mean_square),
+        not_attacked="T11 and T12 at one scale; T11 is attacked",
+        replay=replay,
+        instance=rank_eight,
+    )
+]

@@ -20,15 +20,6 @@ from verification.instances.pairs import Pair, blocks, pair_of, pairs
 S = 0.75
 C = 1.5
 SHAPES = [(3, 2, 1), (2, 4, 2), (5, 4, 3), (2, 3, 6)]  # d, k, r
-SCRIPT = """
-import numpy as np
-
-B, A, target = (np.array(instance[name]) for name in ("B", "A", "target"))
-g = B @ A - target  # gradient of |W - target|^2 / 2
-assert not np.any(B.T @ g) and not np.any(g @ A.T), "the factor gradient must vanish"
-print("measured =", np.linalg.norm(g))
-print("bound =", 0.0)
-"""
 
 
 def gradients(ctx: Context) -> Iterator[Row]:
@@ -44,7 +35,7 @@ def gradients(ctx: Context) -> Iterator[Row]:
     map from $g$ to $\nabla$ is linear, so the same holds for deviations. Isotropic noise: the
     squared Frobenius norm of that map, with $k$ columns of $g$ for $B'$ and $d$ rows for $A'$.
     Extremal: $A = c\, e v'$, $B = c\, u e'$, $g$ (or the noise, or the differences) along $u v'$.
-    Counterexample: none; the converse is false, see T5-converse.
+    Counterexample (to the converse): see T5-converse.
     Source: Assumption 4 of arXiv 2505.21382 (paraphrased); derived here.
     """
     for pair in pairs(ctx, ctx.pick(20, 400), C):
@@ -157,8 +148,8 @@ def converse(ctx: Context) -> Iterator[Row]:
     $|\nabla \varphi|$ would be a rate for $|\nabla f|$.
 
     Assumptions: $f$ smooth and convex, here $f = |W - T|_F^2 / 2$, $s = 1$, $W_0 = 0$.
-    Proof: none; the statement is false wherever $B' g = 0$ and $g A' = 0$ with $g \ne 0$.
-    Extremal: none.
+    Proof (of the contrary): the statement is false wherever $B' g = 0$ and $g A' = 0$ with
+    $g \ne 0$.
     Counterexample: $A = B = 0$, $T = E_{11}$: $\nabla \varphi = 0$, $|\nabla f|_F = 1$. With
     nonzero factors: $B A = E_{11}$, $r = 1$, $T = E_{11} + E_{22}$.
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
@@ -189,15 +180,37 @@ def replay_stationary(stored_instance: Mapping[str, Any]) -> Row:
     return at_most("stationary", measured, 0.0, rounding=0.0, held=held, d=d, k=k, r=w.rank)
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T5."""
+    from verification.attacks.smoothness import factor_gradient
+
+    return {"gradient": factor_gradient()}
+
+
 CLAIMS = [
-    Claim("T5", "smoothness", "derived", gradients, replay=replay, instance=instance),
+    Claim(
+        "T5",
+        "smoothness",
+        "derived",
+        gradients,
+        bounds=(
+            bounds.factor_gradient,
+            bounds.factor_sigma,
+            bounds.factor_kappa,
+            bounds.isotropic_factor_variance,
+        ),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    ),
     Claim(
         "T5-converse",
         "smoothness",
         "paraphrased",
         converse,
-        replay_stationary,
-        SCRIPT,
-        instance_stationary,
+        expected="violated",
+        replay=replay_stationary,
+        instance=instance_stationary,
+        script="T5-converse",
     ),
 ]

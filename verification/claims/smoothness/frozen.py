@@ -33,7 +33,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     Proof: $\nabla_B = s g A'$ and $W - W' = s(B - B') A$, so
     $|s(g - g') A'|_F \le s \sigma_1(A) L s |B - B'|_F \sigma_1(A)$; and $B \mapsto W$ is affine.
     Extremal: $f = L |W|_F^2 / 2$ with $B$ moved along the first left singular vector of $A$.
-    Counterexample: none.
     Source: derived here.
     """
     for pair in pairs(ctx, ctx.pick(20, 400), 1.5):
@@ -167,4 +166,22 @@ def replay(stored: Mapping[str, Any]) -> Row:
     return smooth("stored", frozen, quadratic, 0.0)
 
 
-CLAIMS = [Claim("T6", "smoothness", "derived", rows, replay=replay, instance=instance)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T6."""
+    from verification.attacks.smoothness import frozen_step
+
+    return {"quadratic": frozen_step()}
+
+
+CLAIMS = [
+    Claim(
+        "T6",
+        "smoothness",
+        "derived",
+        rows,
+        bounds=(bounds.frozen_smoothness,),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    )
+]

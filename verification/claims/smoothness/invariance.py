@@ -19,25 +19,6 @@ from verification.instances.omega import inside_omega, mix_of, mix_on_omega
 
 C = 1.5
 SCALES = (1e-8, C, 1e8)
-UNBALANCED_SCRIPT = """
-import numpy as np
-
-B, A, weights = (np.array(instance[name]) for name in ("B", "A", "weights"))
-M = sum(w * B_j @ A_j for w, B_j, A_j in zip(weights, B, A))
-U, S, Vt = np.linalg.svd(M)
-r = A.shape[1]
-print("measured =", max(np.linalg.norm(U[:, :r] * S[:r], 2), np.linalg.norm(Vt[:r], 2)))
-print("bound =", instance["c"])
-"""
-STEP_SCRIPT = """
-import numpy as np
-
-B, A, target, lr = (np.array(instance[name]) for name in ("B", "A", "target", "lr"))
-g = B @ A - target  # gradient of |W - target|^2 / 2
-new_B, new_A = B - lr * g @ A.T, A - lr * B.T @ g
-print("measured =", max(np.linalg.norm(new_B, 2), np.linalg.norm(new_A, 2)))
-print("bound =", instance["c"])
-"""
 
 
 def mixing(ctx: Context) -> Iterator[Row]:
@@ -48,7 +29,7 @@ def mixing(ctx: Context) -> Iterator[Row]:
     Proof: DLoRA: $\sigma_1$ is convex. DeCAF: $\sigma_1(B)^2 = \sigma_1(A)^2 = \sigma_1(P) \le
     \sigma_1(M) \le \sum_j \pi_j \sigma_1(B_j) \sigma_1(A_j) \le c^2$.
     Extremal: equal agents with $\sigma_1(B) = c$ (DLoRA), equal $c$-isometries (DeCAF).
-    Counterexample: none; other splits of the TSVD and gradient steps leave Omega_c, see
+    Counterexample (for other maps): other splits of the TSVD and gradient steps leave Omega_c, see
     T7-unbalanced and T7-step. So Assumption 2 is a property of a run: measure $c$ on the path.
     Source: Assumption 2 of arXiv 2505.21382 (paraphrased); derived here.
     """
@@ -104,9 +85,8 @@ def unbalanced(ctx: Context) -> Iterator[Row]:
     r"""DeCAF's mixing also preserves Assumption 2 with the unbalanced split $B = U S$, $A = V'$.
 
     Assumptions: $\pi_j \ge 0$, $\sum_j \pi_j = 1$, $\sigma_1(A_j), \sigma_1(B_j) \le c$.
-    Proof: none; the statement is false: $\sigma_1(U S) = \sigma_1(P)$ may be $c^2 > c$ for $c > 1$,
+    Proof (of the contrary): $\sigma_1(U S) = \sigma_1(P)$ may be $c^2 > c$ for $c > 1$,
     and $\sigma_1(V') = 1 > c$ for $c < 1$ wherever $P \ne 0$.
-    Extremal: none.
     Counterexample: one agent, $B = 2 e_1$, $A = 2 e_1'$, $c = 2$: $\sigma_1(U S) = 4$.
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
     """
@@ -142,8 +122,8 @@ def stepping(ctx: Context) -> Iterator[Row]:
     r"""A gradient step preserves Assumption 2.
 
     Assumptions: $f = |W - T|_F^2/2$, $s = 1$, step size below 1, $\sigma_1(A), \sigma_1(B) \le c$.
-    Proof: none; the statement is false at any corner of Omega_c that falls short of the target.
-    Extremal: none.
+    Proof (of the contrary): the statement is false at any corner of Omega_c that falls short of
+    the target.
     Counterexample: scalars $a = b = c = 1$, $T = 3$, step size 1/2: $a - (1/2) b (a b - 3) = 2$.
     Source: reading of arXiv 2505.21382 (paraphrased); refuted here.
     """
@@ -178,18 +158,33 @@ def replay_step(stored_instance: Mapping[str, Any]) -> Row:
     return stepped("stored", B, A, target, stored_instance["lr"], stored_instance["c"])
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T7."""
+    from verification.attacks.mixes import mixing_stays
+
+    return {method: mixing_stays(method) for method in ("dlora", "decaf")}
+
+
 CLAIMS = [
-    Claim("T7", "smoothness", "derived", mixing, replay=replay, instance=instance),
+    Claim("T7", "smoothness", "derived", mixing, attacks=attacks, replay=replay, instance=instance),
     Claim(
         "T7-unbalanced",
         "smoothness",
         "paraphrased",
         unbalanced,
-        replay_unbalanced,
-        UNBALANCED_SCRIPT,
-        instance_unbalanced,
+        expected="violated",
+        replay=replay_unbalanced,
+        instance=instance_unbalanced,
+        script="T7-unbalanced",
     ),
     Claim(
-        "T7-step", "smoothness", "paraphrased", stepping, replay_step, STEP_SCRIPT, instance_step
+        "T7-step",
+        "smoothness",
+        "paraphrased",
+        stepping,
+        expected="violated",
+        replay=replay_step,
+        instance=instance_step,
+        script="T7-step",
     ),
 ]

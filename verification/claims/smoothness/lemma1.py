@@ -41,7 +41,7 @@ def paper(ctx: Context) -> Iterator[Row]:
     Proof: The sharp form, T2-sharp, with $C$ for $s c$ and $\sqrt r \ge 1$.
     Extremal: that of T2-sharp for $r = 1$ and $C = s c$; for $r > 1$ the constant is too large by
     the factor of T3.
-    Counterexample: none in these norms; see T4a, T4b, T4c for the readings that are false.
+    Counterexample (to other readings): see T4a, T4b, T4c.
     Source: arXiv 2505.21382, Lemma 1 (paraphrased); proof derived here.
     """
     constants = {"s c": partial(lemma1, share=1.0), "sqrt(2) s c": partial(lemma1, share=2**0.5)}
@@ -65,7 +65,6 @@ def sharp(ctx: Context) -> Iterator[Row]:
     matrix of these inequalities has rows and columns that sum to $2 h + s G = L^*$, its $l_p$ norm
     for $p = 1$ and $p = \infty$, which bounds that for every $p$ in between (Riesz-Thorin).
     Extremal: T3's function at $A = B = c E_{11}$, both moving towards 0: a supremum.
-    Counterexample: none.
     Source: derived here; sharpens arXiv 2505.21382, Lemma 1 (paraphrased).
     """
     yield from evidence(ctx, {"s c": least}, ("euclid", "sum", "max"))
@@ -118,12 +117,33 @@ def replay(constant: Constant, stored_instance: Mapping[str, Any]) -> Row:
     return steepness("stored", slope, constant(slope), stored_instance["norm"])
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T2."""
+    from verification.attacks.smoothness import GS, lemma1
+
+    G = GS["small G"]
+    return {
+        **{f"{norm}, r = 1": lemma1(norm, G, 1) for norm in ("euclid", "sum")},
+        "euclid, r = 2": lemma1("euclid", G, 2),
+    }
+
+
+def attacks_sharp() -> dict[str, Any]:
+    """Return the attacks on T2-sharp."""
+    from verification.attacks.smoothness import GS, sharp
+
+    norms = ("euclid", "sum", "max")
+    return {f"{norm}, {size}": sharp(norm, G, 2) for norm in norms for size, G in GS.items()}
+
+
 CLAIMS = [
     Claim(
         "T2",
         "smoothness",
         "paraphrased",
         paper,
+        bounds=(bounds.lemma1_smoothness,),
+        attacks=attacks,
         replay=partial(replay, partial(lemma1, share=1.0)),
         instance=partial(instance, 1),
     ),
@@ -132,6 +152,8 @@ CLAIMS = [
         "smoothness",
         "derived",
         sharp,
+        bounds=(bounds.smoothness_sharp,),
+        attacks=attacks_sharp,
         replay=partial(replay, least),
         instance=partial(instance, 2),
     ),

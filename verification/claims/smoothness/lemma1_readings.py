@@ -32,24 +32,6 @@ L = 1.25
 G = 0.5
 SHAPES = [(3, 2, 1), (2, 4, 2), (4, 5, 4)]  # d, k, r
 Rows = Callable[[Context], Iterator[Row]]
-SCRIPT = """
-import numpy as np
-
-B, A, B_end, A_end, g, h = (np.array(instance[x]) for x in ("B", "A", "B_end", "A_end", "g", "h"))
-s, L, G = instance["s"], instance["L"], instance["G"]
-C, c, r = instance["lemma_C"], instance["lemma_c"], A.shape[0]
-
-
-def size(blocks, norm):
-    norms = [np.linalg.norm(block) for block in blocks]
-    return sum(norms) if norm == "sum" else np.hypot(*norms)
-
-
-change = [s * (g @ A.T - h @ A_end.T), s * (B.T @ g - B_end.T @ h)]
-step = [B - B_end, A - A_end]
-print("measured =", size(change, instance["norm"]))
-print("bound =", s * (2 * L * C * np.sqrt(r) * c + G) * size(step, instance["displacement"]))
-"""
 
 
 def mixed(ctx: Context) -> Iterator[Row]:
@@ -61,7 +43,6 @@ def mixed(ctx: Context) -> Iterator[Row]:
     Assumptions: those of T2.
     Proof: The sum of two blocks is at most $\sqrt 2$ times their Euclidean norm; then T2-sharp.
     Extremal: T3's function, where both blocks change by the same amount: a supremum.
-    Counterexample: none.
     Source: derived here.
     """
     for pair in pairs(ctx, ctx.pick(20, 400), C):
@@ -86,9 +67,8 @@ def sum_against_euclid(ctx: Context) -> Iterator[Row]:
     $|d\nabla_A| + |d\nabla_B| \le s(2 L C \sqrt r c + G) (|dA|^2 + |dB|^2)^{1/2}$ with $C = s c$.
 
     Assumptions: those of T2.
-    Proof: none; the least constant is $\sqrt 2 L^*$ (T4-mixed), so the statement is false for
-    $r \le 2$, and for $r \ge 3$ iff $2 s L c^2(\sqrt r - \sqrt 2) < (\sqrt 2 - 1) G$.
-    Extremal: none.
+    Proof (of the contrary): the least constant is $\sqrt 2 L^*$ (T4-mixed), so the statement is
+    false for $r \le 2$, and for $r \ge 3$ iff $2 s L c^2(\sqrt r - \sqrt 2) < (\sqrt 2 - 1) G$.
     Counterexample: T3's function at $r = s = c = L = G = 1$, factors scaled from 1 to 7/8.
     Source: reading of Lemma 1 of arXiv 2505.21382 (paraphrased); refuted here.
     """
@@ -105,9 +85,9 @@ def scale_forgotten(ctx: Context) -> Iterator[Row]:
     r"""Lemma 1 holds with $C = c$, the scale $s$ of the adapter left out.
 
     Assumptions: those of T2, Euclidean norm on both sides.
-    Proof: none; the statement is false iff $s > \sqrt r$, for every $G > 0$: then
+    Proof (of the contrary): the statement is false iff $s > \sqrt r$, for every $G > 0$: then
     $L^* = s(2 s L c^2 + G)$ exceeds $s(2 L \sqrt r c^2 + G)$, up to $s/\sqrt r$ times as $G \to 0$.
-    Extremal: none; at $s = \sqrt r$ the two constants agree.
+    Extremal: at $s = \sqrt r$ the two constants agree.
     Counterexample: T3's function at $r = 1$, $s = 2$, $c = L = 1$, $G = 1/4$, factors scaled from 1
     to 7/8.
     Source: reading of Lemma 1 of arXiv 2505.21382 (paraphrased); refuted here.
@@ -124,9 +104,9 @@ def no_assumption_2(ctx: Context) -> Iterator[Row]:
     r"""Lemma 1's constant at one $c$ also holds outside Omega_c, where Assumption 2 fails.
 
     Assumptions: $f$ is $L$-smooth and $|\nabla f| \le G$ on the whole space; no bound on $A$, $B$.
-    Proof: none; the statement is false for every $c$: with T3's $h$ at $x_0 = 0$, $A = a E_{11}$
-    and a small $B$ moved to 0, $\nabla_B$ changes by $s^2 L a^2 |dB|$, however large $a$ is.
-    Extremal: none.
+    Proof (of the contrary): the statement is false for every $c$: with T3's $h$ at $x_0 = 0$,
+    $A = a E_{11}$ and a small $B$ moved to 0, $\nabla_B$ changes by $s^2 L a^2 |dB|$, however
+    large $a$ is.
     Counterexample: $c = s = L = G = 1$, $a = 2$, $B$ from 1/4 to 0: slope 4.03 against 3.
     Source: reading of Lemma 1 of arXiv 2505.21382 (paraphrased); refuted here.
     """
@@ -223,7 +203,23 @@ def instance_outside() -> Mapping[str, Any]:
 
 def reading(name: str, rows: Rows, instance: Callable[[], Mapping[str, Any]]) -> Claim:
     """Return the claim of a false reading."""
-    return Claim(name, "smoothness", "paraphrased", rows, replay, SCRIPT, instance)
+    return Claim(
+        name,
+        "smoothness",
+        "paraphrased",
+        rows,
+        expected="violated",
+        replay=replay,
+        instance=instance,
+        script="T4",
+    )
+
+
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T4-mixed."""
+    from verification.attacks.smoothness import GS, mixed_norm
+
+    return {size: mixed_norm(G, 2) for size, G in GS.items()}
 
 
 CLAIMS = [
@@ -232,6 +228,8 @@ CLAIMS = [
         "smoothness",
         "derived",
         mixed,
+        bounds=(bounds.smoothness_mixed_norm,),
+        attacks=attacks,
         replay=replay_mixed,
         instance=instance_at_corner,
     ),

@@ -31,7 +31,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $B_m$, whose $\sigma_1 \le c$. Then $|X|_F + |Y|_F \le \sqrt 2\, (|X|_F^2 + |Y|_F^2)^{1/2}$.
     Extremal: $A = c\, e_1 v'$, $B = c\, u e_1'$ with unit vectors: scaling $A$ alone by $t$ gives
     exactly $s c$; scaling both by $t$ gives $\sqrt 2 s c (1 + t)/2$, a supremum as $t \to 1$.
-    Counterexample: none.
     Source: Assumption 3 of arXiv 2505.21382 (paraphrased) asks for such a $C$; derived here.
     """
     for pair in pairs(ctx, ctx.pick(40, 1000), C):
@@ -82,4 +81,22 @@ def replay(stored_instance: Mapping[str, Any]) -> Row:
     return moved("stored", load(stored_instance), stored_instance["s"], stored_instance["norm"])
 
 
-CLAIMS = [Claim("T1", "smoothness", "derived", rows, replay=replay, instance=instance)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T1."""
+    from verification.attacks.smoothness import product_moves
+
+    return {norm: product_moves(norm) for norm in ("sum", "euclid")}
+
+
+CLAIMS = [
+    Claim(
+        "T1",
+        "smoothness",
+        "derived",
+        rows,
+        bounds=(bounds.product_lipschitz,),
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+    )
+]

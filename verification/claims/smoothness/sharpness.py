@@ -30,7 +30,6 @@ def attained(ctx: Context) -> Iterator[Row]:
     $s c (1 - t)(G + t(1 + t) s L c^2)$, so the quotient is $s(G + t(1 + t) s L c^2)$ in every $l_p$
     norm, and at least $L^* - 3(1 - t) s^2 L c^2$: it tends to $L^*$ as $t \to 1$.
     Extremal: this $f$, for every $r$.
-    Counterexample: none.
     Source: derived here.
     """
     for r in ctx.pick((1, 2, 3, 4, 8, 16), range(1, 17)):
@@ -102,7 +101,6 @@ def gap(ctx: Context) -> Iterator[Row]:
     $u = \sqrt r$ the factor is $u(K + u)/(K + u^2)$; its derivative vanishes where
     $u^2 = 2 u + K$, and there it is $u/2$.
     Extremal: $K = 3$, $r = 9$: 3/2; $K = 8$, $r = 16$: 2; $K = 24$, $r = 36$: 3.
-    Counterexample: none.
     Source: derived here.
     """
     L = 1.25
@@ -157,6 +155,22 @@ def replay(stored_instance: Mapping[str, Any]) -> Row:
 
 
 CLAIMS = [
-    Claim("T3", "smoothness", "derived", attained, replay=replay, instance=instance),
-    Claim("T3-gap", "smoothness", "derived", gap),
+    Claim(
+        "T3",
+        "smoothness",
+        "derived",
+        attained,
+        bounds=(bounds.smoothness_sharp,),
+        not_attacked="says that a bound is attained; the attack on T2-sharp finds such slopes",
+        replay=replay,
+        instance=instance,
+    ),
+    Claim(
+        "T3-gap",
+        "smoothness",
+        "derived",
+        gap,
+        bounds=(bounds.lemma1_gap, bounds.lemma1_gap_worst),
+        not_attacked="a closed form in the rank alone, evaluated at every rank",
+    ),
 ]

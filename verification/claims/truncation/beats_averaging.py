@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from decaf_theory.arrays import namespace
 from decaf_theory.measure import NORMS, interference, schatten, truncation_error
@@ -29,8 +30,6 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Extremal: two agents, weights 1/2, products $e_1 e_1'$ and $e_2 e_2'$, $r = 1$: all three norms
     of $E$ and of $I$ equal 1/2.
-
-    Counterexample: none.
 
     Source: derived here.
     """
@@ -95,4 +94,13 @@ def extremal() -> Instance:
     return {"B": [e1, e2], "A": [[[1, 0]], [[0, 1]]], "weights": [0.5, 0.5]}
 
 
-CLAIMS = [Claim("T17", "truncation", "derived", rows, replay=replay, instance=extremal)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T17."""
+    from verification.attacks.mixes import truncation_against_averaging
+
+    return {"fro": truncation_against_averaging()}
+
+
+CLAIMS = [
+    Claim("T17", "truncation", "derived", rows, attacks=attacks, replay=replay, instance=extremal)
+]

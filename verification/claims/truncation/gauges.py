@@ -37,9 +37,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\tilde B \tilde A = BA$ gives $\tilde A = O'A$. With $W$ unchanged,
     $BO - \alpha s g (O'A)' = (B - \alpha s g A') O$, likewise $A$. Sums commute with a common $R$.
 
-    Extremal: none.
-
-    Counterexample: none; see T20-dlora for DLoRA.
+    Counterexample (for DLoRA): see T20-dlora.
 
     Source: derived here.
     """
@@ -145,10 +143,6 @@ def dlora_is_gauge_free(ctx: Context) -> Iterator[Row]:
 
     Assumptions: weights $\pi_j \ge 0$ with sum one.
 
-    Proof: none, the statement is false.
-
-    Extremal: none.
-
     Counterexample: two scalar agents $(1, 1)$ with weights 1/2, and the gauge $R_2 = -1$: DLoRA's
     product falls from 1 to 0, while all products, and DeCAF's mix, stay 1.
 
@@ -174,17 +168,6 @@ def replay(instance: Instance) -> Row:
     return same(case, product_distance(before, after), rounding=slip, **mix.params)
 
 
-SCRIPT = """
-import numpy as np
-
-B, A, pi, R = (np.array(instance[name]) for name in ("B", "A", "weights", "gauges"))
-before = np.tensordot(pi, B, 1) @ np.tensordot(pi, A, 1)
-after = np.tensordot(pi, B @ np.linalg.inv(R), 1) @ np.tensordot(pi, R @ A, 1)
-print("measured =", np.linalg.norm(before - after))
-print("bound =", 0.0)
-"""
-
-
 def distance(ctx: Context) -> Iterator[Row]:
     r"""Balanced factors are as near as their products, up to a rotation and sigma_r.
 
@@ -200,8 +183,6 @@ def distance(ctx: Context) -> Iterator[Row]:
     $\sigma_r(Z)^2 = 2\sigma_r(P)$; the roles of both may be exchanged.
 
     Extremal: $P = e_1 e_1'$, $P' = (\sqrt 2 - 1) e_2 e_2'$, $r = 1$: both sides are $2\sqrt 2$.
-
-    Counterexample: none.
 
     Source: derived here, from Kittaneh's inequality and the Procrustes lemma of Tu et al.
     """
@@ -260,13 +241,29 @@ def replay_distance(instance: Instance) -> Row:
     return _distance_row("stored", first, second)
 
 
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T20-distance."""
+    from verification.attacks.truncation import factor_distance
+
+    return {f"r = {r}": factor_distance(r, r + 2, r + 1) for r in (1, 2)}
+
+
 CLAIMS = [
-    Claim("T20", "truncation", "derived", rows),
+    Claim(
+        "T20",
+        "truncation",
+        "derived",
+        rows,
+        conditional=True,
+        not_attacked="identities; its inequality is T20-distance",
+    ),
     Claim(
         "T20-distance",
         "truncation",
         "derived",
         distance,
+        bounds=(bounds.factor_distance,),
+        attacks=attacks,
         replay=replay_distance,
         instance=sharp,
     ),
@@ -275,8 +272,9 @@ CLAIMS = [
         "truncation",
         "derived",
         dlora_is_gauge_free,
+        expected="violated",
         replay=replay,
-        script=SCRIPT,
         instance=instance,
+        script="T20-dlora",
     ),
 ]

@@ -57,8 +57,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     $A_j' = q^{1/2} e_2 + \sqrt 3 (u_j e_1 + (1 - q) w_j e_2)$ with $u = (1, -1, 0)/\sqrt 2$,
     $w = (1, 1, -2)/\sqrt 6$. Last bound: $c$-isometries $(B, A)$ and $(-B, -A)$, weights 1/2.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for mix in mixes(ctx, instances=ctx.pick(60, 1000)):
@@ -98,7 +96,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
 
     p = min(K, n - r)
     place = np.arange(n)
-    u = _square_constant(K, r, n) - 1
+    u = square_constant(K, r, n) - 1
     kept = place < r
     dropped = (place >= r) & (place < r + p)
     shared = place >= r - K + p
@@ -113,7 +111,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
 
 
-def _square_constant(K: int, r: int, n: int) -> float:
+def square_constant(K: int, r: int, n: int) -> float:
     """Return nu = 1 + u, the square of the constant for Q of rank K."""
     h = min(K, n - r) / (r - K + min(K, n - r))
     return 1 + (h + sqrt(h * h + 4 * h)) / 2
@@ -128,7 +126,7 @@ def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Ro
     gap, apart = (xp.linalg.matrix_norm(X - Q, ord="fro") for X in (P, M))
     # two SVDs and a product, each max(d, k) eps |M|
     slip = ulps(10 * max(d, k), xp.linalg.matrix_norm(M, ord="fro") + apart)
-    constant = bounds.GOLDEN_RATIO if K == r else sqrt(_square_constant(K, r, min(d, k)))
+    constant = bounds.GOLDEN_RATIO if K == r else sqrt(square_constant(K, r, min(d, k)))
     case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
     size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
     return at_most(case, gap, constant * apart, rounding=slip, **size)
@@ -202,8 +200,6 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
     the others; $Q$ the identity on $K - p$ of the first $r$ and $\nu/u$ times the identity on the
     $p$ others.
 
-    Counterexample: none.
-
     Source: derived here; the constant is that of hard thresholding of sparse vectors.
     """
     for K, r, n in ((1, 2, 3), (1, 3, 7), (2, 3, 4), (2, 4, 9), (3, 5, 6)):
@@ -213,7 +209,7 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
 
 def extremal_rank() -> Instance:
     """Return M = diag(1 + TIE, 1 + TIE, 1) and Q = (nu / u) e_3 e_3', K = 1, r = 2."""
-    nu = _square_constant(1, 2, 3)
+    nu = square_constant(1, 2, 3)
     e = np.eye(3)[2:]
     M = np.diag([1 + TIE, 1 + TIE, 1.0])
     B = nu / (nu - 1) * e.T
@@ -234,10 +230,6 @@ def golden_everywhere(ctx: Context) -> Iterator[Row]:
     in nuclear norm. FALSE: the constant 2 of the triangle inequality is best possible there.
 
     Assumptions: weights $\pi_j \ge 0$ with sum one; inner dimension $r$.
-
-    Proof: none, the statement is false.
-
-    Extremal: none.
 
     Counterexample: $M = \mathrm{diag}(1 + \epsilon, 1)$, $r = 1$, $\bar B \bar A = q e_2 e_2'$,
     three agents with weights 1/3 as in T18. Operator norm, $q = 2$: $\|I\| = 1 + \epsilon$ and the
@@ -267,27 +259,37 @@ def replay_false(instance: Instance) -> Row:
     )
 
 
-SCRIPT = """
-import numpy as np
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T18."""
+    from verification.attacks.mixes import NORMS, difference
 
-B, A, pi = (np.array(instance[name]) for name in ("B", "A", "weights"))
-order = {"fro": "fro", "op": 2, "nuc": "nuc"}[instance["norm"]]
-M = np.einsum("j,jdr,jrk->dk", pi, B, A)
-Q = np.tensordot(pi, B, 1) @ np.tensordot(pi, A, 1)
-U, S, Vh = np.linalg.svd(M)
-r = B.shape[-1]
-P = U[:, :r] * S[:r] @ Vh[:r]
-print("measured =", np.linalg.norm(P - Q, order))
-print("bound =", (1 + 5**0.5) / 2 * np.linalg.norm(M - Q, order))
-"""
+    return {norm: difference(norm) for norm in NORMS}
+
+
+def attacks_rank() -> dict[str, Any]:
+    """Return the attacks on T18-rank."""
+    from verification.attacks.truncation import lower_rank
+
+    return {"K = 1, r = 2": lower_rank(1, 2, 4, 3), "K = 2, r = 3": lower_rank(2, 3, 4, 5)}
+
 
 CLAIMS = [
-    Claim("T18", "truncation", "derived", rows, replay=replay, instance=extremal),
+    Claim(
+        "T18",
+        "truncation",
+        "derived",
+        rows,
+        bounds=(bounds.decaf_dlora_difference, bounds.decaf_dlora_worst_case),
+        attacks=attacks,
+        replay=replay,
+        instance=extremal,
+    ),
     Claim(
         "T18-rank",
         "truncation",
         "derived",
         of_lower_rank,
+        attacks=attacks_rank,
         replay=replay_rank,
         instance=extremal_rank,
     ),
@@ -296,8 +298,9 @@ CLAIMS = [
         "truncation",
         "derived",
         golden_everywhere,
+        expected="violated",
         replay=replay_false,
-        script=SCRIPT,
         instance=lambda: extremal("op"),
+        script="T18-op",
     ),
 ]

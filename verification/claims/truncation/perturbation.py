@@ -43,7 +43,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $dM = h (u_r v_{r+1}' + u_{r+1} v_r')$, $h \to 0$: the first ratio tends to 1. Spaces:
     $\mathrm{diag}(\frac12, 0)$ to $\mathrm{diag}(\frac12, 1)$, $r = 1$.
 
-    Counterexample: none; see T19-tie.
+    Counterexample (at a tie): see T19-tie.
 
     Source: derived here; the last part is Wedin's theorem.
     """
@@ -167,10 +167,6 @@ def truncation_is_nonexpansive(ctx: Context) -> Iterator[Row]:
 
     Assumptions: none.
 
-    Proof: none, the statement is false.
-
-    Extremal: none.
-
     Counterexample: $\mathrm{diag}(1 + e, 1)$ and $\mathrm{diag}(1, 1 + e)$, $r = 1$: the matrices
     are $\sqrt 2\, e$ apart, their truncations $\sqrt 2\, (1 + e)$. The ratio $(1 + e)/e$ is 9 at
     $e = 1/8$ and grows without limit as $e$ tends to 0.
@@ -199,28 +195,37 @@ def replay_false(instance: Instance) -> Row:
     return at_most(case, moved, apart, rounding=slip, d=d, k=k, r=r)
 
 
-SCRIPT = """
-import numpy as np
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T19."""
+    from verification.attacks.truncation import perturbation, spaces
 
-def truncated(M):
-    U, S, Vh = np.linalg.svd(M)
-    r = instance["rank"]
-    return U[:, :r] * S[:r] @ Vh[:r]
+    return {
+        "perturbation, r = 1": perturbation("", 1, 2, 3),
+        "perturbation, r = 2": perturbation("", 2, 4, 3),
+        "integrated": perturbation("integrated", 1, 2, 3),
+        "spaces": spaces(),
+    }
 
-M, N = np.array(instance["M"]), np.array(instance["N"])
-print("measured =", np.linalg.norm(truncated(M) - truncated(N)))
-print("bound =", np.linalg.norm(M - N))
-"""
 
 CLAIMS = [
-    Claim("T19", "truncation", "derived", rows, replay=replay, instance=extremal),
+    Claim(
+        "T19",
+        "truncation",
+        "derived",
+        rows,
+        bounds=(bounds.tsvd_perturbation, bounds.wedin),
+        attacks=attacks,
+        replay=replay,
+        instance=extremal,
+    ),
     Claim(
         "T19-tie",
         "truncation",
         "derived",
         truncation_is_nonexpansive,
+        expected="violated",
         replay=replay_false,
-        script=SCRIPT,
         instance=instance,
+        script="T19-tie",
     ),
 ]

@@ -40,8 +40,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     Extremal: $B_j = A_j' = (\cos\theta, \pm \sin\theta)$, weights 1/2, $P_0 = e_1 e_1'$:
     $\|E\|_F = \sin^2\theta$ and the ratio $(1 - \sin\theta)/(1 + \sin^2\theta)$ tends to 1.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     count = ctx.pick(100, 3000)
@@ -115,4 +113,23 @@ def replay(instance: Instance) -> Row:
     return _row(mix, P0, slip=ulps(20, row.bound), reference="stored")
 
 
-CLAIMS = [Claim("T21", "truncation", "derived", rows, replay=replay, instance=extremal)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T21."""
+    from verification.attacks.truncation import second_order
+
+    return {f"r = {r}": second_order(r, r + 2, r + 1) for r in (1, 2)}
+
+
+CLAIMS = [
+    Claim(
+        "T21",
+        "truncation",
+        "derived",
+        rows,
+        bounds=(bounds.truncation_second_order,),
+        conditional=True,
+        attacks=attacks,
+        replay=replay,
+        instance=extremal,
+    )
+]

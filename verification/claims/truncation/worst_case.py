@@ -51,8 +51,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     terms $1 - \pi_{max}$ in all norms for $\pi_{max} \ge 1/2$: a heavy agent and others on
     coordinates orthogonal to its own.
 
-    Counterexample: none.
-
     Source: derived here.
     """
     for mix in mixes(ctx, instances=ctx.pick(60, 2000)):
@@ -137,4 +135,28 @@ def replay(instance: Instance) -> Row:
     return next(_bounded(load(instance), instance["c"], (instance["norm"],)))
 
 
-CLAIMS = [Claim("T16", "truncation", "derived", rows, replay=replay, instance=extremal)]
+def attacks() -> dict[str, Any]:
+    """Return the attacks on T16."""
+    from verification.attacks.mixes import HEAVY, THIRDS, truncation_in_a_ball
+
+    return {
+        "fro, n >= 2r": truncation_in_a_ball("fro", THIRDS, (5, 4, 2)),
+        "fro, n < 2r": truncation_in_a_ball("fro", (0.25,) * 4, (4, 3, 2)),
+        "fro, heavy": truncation_in_a_ball("fro", HEAVY, (5, 4, 2)),
+        "op": truncation_in_a_ball("op", THIRDS, (4, 3, 2)),
+        "nuc": truncation_in_a_ball("nuc", THIRDS, (4, 3, 1)),
+    }
+
+
+CLAIMS = [
+    Claim(
+        "T16",
+        "truncation",
+        "derived",
+        rows,
+        bounds=(bounds.truncation_worst_case,),
+        attacks=attacks,
+        replay=replay,
+        instance=extremal,
+    )
+]

@@ -80,6 +80,9 @@ def pair(lam: float, order: str = "MS") -> Network:
     return network([[(1 + lam) / 2, (1 - lam) / 2], [(1 - lam) / 2, (1 + lam) / 2]], order)
 
 
+ALONE = network([[1.0]])
+TRIPLE = [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
+
 # ---------------------------------------------------------------- the domain
 
 
