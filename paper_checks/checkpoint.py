@@ -24,8 +24,9 @@ from paper_checks.observe import trained
 from paper_checks.run import Run
 from paper_checks.stacked import Layer, Stacked
 
-MAGIC = b"decaf checkpoint 1\n"
+MAGIC = b"decaf checkpoint 2\n"
 KEPT = 2
+KEPT_OF = "|"  # in the names of what a method keeps; no site's name holds it
 
 
 class CheckpointError(Exception):
@@ -129,13 +130,15 @@ def restore(
 
 # ---------------------------------------------------------------- of a run
 
-CHANGES = ("losses", "seen", "records", "rows", "seconds")  # what changes beside tensors and step
+# what changes next to tensors and step
+CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent")
 
 
 def save(run: Run, folder: Path, settings: Mapping[str, Any]) -> Path:
     """Write a checkpoint of all that changes in a `Run`; return its path."""
-    tensors = named(run.stacked)
-    tensors |= optimizer_tensors(run.optimizer, tensors)
+    trained_by_name = named(run.stacked)
+    moments = optimizer_tensors(run.optimizer, trained_by_name)
+    tensors = trained_by_name | moments | memory_tensors(run)
     meta = {name: getattr(run, name) for name in CHANGES}
     return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), settings)
 
@@ -146,10 +149,30 @@ def resume(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
     for message in damaged:
         print(message, file=sys.stderr)
     if found is not None:
+        remember(found, run)
         restore(found, run.optimizer, named(run.stacked))
         run.step = found.step
         for name in CHANGES:
             setattr(run, name, found.meta[name])
+
+
+def memory_tensors(run: Run) -> dict[str, Tensor]:
+    """Return what the method keeps of each site, as tensors named "<what>|<site>|<factor>"."""
+    return {
+        f"{what}{KEPT_OF}{site}{KEPT_OF}{part}": X
+        for site, kept in run.memory.items()
+        for what, pair in kept.items()
+        for part, X in pair._asdict().items()
+    }
+
+
+def remember(found: Checkpoint, run: Run) -> None:
+    """Put back what the method kept."""
+    for name, X in found.tensors.items():
+        if KEPT_OF in name:
+            what, site, part = name.split(KEPT_OF)
+            kept = run.memory[site]
+            kept[what] = kept[what]._replace(**{part: X.to(run.device)})
 
 
 def named(stacked: Stacked) -> dict[str, Tensor]:

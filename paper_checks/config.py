@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from decaf_theory.methods import METHODS, Method
+from decaf_theory.methods import METHODS, Method, keeping_directions
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.rules import (
     ADAPTER_METHODS,
@@ -121,8 +121,9 @@ class Mix:
 
     @property
     def rule(self) -> Method:
-        """The method itself."""
-        return METHODS[self.method]
+        """The method, with what `zero_directions` asks for."""
+        method = METHODS[self.method]
+        return keeping_directions(method) if self.zero_directions == "keep" else method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +316,7 @@ def _check_together(config: Config) -> None:
             raise ConfigError(
                 f"mix.graph {mix.graph!r}, mix.agents {mix.agents}: {error}"
             ) from None
-    if "A" not in mix.rule.trains and not lora.equal_start:
+    if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is frozen and never mixed, so it "
             f"must be equal at all agents from the start"

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 from decaf_theory.formats import size
+from decaf_theory.methods import Clock
+from decaf_theory.methods.meeting import messages_of
 from paper_checks import mixing
 from paper_checks.architectures import ARCHITECTURES, TASKS, Architecture, Sizes
 from paper_checks.config import Config
@@ -171,24 +173,27 @@ def build(config: Config, architecture: Architecture, dtype: str) -> Stacked:
         scale=lora.scale,
         dropout=lora.dropout,
     )
-    for site in stacked.sites.values():
-        site.A.requires_grad_("A" in config.mix.rule.trains)
+    mixing.let_train(stacked, config.mix.rule, Clock())
     return stacked
 
 
 def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
     """Return the bytes sent in a round of `every` steps."""
-    rule, Pi = config.mix.rule, mixing.rows_of(config.mix.rule, config.mix.graph, stacked.agents)
-    if rule.meets == "none" and not rule.pools_gradients:
+    rule, N = config.mix.rule, stacked.agents
+    Pi = mixing.graph_of(rule, config.mix.graph, N)
+    memory = mixing.begin(stacked, rule, "step_first", "keep")
+    first = Clock(steps=every or 1)
+    mixed = mixing.message_bytes(stacked, rule, memory, first)
+    pooled = mixing.pooled_bytes(stacked, rule, first)
+    if not mixed and not pooled:
         return Traffic(0, 0, 0, 0)
-    message, links = mixing.message_bytes(stacked, rule), 1
-    if rule.meets == "graph":
-        links = int(np.count_nonzero(Pi - np.diag(np.diag(Pi)), axis=1).max())
-    if every is None and rule.pools_gradients:
-        return Traffic(message, links, None, None)
+    links = int(np.count_nonzero(Pi - np.diag(np.diag(Pi)), axis=1).max()) if Pi is not None else 1
+    if every is None and pooled:
+        return Traffic(mixed + pooled, links, None, None)
     steps = every or 1  # the bytes of a mix do not depend on the steps before it
-    times = links * (steps if rule.pools_gradients else 1)
-    return Traffic(message, links, message * times, mixing.bytes_a_round(stacked, rule, Pi, steps))
+    messages = messages_of(rule.meets, Pi, N) * mixed, messages_of(rule.pools, Pi, N) * pooled
+    total = messages[0] + steps * messages[1]
+    return Traffic(mixed + pooled, links, links * (mixed + steps * pooled), total)
 
 
 def _memory(
@@ -226,7 +231,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     config, sizes, sent = report.config, report.sizes, report.traffic
     N, every = sizes.agents, report.steps_a_round
     meets = {"graph": f"on a {config.mix.graph} graph", "server": "by a server", "none": "alone"}
-    who = "by pooled gradients" if config.mix.rule.pools_gradients else meets[config.mix.rule.meets]
+    who = "by pooled gradients" if config.mix.rule.pools != "none" else meets[config.mix.rule.meets]
     texts = f"{sizes.length} tokens a text{'' if config.data.max_length else ' (assumed)'}"
     pace = "one agent at a time" if config.train.sequential else "all agents at once"
     again = ", activations computed again" if config.train.gradient_checkpointing else ""

@@ -101,15 +101,14 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     )
     if adapters:
         load_into(stacked, adapters)
-    mixing.begin(stacked, rule, config.train.order, mix.zero_directions)
+    memory = mixing.begin(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     epoch = math.ceil(max(map(len, shards)) / data.batch)
     every = mix.every or (mix.every_epochs or 1) * epoch
-    Pi = mixing.rows_of(rule, mix.graph, mix.agents)
-    return Run(
-        config, task, shards, stacked, optimizer_of(config.train, stacked), Pi, every, device
-    )
+    Pi = mixing.graph_of(rule, mix.graph, mix.agents)
+    optimizer = optimizer_of(config.train, stacked)
+    return Run(config, task, shards, stacked, optimizer, Pi, every, device, memory)
 
 
 def advance(run: Run) -> None:
@@ -149,7 +148,9 @@ def gradients(run: Run, t: int) -> Tensor:
     """Put every agent's gradient in place and return the losses [N] of its batch."""
     train, N = run.config.train, run.stacked.agents
     index = batch(run.shards, train.seed, t, run.config.data.batch)
+    rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
     run.optimizer.zero_grad()
+    mixing.let_train(run.stacked, rule, now)
     training_mode(run, True)
     torch.manual_seed(int(generator(train.seed, "dropout", t).integers(2**63)))
     if train.sequential:
@@ -165,10 +166,7 @@ def gradients(run: Run, t: int) -> Tensor:
         loss = loss.detach()
     training_mode(run, False)
     require_finite(run, loss, t)
-    if run.config.mix.rule.pools_gradients:
-        for X in run.stacked.parameters():
-            assert X.grad is not None  # of the backward pass just taken
-            X.grad = X.grad.mean(0, keepdim=True).expand_as(X).contiguous()
+    run.sent += mixing.direct(run.stacked, rule, run.Pi, run.memory, now)
     return loss
 
 
@@ -203,16 +201,16 @@ def mix(run: Run, round_: int) -> None:
     if round_ % run.config.observe.every == 0:
         with clock(run, "observing"):
             graph = choice.graph if rule.meets == "graph" else "complete"
-            rows = np.full((N, N), 1 / N) if rule.meets == "none" else run.Pi
+            rows = np.full((N, N), 1 / N) if run.Pi is None else run.Pi
             run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
             run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
     with clock(run, "mixing"):
-        mixing.mix(
+        run.sent += mixing.mix(
             run.stacked,
             rule,
             run.Pi,
-            round_,
-            zero_directions=choice.zero_directions,
+            run.memory,
+            mixing.clock_of(max(round_ * run.every - 1, 0), run.every),
             moments=choice.moments,
             optimizer=run.optimizer,
         )
@@ -225,7 +223,7 @@ def close_round(run: Run, last: bool) -> None:
         "step": run.step,
         "round": rounds + (rest > 0),
         "loss": float(np.mean(run.losses)),
-        "comm_bytes": sent(run, rounds + (rest > 0 and run.config.train.order == "mix_first")),
+        "comm_bytes": run.sent,
         **run.seen,
     }
     if last or rounds % run.config.observe.eval_every == 0:
@@ -235,13 +233,6 @@ def close_round(run: Run, last: bool) -> None:
             record |= observe.evaluate(run.stacked, run.task, size, sequential=sequential)
     run.records.append(record)
     run.losses, run.seen = [], {}
-
-
-def sent(run: Run, mixes: int) -> int:
-    """Return the bytes that all agents sent so far, at every mix or every pooled step."""
-    rule = run.config.mix.rule
-    times, steps = (1, run.step) if rule.pools_gradients else (mixes, run.every)
-    return times * mixing.bytes_a_round(run.stacked, rule, run.Pi, steps)
 
 
 def require_finite(run: Run, losses: Tensor, t: int) -> None:

@@ -1,4 +1,4 @@
-"""One round of mixing on a stacked model: factors by METHODS, heads by the same rows, moments.
+"""Local steps and rounds of mixing on a stacked model: factors by a method, heads by its weights.
 
 Sites of one shape d x k are stacked to [layer, agent, ., .], so that one call mixes them all.
 All agents share one LoRA scale, so that it can stay out of the products that are mixed.
@@ -7,52 +7,63 @@ All agents share one LoRA scale, so that it can stay out of the products that ar
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from decaf_theory.arrays import eps
+from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, mean_over_agents
-from decaf_theory.methods import Method
-from decaf_theory.methods.product import keep_directions
+from decaf_theory.methods import Clock, Method, State, for_agents
+from decaf_theory.methods.base import along_the_gradient
+from decaf_theory.methods.meeting import messages_of, weights_of
+from decaf_theory.methods.state import message_bytes as bytes_of_message
 from decaf_theory.simulate import DeadStartWarning
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.moments import rotate_all
+from paper_checks.stacked import Stacked
 
-FIRST, SECOND = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)
-
-
-def rows_of(rule: Method, graph: str, agents: int) -> np.ndarray[Any, Any]:
-    """Return the weights [N, N] with which agents average: the graph's, 1/N by a server, or I."""
-    if rule.meets == "none":
-        return np.eye(agents)
-    Pi = TOPOLOGIES["complete" if rule.meets == "server" else graph](agents)
-    return np.asarray(Pi)
+Memory: TypeAlias = dict[str, dict[str, Factors]]  # site -> what its method keeps, by name
 
 
-def begin(stacked: Any, rule: Method, order: str, zero_directions: str) -> None:
-    """Let the method's factors train, after a look at the start.
+def clock_of(t: int, every: int) -> Clock:
+    """Return the clock of training step t in rounds of `every` steps."""
+    return Clock(t // every, t % every, every)
+
+
+def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
+    """Return Pi [N, N] of the graph, None for a method that meets and pools on none."""
+    if "graph" not in (rule.meets, rule.pools):
+        return None
+    return np.asarray(TOPOLOGIES[graph](agents))
+
+
+def begin(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> Memory:
+    """Return what the method keeps of each site at the start, after a look at the start.
 
     ValueError: a frozen A, or a start of pooled gradients, that differs between agents.
     DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
     """
-    for name, site in stacked.sites.items():
-        if "A" not in rule.trains and not bool((site.A == site.A[:1]).all()):
-            raise ValueError(
-                f"A must be equal at all agents for {rule.name}, which freezes and never mixes it; "
-                f"site {name} differs: start from equal adapters, or choose another method"
-            )
-        alike = all(bool((X == X[:1]).all()) for X in (site.B, site.A))
-        if rule.pools_gradients and not alike:
+    memory: Memory = {}
+    for name, factors in stacked.factors().items():
+        state = rule.begin(factors.map(torch.Tensor.detach))
+        alike = {part: bool((X == X[:1]).all()) for part, X in factors._asdict().items()}
+        for part in sorted(rule.fixed):
+            if not alike[part]:
+                raise ValueError(
+                    f"{part} must be equal at all agents for {rule.name}, which freezes and never "
+                    f"mixes it; site {name} differs: start from equal adapters, or choose another "
+                    f"method"
+                )
+        if rule.pools != "none" and not all(alike.values()):
             raise ValueError(
                 f"adapters must be equal at all agents for {rule.name}, which is one model; site "
                 f"{name} differs: set lora.equal_start, or start from equal adapters"
             )
-        site.A.requires_grad_("A" in rule.trains)
-        site.B.requires_grad_("B" in rule.trains)
-    literal = rule.product and order == "mix_first" and zero_directions == "drop"
+        memory[name] = {kept: _pair(kept, X) for kept, X in state.memory.items()}
+    literal = rule.space == "products" and order == "mix_first" and zero_directions == "drop"
     if literal and not any(bool(site.B.any()) for site in stacked.sites.values()):
         warnings.warn(
             "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
@@ -60,6 +71,22 @@ def begin(stacked: Any, rule: Method, order: str, zero_directions: str) -> None:
             DeadStartWarning,
             stacklevel=3,
         )
+    return memory
+
+
+def _pair(name: str, kept: Any) -> Factors:
+    """Return what a method keeps; the harness keeps pairs like the factors, nothing else."""
+    if not isinstance(kept, Factors):
+        raise ValueError(f"training cannot keep {name!r}, which is not a pair of factors")
+    return kept
+
+
+def let_train(stacked: Stacked, rule: Method, clock: Clock) -> None:
+    """Let those factors train that the method trains at this step, and freeze the others."""
+    trained = rule.trains(clock)
+    for site in stacked.sites.values():
+        site.A.requires_grad_("A" in trained)
+        site.B.requires_grad_("B" in trained)
 
 
 def by_shape(factors: Mapping[str, Factors]) -> list[list[str]]:
@@ -76,122 +103,139 @@ def together(factors: Iterable[Factors]) -> Factors:
     return Factors(torch.stack([pair.B for pair in pairs]), torch.stack([p.A for p in pairs]))
 
 
-def mixed(
-    rule: Method, old: Factors, Pi: np.ndarray[Any, Any], t: int, zero_directions: str = "keep"
-) -> Factors:
-    """Return the factors after one mix by the method's rule, [layer, agent, ., .].
+def state_of(factors: Mapping[str, Factors], memory: Memory, names: Sequence[str]) -> State:
+    """Return the state of sites of one shape, [layer, agent, ., .]."""
+    kept = {
+        name: together(memory[site][name] for site in names) for name in memory.get(names[0], {})
+    }
+    return State(together(factors[site] for site in names), kept)
 
-    zero_directions, for methods that mix products: "drop" is the truncation itself, which leaves
-    dead directions zero in both factors forever; "keep" gives them the agent's old row of A again
-    (`keep_directions`), the product unchanged.
+
+def _remember(memory: Memory, names: Sequence[str], state: State) -> None:
+    """Put back what a method keeps of these sites."""
+    for layer, site in enumerate(names):
+        for name, kept in state.memory.items():
+            memory[site][name] = _pair(name, kept).map(lambda X, layer=layer: X[layer].clone())
+
+
+@torch.no_grad()
+def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, clock: Clock) -> int:
+    """Turn the gradients in place into the direction of the method's local step.
+
+    First they are averaged over those with whom the method pools them, heads too; the bytes of
+    that, sent by all agents, are returned.
     """
-    if rule.truncate is None or zero_directions == "drop":
-        return rule.mix(old, Pi, t)
-    return keep_directions(rule.truncate(old, Pi, t), old)
+    sent = 0
+    if rule.pools != "none":
+        weights = weights_of(rule.pools, Pi, stacked.agents)
+        assert weights is not None  # of a method that pools
+        for X in stacked.parameters():
+            if X.grad is not None:
+                X.grad = _mean(X.grad, weights)
+        sent = messages_of(rule.pools, Pi, stacked.agents) * pooled_bytes(stacked, rule, clock)
+    if rule.step is along_the_gradient:
+        return sent
+    factors = stacked.factors()
+    for names in by_shape(factors):
+        sites = [stacked.sites[name] for name in names]
+        gradients = together(_gradients(site) for site in sites)
+        direction = rule.step(state_of(factors, memory, names), gradients, clock)
+        _remember(memory, names, direction.state)
+        for layer, site in enumerate(sites):
+            for part in rule.trains(clock):
+                X = getattr(direction.gradients, part)[layer]
+                getattr(site, part).grad = X.contiguous()
+    return sent
+
+
+def _gradients(site: Any) -> Factors:
+    """Return the gradients of a site, zero for a factor that does not train now."""
+    return Factors(*(torch.zeros_like(X) if X.grad is None else X.grad for X in (site.B, site.A)))
 
 
 @torch.no_grad()
 def mix(
-    stacked: Any,
+    stacked: Stacked,
     rule: Method,
-    Pi: np.ndarray[Any, Any],
-    t: int,
+    Pi: Host | None,
+    memory: Memory,
+    clock: Clock,
     *,
-    zero_directions: str = "keep",
     moments: str = "reset",
     optimizer: torch.optim.Optimizer | None = None,
-) -> None:
-    """Mix all adapters and heads of a stacked model in place, and settle the optimizer's moments.
+) -> int:
+    """Mix all adapters and heads of a stacked model in place; return the bytes that all sent.
 
-    moments: "reset" forgets them, as does an optimizer that is made anew every round; "keep" leaves
-    them, which is the wrong basis after a truncation; "rotate" moves those of methods that mix
-    products by `rotated`, and keeps the others', whose coordinates mean the same before and after.
-    The policy is that of every round's end whatever the method, also where nothing is mixed, so
-    that methods differ in the mix alone.
+    moments: "reset" forgets the optimizer's, as does an optimizer that is made anew every round;
+    "keep" leaves them, which is the wrong basis after a truncation; "rotate" moves those of methods
+    that mix products by `moments.rotated`, and keeps the others', whose coordinates mean the same
+    before and after. The policy is that of every round's end whatever the method, also where
+    nothing is mixed, so that methods differ in the mix alone.
     """
-    factors = stacked.factors()
-    for names in by_shape(factors) if rule.meets != "none" else ():
-        old = together(factors[name] for name in names)
-        new = mixed(rule, old, Pi, t, zero_directions)
-        if moments == "rotate" and rule.product and optimizer is not None:
-            _rotate_all(optimizer, [stacked.sites[name] for name in names], old, new)
-        for layer, name in enumerate(names):
-            factors[name].B.copy_(new.B[layer])
-            factors[name].A.copy_(new.A[layer])
-    if rule.meets != "none":
+    weights, sent = rule.weights(Pi, stacked.agents, clock), 0
+    if weights is not None:
+        sent = messages_of(rule.meets, Pi, stacked.agents)
+        sent *= message_bytes(stacked, rule, memory, clock)
+        rotate = moments == "rotate" and rule.space == "products"
+        _mix_adapters(stacked, rule, weights, memory, clock, optimizer if rotate else None)
         for head in stacked.heads.values():
             for X in head.parameters():
-                X.copy_(_mean(X, Pi))
+                X.copy_(_mean(X, weights))
     if moments == "reset" and optimizer is not None:
         optimizer.state.clear()
+    return sent
 
 
-def _mean(X: Tensor, Pi: np.ndarray[Any, Any]) -> Tensor:
-    """Return sum_j pi_ij X_j for X [N, ...]."""
-    mean: Tensor = mean_over_agents(X.reshape(len(X), 1, -1), Pi)
-    return mean.reshape(X.shape)
-
-
-def basis_maps(old: Factors, new: Factors) -> tuple[Tensor, Tensor]:
-    """Return R = A' A^+ and S = B^+ B', the least-squares maps from old to new factors, float64.
-
-    A' is nearest to R A and B' to B S. For a change of gauge, A' = R A and B' = B R^-1 with factors
-    of full rank, R is that matrix and S its inverse. Singular values below max(d, k) eps sigma_1 of
-    the factors' dtype are no directions.
-    """
-    rtol = max(old.shape) * eps(old.B)
-    (B, A), (new_B, new_A) = (tuple(X.double() for X in pair) for pair in (old, new))
-    return new_A @ torch.linalg.pinv(A, rtol=rtol), torch.linalg.pinv(B, rtol=rtol) @ new_B
-
-
-def rotated(moments: Factors, old: Factors, new: Factors, *, squares: bool = False) -> Factors:
-    """Return moments of the gradients at `old` as moments of those at `new`, of the same shapes.
-
-        grad_B = s G A'  ->  s G (R A)' = grad_B R',     grad_A = s B' G  ->  S' grad_A
-
-    with R, S of `basis_maps`: exact for first moments under a change of gauge, and under a
-    truncation the least-squares image. Second moments (squares=True) are elementwise and have no
-    exact image; they are moved by the squared maps, v_B (R * R)' and (S * S)' v_A, which is exact
-    where the rank directions of a gradient are uncorrelated, and keeps them nonnegative.
-    """
-    R, S = basis_maps(old, new)
-    if squares:
-        R, S = R * R, S * S
-    B, A = moments
-    return Factors((B.double() @ R.mT).to(B.dtype), (S.mT @ A.double()).to(A.dtype))
-
-
-def _rotate_all(
-    optimizer: torch.optim.Optimizer, sites: list[Any], old: Factors, new: Factors
+def _mix_adapters(
+    stacked: Stacked,
+    rule: Method,
+    weights: Host,
+    memory: Memory,
+    clock: Clock,
+    rotating: torch.optim.Optimizer | None,
 ) -> None:
-    """Move the moments of these sites in place; one that does not train has none."""
-    for name in FIRST + SECOND:
-        held = [[optimizer.state.get(X, {}).get(name) for X in (s.B, s.A)] for s in sites]
-        if any(X is None for pair in held for X in pair):
-            continue  # no step was taken since a reset
-        pairs = [Factors(*pair) for pair in held]
-        moved = rotated(together(pairs), old, new, squares=name in SECOND)
-        for layer, pair in enumerate(pairs):
-            pair.B.copy_(moved.B[layer])
-            pair.A.copy_(moved.A[layer])
+    """Mix the adapters in place; move the moments of `rotating`, an optimizer, with them."""
+    factors = stacked.factors()
+    for names in by_shape(factors):
+        old = state_of(factors, memory, names)
+        new = rule.exchange(old, weights, clock).state
+        if rotating is not None:
+            sites = [stacked.sites[name] for name in names]
+            rotate_all(rotating, sites, old.factors, new.factors)
+        for layer, name in enumerate(names):
+            factors[name].B.copy_(new.factors.B[layer])
+            factors[name].A.copy_(new.factors.A[layer])
+        _remember(memory, names, new)
 
 
-def message_bytes(stacked: Any, rule: Method) -> int:
-    """Return the bytes of one message: what one agent sends to one other in a mix, heads too."""
-    sites = sum(rule.outgoing_bytes(pair) for pair in stacked.factors().values())
+def _mean(X: Tensor, weights: Host) -> Tensor:
+    """Return sum_j w_ij X_j for X [N, ...] and weights [N, N], or one row of them for all."""
+    mean: Tensor = for_agents(mean_over_agents(X.reshape(len(X), 1, -1), weights), len(X))
+    return mean.reshape(X.shape).contiguous()
+
+
+def message_bytes(stacked: Stacked, rule: Method, memory: Memory, clock: Clock) -> int:
+    """Return the bytes of the message that one agent sends to one other in a mix, heads too."""
+    if rule.meets == "none":
+        return 0
+    factors = stacked.factors()
+    sites = (rule.send(state_of(factors, memory, [name]), clock) for name in factors)
+    return sum(bytes_of_message(message) for message in sites) + head_bytes(stacked)
+
+
+def pooled_bytes(stacked: Stacked, rule: Method, clock: Clock) -> int:
+    """Return the bytes of the gradients that one agent sends at a step, heads too."""
+    if rule.pools == "none":
+        return 0
+    trained = rule.trains(clock)
+    sites = (
+        {part: X for part, X in pair._asdict().items() if part in trained}
+        for pair in stacked.factors().values()
+    )
+    return sum(bytes_of_message(message) for message in sites) + head_bytes(stacked)
+
+
+def head_bytes(stacked: Stacked) -> int:
+    """Return the bytes of one agent's heads."""
     heads = [X for head in stacked.heads.values() for X in head.parameters()]
-    return sites + sum(X[0].numel() * X.element_size() for X in heads)
-
-
-def bytes_a_round(stacked: Any, rule: Method, Pi: np.ndarray[Any, Any], steps: int) -> int:
-    """Return the bytes that all agents send in a round of `steps` steps.
-
-    A graph has a message for each directed link, a server one to and one from each agent, and
-    pooled gradients go to and from a server at every step.
-    """
-    links = {
-        "graph": int(np.count_nonzero(Pi - np.diag(np.diag(Pi)))),
-        "server": 2 * stacked.agents,
-        "none": 2 * stacked.agents * steps if rule.pools_gradients else 0,
-    }
-    return links[rule.meets] * message_bytes(stacked, rule) if links[rule.meets] else 0
+    return sum(X[0].numel() * X.element_size() for X in heads)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from decaf_theory.files import from_lines, to_json, write_atomically
+from paper_checks import mixing
 from paper_checks.config import Config
-from paper_checks.mixing import message_bytes
 from paper_checks.observe import CLAIMS, trained
 from paper_checks.run import Run
 from paper_checks.stacked import Stacked
@@ -53,6 +53,7 @@ def stamp(config: Config, adapters: Sequence[str | Path] = ()) -> dict[str, Any]
 
 def write(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
     """Write rows.jsonl and run.json, each atomically."""
+    rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
     training = [{"claim": TRAINING, **record} for record in run.records]
     data = store.encode_rows(TRAINING, [*training, *run.rows])
     write_atomically(folder / ROWS, data)
@@ -64,7 +65,8 @@ def write(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
         "step": run.step,
         "round_steps": run.every,
         "trained_parameters": trained_parameters(run.stacked),
-        "message_bytes": message_bytes(run.stacked, run.config.mix.rule),
+        "message_bytes": mixing.message_bytes(run.stacked, rule, run.memory, first)
+        + mixing.pooled_bytes(run.stacked, rule, first),
         "shards": [len(shard) for shard in run.shards],
         "seconds": {name: round(value, 3) for name, value in run.seconds.items()},
         "mixing_share": mixing_share(run.seconds),

@@ -9,6 +9,7 @@ import torch
 
 from decaf_theory.arrays import Host
 from paper_checks.config import Config
+from paper_checks.mixing import Memory
 from paper_checks.stacked import Stacked
 from paper_checks.tasks import Task
 
@@ -22,10 +23,12 @@ class Run:
     shards: list[Host]
     stacked: Stacked
     optimizer: torch.optim.Optimizer
-    Pi: Host
+    Pi: Host | None
     every: int  # K, the steps of a round
     device: str
+    memory: Memory  # what the method keeps of each site
     step: int = 0
+    sent: int = 0  # bytes, by all agents so far
     losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
     seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
     records: list[dict[str, Any]] = field(default_factory=list)  # one per round

@@ -62,7 +62,12 @@ def lora(case: Runs, record_every: int | None = None) -> Config:
 
 def numpy_loop(config: Config) -> Callable[[], float]:
     """Return DLoRA as anybody would write it: the first run; its mean final loss of the agents."""
-    N, lr, near, target = config.problem.N, config.lr, neighbours(config.mixing), targets(config)
+    N, lr, near, target = (
+        config.problem.N,
+        config.lr,
+        neighbours(np.asarray(config.graph)),
+        targets(config),
+    )
     start, tau = [X[0] for X in start_factors(config)], config.problem.constants.sigma
     tau /= target[0].size ** 0.5
     rng = np.random.default_rng(0)
@@ -86,7 +91,7 @@ def torch_loop(config: Config) -> Callable[[], float]:
     """Return the same by torch's autograd, agent by agent, without noise."""
     import torch
 
-    N, lr, near = config.problem.N, config.lr, neighbours(config.mixing)
+    N, lr, near = config.problem.N, config.lr, neighbours(np.asarray(config.graph))
     target = [torch.from_numpy(W) for W in targets(config)]
     start = [torch.from_numpy(np.array(X[0])) for X in start_factors(config)]
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.form import LORA, Form
-from decaf_theory.methods.meeting import Meeting, messages_of, weights_of
-from decaf_theory.methods.state import Clock, Message, State, message_bytes
+from decaf_theory.methods.meeting import Meeting, weights_of
+from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD
 
 
@@ -36,7 +38,8 @@ def _both(clock: Clock) -> tuple[str, ...]:
     return ("B", "A")
 
 
-def _along_the_gradient(state: State, gradients: Factors, clock: Clock) -> Direction:
+def along_the_gradient(state: State, gradients: Factors, clock: Clock) -> Direction:
+    """Return the gradient itself: the local step of most methods."""
     return Direction(gradients, state)
 
 
@@ -73,7 +76,7 @@ class Method:
     mixes: Callable[[Clock], bool] = _always
     start: Callable[[Factors], Mapping[str, Factors | Array]] = _no_memory
     trains: Callable[[Clock], tuple[str, ...]] = _both
-    step: Callable[[State, Factors, Clock], Direction] = _along_the_gradient
+    step: Callable[[State, Factors, Clock], Direction] = along_the_gradient
     pools: Meeting = "none"
     form: Form = LORA
     space: Literal["factors", "products"] = "factors"
@@ -81,6 +84,13 @@ class Method:
     def begin(self, factors: Factors) -> State:
         """Return the state at the beginning of a run."""
         return State(factors, self.start(factors))
+
+    @property
+    def fixed(self) -> set[str]:
+        """The factors that first are neither trained nor sent: agents must share them."""
+        one = Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
+        first = Clock()
+        return {"B", "A"} - {*self.trains(first)} - {*self.send(self.begin(one), first)}
 
     def weights(self, Pi: Array | None, N: int, clock: Clock) -> Array | None:
         """Return the weights of the mix that ends this round, None where nobody mixes.
@@ -111,15 +121,3 @@ class Method:
             return factors
         own = state if n == N else state.take([0] * n)
         return self.receive(own, self.send(state, clock), weights, clock).state.factors
-
-    def bytes_of_mix(self, state: State, Pi: Array | None, clock: Clock) -> int:
-        """Return the bytes that all agents send in the mix that ends this round."""
-        if self.meets == "none" or not self.mixes(clock):
-            return 0
-        messages = messages_of(self.meets, Pi, state.agents)
-        return messages * message_bytes(self.send(state, clock))
-
-    def bytes_of_pooling(self, state: State, Pi: Array | None, clock: Clock) -> int:
-        """Return the bytes of gradients that all agents send before one local step."""
-        gradients = {name: getattr(state.factors, name) for name in self.trains(clock)}
-        return messages_of(self.pools, Pi, state.agents) * message_bytes(gradients)

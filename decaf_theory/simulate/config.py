@@ -14,7 +14,6 @@ from decaf_theory.arrays import Array, Host, integer, namespace, require_real
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.methods import (
     METHODS,
-    Clock,
     Method,
     keeping_directions,
     limiting_ranks,
@@ -219,10 +218,11 @@ def _check_equal(config: Config, start: Factors) -> None:
     rule = config.named
     xp = namespace(start.A)
     equal = {name: bool(xp.all(X == X[:, :1])) for name, X in start._asdict().items()}
-    first = Clock(steps=config.local_steps)
-    moved = {*rule.trains(first), *rule.send(rule.begin(start), first)}
-    if rule.form.low_rank and "A" not in moved and not equal["A"]:
-        raise ValueError(f"start.A must be equal at all agents: {rule.name} never mixes it")
+    for name in sorted(rule.fixed if rule.form.low_rank else ()):
+        if not equal[name]:
+            raise ValueError(
+                f"start.{name} must be equal at all agents: {rule.name} never mixes it"
+            )
     if rule.pools != "none" and not all(equal.values()):
         raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")
 
