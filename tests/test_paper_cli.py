@@ -309,6 +309,18 @@ def test_other_processes_train_what_this_one_trains(tmp_path, monkeypatch):
     assert rows["1"] == rows["2"]
 
 
+@pytest.mark.slow
+def test_other_processes_stop_once_a_signal_came(tmp_path):
+    pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
+    path = tmp_path / "bert.toml"
+    path.write_text(textwrap.dedent(BERT))
+    base = sweep.Cell(str(path), {"train.steps": 300}, tmp_path, None, "cpu")
+    wanted = sweep.cells(base, ["dlora", "decaf"], ["ring"], ["iid"], [0])
+    outcomes = list(sweep.run_all(wanted, 2, [signal.SIGTERM]))
+    assert outcomes
+    assert {outcome.status for outcome in outcomes} == {"interrupted"}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 def test_checkpointed_activations_give_the_same_steps(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
