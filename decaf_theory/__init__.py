@@ -1,5 +1,89 @@
-"""Check the theory of decentralized low-rank adaptation by computation."""
+"""Check the theory of decentralized low-rank adaptation by computation.
+
+    topology    graphs to mixing matrices Pi: TOPOLOGIES, sqrt_rho, spectral_gap
+    lowrank     products B A without forming them: Factors, norms, spectra, gauges
+    tsvd        the truncated SVD of a mix of products, DeCAF's kernel: tsvd_of_mix
+    measure     interference, truncation error, consensus distance, ...
+    bounds      one function per lemma or theorem, letters in, number out
+    methods     how agents mix: METHODS, among them DSGD, FedAvg, DLoRA and DeCAF
+    problems    losses with proved constants: PROBLEMS
+    simulate    a method on a problem over a graph: simulate.simulate(Config(...))
+    moments     exact mean and covariance of decentralized SGD on quadratics
+    adapters    trained LoRA adapters in peft's format: read, diagnose, merge
+    stats       confidence intervals, slopes, extrapolation
+
+All of these names can be imported from here, `from decaf_theory import Factors, bounds`; each is
+loaded when it is first used.
+"""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
+__all__ = [
+    "METHODS",
+    "PROBLEMS",
+    "TOPOLOGIES",
+    "Config",
+    "Factors",
+    "__version__",
+    "adapters",
+    "bounds",
+    "lowrank",
+    "measure",
+    "methods",
+    "moments",
+    "problems",
+    "simulate",
+    "spectral_gap",
+    "sqrt_rho",
+    "stats",
+    "topology",
+    "tsvd",
+    "tsvd_of_mix",
+]
 __version__ = version("decaf-theory")
+
+if TYPE_CHECKING:
+    from decaf_theory import (
+        adapters,
+        bounds,
+        lowrank,
+        measure,
+        methods,
+        moments,
+        problems,
+        simulate,
+        stats,
+        topology,
+        tsvd,
+    )
+    from decaf_theory.lowrank import Factors
+    from decaf_theory.methods import METHODS
+    from decaf_theory.problems import PROBLEMS
+    from decaf_theory.simulate import Config
+    from decaf_theory.topology import TOPOLOGIES, spectral_gap, sqrt_rho
+    from decaf_theory.tsvd import tsvd_of_mix
+else:  # hidden from type checkers, to which it would make every name known
+    from importlib import import_module
+
+    HOMES = {
+        "METHODS": "methods",
+        "PROBLEMS": "problems",
+        "TOPOLOGIES": "topology",
+        "Config": "simulate",
+        "Factors": "lowrank",
+        "spectral_gap": "topology",
+        "sqrt_rho": "topology",
+        "tsvd_of_mix": "tsvd",
+    }
+
+    def __getattr__(name):
+        """Return a module of `__all__`, or a name from its home, loading it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{HOMES.get(name, name)}")
+        return getattr(module, name) if name in HOMES else module
+
+    def __dir__():
+        """Return the names that this package offers."""
+        return list(__all__)

@@ -143,18 +143,21 @@ def align(factors: Factors, reference: Factors) -> Factors:
 def mean_over_agents(X: Array, Pi: Array) -> Array:
     """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
 
-    Pi is dense, of any kind (it becomes one of X's), scipy.sparse or a sparse torch tensor; the
-    agent axis is moved first and the rest flattened, because sparse matrices multiply in two
-    dimensions only. Time and memory follow the entries of Pi. ValueError: its shape.
+    Pi is dense, of any kind (it becomes one of X's), scipy.sparse or a sparse torch tensor. The
+    time of a sparse one is in proportion to its entries. ValueError: its shape.
     """
     xp = namespace(X)
     Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
     if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
         N = X.shape[-3]
         raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
+    if not _is_sparse(Pi):
+        rows = xp.reshape(X, (*X.shape[:-2], -1))
+        return xp.reshape(convert(Pi, X) @ rows, (*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
+    # sparse matrices multiply in two dimensions only
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))
-    mixed = _sparse_times(Pi, flat) if _is_sparse(Pi) else convert(Pi, X) @ flat
+    mixed = _sparse_times(Pi, flat)
     return xp.moveaxis(xp.reshape(mixed, (Pi.shape[0], *moved.shape[1:])), 0, -3)
 
 

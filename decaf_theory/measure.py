@@ -55,7 +55,9 @@ def consensus_distance(X: Array | Factors) -> Array:
         common(X)
         return consensus_distance(X.B) + consensus_distance(X.A)
     xp = namespace(X)
-    return xp.sum(deviations(X) ** 2, axis=(-3, -2, -1)) / X.shape[-3]
+    apart = deviations(X)
+    flat = xp.reshape(apart, (*apart.shape[:-3], -1))
+    return xp.vecdot(flat, flat) / X.shape[-3]
 
 
 def weighted_deviations(factors: Factors, weights: Array) -> Factors:
@@ -119,7 +121,9 @@ def factor_gradients(gradient: Array, factors: Factors, s: float) -> Factors:
     """Return (grad_B, grad_A) = (s g A', s B' g) for the weight-space gradient g [..., d, k]."""
     common(factors)
     namespace(gradient, factors.B)
-    return Factors(s * gradient @ transpose(factors.A), s * transpose(factors.B) @ gradient)
+    # the scale meets the small matrices, not the d x k gradient
+    slopes = Factors(gradient @ transpose(factors.A), transpose(factors.B) @ gradient)
+    return slopes if s == 1 else Factors(s * slopes.B, s * slopes.A)
 
 
 def sigma_max(factors: Factors) -> Array:

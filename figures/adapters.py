@@ -13,7 +13,7 @@ from figures.rows import Row, pick
 NEEDS = ("adapters",)
 CAPTION = """\
 Trained LoRA adapters of {N} agents, rank {r}, mixed over the {topology} graph, layer by layer (rows
-of python -m verification --adapters). One trained adapter an agent; no band.
+of python -m verification adapters). One trained adapter an agent; no band.
 (a) What averaging the factors loses, the interference |I| (dashed), and what truncating the mixed
 product loses, |E| (solid), both over the mixed update |M|; Frobenius norms, root mean squares over
 the agents. (b) How tight the theory is on these matrices: the measured side over the bound, for the

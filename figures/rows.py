@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from decaf_theory.files import from_lines
 from verification import store
 
 Row: TypeAlias = Mapping[str, Any]
@@ -48,7 +48,7 @@ def adapters(results: Path) -> list[dict[str, Any]]:
     try:
         return store.read_rows(results, "adapters")
     except store.StoreError:
-        again = f"python -m verification --adapters FOLDER ... --out {results}"
+        again = f"python -m verification adapters FOLDER ... --out {results}"
         raise MissingError(f"no rows of adapters in {results}; run {again}") from None
 
 
@@ -86,7 +86,7 @@ SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a file of JSON lines; "nan" and "inf" become numbers again."""
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = from_lines(path.read_bytes())
     except ValueError as error:
         raise MissingError(f"{path} is damaged ({error}); make it again") from None
     return [

@@ -10,13 +10,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+Dash = str | tuple[int, tuple[int, int]]  # by name, or offset and lengths of stroke and gap
 WIDTH = 3.4  # in, one column of a two-column page
 OKABE_ITO = {
     **{"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73"},
     **{"yellow": "#F0E442", "blue": "#0072B2", "vermilion": "#D55E00", "purple": "#CC79A7"},
     "grey": "#999999",
 }
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 8,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "mathtext.fontset": "dejavusans",
@@ -45,7 +46,7 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def line(color: str, marker: str, dash: str) -> dict[str, Any]:
+def line(color: str, marker: str, dash: Dash) -> dict[str, Any]:
     """Return the look of a curve."""
     return {"color": OKABE_ITO[color], "marker": marker, "linestyle": dash}
 
@@ -135,7 +136,7 @@ def legend_over(axis: Any, title: str, columns: int = 1, **more: Any) -> None:
 def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2, **more: Any) -> None:
     """Put one legend above the panels, with every label once."""
     entries = labelled(axes)
-    place = {"loc": "outside upper left", "ncols": columns}
+    place: dict[str, Any] = {"loc": "outside upper left", "ncols": columns}
     figure.legend(list(entries.values()), list(entries), **place, **more)
 
 

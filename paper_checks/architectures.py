@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 META = torch.device("meta")
 
@@ -34,11 +34,11 @@ class Architecture(NamedTuple):
     layers: int
     targets: tuple[str, ...]
     unit: str  # what one example is, for the printed report
-    build: Callable[[], Any]
+    build: Callable[[], nn.Module]
     scores: Callable[[Any, Sizes], Tensor]
 
 
-def llama2_7b() -> Any:
+def llama2_7b() -> nn.Module:
     """Return LlamaForCausalLM with the sizes of LLaMA-2-7B."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -54,7 +54,8 @@ def llama2_7b() -> Any:
         tie_word_embeddings=False,
     )
     with META:
-        return LlamaForCausalLM(config)
+        model: nn.Module = LlamaForCausalLM(config)
+    return model
 
 
 def answer_scores(model: Any, sizes: Sizes) -> Tensor:
@@ -65,7 +66,7 @@ def answer_scores(model: Any, sizes: Sizes) -> Tensor:
     return scores
 
 
-def clip_vit_b16() -> Any:
+def clip_vit_b16() -> nn.Module:
     """Return CLIPModel with the sizes of CLIP ViT-B/16."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -86,7 +87,10 @@ def clip_vit_b16() -> Any:
         "patch_size": 16,
     }
     with META:
-        return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512))
+        model: nn.Module = CLIPModel(
+            CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)
+        )
+    return model
 
 
 def clip_scores(model: Any, sizes: Sizes) -> Tensor:
@@ -97,8 +101,9 @@ def clip_scores(model: Any, sizes: Sizes) -> Tensor:
     out = model.text_model(input_ids=tokens(N * C, L), attention_mask=causal(L))
     text = model.text_projection(out.pooler_output)
     image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
-    scores: Tensor = image.reshape(N, b, -1) @ text.reshape(N, C, -1).mT
-    return model.logit_scale.exp() * scores.flatten(0, 1)
+    cosines = image.reshape(N, b, -1) @ text.reshape(N, C, -1).mT
+    scores: Tensor = model.logit_scale.exp() * cosines.flatten(0, 1)
+    return scores
 
 
 def tokens(n: int, length: int) -> Tensor:

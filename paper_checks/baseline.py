@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from decaf_theory.files import to_json, write_atomically
+from paper_checks import tasks
 from paper_checks.config import Config
-from verification.store import strict, write_atomically
 
 BASELINE = "baseline.json"
 FEATURES = 4096  # of an example, at most: beyond, raw inputs are no baseline for a small machine
@@ -22,14 +22,12 @@ def keep(config: Config, folder: Path) -> None:
     path = folder / BASELINE
     if path.exists():
         return
-    from paper_checks.tasks import load_task
-
-    found = logistic(load_task(config))
+    found = logistic(tasks.load_task(config))
     if found is not None:
-        write_atomically(path, (json.dumps(strict(found), indent=1) + "\n").encode())
+        write_atomically(path, to_json(found))
 
 
-def logistic(task: Any) -> dict[str, Any] | None:
+def logistic(task: tasks.Task) -> dict[str, Any] | None:
     """Return the test accuracy of logistic regression on raw inputs, trained on all examples.
 
     The best of `PENALTIES`, chosen on the test set, which favours it. None where inputs are no

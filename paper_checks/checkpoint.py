@@ -19,8 +19,10 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from decaf_theory.files import write_atomically
 from paper_checks.observe import trained
-from verification.store import write_atomically
+from paper_checks.run import Run
+from paper_checks.stacked import Layer, Stacked
 
 MAGIC = b"decaf checkpoint 1\n"
 KEPT = 2
@@ -130,15 +132,15 @@ def restore(
 CHANGES = ("losses", "seen", "records", "rows", "seconds")  # what changes beside tensors and step
 
 
-def save(run: Any, folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Write a checkpoint of all that changes in a `finetune.Run`; return its path."""
+def save(run: Run, folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write a checkpoint of all that changes in a `Run`; return its path."""
     tensors = named(run.stacked)
     tensors |= optimizer_tensors(run.optimizer, tensors)
     meta = {name: getattr(run, name) for name in CHANGES}
     return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), settings)
 
 
-def resume(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+def resume(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
     """Let a run go on from the latest sound checkpoint, if there is one; say what was damaged."""
     found, damaged = read(folder / "checkpoint", settings)
     for message in damaged:
@@ -150,9 +152,9 @@ def resume(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
             setattr(run, name, found.meta[name])
 
 
-def named(stacked: Any) -> dict[str, Tensor]:
+def named(stacked: Stacked) -> dict[str, Tensor]:
     """Return all tensors [N, ...] of the agents by name, frozen factors too."""
-    layers = {**stacked.sites, **stacked.heads}
+    layers: dict[str, Layer] = {**stacked.sites, **stacked.heads}
     return {
         f"{name}.{i}": X for name, layer in layers.items() for i, X in enumerate(trained(layer))
     }

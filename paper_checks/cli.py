@@ -12,9 +12,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from decaf_theory.formats import size
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
+from paper_checks.record import Stored, read
 from verification import store
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -172,12 +174,12 @@ def run_one(args: argparse.Namespace) -> int:
                 base=run.task.base,
                 overwrite=True,
             )
-    stored = sweep.read(folder)
+    stored = read(folder)
     print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {folder}")
     return FAILED if violated(stored) else OK
 
 
-def violated(stored: Any) -> bool:
+def violated(stored: Stored) -> bool:
     """Whether a bound did not hold on the run."""
     fine = ("holds", "not_applicable")
     return any(v["outcome"] not in fine for v in stored.run["verdicts"].values())
@@ -220,9 +222,9 @@ def line_of(record: dict[str, Any]) -> str:
         "relative_interference": "interference {:.2e}",
         "relative_truncation": "truncation {:.2e}",
         "numerical_rank": "rank {}",
-        "comm_bytes": "{:.3g} B sent",
     }
-    return ", ".join(text.format(record[name]) for name, text in shown.items() if name in record)
+    words = [text.format(record[name]) for name, text in shown.items() if name in record]
+    return ", ".join([*words, f"{size(record['comm_bytes'])} sent"])
 
 
 def run_sweep(args: argparse.Namespace) -> int:

@@ -223,10 +223,17 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
         raise ConfigError('task.name is missing; say which task, as name = "sst2"')
     if not isinstance(tables["model"].get("from"), str):
         raise ConfigError('model.from is missing; say where from, as from = "package:NAME"')
-    records = {name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()}
-    opened = {name: dict(tables[name]) for name in ("task", "model")}
-    origin = dict(tables.get("origin", {}))
-    config = Config(name=tables["name"], origin=origin, **opened, **records, **kept)
+    records: dict[str, Any] = {
+        name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()
+    }
+    config = Config(
+        name=tables["name"],
+        task=dict(tables["task"]),
+        model=dict(tables["model"]),
+        origin=dict(tables.get("origin", {})),
+        **records,
+        **kept,
+    )
     _check_together(config)
     _check_origin(config)
     return config
@@ -295,7 +302,7 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas must be two numbers in [0, 1), got {train.betas}")
-    if train.order == "combine" and mix.rule.product:
+    if train.order == "combine" and mix.rule.space == "products":
         raise ConfigError(
             f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from decaf_theory.formats import size
 from paper_checks import mixing
 from paper_checks.architectures import ARCHITECTURES, TASKS, Architecture, Sizes
 from paper_checks.config import Config
@@ -23,7 +24,6 @@ from paper_checks.cost import Memory, memory, step_cost
 from paper_checks.stacked import Stacked, stack
 
 UTILISATION = 0.35
-UNITS = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1}
 
 
 class Gpu(NamedTuple):
@@ -251,10 +251,4 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _bytes(number: int | None) -> str:
-    """Return a number of bytes with three digits and a decimal unit."""
-    if number is None:
-        return "? (it depends on the data)"
-    for unit, scale in UNITS.items():
-        if number >= scale:
-            return f"{number / scale:.4g} {unit}"
-    return "0 bytes"
+    return "? (it depends on the data)" if number is None else size(number)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from decaf_theory.arrays import Host
 from decaf_theory.rng import generator
 from paper_checks import checkpoint, mixing, observe, record
 from paper_checks.config import Config
@@ -31,8 +31,9 @@ from paper_checks.interrupts import interruptions
 from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
 from paper_checks.record import clock
-from paper_checks.stacked import Stacked, load_into, stack
-from paper_checks.tasks import Task, load_task
+from paper_checks.run import Run
+from paper_checks.stacked import load_into, stack
+from paper_checks.tasks import load_task
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
@@ -40,27 +41,6 @@ Show = Callable[[int, dict[str, Any] | None], None]
 
 class TrainingError(Exception):
     """A run that cannot go on; the message names agent and step, and what was saved."""
-
-
-@dataclass
-class Run:
-    """All that a run is made of. `step` and what follows it change; a checkpoint holds those."""
-
-    config: Config
-    task: Task
-    shards: list[np.ndarray[Any, Any]]
-    stacked: Stacked
-    optimizer: torch.optim.Optimizer
-    Pi: np.ndarray[Any, Any]
-    every: int  # K, the steps of a round
-    device: str
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
-    seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
-    records: list[dict[str, Any]] = field(default_factory=list)  # one a round
-    rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
-    seconds: dict[str, float] = field(default_factory=dict)
-    stopped_by: int = 0  # the signal, if one ended it early
 
 
 def finetune(
@@ -187,6 +167,7 @@ def gradients(run: Run, t: int) -> Tensor:
     require_finite(run, loss, t)
     if run.config.mix.rule.pools_gradients:
         for X in run.stacked.parameters():
+            assert X.grad is not None  # of the backward pass just taken
             X.grad = X.grad.mean(0, keepdim=True).expand_as(X).contiguous()
     return loss
 
@@ -199,7 +180,7 @@ def agents_losses(run: Run, index: Tensor, agents: int) -> Tensor:
     return losses.reshape(agents, -1).mean(1)
 
 
-def batch(shards: Sequence[np.ndarray[Any, Any]], seed: int, t: int, size: int) -> Tensor:
+def batch(shards: Sequence[Host], seed: int, t: int, size: int) -> Tensor:
     """Return the examples [N, size] of step t: each agent walks its shard in orders of its own.
 
     Where a shard is smaller than the batch, the next passes fill it up: examples occur again.

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 
 @contextmanager
@@ -14,7 +14,7 @@ def interruptions() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM inside, instead of dying of them; a second one interrupts."""
     found: list[int] = []
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if found:
             raise KeyboardInterrupt
         found.append(number)

@@ -56,7 +56,7 @@ def begin(stacked: Any, rule: Method, order: str, zero_directions: str) -> None:
     if literal and not any(bool(site.B.any()) for site in stacked.sites.values()):
         warnings.warn(
             "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
-            "makes both factors zero for ever; use order 'step_first' or zero_directions 'keep'",
+            "makes both factors zero forever; use order 'step_first' or zero_directions 'keep'",
             DeadStartWarning,
             stacklevel=3,
         )
@@ -82,7 +82,7 @@ def mixed(
     """Return the factors after one mix by the method's rule, [layer, agent, ., .].
 
     zero_directions, for methods that mix products: "drop" is the truncation itself, which leaves
-    dead directions zero in both factors for ever; "keep" gives them the agent's old row of A again
+    dead directions zero in both factors forever; "keep" gives them the agent's old row of A again
     (`keep_directions`), the product unchanged.
     """
     if rule.truncate is None or zero_directions == "drop":

@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from decaf_theory.adapters import Agents, compress
+from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, product, spectrum
 from decaf_theory.measure import consensus_distance, numerical_rank, product_norm
 from paper_checks.mixing import by_shape, together
+from paper_checks.stacked import Layer, Stacked, StackedLinear
+from paper_checks.tasks import Task
 from verification.adapter_report import Report, report_on
 from verification.claim import Row, deciding_row
 
@@ -26,7 +29,7 @@ class Seen(NamedTuple):
     rows: dict[str, list[Row]]
 
 
-def theory(stacked: Any, Pi: np.ndarray[Any, Any], graph: str, **where: int) -> Seen:
+def theory(stacked: Stacked, Pi: Host, graph: str, **where: int) -> Seen:
     """Return what a mix by the rows of Pi would lose, measured on the updates s B A themselves.
 
     numbers: consensus_factors, consensus_products (squared, per agent, summed over sites),
@@ -51,7 +54,7 @@ def theory(stacked: Any, Pi: np.ndarray[Any, Any], graph: str, **where: int) -> 
     return Seen(numbers, worst_over_sites(found, where))
 
 
-def agents_of(stacked: Any) -> Agents:
+def agents_of(stacked: Stacked) -> Agents:
     """Return all agents' adapters as `decaf_theory.adapters` has them: float64, scale in B."""
     N = stacked.agents
     factors = {
@@ -66,7 +69,7 @@ def agents_of(stacked: Any) -> Agents:
     return Agents(names, factors, scales, {}, ("",) * N, {})
 
 
-def least_rank(stacked: Any) -> int:
+def least_rank(stacked: Stacked) -> int:
     """Return the least numerical rank of any agent's product, by the eps of the trained dtype."""
     factors = stacked.factors()
     ranks = []
@@ -107,7 +110,9 @@ def _worst(alike: list[Row], where: dict[str, int]) -> Row:
 
 
 @torch.no_grad()
-def evaluate(stacked: Any, task: Any, batch: int, *, sequential: bool = False) -> dict[str, Any]:
+def evaluate(
+    stacked: Stacked, task: Task, batch: int, *, sequential: bool = False
+) -> dict[str, Any]:
     """Return how all agents do on the whole test set, `batch` examples a pass and agent.
 
     score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
@@ -127,14 +132,14 @@ def evaluate(stacked: Any, task: Any, batch: int, *, sequential: bool = False) -
     }
 
 
-def equal(stacked: Any) -> bool:
+def equal(stacked: Stacked) -> bool:
     """Whether all agents hold the same numbers."""
     return all(bool((X == X[:1]).all()) for layer in stacked.layers for X in trained(layer))
 
 
-def trained(layer: Any) -> list[Tensor]:
+def trained(layer: Layer) -> list[Tensor]:
     """Return the tensors [N, ...] that agents hold at one stacked layer, frozen factors too."""
-    return [layer.B, layer.A] if hasattr(layer, "A") else list(layer.parameters())
+    return [layer.B, layer.A] if isinstance(layer, StackedLinear) else list(layer.parameters())
 
 
 def accuracy(found: Tensor, labels: Tensor) -> float:
@@ -152,7 +157,9 @@ def f1(found: Tensor, labels: Tensor) -> float:
 METRICS = {"accuracy": accuracy, "f1": f1}
 
 
-def _scores(stacked: Any, task: Any, index: Tensor, agents: list[int], sequential: bool) -> Tensor:
+def _scores(
+    stacked: Stacked, task: Task, index: Tensor, agents: list[int], sequential: bool
+) -> Tensor:
     """Return class scores [agent, example, class] in float32 on the CPU."""
     if sequential or len(agents) == 1:
         rows = []

@@ -8,7 +8,8 @@ The stream of draws is named by the kind, never by the method: methods meet the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,22 +48,26 @@ def partition(
         raise ValueError(f"agents must lie in 1..{len(labels)}, the examples; got {agents}")
     if kind not in KINDS:
         raise ValueError(f"partition kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    try:
-        shares = KINDS[kind](labels, agents, seed, **settings)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        text = str(error).split("() ")[-1]
-        raise ValueError(f"partition {kind!r}: {text}; its settings: {_settings(kind)}") from None
+    shares = _dealt(kind, labels, agents, seed, settings)
     for agent, share in enumerate(shares):
         if len(share) == 0:
             raise ValueError(f"partition {kind!r} leaves agent {agent} without examples")
     return [np.sort(share) for share in shares]
 
 
-def _settings(kind: str) -> str:
-    names = KINDS[kind].__code__.co_varnames[: KINDS[kind].__code__.co_argcount]
-    return ", ".join(names[3:])
+def _dealt(
+    kind: str, labels: np.ndarray, agents: int, seed: int, settings: Mapping[str, Any]
+) -> list[np.ndarray]:
+    """Return the shards of one kind, unsorted; ValueError: a setting that it does not have."""
+    deal = KINDS[kind]
+    signature = inspect.signature(deal)
+    try:
+        signature.bind(labels, agents, seed, **settings)
+    except TypeError as error:
+        own = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        known = ", ".join(own[3:])  # after labels, agents and seed
+        raise ValueError(f"partition {kind!r}: {error}; its settings: {known}") from None
+    return deal(labels, agents, seed, **settings)
 
 
 def iid(
@@ -166,7 +171,7 @@ def shots(
         return [dealt[agent::agents] for agent in range(agents)]
     if split not in ("skew", "dirichlet"):
         raise ValueError(f"split must be iid, skew or dirichlet, got {split!r}")
-    return [pool[share] for share in KINDS[split](labels[pool], agents, seed, **settings)]
+    return [pool[share] for share in _dealt(split, labels[pool], agents, seed, settings)]
 
 
 KINDS: dict[str, Callable[..., list[np.ndarray]]] = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import time
@@ -17,8 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from decaf_theory.files import from_lines, to_json, write_atomically
+from paper_checks.config import Config
 from paper_checks.mixing import message_bytes
 from paper_checks.observe import CLAIMS, trained
+from paper_checks.run import Run
+from paper_checks.stacked import Stacked
 from verification import store
 from verification.claim import Claim, Row, judge
 
@@ -41,18 +44,18 @@ class Stored(NamedTuple):
         return bool(self.run["step"] == self.run["settings"]["train.steps"])
 
 
-def stamp(config: Any, adapters: Sequence[str | Path] = ()) -> dict[str, Any]:
+def stamp(config: Config, adapters: Sequence[str | Path] = ()) -> dict[str, Any]:
     """Return what a run must share to go on or to count as done: settings, start and data."""
     where = None if config.data_dir is None else str(Path(config.data_dir).expanduser().resolve())
     started = [str(Path(path).expanduser().resolve()) for path in adapters]
     return {**config.settings(), "adapters": started, "data_dir": where}
 
 
-def write(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+def write(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
     """Write rows.jsonl and run.json, each atomically."""
     training = [{"claim": TRAINING, **record} for record in run.records]
     data = store.encode_rows(TRAINING, [*training, *run.rows])
-    store.write_atomically(folder / ROWS, data)
+    write_atomically(folder / ROWS, data)
     about = {
         **environment(run.device),
         "settings": dict(settings),
@@ -68,8 +71,7 @@ def write(run: Any, folder: Path, settings: Mapping[str, Any]) -> None:
         "verdicts": verdicts(run.rows),
         "files": {ROWS: hashlib.sha256(data).hexdigest()},
     }
-    text = json.dumps(store.strict(about), indent=1, allow_nan=False) + "\n"
-    store.write_atomically(folder / RUN, text.encode())
+    write_atomically(folder / RUN, to_json(about))
 
 
 def read(folder: Path) -> Stored:
@@ -83,13 +85,13 @@ def read(folder: Path) -> Stored:
         raise store.StoreError(
             f"{folder / ROWS} is cut short or altered: its sum is not run.json's; run it again"
         )
-    lines = [json.loads(line) for line in data.decode().splitlines()]
+    lines = from_lines(data)
     records = [line for line in lines if line["claim"] == TRAINING]
     return Stored(folder, about, records, [line for line in lines if line["claim"] != TRAINING])
 
 
 @contextmanager
-def clock(run: Any, what: str) -> Iterator[None]:
+def clock(run: Run, what: str) -> Iterator[None]:
     """Add the seconds of what is done inside to the run's."""
     start = time.perf_counter()
     yield
@@ -120,7 +122,7 @@ def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def trained_parameters(stacked: Any) -> int:
+def trained_parameters(stacked: Stacked) -> int:
     """Return the parameters that one agent trains."""
     return sum(X[0].numel() for layer in stacked.layers for X in trained(layer) if X.requires_grad)
 

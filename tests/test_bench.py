@@ -10,7 +10,7 @@ from decaf_theory import bench, cli
 from decaf_theory.bench import race
 from decaf_theory.bench.cases import Case
 from decaf_theory.bench.race import Limit, Peer, Settings
-from decaf_theory.bench.rows import line, short, skipped, verdict, write
+from decaf_theory.bench.rows import line, skipped, verdict
 from decaf_theory.bench.timing import Contestant, Timed, fastest, interleaved, ratios
 
 TINY = Case(12, 9, 2, 4, "ring")
@@ -127,18 +127,10 @@ def test_a_count_may_not_be_missed_at_all():
 
 def test_a_line_says_goal_reached_spread_and_status():
     text = line(verdict("G1", "ring", "QR / ours", [4.0, 4.5, 5.5], ">=", 5))
-    assert text.split() == "G1 ring QR / ours >= 5 4.5 4 ... 5.5 missed by 10 %".split()
+    assert text.split() == "G1 ring QR / ours >= 5.00 4.50 4.00 ... 5.50 missed by 10.0 %".split()
     text = line(skipped("G9", "ring", "peft / ours", "peft is not installed"))
     assert text.split() == "G9 ring peft / ours skipped: peft is not installed".split()
     assert not bench.failed([skipped("G9", "ring", "peft / ours", "peft is not installed")])
-
-
-@pytest.mark.parametrize(
-    ("x", "text"),
-    [(0.0, "0"), (5, "5"), (1.234, "1.23"), (8000, "8000"), (1e5, "1.0e+05"), (5e-7, "5.0e-07")],
-)
-def test_numbers_have_three_digits(x, text):
-    assert short(x) == text
 
 
 # ---------------------------------------------------------------- races
@@ -218,17 +210,6 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_timed(tmp_path):
     assert clock.log == []
 
 
-def test_half_a_file_is_never_seen(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("old\n")
-    with pytest.raises(TypeError):
-        write(path, [{"a": 1.0}, {"a": object()}])
-    assert path.read_text() == "old\n"
-    assert list(tmp_path.iterdir()) == [path]
-    write(path, [{"b": float("inf"), "a": 1}])
-    assert path.read_text() == '{"a": 1, "b": "inf"}\n'
-
-
 # ---------------------------------------------------------------- the command
 
 
@@ -247,7 +228,10 @@ def test_the_command_fails_where_a_goal_is_missed_by_more_than_a_fifth(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "G5"], "unknown goal 'G5'; known: G1, G2, G3, G4, G8, G9, G10, sizes"),
+        (
+            ["--only", "G0"],
+            "unknown goal 'G0'; known: G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, sizes",
+        ),
         (["--only", "G10", "--json", "/no/where"], "/no/where: there is no folder /no; make"),
     ],
 )
@@ -275,7 +259,7 @@ def test_the_command_pins_the_threads_before_numpy_is_loaded():
     code = (
         "import os, sys; from decaf_theory import cli\n"
         "assert 'numpy' not in sys.modules\n"
-        "cli.main(['bench', '--only', 'G5'])\n"
+        "cli.main(['bench', '--only', 'G0'])\n"
         "assert 'numpy' in sys.modules\n"
         "print(*(os.environ[name] for name in cli.THREADS))"
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decaf_theory import adapters
-from decaf_theory.adapters.tables import digits, percentage
+from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main, weights
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.topology import TOPOLOGIES
@@ -139,25 +139,6 @@ def test_bases_that_differ_are_told(tmp_path, call):
     ]
     _, out, _ = call("diagnose", *folders)
     assert "The agents name different base models (org/a, org/b)" in out
-
-
-@pytest.mark.parametrize(
-    ("x", "text"),
-    [
-        (0.0, "0"),
-        (1.0, "1.00"),
-        (66.0854, "66.1"),
-        (100.0, "100"),
-        (1234.5, "1234"),
-        (99999.0, "99999"),
-        (1234567.0, "1.23e+06"),
-        (0.0123456, "0.0123"),
-        (1.5e-7, "1.50e-07"),
-        (float("inf"), "inf"),
-    ],
-)
-def test_numbers_have_three_digits(x, text):
-    assert digits(x) == text
 
 
 def test_a_ratio_within_rounding_is_zero_percent():

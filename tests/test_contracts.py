@@ -10,36 +10,20 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.methods import METHODS
+from decaf_theory.methods import METHODS, Clock
+from decaf_theory.methods.state import message_bytes
 from decaf_theory.topology import metropolis
 
 EPS = np.finfo(np.float64).eps
 
-# what mixing keeps: the mean of B, of A, of the product; and the bytes a message has, in numbers
-KEEPS = {
-    "dsgd": ("B", "A", "product"),
-    "local": ("B", "A", "product"),
-    "centralized": ("B", "A", "product"),
-    "fedavg": ("B", "A"),
-    "dlora": ("B", "A"),
-    "dlora_fa": ("B", "A", "product"),
-    "decaf": ("product up to E",),
-}
-SENDS = {
-    "dsgd": lambda d, k, r: d * k,
-    "local": lambda d, k, r: 0,
-    "centralized": lambda d, k, r: d * r + r * k,
-    "fedavg": lambda d, k, r: d * r + r * k,
-    "dlora": lambda d, k, r: d * r + r * k,
-    "dlora_fa": lambda d, k, r: d * r,
-    "decaf": lambda d, k, r: d * r + r * k,
-}
 every_method = pytest.mark.parametrize("name", METHODS)
+MEANS = {"B", "A", "product", "product up to E"}
 
 
-def test_each_method_says_here_what_it_keeps_and_sends():
-    assert KEEPS.keys() == METHODS.keys() == SENDS.keys()
-    assert all(name == method.name for name, method in METHODS.items())
+@every_method
+def test_a_method_has_the_name_of_its_line_and_keeps_means_that_there_are(name):
+    assert METHODS[name].name == name
+    assert set(METHODS[name].keeps) <= MEANS
 
 
 class Round(NamedTuple):
@@ -53,7 +37,7 @@ def build(name, *, N, d, k, r, seed, branch="generic", batch=()):
     """Return a round whose state fits the method: shared A where A does not mix, A = I for dsgd."""
     rng = np.random.default_rng(seed)
     method = METHODS[name]
-    r = k if method.full_matrix else r
+    r = k if (not method.form.low_rank) else r
     B, A = rng.standard_normal((*batch, N, d, r)), rng.standard_normal((*batch, N, r, k))
     if branch == "rank-deficient":
         B[..., -1] = 0.0
@@ -69,8 +53,10 @@ def build(name, *, N, d, k, r, seed, branch="generic", batch=()):
         Q = np.linalg.qr(rng.standard_normal((*batch, N, r, r)))[0]
         B = B[..., :1, :, :] @ np.swapaxes(Q, -1, -2)
         A = Q @ A[..., :1, :, :]
-    if "A" not in method.trains:
-        A = np.broadcast_to(np.eye(k) if method.full_matrix else A[..., :1, :, :], A.shape).copy()
+    if "A" not in method.trains(Clock()):
+        A = np.broadcast_to(
+            np.eye(k) if (not method.form.low_rank) else A[..., :1, :, :], A.shape
+        ).copy()
     return Round(Factors(B, A), mixing(N, rng))
 
 
@@ -129,7 +115,7 @@ def truncation_tolerance(state, Pi):
 def same_products(name, found, expected, state, Pi):
     """Assert equal products up to rounding, where the truncation is determined at all."""
     gap = np.abs(product(found) - product(expected))
-    if METHODS[name].product:
+    if METHODS[name].space == "products":
         assert np.all(gap <= truncation_tolerance(state, Pi))
     else:
         assert np.all(gap <= rounding(state, Pi))
@@ -161,13 +147,13 @@ def test_what_mixing_promises_to_keep_is_kept(drawn):
     mixed = METHODS[name].mix(state, Pi, 0)
     norms = size(state)
     for X, Y, scale, label in zip(state, mixed, norms, ("B", "A"), strict=False):
-        if label in KEEPS[name]:
+        if label in METHODS[name].keeps:
             gap = np.abs(X.mean(axis=0) - Y.mean(axis=0))
             assert np.all(gap <= 4 * len(Pi) * EPS * scale)
     mean = product(state).mean(axis=0)
-    if "product" in KEEPS[name]:
+    if "product" in METHODS[name].keeps:
         assert np.all(np.abs(product(mixed).mean(axis=0) - mean) <= rounding(state, Pi))
-    if "product up to E" in KEEPS[name]:
+    if "product up to E" in METHODS[name].keeps:
         M = np.einsum("ij,jab->iab", Pi, product(state))
         E = M - product(mixed)
         tail = np.linalg.svd(M, compute_uv=False)[:, state.rank :]
@@ -258,12 +244,32 @@ def test_the_input_is_left_as_it_was(name):
 
 
 @every_method
-@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("float64", 8)])
-def test_the_bytes_of_a_message_are_those_of_the_factors_sent(name, dtype, width):
-    d, k, r = 7, 4, 3
-    state, _ = build(name, N=5, d=d, k=k, r=r, seed=0, batch=(2,))
-    state = Factors(*(X.astype(dtype) for X in state))
-    assert METHODS[name].outgoing_bytes(state) == width * SENDS[name](d, k, r)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bytes_of_a_message_are_those_of_one_agents_part_of_it(name, dtype):
+    state, _ = build(name, N=5, d=7, k=4, r=3, seed=0, batch=(2,))
+    begun = METHODS[name].begin(Factors(*(X.astype(dtype) for X in state)))
+    message = METHODS[name].send(begun, Clock())
+    assert all(X.shape[:-2] == (2, 5) for X in message.values())
+    assert all(X.dtype == dtype for X in message.values())
+    assert message_bytes(message) == sum(X[0, 0].nbytes for X in message.values())
+
+
+@every_method
+def test_one_rank_with_its_neighbours_messages_does_what_the_network_does(name):
+    method = METHODS[name]
+    state, Pi = build(name, N=5, d=4, k=3, r=2, seed=3)
+    begun = method.begin(state)
+    weights = method.weights(Pi, 5, Clock())
+    if weights is None:
+        return
+    every = method.exchange(begun, weights, Clock()).state.factors
+    message = method.send(begun, Clock())
+    for agent in range(5):
+        row = weights[min(agent, len(weights) - 1)]
+        near = np.flatnonzero(row)
+        heard = {part: X[near] for part, X in message.items()}
+        own = method.receive(begun.take([agent]), heard, row[None, near], Clock()).state.factors
+        same_products(name, own, Factors(*(X[[agent]] for X in every)), state, Pi[[agent]])
 
 
 @given(rounds(("generic", "rank-deficient", "gauge")), st.integers(0, 2**32 - 1))
@@ -276,7 +282,7 @@ def test_product_methods_do_not_see_the_gauge_of_an_agent(drawn, seed):
     turned = Factors(
         (state.B * stretch) @ Q, np.swapaxes(Q, 1, 2) @ (state.A / stretch.swapaxes(1, 2))
     )
-    if not method.product:
+    if method.space != "products":
         return
     mixed, other = method.mix(state, Pi, 0), method.mix(turned, Pi, 0)
     wide = Factors(*(16 * X for X in state))  # the turned factors are up to 4 times as large each
@@ -301,9 +307,10 @@ def test_factor_methods_do_see_it_but_not_a_common_rotation():
 def test_truncated_mixes_are_balanced_and_carry_their_error(drawn):
     name, (state, Pi) = drawn
     method = METHODS[name]
-    if not method.product:
+    if method.space != "products":
         return
-    truncated = method.truncate(state, Pi, 0)
+    begun = method.begin(state)
+    truncated = method.exchange(begun, Pi, Clock()).truncated
     B, A = method.mix(state, Pi, 0)
     np.testing.assert_array_equal(B, truncated.factors.B)
     np.testing.assert_array_equal(A, truncated.factors.A)

@@ -66,7 +66,7 @@ def call(tmp_path, capsys):
     """Replay a file with the ledger of fakes: exit code, stdout, stderr."""
 
     def run(path, *more):
-        code = main(["--replay", str(path), *more], ledger=ledger_in(tmp_path))
+        code = main(["replay", str(path), *more], ledger=ledger_in(tmp_path))
         return code, *capsys.readouterr()
 
     return run
@@ -76,7 +76,7 @@ def call(tmp_path, capsys):
 def square(tmp_path, capsys):
     """The file of the fakes' counterexample, written by the documented command."""
     ledger = ledger_in(tmp_path)
-    assert main(["--store-counterexamples"], ledger=ledger) == 0
+    assert main(["counterexamples"], ledger=ledger) == 0
     assert "T2-square.json: square: 4 <= 2" in capsys.readouterr().out
     return ledger.counterexample(SQUARE.id)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from verification import store
 from verification.claims import CLAIMS
+from verification.cli import main
 from verification.ledger import page
 from verification.run import LEDGER
 
@@ -17,9 +19,14 @@ FULL_MODELS = ROOT / "docs" / "full_models.md"
 
 def test_the_page_of_claims_is_current():
     kept = (ROOT / "docs" / "claims.md").read_text()
-    assert kept == page(CLAIMS, LEDGER.expected), (
-        "python -m verification --write-docs docs/claims.md"
-    )
+    assert kept == page(CLAIMS, LEDGER.expected), "python -m verification docs"
+
+
+def test_docs_writes_the_page_where_it_is_kept(monkeypatch):
+    written = {}
+    monkeypatch.setattr(store, "write_atomically", written.__setitem__)
+    assert main(["docs"]) == 0
+    assert written == {ROOT / "docs" / "claims.md": page(CLAIMS, LEDGER.expected).encode()}
 
 
 def test_every_formula_of_the_page_is_closed_and_no_cell_is_broken():

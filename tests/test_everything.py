@@ -1,4 +1,4 @@
-"""`python -m verification --all`: stages that are done are left out, failures stop their own."""
+"""`python -m verification all`: stages that are done are left out, failures stop their own."""
 
 import json
 import os

@@ -69,7 +69,7 @@ def test_a_run_leaves_rows_and_says_what_came_out(toml, tmp_path, capsys):
     assert printed.out.startswith("net decaf-ring-iid-seed0: score ")
     assert "mixing" in printed.out
     assert "T9 holds" in printed.out
-    for word in ("loss", "score", "consensus", "interference", "truncation", "rank", "B sent"):
+    for word in ("loss", "score", "consensus", "interference", "truncation", "rank", "kB sent"):
         assert word in printed.err.splitlines()[-1]
     stored = record.read(out / "net" / "decaf-ring-iid-seed0")
     assert stored.finished

@@ -175,9 +175,23 @@ BAD = [
     (dict(kind="skew", proportions=[[1.0, 0, 0]] * 4, samples=50), "wants 200 examples of class 0"),
     (dict(kind="dirichlet", alpha=0.0), "alpha must be > 0"),
     (dict(kind="shots", shots=101), "shots must lie in 1..100, class 0's size; got 101"),
+    (
+        dict(kind="shots", split="skew", alpha=1.0),
+        "partition 'skew': got an unexpected keyword argument 'alpha'; "
+        "its settings: proportions, samples",
+    ),
     (dict(kind="shots", split="odd"), "split must be iid, skew or dirichlet, got 'odd'"),
     (dict(kind="iid", seed=-1), "seed must be an integer >= 0, got -1"),
 ]
+
+
+def test_an_error_inside_a_partition_is_not_taken_for_a_bad_setting(monkeypatch):
+    def broken(labels, agents, seed, samples=None):
+        raise TypeError("this argument is not the caller's fault")
+
+    monkeypatch.setitem(KINDS, "iid", broken)
+    with pytest.raises(TypeError, match="not the caller's fault"):
+        partition(LABELS, 4, kind="iid", seed=0, samples=3)
 
 
 @pytest.mark.parametrize(("changed", "said"), BAD)

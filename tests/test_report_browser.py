@@ -142,7 +142,7 @@ def test_a_claim_opens_by_mouse_and_shows_all_of_its_parts(page):
     for part in ("ASSUMPTIONS", "PROOF", "EXTREMAL", "COUNTEREXAMPLE", "SOURCE", "Deciding row."):
         assert part in text
     assert "python -m verification --only T18-op" in text
-    assert "--replay verification/counterexamples/T18-op.json" in text
+    assert "replay verification/counterexamples/T18-op.json" in text
     assert "import numpy as np" in text
     assert detail.locator("use.decides").count() == 1
     assert detail.locator(".dots use:not(.decides)").count() == 2

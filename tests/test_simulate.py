@@ -20,7 +20,9 @@ from decaf_theory.simulate import (
 from decaf_theory.topology import TOPOLOGIES
 
 EPS = np.finfo(np.float64).eps
-QUANTITIES = [f.name for f in fields(Trace)][2:-2]
+QUANTITIES = [f.name for f in fields(Trace) if f.name not in ("status", "step", "final", "note")]
+# the methods that `naive` writes out
+NAIVE = ("dsgd", "local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")
 
 
 def gaussian_start(*, N, d, k, r, seed=0, shared=False):
@@ -90,14 +92,14 @@ def points(config, trace):
     return config.problem.W0 + config.scale * product(trace.final)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAIVE)
 @pytest.mark.parametrize(
     ("order", "K"), [("step_first", 1), ("mix_first", 1), ("combine", 1), ("step_first", 3)]
 )
 @pytest.mark.parametrize("tau", [0.0, 0.3])
 @pytest.mark.parametrize(("d", "k", "s"), [(5, 3, 1.0), (3, 6, 0.5)])
 def test_every_method_and_order_is_the_naive_loop(method, order, K, tau, d, k, s):
-    if order == "combine" and METHODS[method].product:
+    if order == "combine" and METHODS[method].space == "products":
         return
     problem = PROBLEMS["P3"](N=4, d=d, k=k, tau=tau)
     shared = method in ("dlora_fa", "centralized")
@@ -162,7 +164,10 @@ def test_fedavg_is_dlora_on_the_complete_graph_with_the_same_local_steps(K):
     _, server = run_of("fedavg", local_steps=K)
     _, graph = run_of("dlora", local_steps=K, Pi=TOPOLOGIES["complete"](4))
     for name in set(QUANTITIES) - {"comm_bytes"}:
-        np.testing.assert_array_equal(getattr(server, name), getattr(graph, name))
+        # ten rounds of means of four in another order; contractions, numbers of size ten or less
+        np.testing.assert_allclose(
+            getattr(server, name), getattr(graph, name), rtol=0, atol=10 * K * 4 * 10 * 10 * EPS
+        )
     assert not np.array_equal(server.loss, run_of("dlora", local_steps=K)[1].loss)
 
 
@@ -204,7 +209,8 @@ def test_mixing_first_is_stepping_first_from_the_mixed_start(method):
         _, second = run_of(method, problem=config.problem, start=mixed)
     for name in set(QUANTITIES) - {"comm_bytes", "interference", "truncation"}:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    a_round = second.comm_bytes[0, 1] if METHODS[method].meets != "none" else 0
+    a_round = first.comm_bytes[0, 0]
+    assert (a_round > 0) == (METHODS[method].meets != "none")
     np.testing.assert_array_equal(first.comm_bytes, second.comm_bytes + a_round)
 
 

@@ -33,9 +33,10 @@ def broken(what, *, agent, after, bad=np.nan):
     calls = []
 
     def poisoned(W):
-        if W.shape[-3] == problem.N:  # not the calls at the network's mean
-            calls.append(1)
         value = getattr(problem, what)(W).copy()
+        if W.shape[-3] != problem.N:  # calls at the network's mean are left alone
+            return value
+        calls.append(1)
         if len(calls) > after:
             value[1, agent] = bad
         return value

@@ -104,7 +104,7 @@ def test_P6_a_tilt_of_the_start_ends_near_the_best_rank_one_loss(method):
 def test_a_dead_start_stays_exactly_zero_and_the_two_ways_out_of_it_do_not():
     problem = PROBLEMS["P3"](tau=0.2)
     run = {"problem": problem, "Pi": TOPOLOGIES["ring"](4), "rank": 2, "lr": 0.1, "steps": 50}
-    with pytest.warns(DeadStartWarning, match="zero for ever"):
+    with pytest.warns(DeadStartWarning, match="zero forever"):
         dead = Config(order="mix_first", **run)
     trace = simulate(dead)
     for X in trace.final:

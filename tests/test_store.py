@@ -1,8 +1,6 @@
 import hashlib
 import json
 import math
-import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -152,25 +150,6 @@ def test_a_claim_without_rows_leaves_no_file(tmp_path):
     run.put("T1", [], {"claim": "T1", "outcome": "error"})
     assert not store.rows_path(tmp_path, "T1").exists()
     assert list(json.loads((tmp_path / "run.json").read_text())["files"]) == ["T2"]
-
-
-def test_writing_leaves_the_old_file_where_it_fails_and_no_part_of_the_new(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    store.write_atomically(path, b"old")
-
-    def full(source, target):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.write_atomically(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.read_bytes() == b"old"
-
-
-def test_a_written_file_can_be_read_by_others(tmp_path):
-    store.write_atomically(tmp_path / "file", b"x")
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
 def test_one_folder_has_one_writer_at_a_time(tmp_path):

@@ -37,7 +37,7 @@ def test_every_false_reading_has_its_counterexample_as_a_program_that_refutes_it
         found = entry["counterexample"]
         assert (found is not None) == (entry in false)
         if found:
-            assert found["replay"].endswith(f" --replay {found['file']}")
+            assert found["replay"].endswith(f" replay {found['file']}")
             assert (LEDGER.folder.parent / found["file"]).is_file()
             compile(found["program"], found["file"], "exec")
 

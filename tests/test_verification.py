@@ -1,12 +1,12 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
 from verification import options, store, table
-from verification.cli import main
+from verification.cli import ACTIONS, main
 from verification.run import LEDGER
 
 ROOT = Path(__file__).parents[1]
@@ -30,9 +30,9 @@ def call(tmp_path, ledger, capsys):
     """Run a command line against the fake ledger: exit code, stdout, stderr."""
 
     def run(*arguments, out=tmp_path / "out"):
-        reads_out = not {"--list", "--store-counterexamples"} & set(arguments)
+        writes = arguments[0] not in ("list", "counterexamples")
         try:
-            code = main([*arguments, *(["--out", str(out)] * reads_out)], ledger=ledger)
+            code = main([*arguments, *(["--out", str(out)] * writes)], ledger=ledger)
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -189,21 +189,37 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
         (["--only", "T11"], "unknown claim 'T11'; did you mean T1"),
         (["--only", "square"], "did you mean T2-square?"),
         (["--only", "t1"], "did you mean T1"),
-        (["--only", "???"], "unknown claim '???'; see --list"),
-        (["--explain", "T33"], "did you mean T3"),
-        (["--jobs", "0"], "--jobs must be >= 1, got 0"),
-        (["--seed", "-1"], "--seed must be >= 0, got -1"),
+        (["--only", "???"], "unknown claim '???'; see python -m verification list"),
+        (["explain", "T33"], "did you mean T3"),
+        (["--jobs", "0"], "argument --jobs: must be a whole number >= 1, got '0'"),
+        (["--jobs", "two"], "must be a whole number >= 1, got 'two'"),
+        (["--seed", "-1"], "argument --seed: must be a whole number >= 0, got '-1'"),
         (["--size", "huge"], "invalid choice: 'huge'"),
         pytest.param(
-            ["--attack", "T2-square"],
+            ["attack", "T2-square"],
             "claim T2-square is false as worded and its counterexample is stored: python -m "
-            "verification --replay ",
+            "verification replay ",
             marks=pytest.mark.slow,  # loads torch
         ),
-        (["--attack", "T33"], "did you mean T3"),
-        (["--attack", "T1", "--minutes", "0"], "--minutes must be > 0, got 0.0"),
-        (["--explain", ""], "unknown claim ''; see --list"),
-        (["--onyl", "T1"], "unrecognized arguments: --onyl"),
+        (["attack", "T33"], "did you mean T3"),
+        (["attack", "T1", "--minutes", "0"], "argument --minutes: must be a number > 0, got '0'"),
+        (["attack", "T1", "--minutes", "nan"], "must be a number > 0, got 'nan'"),
+        (["attack"], "the following arguments are required: ID"),
+        (["explian", "T1"], "invalid choice: 'explian' (choose from"),
+        (
+            ["explain", "T1", "T3"],
+            "explain: unrecognized arguments: T3; see python -m verification",
+        ),
+        (["explain", "T1", "--size", "full"], "explain: unrecognized arguments: --size full; see"),
+        (["attack", "T1", "--device", "cpu"], "attack: unrecognized arguments: --device cpu"),
+        (["--minutes", "2"], "run: unrecognized arguments: --minutes 2; see"),
+        (["--topology", "ring"], "run: unrecognized arguments: --topology ring"),
+        (["--script"], "run: unrecognized arguments: --script"),
+        (["explain", ""], "unknown claim ''; see python -m verification list"),
+        (
+            ["--onyl", "T1"],
+            "run: unrecognized arguments: --onyl T1; see python -m verification run",
+        ),
     ],
 )
 def test_bad_usage_ends_with_two_and_says_what_is_wrong(call, tmp_path, arguments, message):
@@ -213,65 +229,46 @@ def test_bad_usage_ends_with_two_and_says_what_is_wrong(call, tmp_path, argument
     assert not (tmp_path / "out").exists()
 
 
-GIVEN = {
-    "only": ["T1"],
-    "size": ["quick"],  # the default, and given all the same
-    "seed": ["0"],
-    "device": ["cpu"],
-    "jobs": ["1"],
-    "resume": [],
-    "out": ["results"],
-    "list": [],
-    "explain": ["T1"],
-    "replay": ["FILE"],
-    "script": [],
-    "store_counterexamples": [],
-    "attack": ["T1"],
-    "minutes": ["1"],
-    "write_docs": ["FILE"],
-    "adapters": ["DIR"],
-    "topology": ["ring"],
-    "rank": ["1"],
-    "all": [],
-}
+def test_no_command_means_run():
+    assert options.parse([]) == options.parse(["run"])
+    assert options.parse(["--only", "T1"]) == options.parse(["run", "--only", "T1"])
+    assert options.parse([]).command == "run"
 
 
-def test_the_table_of_options_has_them_all():
-    assert vars(options.parser().parse_args([])).keys() == GIVEN.keys()
-    assert set().union(*options.READS.values()) | options.READS.keys() - {""} == GIVEN.keys()
+def test_the_help_names_every_command_and_every_command_is_served(capsys):
+    assert options.COMMANDS.keys() == ACTIONS.keys()
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    shown = re.findall(r"^    (\w+)(?:\n|  )", capsys.readouterr().out, re.MULTILINE)
+    assert shown == ["run", *list(options.COMMANDS)[1:]]
 
 
-@pytest.mark.parametrize(("first", "second"), [*combinations(GIVEN, 2)])
-def test_two_options_go_together_or_are_refused_by_name(first, second):
-    arguments = [x for name in (first, second) for x in (options.flag(name), *GIVEN[name])]
-    requests = {first, second} & options.READS.keys()
-    request = min(requests, default="")
-    fits = len(requests) < 2 and {first, second} - requests <= set(options.READS[request])
-    if fits:
-        assert options.parse(arguments)[1] == request
-        return
-    with pytest.raises(options.UsageError) as caught:
-        options.parse(arguments)
-    message = str(caught.value)
-    if requests:
-        assert {options.flag(first), options.flag(second)} <= set(re.findall(r"--[\w-]+", message))
-        assert "leave one of them out" in message or "give one of them at a time" in message
-    else:
-        assert re.fullmatch(r"(--\w+) needs --\w+; give it, or leave \1 out", message)
+@pytest.mark.parametrize("name", options.COMMANDS)
+def test_the_examples_in_a_command_s_help_are_command_lines_of_it(capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    assert len(shown) == len(options.COMMANDS[name].examples) > 0
+    for line in shown:
+        program, _, rest = line.strip().partition("verification")
+        assert program == "python -m "
+        words = shlex.split(rest.split("|")[0])
+        assert options.parse(words).command == name
 
 
-def test_options_that_were_ignored_before_end_with_two(call):
-    for arguments, message in (
-        (["--explain", "T1", "--attack", "T1"], "--explain and --attack are two requests"),
-        (["--explain", "T1", "--size", "full"], "--explain does not read --size; leave one"),
-        (["--minutes", "2"], "--minutes needs --attack; give it, or leave --minutes out"),
-        (["--topology", "ring"], "--topology needs --adapters"),
-        (["--script"], "--script needs --replay; give it"),
-        (["--attack", "T1", "--device", "torch"], "--attack does not read --device"),
+@pytest.mark.parametrize(("flag", "command"), options.MOVED.items())
+def test_a_flag_that_is_a_command_now_is_refused_with_the_command(call, tmp_path, flag, command):
+    assert command in options.COMMANDS
+    now = f"error: {flag} is now: python -m verification {command}"
+    for typed, told in (
+        ([flag], now),
+        ([flag, "a", "b", "--seed", "1"], f"{now} a b"),
+        (["--size", "full", f"{flag}=a"], f"{now} a"),
     ):
-        code, out, err = call(*arguments)
-        assert (code, out) == (2, "")
-        assert message in err
+        assert call(*typed) == (2, "", f"{told}\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_computing(call, tmp_path):
@@ -285,7 +282,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_computing(call, tmp_pat
 
 def test_a_page_that_cannot_be_written_is_bad_usage(tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert main(["--write-docs", str(tmp_path / "file" / "page.md")]) == 2
+    assert main(["docs", str(tmp_path / "file" / "page.md")]) == 2
     message = "page.md: File exists; name another file"
     assert message in capsys.readouterr().err
 
@@ -301,20 +298,31 @@ def test_a_gpu_that_is_not_there_is_bad_usage(call):
 
 
 def test_the_list_shows_id_area_status_and_statement(call):
-    code, out, _ = call("--list")
+    code, out, _ = call("list")
     assert code == 0
     assert len(out.splitlines()) == len(fake_ledger.CLAIMS)
     assert out.splitlines()[0].split(None, 3)[:3] == ["T1", "smoothness", "derived"]
     assert "x^2 <= x" in out
+    _, out, _ = call("list", "T3", "T1")
+    assert [line.split()[0] for line in out.splitlines()] == ["T1", "T3"]
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_is_not_an_error():
+    command = [sys.executable, "-m", "verification", "list"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as run:
+        run.stdout.close()
+        assert (run.stderr.read(), run.wait(60)) == (b"", 0)
 
 
 def test_an_explanation_has_text_deciding_rows_and_how_to_run_it_again(call):
-    code, out, _ = call("--explain", "T1")
+    code, out, _ = call("explain", "T1")
     assert code == 0
     assert "Assumptions: none." in out
     assert "no deciding rows" in out
     call("--only", "T1")
-    _, out, _ = call("--explain", "T1")
+    _, out, _ = call("explain", "T1")
     assert "rows: 2, in " in out
     assert "deciding row largest: 0." in out
     assert "tightest row" not in out
@@ -323,12 +331,14 @@ def test_an_explanation_has_text_deciding_rows_and_how_to_run_it_again(call):
 
 
 def test_an_explanation_shows_the_counterexample(call):
-    call("--store-counterexamples")
+    call("counterexamples")
     call("--only", "T2-square")
-    _, out, _ = call("--explain", "T2-square")
+    _, out, _ = call("explain", "T2-square")
     assert out.count("square: 4 <= 2") == 1  # the deciding row is the tightest, too
     assert "measured 4, bound 2, ratio 2: violated" in out
-    assert "--replay" in out
+    assert re.search(
+        r"^again: python -m verification replay \S+T2-square\.json$", out, re.MULTILINE
+    )
 
 
 RECORD = {
@@ -427,7 +437,7 @@ def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs):
 def test_adapters_are_reported_and_their_rows_join_the_run(call, tmp_path):
     folders = [str(ROOT / agent) for agent in AGENTS]
     call("--only", "T1", "--size", "full")
-    code, out, err = call("--adapters", *folders, "--topology", "ring")
+    code, out, err = call("adapters", *folders, "--topology", "ring")
     assert (code, err) == (0, "")
     assert "4 agents, ring graph" in out
     assert re.search(r"^\d+ rows -> .*rows/adapters.jsonl$", out, re.MULTILINE)
@@ -454,7 +464,7 @@ AGENTS = [f"tests/adapters/agent{i}" for i in range(4)]
 )
 def test_adapters_that_cannot_be_reported_are_bad_usage(call, monkeypatch, arguments, message):
     monkeypatch.chdir(ROOT)
-    code, out, err = call("--adapters", *arguments)
+    code, out, err = call("adapters", *arguments)
     assert (code, out) == (2, "")
     assert message in err
 
@@ -462,8 +472,8 @@ def test_adapters_that_cannot_be_reported_are_bad_usage(call, monkeypatch, argum
 @pytest.mark.slow
 def test_an_attack_stores_its_best_instance_where_replay_finds_it(tmp_path, capsys):
     pytest.importorskip("torch")
-    arguments = ["--attack", "T17", "--minutes", "0.01", "--out", str(tmp_path)]
+    arguments = ["attack", "T17", "--minutes", "0.01", "--out", str(tmp_path)]
     main(arguments)  # so little time need not suffice to break the weakened bound
     stored_at = re.search(r"-> (\S+)", capsys.readouterr().out)[1]
-    assert main(["--replay", stored_at]) == 0
+    assert main(["replay", stored_at]) == 0
     assert "holds; equals the stored" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import adapters, bounds
+from decaf_theory.formats import ratio
 from decaf_theory.lowrank import Factors, mix_factors, subtract
 from decaf_theory.measure import (
     NORMS,
@@ -31,11 +32,7 @@ from verification.claim import Claim, Outcome, Row, Value, Verdict, compare, jud
 
 EPS = float(np.finfo(np.float64).eps)
 WIDTH = 96
-NORMS_OF_MIX = (
-    "mix",
-    "interference",
-    "truncation",
-)  # in every row, so that a figure can relate them
+NORMS_OF_MIX = ("mix", "interference", "truncation")  # in every row: a figure relates them
 
 
 @dataclass(frozen=True)
@@ -161,8 +158,12 @@ def _in_norm(rounding: float, small: Factors, norm: str) -> float:
 def deviation_bounds(case: Case) -> Iterator[Row]:
     """Yield T9's rows: |I| against the weighted deviations of the factors, in three norms."""
     panels = [weighted_deviations(case.small, row) for row in case.Pi]
-    X, Y = (np.stack([np.linalg.svdvals(panel[i]) for panel in panels]) for i in (0, 1))
-    X_op, X_fro, Y_op, Y_fro = (schatten(Z, norm) for Z in (X, Y) for norm in ("op", "fro"))
+    X = np.stack([np.linalg.svdvals(of_B) for of_B, _ in panels])
+    Y = np.stack([np.linalg.svdvals(of_A) for _, of_A in panels])
+    X_op = schatten(X, "op")
+    X_fro = schatten(X, "fro")
+    Y_op = schatten(Y, "op")
+    Y_fro = schatten(Y, "fro")
     limits = {
         "fro": [
             bounds.interference_frobenius(X_op=a, X_fro=b, Y_op=c, Y_fro=d)
@@ -224,22 +225,26 @@ def second_order_bound(case: Case) -> Iterator[Row]:
     delta = max_j |B_j A_j - P0|_op over the agents that row i weights. As P0 = M_i - E_i, the sum
     sum_j pi_j (B_j A_j - P0) is E_i itself.
     """
-    P, sigma_r = case.truncated.factors, case.truncated.singular_values[:, -1]
+    P = case.truncated.factors
     measured = truncation_error(case.truncated)
-    limits, slips, held = [], [], []
+    limits = []
+    slips = []
+    held = []
     for i, row in enumerate(case.Pi):
         P0 = Factors(P.B[i], P.A[i])
+        sigma_r = float(case.truncated.singular_values[i, -1])
         delta = float(np.max(_distances(case.small, P0, "op")[row > 0]))
-        numbers = {
-            "mean_square": float(row @ _distances(case.small, P0) ** 2),
-            "square_mean": float(measured[i] ** 2),
-        }
-        gap = float(sigma_r[i]) - delta
-        limit = bounds.truncation_second_order(**numbers, sigma_r=float(sigma_r[i]), delta=delta)
+        mean_square = float(row @ _distances(case.small, P0) ** 2)
+        square_mean = float(measured[i] ** 2)
+        limit = bounds.truncation_second_order(
+            mean_square=mean_square, square_mean=square_mean, sigma_r=sigma_r, delta=delta
+        )
+        gap = sigma_r - delta
         # > and not >=: within rounding of the condition nothing can be said
         applies = case.averages_fit and gap > 4 * case.rounding
+        slip = _second_order_rounding(case.rounding, mean_square + square_mean, gap, applies)
         limits.append(limit)
-        slips.append(_second_order_rounding(case.rounding, sum(numbers.values()), gap, applies))
+        slips.append(slip)
         held.append(applies)
     yield case.worst("|E| second order", measured, limits, rounding=slips, held=held)
 
@@ -283,7 +288,7 @@ def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]
     for verdict in verdicts:
         bound, condition = WORDS[verdict.claim]
         held = sum(row.assumptions_held for row in rows[verdict.claim])
-        tight = "-" if verdict.tightness is None else f"{verdict.tightness:.4f}"
+        tight = ratio(verdict.tightness)
         lines.append(
             f"{verdict.claim:<5}{bound:<28}{verdict.outcome.value:<16}{tight:>9}   "
             f"{held} of {verdict.rows}" + ("" if held else f": {condition}")

@@ -1,4 +1,4 @@
-"""The search for counterexamples of bounds that are called true: `--attack ID [--minutes M]`.
+"""The search for counterexamples of bounds that are called true: `attack ID [--minutes M]`.
 
 Each attack starts from random instances only. It reports the largest measured/bound that the
 claim's own `replay` confirms, and how long it took to break the bound made 2 % smaller: the test
@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from verification.claim import Claim, Instance, Outcome
+from verification.options import MAIN
 from verification.replay import ReplayError, Stored, dump, find
 from verification.run import Ledger
 from verification.store import strict, write_atomically
@@ -89,7 +90,7 @@ def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
             kept = os.path.relpath(ledger.counterexample(claim.id))
             raise ReplayError(
                 f"claim {claim.id} is false as worded and its counterexample is stored: "
-                f"python -m verification --replay {kept}"
+                f"{MAIN} replay {kept}"
             )
         if claim.id not in ATTACKS:
             why = f" ({NOT_ATTACKED[claim.id]})" if claim.id in NOT_ATTACKED else ""
@@ -186,7 +187,7 @@ def _judge(claim: Claim) -> Callable[[Mapping[str, Any]], float | None]:
 
 
 def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path) -> Path | None:
-    """Enter the attempt into the folder's table; store its instance for --replay, if it has one."""
+    """Enter the attempt into the folder's table; store its instance for `replay`, if it has one."""
     record = {**asdict(attempt), "file": attempt.file if instance is not None else None}
     key = ("claim", "variant")
     rows = [row for row in _table(folder) if [row[k] for k in key] != [record[k] for k in key]]

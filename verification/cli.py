@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,7 @@ from tqdm import tqdm
 from verification import options, replay, store, table, texts
 from verification.claim import Claim, Outcome, Row, judge
 from verification.ledger import page
-from verification.options import UsageError
+from verification.options import MAIN, UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
 OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -24,8 +26,13 @@ OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Serve one command line; return the exit code."""
     try:
-        args, request = options.parse(argv)
-        return ACTIONS[request](args, ledger)
+        args = options.parse(argv)
+        code = ACTIONS[args.command](args, ledger)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -37,10 +44,10 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
     """Return the claims asked for, in reading order. UsageError: an unknown id."""
     ids = [claim.id for claim in claims]
-    for name in args.only or ():
+    for name in args.ids or ():
         if name not in ids:
             raise UsageError(replay.nearest(name, ids))
-    return [claim for claim in claims if not args.only or claim.id in args.only]
+    return [claim for claim in claims if not args.ids or claim.id in args.ids]
 
 
 def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
@@ -98,7 +105,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
             args.out,
             store.configuration(**asdict(settings)),
             [claim.id for claim in claims],
-            partial=bool(args.only),
+            partial=bool(args.ids),
         )
         report_dropped(reasons)
         texts.write(args.out, ledger, settings)
@@ -132,7 +139,7 @@ def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
 
 def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print a claim's text, the stored rows that decided it, and its counterexample."""
-    claim = replay.find(ledger.claims, args.explain)
+    claim = replay.find(ledger.claims, args.id)
     expected = ledger.expected.get(claim.id, "unknown")
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {expected})\n")
     print(f"{table.explanation(claim, table.width())}\n")
@@ -146,8 +153,8 @@ def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     if kept.exists():
         found = replay.load(kept)
         print(f"\ncounterexample\n{replay.line(claim, replay.recompute(claim, found), found)}")
-        print(f"again: python -m verification --replay {shown(kept)}")
-    print(f"\nrun again: python -m verification --only {claim.id}")
+        print(f"again: {MAIN} replay {shown(kept)}")
+    print(f"\nrun again: {MAIN} --only {claim.id}")
     return OK
 
 
@@ -159,7 +166,7 @@ def shown(path: Path) -> Path:
 
 def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print one line of numbers: does a stored instance still give what it gave?"""
-    found = replay.load(args.replay)
+    found = replay.load(args.file)
     claim = replay.find(ledger.claims, found.claim)
     if args.script:
         print(replay.program(claim, found), end="")
@@ -182,10 +189,12 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Attack bounds in each of their variants; store the best instances for --replay."""
+    """Attack bounds in each of their variants; store the best instances for `replay`."""
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("attack needs torch, and it is not installed")
     from verification import attack  # torch and hypothesis: only where asked for
 
-    claims, failed = attack.chosen(args.attack, ledger), False
+    claims, failed = attack.chosen(args.ids, ledger), False
     folder = args.out / "attacks"
     store.require_writable(folder)
     print(attack.HEADER)
@@ -203,7 +212,7 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
 
     store.require_writable(args.out)
     try:
-        report = adapter_report.report(args.adapters, args.topology, args.rank)
+        report = adapter_report.report(args.folders, args.topology, args.rank)
     except ValueError as error:
         raise UsageError(str(error)) from error
     print(report.text())
@@ -248,25 +257,25 @@ def report_dropped(reasons: Sequence[str]) -> None:
 
 def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the page of all claims."""
+    file = args.file or ledger.folder.parent / "docs" / "claims.md"
     text = page(ledger.claims, ledger.expected).encode()
     try:
-        store.write_atomically(args.write_docs, text)
+        store.write_atomically(file, text)
     except OSError as error:
-        reason = f"{args.write_docs}: {error.strerror}"
-        raise UsageError(f"--write-docs cannot write {reason}; name another file") from error
-    print(f"{len(ledger.claims)} claims -> {args.write_docs}")
+        raise UsageError(f"cannot write {file}: {error.strerror}; name another file") from error
+    print(f"{len(ledger.claims)} claims -> {shown(file)}")
     return OK
 
 
 Action = Callable[[argparse.Namespace, Ledger], int]
 ACTIONS: dict[str, Action] = {
-    "": judge_all,
+    "run": judge_all,
     "list": list_claims,
     "explain": explain,
     "replay": replay_file,
-    "store_counterexamples": store_counterexamples,
-    "write_docs": write_docs,
     "attack": attack_claims,
     "adapters": report_adapters,
     "all": do_everything,
+    "docs": write_docs,
+    "counterexamples": store_counterexamples,
 }

@@ -1,4 +1,4 @@
-"""`python -m verification --all`: verify, bench, draw and report in one go, each as a process.
+"""`python -m verification all`: verify, bench, draw and report in one go, each as a process.
 
     verify   every claim gets its verdict      -> <out>/rows, verdicts.json, claims.json, run.json
     bench    the kernel is timed, quickly      -> <out>/bench.jsonl

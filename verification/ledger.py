@@ -1,4 +1,4 @@
-"""The ledger as a page: `python -m verification --write-docs docs/claims.md`."""
+"""The ledger as a page: `python -m verification docs`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from verification.claim import Claim
+from verification.options import MAIN
 
 # a bracket may qualify a section: "Proof (leading order only):"
 SECTION = r"((?:Assumptions|Proof|Extremal|Counterexample|Source)(?: \([^)]*\))?):"
@@ -23,7 +24,7 @@ HEAD = r"""# The claims
 
 Every statement that `python -m verification` judges, with its assumptions, a proof that can be
 followed, its extremal example and, where it is false as worded, its counterexample. This page is
-generated from the claims themselves (`python -m verification --write-docs docs/claims.md`).
+generated from the claims themselves (`python -m verification docs`).
 
 Status: *paraphrased* (of the paper, from public summaries of it), *derived* (a proof is given
 here), *numerical* (evidence only). A claim whose expected outcome is `violated` is worded as it
@@ -75,9 +76,9 @@ def page(claims: Sequence[Claim], expected: Mapping[str, str]) -> str:
 def entry(claim: Claim, expected: str) -> str:
     """Return the section of one claim."""
     body = [_paragraph(text) for text in paragraphs(claim.text)]
-    again = f"`python -m verification --only {claim.id}`"
+    again = f"`{MAIN} --only {claim.id}`"
     if expected == "violated":
-        again += f", `--replay verification/counterexamples/{claim.id}.json`"
+        again += f", `{MAIN} replay verification/counterexamples/{claim.id}.json`"
     head = f"### {claim.id}\n\n*{claim.status}, expected: {expected}*"
     return "\n\n".join([head, *body, f"Again: {again}"])
 

@@ -1,138 +1,270 @@
-"""The options of `python -m verification`: what each request reads, and what it must not be given.
-
-An option that a request does not read is an error, never silently ignored.
-"""
+"""The command line of `python -m verification`: its commands, their options, their help."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
+from typing import Any, NamedTuple
 
-# request -> the options that it reads; "" is the main job, without a request
-READS = {
-    "": ("only", "size", "seed", "device", "jobs", "resume", "out"),
-    "list": ("only",),
-    "explain": ("out",),
-    "replay": ("script",),
-    "store_counterexamples": ("only",),
-    "write_docs": (),
-    "attack": ("minutes", "seed", "out"),
-    "adapters": ("topology", "rank", "out"),
-    "all": ("size", "seed", "device", "jobs", "out"),
+MAIN = "python -m verification"
+DESCRIPTION = """\
+Check the theory of decentralized LoRA: every claim is tested on exactly specified
+instances and gets a verdict. Without a command, all claims are judged (`run`)."""
+EPILOG = f"""\
+examples:
+  {MAIN}                        judge all claims, in about half a minute
+  {MAIN} --only T17 T18         judge two of them
+  {MAIN} explain T18            what does T18 say, and why is it true?
+  {MAIN} COMMAND --help         the options of a command
+
+exit code:
+  0  every outcome is the expected one      2    bad usage
+  1  some outcome differs                   130  interrupted"""
+# flags of earlier versions -> the commands that they have become
+MOVED = {
+    "--list": "list",
+    "--explain": "explain",
+    "--replay": "replay",
+    "--attack": "attack",
+    "--adapters": "adapters",
+    "--all": "all",
+    "--write-docs": "docs",
+    "--store-counterexamples": "counterexamples",
 }
-UNSET = object()
 
 
 class UsageError(Exception):
     """A request that cannot be served; exit code 2."""
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line, `command` among them; no command means `run`.
+
+    UsageError: a flag that is a command now, or arguments that the command does not have.
+    SystemExit: what argparse itself refuses, and --help.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    refuse_moved(words)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words.insert(0, "run")
+    args, rest = parser().parse_known_args(words)
+    if rest:  # argparse would blame the program and show its usage, not the command's
+        see = f"see {MAIN} {args.command} --help"
+        raise UsageError(f"{args.command}: unrecognized arguments: {' '.join(rest)}; {see}")
+    return args
+
+
+def refuse_moved(words: Sequence[str]) -> None:
+    """Raise UsageError for a flag of an earlier version, with what to type now."""
+    for i, word in enumerate(words):
+        flag, *value = word.split("=", 1)
+        if flag in MOVED:
+            values = value or takewhile(lambda text: not text.startswith("-"), words[i + 1 :])
+            raise UsageError(f"{flag} is now: {' '.join([MAIN, MOVED[flag], *values])}")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    p = argparse.ArgumentParser(prog="python -m verification", description=DESCRIPTION)
-    p.add_argument("--only", nargs="+", metavar="ID", help="these claims alone")
-    p.add_argument("--size", choices=("quick", "full"), default="quick", help="how many instances")
-    p.add_argument("--seed", type=int, default=0, help="of every random stream (default 0)")
-    p.add_argument(
-        "--device",
-        choices=("cpu", "torch", "cuda"),
-        default="cpu",
-        help="NumPy on the CPU (default), torch on the CPU, torch on a GPU",
+    raw = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(
+        prog=MAIN, description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
     )
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
-    p.add_argument(
-        "--resume", action="store_true", help="keep the finished claims of an interrupted run"
+    subparsers = p.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    p.add_argument("--out", type=Path, default=Path("results"), help="folder of the results")
-    p.add_argument("--list", action="store_true", help="list the claims")
-    p.add_argument("--explain", metavar="ID", help="a claim's text, deciding rows, counterexample")
-    p.add_argument("--replay", type=Path, metavar="FILE", help="recompute a stored instance")
-    p.add_argument("--script", action="store_true", help="with --replay: print a NumPy program")
-    p.add_argument(
-        "--store-counterexamples",
-        action="store_true",
-        help="write verification/counterexamples/ID.json for every claim expected violated",
-    )
-    p.add_argument(
-        "--attack",
-        nargs="+",
-        metavar="ID",
-        help="search for counterexamples of true bounds; or all",
-    )
-    p.add_argument(
-        "--minutes", type=float, default=1.0, metavar="M", help="with --attack: time for each claim"
-    )
-    p.add_argument("--write-docs", type=Path, metavar="FILE", help="write all claims as Markdown")
-    p.add_argument(
-        "--adapters", nargs="+", metavar="DIR", help="report on LoRA adapters, one folder an agent"
-    )
-    p.add_argument(
-        "--all", action="store_true", help="verify, bench, draw and report; goes on where it was"
-    )
-    p.add_argument("--topology", default="complete", help="with --adapters: who mixes with whom")
-    p.add_argument("--rank", type=int, help="with --adapters: rank of the mix (default: theirs)")
+    for name, command in COMMANDS.items():
+        examples = (f"  {MAIN} {example}".rstrip() for example in command.examples)
+        subparsers.add_parser(
+            name,
+            help=command.does,
+            description=f"{command.does[0].upper()}{command.does[1:]}.\n\n{command.more}",
+            epilog="\n".join(["examples:", *examples]),
+            parents=command.arguments,
+            formatter_class=raw,
+        )
     return p
 
 
-DESCRIPTION = """Give every claim of the theory a verdict. Exit code 0: every outcome is the
-expected one; 1: some outcome differs; 2: bad usage."""
+class Command(NamedTuple):
+    """A command: its line in the program's help, more about it, what to try, its arguments."""
+
+    does: str
+    more: str
+    examples: tuple[str, ...]
+    arguments: tuple[argparse.ArgumentParser, ...]
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
-    """Return the options, defaults filled in, and the request, a key of `READS`.
-
-    UsageError: options that do not go together, and what argparse does not see.
-    """
-    p = parser()
-    defaults = vars(p.parse_args([]))
-    # argparse leaves what is set already, so that an option given its default is seen, too
-    args = p.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults, UNSET)))
-    given = [name for name, value in vars(args).items() if value is not UNSET]
-    request = _request(given)
-    for name in defaults.keys() - set(given):
-        setattr(args, name, defaults[name])
-    check(args)
-    return args, request
+def option(*names: str, **settings: Any) -> argparse.ArgumentParser:
+    """Return a parser of one argument, a parent of the commands that take it."""
+    p = argparse.ArgumentParser(add_help=False)
+    p.add_argument(*names, **settings)
+    return p
 
 
-def _request(given: Sequence[str]) -> str:
-    """Return the request among the options given. UsageError: two, or one of another request."""
-    asked = [name for name in given if name in READS]
-    if len(asked) > 1:
-        first, second = map(flag, asked[:2])
-        raise UsageError(f"{first} and {second} are two requests; give one of them at a time")
-    request = asked[0] if asked else ""
-    for name in given:
-        if name == request or name in READS[request]:
-            continue
-        owners = " or ".join(flag(owner) for owner in READS if owner and name in READS[owner])
-        if not request:
-            raise UsageError(f"{flag(name)} needs {owners}; give it, or leave {flag(name)} out")
-        raise UsageError(f"{flag(request)} does not read {flag(name)}; leave one of them out")
-    return request
+def whole(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers that are at least `least`."""
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if (value := int(text)) >= least:
+                return value
+        raise argparse.ArgumentTypeError(f"must be a whole number >= {least}, got {text!r}")
+
+    return read
 
 
-def flag(name: str) -> str:
-    """Return an option as it is typed."""
-    return "--" + name.replace("_", "-")
+def positive(text: str) -> float:
+    """Return a number > 0."""
+    with suppress(ValueError):
+        if (value := float(text)) > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number > 0, got {text!r}")
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raise UsageError for what argparse does not see."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    if args.seed < 0:
-        raise UsageError(f"--seed must be >= 0, got {args.seed}")
-    if not args.minutes > 0:
-        raise UsageError(f"--minutes must be > 0, got {args.minutes}")
-    if (args.attack or args.device != "cpu") and importlib.util.find_spec("torch") is None:
-        raise UsageError(
-            "--attack, --device torch and --device cuda need torch; it is not installed"
-        )
-    if args.device == "cuda":
+def device(text: str) -> str:
+    """Return the name of a device. ArgumentTypeError: torch or a GPU is missing for it."""
+    if text in ("torch", "cuda") and importlib.util.find_spec("torch") is None:
+        raise argparse.ArgumentTypeError(f"{text} needs torch, and it is not installed")
+    if text == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise UsageError("--device cuda needs a GPU, and torch sees none")
+            raise argparse.ArgumentTypeError("cuda needs a GPU, and torch sees none; try torch")
+    return text
+
+
+IDS = option("ids", nargs="*", metavar="ID", help="these claims alone (default: all)")
+SIZE = option(
+    "--size",
+    choices=("quick", "full"),
+    default="quick",
+    help="number of instances: quick (default), or full, which takes minutes",
+)
+SEED = option(
+    "--seed", type=whole(0), default=0, metavar="S", help="of all random draws (default 0)"
+)
+DEVICE = option(
+    "--device",
+    type=device,
+    choices=("cpu", "torch", "cuda"),
+    default="cpu",
+    help="cpu: NumPy (default); torch: torch on the CPU; cuda: torch on a GPU",
+)
+JOBS = option("--jobs", type=whole(1), default=1, metavar="N", help="processes (default 1)")
+OUT = option(
+    "--out",
+    type=Path,
+    default=Path("results"),
+    metavar="DIR",
+    help="folder of the results (default: results)",
+)
+MINUTES = option(
+    "--minutes", type=positive, default=1.0, metavar="M", help="time per claim (default 1)"
+)
+TOPOLOGY = option(
+    "--topology",
+    default="complete",
+    metavar="NAME",
+    help="who mixes with whom: complete (default), ring, star, ...",
+)
+
+COMMANDS = {
+    "run": Command(
+        "judge the claims (the default)",
+        "Stores the rows of every claim and its verdict, and prints a table of the verdicts.\n"
+        "The word `run` may be left out.",
+        ("", "--only T17 T18", "--size full --jobs 2 --resume", "--seed 1 --out results/seed1"),
+        (
+            option("--only", nargs="+", dest="ids", metavar="ID", help="judge these claims alone"),
+            SIZE,
+            SEED,
+            DEVICE,
+            JOBS,
+            OUT,
+            option(
+                "--resume",
+                action="store_true",
+                help="keep the claims that an interrupted run has finished",
+            ),
+        ),
+    ),
+    "list": Command(
+        "list the claims",
+        "Prints id, area, status and statement of each claim.",
+        ("list", "list T17 T18"),
+        (IDS,),
+    ),
+    "explain": Command(
+        "show a claim: statement, proof, deciding rows, counterexample",
+        "The deciding rows are those of the last run that wrote to the folder --out.",
+        ("explain T18",),
+        (option("id", metavar="ID", help="a claim"), OUT),
+    ),
+    "replay": Command(
+        "recompute a stored instance, such as a counterexample",
+        "Prints one line of numbers; the exit code is 1 if they are not those stored.",
+        (
+            "replay verification/counterexamples/T18-op.json",
+            "replay verification/counterexamples/T18-op.json --script | python -",
+        ),
+        (
+            option("file", type=Path, metavar="FILE", help="a stored instance (JSON)"),
+            option("--script", action="store_true", help="print a program that needs NumPy alone"),
+        ),
+    ),
+    "attack": Command(
+        "search for counterexamples of bounds that are called true",
+        "Climbs from random instances, prints the largest measured/bound that it finds, and\n"
+        "stores the instance for `replay`. As a test of the search, the bound made 2 % smaller is\n"
+        "attacked as well: if the bound is attained, the smaller one must break.",
+        ("attack T18", "attack T17 T18 --minutes 5", "attack all"),
+        (
+            option(
+                "ids", nargs="+", metavar="ID", help="claims, or `all` of those that have an attack"
+            ),
+            MINUTES,
+            SEED,
+            OUT,
+        ),
+    ),
+    "adapters": Command(
+        "report on your own trained LoRA adapters",
+        "Shows, per adapted matrix and in total, what averaging the factors would lose compared\n"
+        "with mixing the products, and how tight the theory's bounds are. Adapters are folders in\n"
+        "peft's format.",
+        (
+            "adapters tests/adapters/agent0 tests/adapters/agent1",
+            "adapters agent0 agent1 agent2 agent3 --topology ring",
+        ),
+        (
+            option("folders", nargs="+", metavar="DIR", help="adapter folders, one per agent"),
+            TOPOLOGY,
+            option("--rank", type=int, metavar="R", help="rank of the mix (default: theirs)"),
+            OUT,
+        ),
+    ),
+    "all": Command(
+        "judge, time the kernel, draw the figures, write the report",
+        "The report is one page, report.html in the folder --out. What is done already is\n"
+        "skipped: after an interruption, give the same command again.",
+        ("all", "all --size full --jobs 2"),
+        (SIZE, SEED, DEVICE, JOBS, OUT),
+    ),
+    "docs": Command(
+        "for maintainers: write the page of all claims",
+        "To be repeated whenever the text of a claim changes.",
+        ("docs", "docs page.md"),
+        (option("file", nargs="?", type=Path, metavar="FILE", help="default: docs/claims.md"),),
+    ),
+    "counterexamples": Command(
+        "for maintainers: store the counterexamples of false claims",
+        "Writes verification/counterexamples/ID.json for each claim that is expected violated.",
+        ("counterexamples", "counterexamples T18-op"),
+        (IDS,),
+    ),
+}

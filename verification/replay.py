@@ -18,6 +18,7 @@ from typing import Any
 
 from verification.claim import RELATIONS, Claim, Outcome, Row
 from verification.formulas import plain
+from verification.options import MAIN
 from verification.store import number, strict, write_atomically
 
 FIELDS = ("claim", "relation", "measured", "bound", "instance")
@@ -43,7 +44,8 @@ def nearest(claim: str, ids: Sequence[str]) -> str:
     lower = {known.lower(): known for known in ids}
     close = get_close_matches(claim.lower(), lower, n=3, cutoff=0.3)
     found = ", ".join(lower[name] for name in close)
-    return f"unknown claim {claim!r}" + (f"; did you mean {found}?" if found else "; see --list")
+    hint = f"did you mean {found}?" if found else f"see {MAIN} list"
+    return f"unknown claim {claim!r}; {hint}"
 
 
 def load(path: Path) -> Stored:
@@ -126,9 +128,7 @@ def line(claim: Claim, row: Row, stored: Stored) -> str:
 def program(claim: Claim, stored: Stored) -> str:
     """Return a NumPy program, independent of this package, that shows the instance again."""
     if claim.script is None:
-        raise ReplayError(
-            f"claim {claim.id} has no script; --replay without --script recomputes it"
-        )
+        raise ReplayError(f"claim {claim.id} has no script; replay without --script recomputes it")
     literal = pformat(stored.instance, sort_dicts=False, width=92)
     claimed = f"# claimed: measured {stored.relation} bound; the numbers refute it"
     head = f"# {claim.id}: {plain(claim.statement)}\n{claimed}\n"

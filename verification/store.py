@@ -16,7 +16,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import platform
 import subprocess
@@ -27,6 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.files import from_lines, to_json, to_lines, write_atomically
+from decaf_theory.files import strict as strict  # for those who know it by this module
+
 NUMBERS = ("measured", "low", "high", "bound", "rounding")
 LIBRARIES = ("numpy", "scipy", "torch", "networkx", "array-api-compat", "safetensors")
 Record = dict[str, Any]
@@ -34,17 +36,6 @@ Record = dict[str, Any]
 
 class StoreError(Exception):
     """Results that cannot be read or written; the message names the file and what to do."""
-
-
-def strict(value: Any) -> Any:
-    """Return `value` for strict JSON: NaN and infinities become strings, at any depth."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    if isinstance(value, Mapping):
-        return {key: strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict(item) for item in value]
-    return value
 
 
 def number(value: Any) -> float:
@@ -58,32 +49,12 @@ def number(value: Any) -> float:
 
 def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the bytes of a row file; rows that name their own claim keep it."""
-    lines = (
-        json.dumps(strict({"claim": claim, **row}), sort_keys=True, allow_nan=False) + "\n"
-        for row in rows
-    )
-    return "".join(lines).encode()
+    return to_lines({"claim": claim, **row} for row in rows)
 
 
 def decode_rows(data: bytes) -> list[Record]:
     """Return the rows of a row file, with the fields of `NUMBERS` as floats."""
-    rows = [json.loads(line) for line in data.decode().splitlines()]
-    return [{**row, **{name: number(row[name]) for name in NUMBERS}} for row in rows]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; no part of it stays behind on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
-        os.replace(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    return [{**row, **{name: number(row[name]) for name in NUMBERS}} for row in from_lines(data)]
 
 
 def require_writable(out: Path) -> None:
@@ -260,8 +231,7 @@ class Run:
         )
         run = {**self.configuration, "seconds": round(self.seconds, 3), "files": files}
         for name, content in (("verdicts", list(verdicts.values())), ("run", run)):
-            text = json.dumps(strict(content), indent=1, allow_nan=False) + "\n"
-            write_atomically(self.out / f"{name}.json", text.encode())
+            write_atomically(self.out / f"{name}.json", to_json(content))
 
 
 def open_run(

@@ -20,11 +20,11 @@ from typing import Any
 from verification import replay
 from verification.claim import Claim
 from verification.ledger import NOTATION, SECTION, TITLES, paragraphs
+from verification.options import MAIN
 from verification.run import Ledger, Settings
 from verification.store import Record, strict, write_atomically
 
 FILE = "claims.json"
-MAIN = "python -m verification"
 
 
 def write(out: Path, ledger: Ledger, settings: Settings) -> None:
@@ -48,7 +48,7 @@ def entry(claim: Claim, ledger: Ledger, settings: Settings) -> Record:
         "statement": claim.statement,
         "sections": [section(text) for text in paragraphs(claim.text)[1:]],
         "command": f"{MAIN} --only {claim.id}{options(settings)}",
-        "explain": f"{MAIN} --explain {claim.id}",
+        "explain": f"{MAIN} explain {claim.id}",
         "counterexample": counterexample(claim, ledger),
     }
 
@@ -75,7 +75,7 @@ def counterexample(claim: Claim, ledger: Ledger) -> Record | None:
     file = path.relative_to(ledger.folder.parent).as_posix()
     return {
         "file": file,
-        "replay": f"{MAIN} --replay {file}",
+        "replay": f"{MAIN} replay {file}",
         "relation": found.relation,
         "measured": found.measured,
         "bound": found.bound,

@@ -51,23 +51,26 @@ def load_agents(folders: Iterable[str | Path]) -> Agents:
         _require_equal_shapes(adapters, f"tensor {name}", [a.others[name].shape for a in adapters])
     sites = sorted(adapters[0].sites, key=natural)
     return Agents(
-        tuple(a.name for a in adapters),
-        {site: _stack([a.sites[site] for a in adapters]) for site in sites},
-        {site: tuple(a.scales[site] for a in adapters) for site in sites},
-        {name: np.stack([a.others[name] for a in adapters]) for name in adapters[0].others},
-        tuple(base_name(a.config.get("base_model_name_or_path")) for a in adapters),
-        adapters[0].config,
+        names=tuple(a.name for a in adapters),
+        factors={site: _stack([a.sites[site] for a in adapters]) for site in sites},
+        scales={site: tuple(a.scales[site] for a in adapters) for site in sites},
+        others={name: np.stack([a.others[name] for a in adapters]) for name in adapters[0].others},
+        bases=tuple(base_name(a.config.get("base_model_name_or_path")) for a in adapters),
+        config=adapters[0].config,
     )
 
 
 def twins(agents: Agents) -> list[tuple[int, int]]:
     """Return each agent whose factors equal those of an earlier one, as (earlier, later)."""
-    first: dict[bytes, int] = {}
-    held = [
-        b"".join(X[i].tobytes() for factors in agents.factors.values() for X in factors)
-        for i in range(len(agents.names))
-    ]
-    return [(first[own], i) for i, own in enumerate(held) if first.setdefault(own, i) < i]
+    first: dict[bytes, int] = {}  # all bytes of an agent's factors -> the first agent with them
+    found = []
+    for i in range(len(agents.names)):
+        held = b"".join(X[i].tobytes() for factors in agents.factors.values() for X in factors)
+        if held in first:
+            found.append((first[held], i))
+        else:
+            first[held] = i
+    return found
 
 
 def mixing_matrix(topology: str, N: int) -> Array:
@@ -90,10 +93,11 @@ def base_name(path: str | None) -> str:
     the last component is kept.
     """
     text = str(path or "")
-    cached = re.search(r"models--(.+?)--([^/\\]+)", text)
+    cached = re.search(r"models--(.+?)--([^/\\]+)", text)  # the hub's cache: models--owner--name
     if cached:
         return f"{cached[1]}/{cached[2]}"
-    windows, posix = PureWindowsPath(text), PurePosixPath(text)
+    windows = PureWindowsPath(text)  # takes both kinds of slashes
+    posix = PurePosixPath(text)
     local = windows.is_absolute() or posix.is_absolute() or text.startswith((".", "~"))
     # a name on the hub is "name" or "owner/name"
     return windows.name if local or "\\" in text or text.count("/") > 1 else text

@@ -66,7 +66,7 @@ def check_weights(weights: Sequence[float] | None, N: int) -> Array:
 
 def _mix(factors: Factors, row: Array, method: str, rank: int | None) -> Factors:
     """Return the balanced factors of one site's mix."""
-    if METHODS[method].product:
+    if METHODS[method].space == "products":
         r = min(factors.rank, *factors.shape) if rank is None else integer("rank", rank)
         mixed = tsvd_of_mix(factors, row, r).factors
     else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
 from decaf_theory.adapters.agents import Agents, count, twins
 from decaf_theory.adapters.diagnosis import LOSSES, pool
+from decaf_theory.formats import digits
 
 Numbers = Mapping[str, Any]
 
@@ -56,14 +56,6 @@ def _cells(site: Numbers) -> list[str]:
         *(percentage(site[f"relative_{name}"]) for name in LOSSES),
         *(digits(site[name]) for name in ("sigma_max", "imbalance")),
     ]
-
-
-def digits(x: float) -> str:
-    """Return a number >= 0 with three significant digits."""
-    if x == 0 or not math.isfinite(x):
-        return f"{x:g}"
-    decimals = 2 - math.floor(math.log10(x))
-    return f"{x:.{max(decimals, 0)}f}" if -3 <= decimals <= 5 else f"{x:.2e}"
 
 
 def percentage(ratio: float) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from decaf_theory.bench.goals import GOALS, Goal
 from decaf_theory.bench.race import Settings
-from decaf_theory.bench.rows import HEADER, Row, line, write
+from decaf_theory.bench.rows import HEADER, Row, line
+from decaf_theory.files import to_lines, write_atomically
 
 __all__ = ["GOALS", "HEADER", "Settings", "chosen", "failed", "line", "run", "settings"]
 
@@ -78,7 +79,7 @@ def run(
     finally:
         torch.set_num_threads(threads)
     if to is not None:
-        write(to, rows)
+        write_atomically(to, to_lines(rows))
     return rows
 
 

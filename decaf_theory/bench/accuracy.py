@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from decaf_theory.arrays import Host, host
 from decaf_theory.bench import lapack, peers
-from decaf_theory.bench.cases import Host, Inputs, mixing, on_torch
+from decaf_theory.bench.cases import Inputs, mixing, on_torch
 from decaf_theory.lowrank import Factors, spectrum, subtract
 from decaf_theory.rng import generator
 from decaf_theory.tsvd import TSVD, tsvd_of_mix
@@ -164,19 +165,15 @@ def layer_error(inputs: Inputs) -> float:
 
 def reference(inputs: Inputs) -> list[Factors]:
     """Return the truncation of each agent by a QR loop in float64."""
-    wide = Factors(*(_numpy(X).astype(np.float64) for X in inputs.factors))
+    wide = Factors(*(host(X).astype(np.float64) for X in inputs.factors))
     return peers.qr_loop(inputs._replace(factors=wide))()
 
 
 def difference(found: Factors, best: Factors) -> float:
     """Return |found - best| over |best| in operator norm, from the factors."""
-    own = Factors(*(_numpy(X).astype(np.float64) for X in found))
+    own = Factors(*(host(X).astype(np.float64) for X in found))
     return float(spectrum(subtract(own, best))[0] / spectrum(best)[0])
 
 
 def _split(factors: Factors) -> list[Factors]:
     return [Factors(factors.B[0, i], factors.A[0, i]) for i in range(factors.B.shape[1])]
-
-
-def _numpy(x: Any) -> Host:
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
+from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
 from decaf_theory.topology import TOPOLOGIES
-
-Host: TypeAlias = np.ndarray[Any, Any]
 
 
 class Case(NamedTuple):

@@ -10,14 +10,13 @@ Threshold 50, as in LAPACK. The six sizes with a zero count as the named error.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors
 from decaf_theory.tsvd import TSVD
-
-Host: TypeAlias = np.ndarray[Any, Any]
 
 THRESHOLD = 50.0
 SIZES = [

@@ -1,17 +1,14 @@
-"""Rows, one flat object a measurement, and how they are judged, printed and stored."""
+"""Rows, one flat object per measurement, and how they are judged and printed."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
-import tempfile
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from decaf_theory.bench.timing import Timed
+from decaf_theory.formats import digits
 
 Row: TypeAlias = dict[str, Any]
 MARGIN = 0.2  # a goal missed by more than this fails the run
@@ -80,44 +77,14 @@ def line(row: Row) -> str:
     start = f"{row['goal']:<5} {row['case']:<52} {row['measure']:<25}"
     if row["status"] == "skipped":
         return f"{start} skipped: {row['reason']}"
-    wanted = "" if row["limit"] is None else f"{row['relation']} {short(row['limit'])}"
+    wanted = "" if row["limit"] is None else f"{row['relation']} {digits(row['limit'])}"
     status = row["status"]
     if status == "missed":
-        status += f" by {short(100 * row['missed_by'])} %"
-    spread = f"{short(row['low'])} ... {short(row['high'])}"
-    return f"{start} {wanted:<10} {short(row['reached']):>8}  {spread:<20} {status}"
+        status += f" by {digits(100 * row['missed_by'])} %"
+    spread = f"{digits(row['low'])} ... {digits(row['high'])}"
+    return f"{start} {wanted:<10} {digits(row['reached']):>8}  {spread:<20} {status}"
 
 
 HEADER = (
     f"{'id':<5} {'case':<52} {'measure':<25} {'goal':<10} {'reached':>8}  {'spread':<20} status"
 )
-
-
-def short(x: float) -> str:
-    """Return a number with three significant digits."""
-    if x == 0 or 1e-3 <= abs(x) < 1e4:
-        return f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
-    return f"{x:.1e}"
-
-
-def write(path: Path, rows: Iterable[Row]) -> None:
-    """Write JSON lines under a temporary name and rename it: a reader never meets half a file.
-
-    Numbers that are not finite, which JSON lacks, are stored as strings.
-    """
-    lines = (json.dumps(_strict(row), sort_keys=True, allow_nan=False) + "\n" for row in rows)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.writelines(lines)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _strict(row: Row) -> Row:
-    return {
-        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }

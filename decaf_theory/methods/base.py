@@ -1,51 +1,125 @@
-"""What a method is: how it mixes, which factors train, and what it sends."""
+"""What a method is: a record of the small pure functions in which it differs from the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from decaf_theory.arrays import Array, namespace
+from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
+from decaf_theory.methods.form import LORA, Form
+from decaf_theory.methods.meeting import Meeting, messages_of, weights_of
+from decaf_theory.methods.state import Clock, Message, State, message_bytes
 from decaf_theory.tsvd import TSVD
+
+
+class Mixed(NamedTuple):
+    """What mixing leaves: the new state and, where products were truncated, their truncation."""
+
+    state: State
+    truncated: TSVD | None = None
+
+
+class Direction(NamedTuple):
+    """Where a local step goes: along `gradients`, after which the agents hold `state`'s memory."""
+
+    gradients: Factors
+    state: State
+
+
+def _always(clock: Clock) -> bool:
+    return True
+
+
+def _both(clock: Clock) -> tuple[str, ...]:
+    return ("B", "A")
+
+
+def _along_the_gradient(state: State, gradients: Factors, clock: Clock) -> Direction:
+    return Direction(gradients, state)
+
+
+def _no_memory(factors: Factors) -> Mapping[str, Factors | Array]:
+    return {}
+
+
+def send_factors(state: State, clock: Clock) -> Message:
+    """Return the message of both factors."""
+    return state.factors._asdict()
 
 
 @dataclass(frozen=True)
 class Method:
-    """A decentralized method, as the small pure functions in which it differs from the others.
+    """A decentralized method. One record serves a simulation, training, one rank, and a merge.
 
-    mix(state, Pi_rows, t): the mixed factors of the agents of the rows Pi [n, N], from the factors
-    of all N agents (B [..., N, d, r], A [..., N, r, k]) at round t. The same function serves a
-    simulation with all rows, one rank of a distributed run with its own row, and a merge.
-    trains: the factors that take gradient steps. sends: the factors that travel.
-    meets: whom an agent mixes with: its neighbours on the "graph", all agents by a "server", or
-    "none".
-    truncate(state, Pi_rows, t): for methods that mix the products, the truncation behind `mix`,
-    whose tail is the error made. What they preserve is the mean product up to that error, not the
-    mean factors.
-    full_matrix: the state is W - W0 itself, as B with A = I, and the LoRA scale is one.
-    pools_gradients: every agent steps along the network's mean gradient.
+    receive(own, sent, weights, clock): the mixed state of the n agents `own`, from the messages of
+    N agents [..., N, ., .] under weights [n, N]: all agents in a simulation; one rank and its
+    neighbours in a distributed run. send(state, clock): the message of each agent, by name.
+    meets, mixes(clock): with whom an agent exchanges messages at the end of the rounds that mix.
+    start(factors): the memory at the beginning. trains(clock): the factors that take local steps.
+    step(state, gradients, clock): where a local step goes, x - lr (gradients), or along what a
+    caller's optimizer makes of them. pools: with whom agents average gradients before each step.
+    form: what W is. space: whether factors are averaged, or products, whose gauge is free.
+    keeps: of the network's means, those that mixing preserves: "B", "A", "product", or "product up
+    to E", the truncation error.
     """
 
     name: str
-    mix: Callable[[Factors, Array, int], Factors]
-    trains: tuple[str, ...] = ("B", "A")
-    sends: tuple[str, ...] = ("B", "A")
-    meets: Literal["graph", "server", "none"] = "graph"
-    truncate: Callable[[Factors, Array, int], TSVD] | None = None
-    full_matrix: bool = False
-    pools_gradients: bool = False
+    receive: Callable[[State, Message, Array, Clock], Mixed]
+    keeps: tuple[str, ...]
+    send: Callable[[State, Clock], Message] = send_factors
+    meets: Meeting = "graph"
+    mixes: Callable[[Clock], bool] = _always
+    start: Callable[[Factors], Mapping[str, Factors | Array]] = _no_memory
+    trains: Callable[[Clock], tuple[str, ...]] = _both
+    step: Callable[[State, Factors, Clock], Direction] = _along_the_gradient
+    pools: Meeting = "none"
+    form: Form = LORA
+    space: Literal["factors", "products"] = "factors"
 
-    @property
-    def product(self) -> bool:
-        """Whether mixing acts on the products: on gauge classes, not on factors."""
-        return self.truncate is not None
+    def begin(self, factors: Factors) -> State:
+        """Return the state at the beginning of a run."""
+        return State(factors, self.start(factors))
 
-    def outgoing_bytes(self, state: Factors) -> int:
-        """Return the bytes that one agent sends to one neighbour in one round of mixing."""
-        total = 0
-        for name in self.sends:
-            X = getattr(state, name)
-            total += int(X.shape[-2]) * int(X.shape[-1]) * namespace(X).finfo(X.dtype).bits // 8
-        return total
+    def weights(self, Pi: Array | None, N: int, clock: Clock) -> Array | None:
+        """Return the weights of the mix that ends this round, None where nobody mixes.
+
+        Pi [n, N] for n agents, or one row [1, N] for all (see `weights_of`).
+        """
+        return weights_of(self.meets, Pi, N) if self.mixes(clock) else None
+
+    def exchange(self, state: State, weights: Array, clock: Clock) -> Mixed:
+        """Return what all agents hold after they exchanged their messages."""
+        return self.receive(state, self.send(state, clock), weights, clock)
+
+    def mix(self, factors: Factors, Pi: Array, t: int = 0) -> Factors:
+        """Return the mixed factors of the rows Pi [n, N], from those of N agents at round t.
+
+        n = N are the agents in their order; any other number of rows, as in a merge, belongs to
+        nobody and takes agent 0's part in what is not mixed. ValueError: such rows of a method that
+        does not mix.
+        """
+        state, N, clock = self.begin(factors), int(factors.B.shape[-3]), Clock(t)
+        n = int(Pi.shape[0])
+        weights = self.weights(Pi, N, clock)
+        if weights is None:
+            if n != N:
+                raise ValueError(
+                    f"a method that does not mix needs all {N} rows of Pi, one per agent, got {n}"
+                )
+            return factors
+        own = state if n == N else state.take([0] * n)
+        return self.receive(own, self.send(state, clock), weights, clock).state.factors
+
+    def bytes_of_mix(self, state: State, Pi: Array | None, clock: Clock) -> int:
+        """Return the bytes that all agents send in the mix that ends this round."""
+        if self.meets == "none" or not self.mixes(clock):
+            return 0
+        messages = messages_of(self.meets, Pi, state.agents)
+        return messages * message_bytes(self.send(state, clock))
+
+    def bytes_of_pooling(self, state: State, Pi: Array | None, clock: Clock) -> int:
+        """Return the bytes of gradients that all agents send before one local step."""
+        gradients = {name: getattr(state.factors, name) for name in self.trains(clock)}
+        return messages_of(self.pools, Pi, state.agents) * message_bytes(gradients)

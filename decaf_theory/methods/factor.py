@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from decaf_theory.arrays import Array, namespace
-from decaf_theory.lowrank import Factors, mean_over_agents, mix_factors
-from decaf_theory.methods.base import Method
-
-
-def _mix_both(state: Factors, Pi: Array, t: int) -> Factors:
-    """A_i <- sum_j pi_ij A_j and B_i <- sum_j pi_ij B_j."""
-    return mix_factors(state, Pi)
+from decaf_theory.arrays import Array
+from decaf_theory.lowrank import mean_over_agents
+from decaf_theory.methods.base import Method, Mixed
+from decaf_theory.methods.form import FULL_MATRIX
+from decaf_theory.methods.state import Clock, Message, State, for_agents
 
 
-def _mix_B(state: Factors, Pi: Array, t: int) -> Factors:
-    """B_i <- sum_j pi_ij B_j; A, equal at all agents, stays: mixing B is mixing the products."""
-    n, N = Pi.shape
-    xp = namespace(state.A)
-    # any agent's A serves every row, whichever rows are wanted
-    A = state.A if n == N else xp.repeat(state.A[..., :1, :, :], n, axis=-3)
-    return Factors(mean_over_agents(state.B, Pi), A)
+def average_factors(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
+    """A_i <- sum_j pi_ij A_j and B_i <- sum_j pi_ij B_j, each of those that were sent.
+
+    A factor that is not sent stays: where A is equal at all agents, mixing B mixes the products.
+    """
+    means = {name: for_agents(mean_over_agents(X, weights), own.agents) for name, X in sent.items()}
+    return Mixed(replace(own, factors=own.factors._replace(**means)))
 
 
-def _mix_all(state: Factors, Pi: Array, t: int) -> Factors:
-    """Return to every row the mean over all agents: a server's round."""
-    n, N = Pi.shape
-    return mix_factors(state, np.full((n, N), 1.0 / N))
+def send_B(state: State, clock: Clock) -> Message:
+    """Return the message of B alone."""
+    return {"B": state.factors.B}
 
 
-def _mix_none(state: Factors, Pi: Array, t: int) -> Factors:
-    """Agents keep their own factors."""
-    if Pi.shape[0] != state.B.shape[-3]:
-        raise ValueError(
-            f"a method that does not mix needs all {state.B.shape[-3]} rows of Pi, one per agent, "
-            f"got {Pi.shape[0]}"
-        )
-    return state
+def send_nothing(state: State, clock: Clock) -> Message:
+    """Return the empty message."""
+    return {}
 
 
-DLORA = Method("dlora", _mix_both)
-DLORA_FA = Method("dlora_fa", _mix_B, trains=("B",), sends=("B",))
-FEDAVG = Method("fedavg", _mix_all, meets="server")
-LOCAL = Method("local", _mix_none, sends=(), meets="none")
-CENTRALIZED = Method("centralized", _mix_none, meets="none", pools_gradients=True)
-DSGD = Method("dsgd", _mix_B, trains=("B",), sends=("B",), full_matrix=True)
+def train_B(clock: Clock) -> tuple[str, ...]:
+    """Train B, freeze A."""
+    return ("B",)
+
+
+FACTORS_KEPT, ALL_KEPT = ("B", "A"), ("B", "A", "product")
+
+DLORA = Method("dlora", average_factors, keeps=FACTORS_KEPT)
+FEDAVG = Method("fedavg", average_factors, keeps=FACTORS_KEPT, meets="server")
+DLORA_FA = Method("dlora_fa", average_factors, keeps=ALL_KEPT, send=send_B, trains=train_B)
+DSGD = replace(DLORA_FA, name="dsgd", form=FULL_MATRIX)
+LOCAL = Method("local", average_factors, keeps=ALL_KEPT, send=send_nothing, meets="none")
+CENTRALIZED = replace(LOCAL, name="centralized", pools="server")

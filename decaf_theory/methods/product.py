@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from decaf_theory.arrays import Array, eps, namespace
 from decaf_theory.lowrank import Factors
-from decaf_theory.methods.base import Method
+from decaf_theory.methods.base import Method, Mixed
+from decaf_theory.methods.state import Clock, Message, State, for_agents
 from decaf_theory.tsvd import TSVD, tsvd_of_mix
 
 
-def _truncate(state: Factors, Pi: Array, t: int) -> TSVD:
-    """P_i = TSVD_r(sum_j pi_ij B_j A_j)."""
-    return tsvd_of_mix(state, Pi, state.rank)
-
-
-def _mix_and_split(state: Factors, Pi: Array, t: int) -> Factors:
+def truncate_products(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
     """P_i = TSVD_r(sum_j pi_ij B_j A_j) in balanced factors: zero directions vanish in both."""
-    return _truncate(state, Pi, t).factors
+    truncated = tsvd_of_mix(Factors(sent["B"], sent["A"]), weights, own.factors.rank)
+    factors = Factors(*(for_agents(X, own.agents) for X in truncated.factors))
+    return Mixed(replace(own, factors=factors), truncated)
 
 
 def keep_directions(truncated: TSVD, old: Factors) -> Factors:
@@ -37,4 +37,18 @@ def keep_directions(truncated: TSVD, old: Factors) -> Factors:
     )
 
 
-DECAF = Method("decaf", _mix_and_split, truncate=_truncate)
+def keeping_directions(method: Method) -> Method:
+    """Return the method with `keep_directions` after each truncation; itself if it has none."""
+    if method.space != "products":
+        return method
+
+    def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
+        mixed = method.receive(own, sent, weights, clock)
+        assert mixed.truncated is not None  # mixing products is truncating them
+        kept = keep_directions(mixed.truncated, own.factors)
+        return mixed._replace(state=replace(mixed.state, factors=kept))
+
+    return replace(method, receive=receive)
+
+
+DECAF = Method("decaf", truncate_products, keeps=("product up to E",), space="products")

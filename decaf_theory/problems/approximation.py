@@ -43,7 +43,9 @@ def approximation(
         return W - convert(W_star, W)
 
     def loss(W: Array) -> Array:
-        return namespace(W).sum(grad(W) ** 2, axis=(-2, -1)) / 2
+        g = grad(W)
+        flat = namespace(g).reshape(g, (*g.shape[:-2], -1))
+        return namespace(g).vecdot(flat, flat) / 2
 
     constants = Constants(
         L=1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,13 +24,14 @@ class Constants:
     of grad f_i(W0 + s B A) over Omega_c (quadratics have no global one). kappa: the square root
     of sup_W (1/N) sum_i |grad f_i(W) - grad F(W)|_F^2 over the domain stated by the problem.
     sigma: the square root of the bound on E|noise|_F^2 of one agent's gradient. F_star: inf F.
+    None is unknown: what needs such a constant says so, everything else runs.
     """
 
-    L: float
-    G: Callable[[float, float], float]
-    kappa: float
-    sigma: float
-    F_star: float
+    L: float | None = None
+    G: Callable[[float, float], float] | None = None
+    kappa: float | None = None
+    sigma: float | None = None
+    F_star: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class Problem:
     loss(W): [..., N, d, k] -> [..., N], each agent's own loss at its own point. grad(W): the
     gradients there, [..., N, d, k] -> [..., N, d, k]. An agent axis of length one is one point for
     all agents. W is the whole matrix: the caller adds W0 [d, k].
-    noise(rng, shape): additive, zero-mean gradient noise of shape [..., N, d, k] as a NumPy array,
-    independent over all leading axes and of W; None where gradients are exact.
+    noise(rng, shape): zero-mean draws of shape [..., N, d, k] as a NumPy array, independent over
+    all leading axes; None where gradients are exact. They are the gradient noise itself, unless
+    noise_at(draws, W) makes it of them, of the same shape; it may depend on the agents' points W.
     Pi [N, N], start (factors [N, d, r], [N, r, k]): where the problem prescribes them.
     """
 
@@ -50,11 +53,17 @@ class Problem:
     k: int
     loss: Callable[[Array], Array]
     grad: Callable[[Array], Array]
-    constants: Constants
-    W0: Array
+    constants: Constants = Constants()
+    W0: Array = None
     noise: Noise | None = None
     Pi: Array | None = None
     start: Factors | None = None
+    noise_at: Callable[[Array, Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        """Let W0 be zero where none is given."""
+        if self.W0 is None:
+            object.__setattr__(self, "W0", np.zeros((self.d, self.k)))
 
 
 def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
@@ -74,7 +83,9 @@ def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
         return tau * rng.standard_normal(shape)
 
     def rademacher(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        return tau * (2.0 * rng.integers(0, 2, shape) - 1.0)
+        numbers = math.prod(shape)
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-numbers // 8)), np.uint8), count=numbers)
+        return np.array([-tau, tau])[bits].reshape(shape)
 
     return gauss if kind == "gauss" else rademacher
 

@@ -6,7 +6,6 @@ mixes B only on the first is running full-matrix DSGD on the second, noise inclu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -126,7 +125,8 @@ def frozen(
         return s * base(rng, (*shape[:-1], k)) @ A.T
 
     noise: Noise | None = None if base is None else pulled_back
-    G_W: Callable[[float, float], float] = problem.constants.G
+    G_W = problem.constants.G
+    assert G_W is not None  # of the problems here
     constants = Constants(L, lambda s_, c: s * size * G_W(s * size * s_, c), kappa, sigma, F_star)
     return Problem(
         name,

@@ -6,14 +6,17 @@ trace.require_finished().loss                   # [runs, steps + 1]
 """
 
 from decaf_theory.simulate.config import ORDERS, Config, DeadStartWarning, start_factors
-from decaf_theory.simulate.rounds import DIVERGED, simulate, visits
-from decaf_theory.simulate.trace import SimulationError, Trace, Visit
+from decaf_theory.simulate.divergence import DIVERGED
+from decaf_theory.simulate.rounds import simulate, visits
+from decaf_theory.simulate.trace import Trace
+from decaf_theory.simulate.visit import Mix, SimulationError, Visit
 
 __all__ = [
     "DIVERGED",
     "ORDERS",
     "Config",
     "DeadStartWarning",
+    "Mix",
     "SimulationError",
     "Trace",
     "Visit",

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, integer, namespace, require_real
-from decaf_theory.lowrank import Factors, check_factors, product
-from decaf_theory.methods import METHODS, Method
+from decaf_theory.arrays import Array, Host, integer, namespace, require_real
+from decaf_theory.lowrank import Factors, check_factors
+from decaf_theory.methods import (
+    METHODS,
+    Clock,
+    Method,
+    keeping_directions,
+    limiting_ranks,
+    within_ranks,
+)
 from decaf_theory.problems.base import Problem
 from decaf_theory.rng import generator
+from decaf_theory.simulate.trace import QUANTITIES
 from decaf_theory.topology import check_mixing_matrix
 from decaf_theory.tsvd import check_rank
 
 ORDERS = ("step_first", "mix_first", "combine")
 # the constants by which the bounds call an order -> the orders that have them
 OF_BOUNDS = {"MS": "'step_first' or 'mix_first'", "CB": "'combine'"}
+StepSize: TypeAlias = float | Sequence[float] | Array
 
 
 class DeadStartWarning(UserWarning):
@@ -28,15 +40,21 @@ class DeadStartWarning(UserWarning):
 class Config:
     """A simulation. `steps` rounds, each of `local_steps` gradient steps and one mix.
 
-    order: "step_first" steps at the mixed point, then mixes. "mix_first" mixes the start, then is
-    the same sequence. "combine" is x <- mix(x) - lr g(x), the gradient at the unmixed point.
+    method: a name in METHODS or a `Method` of your own. Pi [N, N], dense or sparse, or a function
+    of the round that returns one. lr: one number, one for each run, or a function of the round that
+    returns either. order: "step_first" steps at the mixed point, then mixes. "mix_first" mixes the
+    start, then is the same sequence. "combine" is x <- mix(x) - lr g(x), the gradient at the
+    unmixed point.
     Pi, start, rank default to the problem's, where it prescribes them. Otherwise the start is
     LoRA's: B = 0, A Gaussian of variance 1/k, the same at all agents, drawn by run. start: factors
     [N, d, r] for all runs or [runs, N, d, r]; they decide the kind of arrays, device and dtype.
+    ranks: one for each agent, at most `rank`; directions beyond an agent's own are zero.
     zero_directions: "drop" leaves what the truncation returns; "keep" gives dead directions their
     old row of A again (`keep_directions`). noise: whether gradients have the problem's noise, a
     stream by run and seed that methods, ranks and step sizes share.
-    record_every: steps between records; the first and the last are always recorded.
+    record_every: steps between records; the first and the last are always recorded. record: the
+    quantities of `Trace` to compute there, all by default; those that take a decomposition of every
+    agent's factors cost several times a step.
     Full-matrix methods start at W - W0 = s B A and need no rank.
 
     ValueError names the argument that breaks a rule. DeadStartWarning: see there.
@@ -44,10 +62,11 @@ class Config:
 
     problem: Problem
     method: str | Method = "decaf"
-    Pi: Array | None = None
+    Pi: Array | Callable[[int], Array] | None = None
     rank: int | None = None
+    ranks: Sequence[int] | None = None
     s: float = 1.0
-    lr: float
+    lr: StepSize | Callable[[int], StepSize]
     steps: int
     order: str = "step_first"
     local_steps: int = 1
@@ -57,52 +76,86 @@ class Config:
     zero_directions: str = "drop"
     noise: bool = True
     record_every: int = 1
+    record: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Check every argument once."""
         _check_choices(self)
         _check_numbers(self)
-        _check_mixing(self)
+        self.check_graph(self.graph(0) if callable(self.graph) else self.graph)
+        self.step_sizes(0)
         _check_start(self)
 
     @property
-    def rule(self) -> Method:
+    def named(self) -> Method:
         """The method itself."""
         return METHODS[self.method] if isinstance(self.method, str) else self.method
 
     @property
-    def scale(self) -> float:
-        """The factor of B A in W - W0: s, or 1 where the state is W - W0 itself."""
-        return 1.0 if self.rule.full_matrix else self.s
+    def rule(self) -> Method:
+        """The method as it runs: with what `zero_directions` and `ranks` ask for."""
+        rule = keeping_directions(self.named) if self.zero_directions == "keep" else self.named
+        return rule if self.ranks is None else limiting_ranks(rule, self.ranks)
 
     @property
-    def mixing(self) -> Array:
-        """Pi, or the problem's; methods that meet by a server or not at all need none."""
-        given = self.problem.Pi if self.Pi is None else self.Pi
-        N, meets = self.problem.N, self.rule.meets
-        if given is None and meets != "graph":
-            return np.eye(N) if meets == "none" else np.full((N, N), 1 / N)
-        return given
+    def scale(self) -> float:
+        """The factor of B A in W - W0: s, or 1 where the state is W - W0 itself."""
+        return self.named.form.scale(self.s)
+
+    @cached_property
+    def base(self) -> Array | None:
+        """W0, None where it is zero."""
+        W0 = self.problem.W0
+        return W0 if bool(namespace(W0).any(W0 != 0)) else None
+
+    @property
+    def graph(self) -> Array | Callable[[int], Array] | None:
+        """Pi or the function that returns it; the problem's where none is given."""
+        return self.problem.Pi if self.Pi is None else self.Pi
+
+    def check_graph(self, Pi: Array | None) -> None:
+        """Raise ValueError unless Pi is a mixing matrix of N agents, or not needed."""
+        if Pi is not None:
+            check_mixing_matrix(Pi, self.problem.N)
+        elif self.named.meets == "graph":
+            raise ValueError(f"Pi must be given: problem {self.problem.name} prescribes none")
+
+    def step_sizes(self, t: int) -> float | Host:
+        """Return the step size of round t, or those of the runs [runs].
+
+        ValueError: not finite, negative, or neither one number nor one for each run.
+        """
+        given = self.lr(t) if callable(self.lr) else self.lr
+        if isinstance(given, float) and 0 <= given < np.inf:
+            return given
+        lr = np.asarray(given, dtype=np.float64)
+        if lr.shape not in ((), (self.runs,)):
+            raise ValueError(
+                f"lr must be one number or one for each of {self.runs} runs, got shape {lr.shape}"
+            )
+        if not np.all((lr >= 0) & (lr < np.inf)):
+            raise ValueError(f"lr must be finite and >= 0, got {given}")
+        return lr if lr.shape else float(lr)
 
 
 def start_factors(config: Config) -> Factors:
     """Return the factors at the start, [runs, N, ...]."""
-    problem, runs = config.problem, config.runs
+    problem, runs, form = config.problem, config.runs, config.named.form
     N, d, k = problem.N, problem.d, problem.k
     given = problem.start if config.start is None else config.start
     if given is None:
         # a full matrix starts at W - W0 = 0, whatever the rank
-        r = 1 if config.rule.full_matrix or config.rank is None else config.rank
+        r = 1 if not form.low_rank or config.rank is None else config.rank
         draws = [
             generator(config.seed, "start", run).standard_normal((r, k)) for run in range(runs)
         ]
         A = np.broadcast_to((np.stack(draws) / np.sqrt(k))[:, None], (runs, N, r, k))
         given = Factors(np.zeros((runs, N, d, r)), A)
+    if config.ranks is not None:
+        given = within_ranks(given, config.ranks)
     xp = namespace(given.B)
-    if config.rule.full_matrix:
-        W = config.s * product(given)
-        given = Factors(W, xp.broadcast_to(convert(np.eye(k), W), (*W.shape[:-2], k, k)))
-    return Factors(*(xp.broadcast_to(X, (runs, *X.shape[-3:])) for X in given))
+    begun = form.begin(given, config.s)
+    return Factors(*(xp.broadcast_to(X, (runs, *X.shape[-3:])) for X in begun))
 
 
 def _check_choices(config: Config) -> None:
@@ -115,9 +168,12 @@ def _check_choices(config: Config) -> None:
                 f"; the bounds' {value!r} is {OF_BOUNDS[value]} here" if value in OF_BOUNDS else ""
             )
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}{hint}")
-    if config.order == "combine" and config.rule.product:
+    for name in config.record or ():
+        if name not in QUANTITIES:
+            raise ValueError(f"record must name some of {sorted(QUANTITIES)}, got {name!r}")
+    if config.order == "combine" and config.named.space == "products":
         raise ValueError(
-            f"order 'combine' is not defined for {config.rule.name}, which mixes products: the "
+            f"order 'combine' is not defined for {config.named.name}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"
         )
     if config.order == "combine" and config.local_steps != 1:
@@ -130,43 +186,45 @@ def _check_numbers(config: Config) -> None:
     least = {"steps": 0, "local_steps": 1, "runs": 1, "record_every": 1, "seed": 0}
     for name, lowest in least.items():
         integer(name, getattr(config, name), lowest)
-    if not 0 <= config.lr < np.inf:
-        raise ValueError(f"lr must be finite and >= 0, got {config.lr}")
     if not 0 < config.s < np.inf:
         raise ValueError(f"s must be finite and > 0, got {config.s}")
 
 
-def _check_mixing(config: Config) -> None:
-    Pi = config.mixing
-    if Pi is None:
-        raise ValueError(f"Pi must be given: problem {config.problem.name} prescribes none")
-    check_mixing_matrix(Pi, config.problem.N)
-
-
 def _check_start(config: Config) -> None:
-    problem, rule = config.problem, config.rule
+    problem, rule = config.problem, config.named
     given = problem.start if config.start is None else config.start
-    if not rule.full_matrix:
+    if rule.form.low_rank:
         if config.rank is None and given is None:
             raise ValueError("rank must be given where neither start nor problem prescribes one")
         if config.rank is not None:
             check_rank(integer("rank", config.rank), problem.d, problem.k)
     if given is not None:
         _check_factors(config, given)
+    if config.ranks is not None:
+        _check_ranks(config)
     start = start_factors(config)
-    once = namespace(start.A)
-    equal = [bool(once.all(X == X[:, :1])) for X in start]
-    if not rule.full_matrix and "A" not in rule.trains and not equal[1]:
-        raise ValueError(f"start.A must be equal at all agents: {rule.name} never mixes it")
-    if rule.pools_gradients and not all(equal):
-        raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")
-    if config.order == "mix_first" and rule.product and _is_dead(config, start):
+    _check_equal(config, start)
+    dies = config.order == "mix_first" and rule.space == "products"
+    if dies and _is_dead(config, start):
         warnings.warn(
-            "B = 0 or A = 0 at all agents: the first mix makes both factors zero for ever; "
+            "B = 0 or A = 0 at all agents: the first mix makes both factors zero forever; "
             "use order='step_first' or zero_directions='keep'",
             DeadStartWarning,
             stacklevel=4,
         )
+
+
+def _check_equal(config: Config, start: Factors) -> None:
+    """Raise ValueError where agents must start equal and do not."""
+    rule = config.named
+    xp = namespace(start.A)
+    equal = {name: bool(xp.all(X == X[:, :1])) for name, X in start._asdict().items()}
+    first = Clock(steps=config.local_steps)
+    moved = {*rule.trains(first), *rule.send(rule.begin(start), first)}
+    if rule.form.low_rank and "A" not in moved and not equal["A"]:
+        raise ValueError(f"start.A must be equal at all agents: {rule.name} never mixes it")
+    if rule.pools != "none" and not all(equal.values()):
+        raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")
 
 
 def _is_dead(config: Config, start: Factors) -> bool:
@@ -191,8 +249,26 @@ def _check_factors(config: Config, given: Factors) -> None:
             f"with or without a leading axis of {runs} runs, "
             f"got B {tuple(given.B.shape)} and A {tuple(given.A.shape)}"
         )
-    if config.rank not in (None, given.rank) and not config.rule.full_matrix:
+    if config.rank not in (None, given.rank) and config.named.form.low_rank:
         raise ValueError(f"rank must be that of the start, {given.rank}, got {config.rank}")
     xp = namespace(given.B)
     if not all(bool(xp.all(xp.isfinite(X))) for X in given):
         raise ValueError("start must be finite, got nan or inf")
+
+
+def _check_ranks(config: Config) -> None:
+    """Raise ValueError unless there is one rank for each agent, and each fits."""
+    assert config.ranks is not None
+    problem, largest = config.problem, start_factors(replace(config, ranks=None)).rank
+    if not config.named.form.low_rank:
+        raise ValueError(f"ranks must not be given for {config.named.name}: W itself is trained")
+    if len(config.ranks) != problem.N:
+        raise ValueError(
+            f"ranks must hold one rank for each of {problem.N} agents, got {len(config.ranks)}"
+        )
+    for agent, rank in enumerate(config.ranks):
+        if not 1 <= integer(f"ranks[{agent}]", rank) <= largest:
+            raise ValueError(
+                f"ranks[{agent}] must be in 1 ... rank = {largest}, that of the largest agent, "
+                f"got {rank}"
+            )

@@ -18,6 +18,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from decaf_theory.files import write_atomically
+from decaf_theory.formats import digits, ratio
 from figures.report.formulas import prose
 from figures.report.inline import figure
 from figures.report.strips import plot, sentence
@@ -27,6 +29,7 @@ from verification.claim import RESOLUTION, Outcome, Row, deciding_row, tightest_
 
 HERE = Path(__file__).parent
 NAME = "report.html"
+NONE = "–"  # in a cell without a number
 PROVENANCE = ("version", "commit", "code", "python", "device", "dtype", "threads", "seed", "size")
 BEGIN = "python -m verification"
 
@@ -36,7 +39,7 @@ def write(results: Path, figures: Path, names: Sequence[str], to: Path) -> Path:
 
     StoreError: what the page needs is missing or damaged, with the command that makes it.
     """
-    store.write_atomically(to, render(content(results, figures, names)).encode())
+    write_atomically(to, render(content(results, figures, names)).encode())
     return to
 
 
@@ -51,7 +54,7 @@ def render(content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["short"] = short
+    environment.filters["digits"] = digits
     template = environment.get_template("page.html.j2")
     inline = {"script": Markup(script), "style": Markup((HERE / "page.css").read_text())}
     return template.render(**content, **inline, script_sum=sum_) + "\n"
@@ -88,7 +91,7 @@ def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any
         "bench": _bench(results),
         "provenance": {name: run.get(name) for name in PROVENANCE},
         "libraries": run.get("libraries", {}),
-        "again": f"{BEGIN} --all --size {run['size']} --seed {run['seed']}",
+        "again": f"{BEGIN} all --size {run['size']} --seed {run['seed']}",
     }
 
 
@@ -114,10 +117,10 @@ def entry(
         "outcome": verdict["outcome"].replace("_", " "),
         "expected": (verdict["expected"] or "nothing").replace("_", " "),
         "as_expected": verdict["outcome"] == verdict["expected"],
-        "tightness": number(tightness),
+        "tightness": ratio(tightness, NONE),
         "sort_tightness": -1 if tightness is None else tightness,
         "attained": tightness is not None and abs(tightness - 1) <= RESOLUTION,
-        "slack": number(verdict["slack"]),
+        "slack": ratio(verdict["slack"], NONE),
         "rows": verdict["rows"],
         "plot": plot(rows, decides) if rows else None,
         "decides": sentence(decides) if decides else "",
@@ -141,18 +144,6 @@ def totals(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         "attained": sum(claim["attained"] and claim["outcome"] == "holds" for claim in claims),
         "rows": sum(claim["rows"] for claim in claims),
     }
-
-
-def number(value: float | None) -> str:
-    """Return a number for a cell: four digits after the point, or two with an exponent."""
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
-
-
-def short(value: float) -> str:
-    """Return a number of the benchmark with three digits."""
-    return f"{value:.3g}"
 
 
 def drawn(

@@ -6,8 +6,8 @@ loss = sum of the agents' mean losses   # a sum, so that each agent's gradient i
 export(stacked, 0, "run/agent0", base="meta-llama/Llama-2-7b-hf")
 """
 
-from paper_checks.stacked.layers import StackedHead, StackedLinear
+from paper_checks.stacked.layers import Layer, StackedHead, StackedLinear
 from paper_checks.stacked.peft_format import export, load_into
 from paper_checks.stacked.stacking import Stacked, stack
 
-__all__ = ["Stacked", "StackedHead", "StackedLinear", "export", "load_into", "stack"]
+__all__ = ["Layer", "Stacked", "StackedHead", "StackedLinear", "export", "load_into", "stack"]

@@ -71,6 +71,9 @@ class StackedHead(nn.Module):
         return y.reshape(*x.shape[:-1], W.shape[-2]).to(x.dtype)
 
 
+Layer = StackedLinear | StackedHead
+
+
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of trained tensors beside a base of `dtype`."""
     return torch.promote_types(dtype, torch.float32)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
-from paper_checks.stacked.layers import StackedHead, StackedLinear, at_least_float32
+from paper_checks.stacked.layers import Layer, StackedHead, StackedLinear, at_least_float32
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stacked:
         return [X for layer in self.layers for X in layer.parameters() if X.requires_grad]
 
     @property
-    def layers(self) -> tuple[StackedLinear | StackedHead, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """All stacked layers: the sites, then the heads."""
         return (*self.sites.values(), *self.heads.values())
 
@@ -86,7 +86,7 @@ def stack(
     than nn.Linear, rank > min(d, k), a model that is stacked already.
     """
     _check_numbers(agents, rank, scale, dropout)
-    if any(isinstance(module, StackedLinear | StackedHead) for module in model.modules()):
+    if any(isinstance(module, Layer) for module in model.modules()):
         raise ValueError("the model is stacked already; load it afresh to stack it again")
     linear, dense = _sites(model, targets), _dense(model, heads)
     _require_one_name(model, {**linear, **dense})

@@ -7,8 +7,8 @@ transformers, scikit-learn and datasets are imported inside the functions that n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from paper_checks.config import Config
 from paper_checks.tasks import causal, clip, digits, text
 from paper_checks.tasks.records import Data, Task
 
@@ -31,7 +31,7 @@ TASKS = {
 __all__ = ["TASKS", "Data", "Task", "load_task"]
 
 
-def load_task(config: Any) -> Task:
+def load_task(config: Config) -> Task:
     """Return the task of config.task["name"] with the frozen model of config.model.
 
     Of the config its task, model, lora.targets, data and data_dir are read, and no seed is: all

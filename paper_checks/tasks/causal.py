@@ -8,36 +8,37 @@ whole vocabulary would also train the model to answer at all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from paper_checks.config import Config
 from paper_checks.tasks.data import TEXTS, Example, read
-from paper_checks.tasks.models import drawn, pretrained, require, source, word_tokenizer
+from paper_checks.tasks.models import language_model, overridden, require
 from paper_checks.tasks.records import Data, Task
+
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from torch import Tensor
 
 ANSWERS = ("no", "yes")  # classes 0 and 1
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY |= {"num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 64}
 
 
-def load(config: Any, data_dir: Path | None) -> Task:
+def load(config: Config, data_dir: Path | None) -> Task:
     """Return the task of a causal model: adapters on q_proj and v_proj, no head."""
     require("transformers")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     name = config.task["name"]
-    dtype = config.model.get("dtype", "float32")
     examples = read(name, config.data, data_dir)
-    if config.model["from"] == "random":
-        tokenizer = word_tokenizer([_prompt(name, e) for e in examples["train"]])
-        model, base = drawn(lambda: _tiny(len(tokenizer), config.model), dtype), "random"
-    else:
-        place = source(config.model)
-        if place.gguf:
-            require("gguf")
-        tokenizer = AutoTokenizer.from_pretrained(place.place, **place.keywords)
-        model, base = pretrained(AutoModelForCausalLM, place, dtype), place.base
+    model, base, tokenizer = language_model(
+        config.model,
+        AutoModelForCausalLM,
+        lambda words: _tiny(words, config.model),
+        (_prompt(name, example) for example in examples["train"]),
+    )
     answers = torch.tensor([_answer(tokenizer, word) for word in ANSWERS])
     parts = {
         part: _encode(name, rows, tokenizer, config.data.max_length or 256)
@@ -56,7 +57,7 @@ def load(config: Any, data_dir: Path | None) -> Task:
     )
 
 
-def answer_scores(model: Any, inputs: dict[str, Any], answers: Any) -> Any:
+def answer_scores(model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor:
     """Return the logits [n, answers] of the token ids `answers` after the last token of prompts.
 
     inputs: input_ids [n, L], padded on the right, and last [n], the position of the last token.
@@ -65,14 +66,14 @@ def answer_scores(model: Any, inputs: dict[str, Any], answers: Any) -> Any:
     hidden = model.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
     rows = hidden.new_tensor(range(len(hidden))).long()
     at_last = hidden[rows, inputs["last"]]
-    return (at_last @ model.lm_head.weight[answers.to(hidden.device)].T).float()
+    scores: Tensor = (at_last @ model.lm_head.weight[answers.to(hidden.device)].T).float()
+    return scores
 
 
-def _tiny(words: int, settings: Any) -> Any:
+def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = TINY | {key: settings[key] for key in TINY if key in settings}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=words, **sizes))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=words, **overridden(TINY, settings)))
 
 
 def _prompt(name: str, example: Example, cut: int = 0) -> str:

@@ -6,19 +6,24 @@ step costs N times the number of classes texts. Adapters sit on q, k, v of both 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from paper_checks.config import Config
 from paper_checks.tasks import images
 from paper_checks.tasks.models import drawn, pretrained, quiet, require, source, word_tokenizer
 from paper_checks.tasks.records import Data, Task
 
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from torch import Tensor, nn
+
+TINY: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 TINY |= {"intermediate_size": 24, "initializer_factor": 5.0}  # so that classes differ at once
 SIDE = 8  # pixels of the made-up images
 
 
-def load(config: Any, data_dir: Path | None) -> Task:
+def load(config: Config, data_dir: Path | None) -> Task:
     """Return the task of a CLIP model, from the hub or a local folder, or random."""
     require("transformers")
     name = config.task["name"]
@@ -51,7 +56,7 @@ def load(config: Any, data_dir: Path | None) -> Task:
     )
 
 
-def scores(model: Any, inputs: dict[str, Any], texts: dict[str, Any], agents: int) -> Any:
+def scores(model: Any, inputs: dict[str, Any], texts: dict[str, Any], agents: int) -> Tensor:
     """Return exp(logit scale) cos(image, prompt of class) [N*b, classes] of agent-major images.
 
     The prompts [classes, L] are encoded once an agent, so that both towers carry its adapters.
@@ -63,10 +68,11 @@ def scores(model: Any, inputs: dict[str, Any], texts: dict[str, Any], agents: in
     image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image.float(), text.float()))
     width = image.shape[-1]
     cosines = image.reshape(agents, -1, width) @ text.reshape(agents, -1, width).mT
-    return model.logit_scale.float().exp() * cosines.flatten(0, 1)
+    found: Tensor = model.logit_scale.float().exp() * cosines.flatten(0, 1)
+    return found
 
 
-def _real(settings: Any) -> tuple[Any, str, Any, Any]:
+def _real(settings: Mapping[str, Any]) -> tuple[nn.Module, str, Any, Any]:
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     place = source(settings)
@@ -85,7 +91,7 @@ def _data(part: images.Listing, processor: Any) -> Data:
     )
 
 
-def _toy(dtype: str) -> tuple[Any, str, Any, Data, Data]:
+def _toy(dtype: str) -> tuple[nn.Module, str, Any, Data, Data]:
     import torch
     from transformers import CLIPConfig, CLIPModel
 

@@ -17,13 +17,14 @@ import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from decaf_theory.rng import generator
+from paper_checks import config as configs
 from paper_checks.tasks.models import require
-from paper_checks.tasks.records import few
+from paper_checks.tasks.records import cut, few
 
 
 class Example(NamedTuple):
@@ -45,7 +46,7 @@ class TextSet(NamedTuple):
     metric: str
 
 
-def read(name: str, data: Any, data_dir: Path | None) -> dict[str, list[Example]]:
+def read(name: str, data: configs.Data, data_dir: Path | None) -> dict[str, list[Example]]:
     """Return {"train": ..., "test": ...} of data set `name`, as many as `data` wants.
 
     data.shots: at most that many of every class; data.train_samples, data.test_samples: in all.
@@ -60,14 +61,11 @@ def read(name: str, data: Any, data_dir: Path | None) -> dict[str, list[Example]
     if data.shots:
         chosen = few(np.array([example.label for example in splits["train"]]), data.shots)
         splits["train"] = [splits["train"][i] for i in chosen]
-    return {part: _cut(splits[part], getattr(data, f"{part}_samples"), part) for part in splits}
-
-
-def _cut(examples: list[Example], samples: int | None, part: str) -> list[Example]:
-    if samples is None or samples >= len(examples):
-        return examples
-    chosen = generator(0, "examples", part).permutation(len(examples))[:samples]
-    return [examples[i] for i in np.sort(chosen)]
+    wanted = {"train": data.train_samples, "test": data.test_samples}
+    return {
+        part: [examples[i] for i in cut(len(examples), wanted[part], part)]
+        for part, examples in splits.items()
+    }
 
 
 def _from_hub(name: str, texts: TextSet) -> dict[str, list[Example]]:

@@ -20,18 +20,22 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decaf_theory.files import write_atomically
 from decaf_theory.rng import generator
-from paper_checks.tasks.models import drawn, frozen, require
+from paper_checks.config import Config
+from paper_checks.tasks.models import drawn, frozen, overridden, require
 from paper_checks.tasks.records import Data, Task
+
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from torch import nn
 
 SEEN = (0, 2, 4, 6, 8)  # digits of the pretraining; 6 and 9 differ by a half turn and are apart
 UNSEEN = (1, 3, 5, 7, 9)  # classes 0..4 of the fine-tuning
@@ -43,11 +47,11 @@ FORMS = 8  # of the square: four turns, mirrored or not
 PRETRAINING = {"steps": 3000, "batch": 128, "lr": 2e-3, "weight_decay": 0.01}
 
 
-def load(config: Any, data_dir: Path | None) -> Task:
+def load(config: Config, data_dir: Path | None) -> Task:
     """Return the task of the five unseen digits; nothing is downloaded."""
     require("transformers", "sklearn")
-    sizes = SIZES | {key: config.model[key] for key in SIZES if key in config.model}
-    training = PRETRAINING | {key: config.model[key] for key in PRETRAINING if key in config.model}
+    sizes = overridden(SIZES, config.model)
+    training = overridden(PRETRAINING, config.model)
     if config.model["from"] == "pretrained":
         model, base = pretrained(sizes, training), "vit-digits"
     elif config.model["from"] == "random":
@@ -72,12 +76,13 @@ def load(config: Any, data_dir: Path | None) -> Task:
     )
 
 
-def build(sizes: Mapping[str, int], classes: int = len(UNSEEN)) -> Any:
+def build(sizes: Mapping[str, int], classes: int = len(UNSEEN)) -> nn.Module:
     """Return a ViT of these sizes for 8 x 8 grey images, with random weights."""
     from transformers import ViTConfig, ViTForImageClassification
 
     config = ViTConfig(image_size=8, num_channels=1, num_labels=classes, **sizes)
-    return ViTForImageClassification(config)
+    model: nn.Module = ViTForImageClassification(config)
+    return model
 
 
 def images(digits: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +106,8 @@ def shifted(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     rows, columns = draw.integers(3, size=(2, len(pictures), 1)) + np.arange(8)
     moved = wide[np.arange(len(wide))[:, None, None], rows[:, :, None], columns[:, None, :]]
     sign = 1 - 2 * draw.integers(2, size=len(pictures))
-    return (moved * sign[:, None, None]).astype(np.float32)
+    signed: np.ndarray = (moved * sign[:, None, None]).astype(np.float32)
+    return signed
 
 
 def turned(pictures: np.ndarray, forms: np.ndarray) -> np.ndarray:
@@ -130,23 +136,19 @@ def unseen() -> tuple[Data, Data]:
     return train, test
 
 
-def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Any:
+def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> nn.Module:
     """Return the ViT trained on the seen digits, with a new head; computed once, then cached.
 
     The cache is $DECAF_CACHE or ~/.cache/decaf-theory, a file a content key: sizes, training, the
     version of torch and the source of this file. Bit-equal on one machine.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     path = _cached(sizes, training)
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with one_thread():  # sums in one order, whatever the machine
             weights = _train(sizes, training)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
-        save_file(weights, temporary)
-        os.replace(temporary, path)  # whole or not at all, also where two processes meet
+        write_atomically(path, save(weights))
     model = drawn(lambda: build(sizes))
     head = {name: x for name, x in model.state_dict().items() if name.startswith(HEAD)}
     model.load_state_dict(load_file(path) | head)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory.rng import generator
+from paper_checks import config as configs
 from paper_checks.tasks.models import require
-from paper_checks.tasks.records import few
+from paper_checks.tasks.records import cut, few
 
 # data set -> name on the hub, {part: split}, prompt
 IMAGES = {
@@ -63,7 +64,9 @@ class Pictures:
         return self.processor(images=opened, return_tensors="pt")["pixel_values"]
 
 
-def read(name: str, data: Any, data_dir: Path | None) -> tuple[dict[str, Listing], list[str]]:
+def read(
+    name: str, data: configs.Data, data_dir: Path | None
+) -> tuple[dict[str, Listing], list[str]]:
     """Return {"train": ..., "test": ...} and the class names, as words.
 
     data.shots keeps at most that many training images of every class, data.train_samples and
@@ -73,7 +76,8 @@ def read(name: str, data: Any, data_dir: Path | None) -> tuple[dict[str, Listing
         parts, names = _from_hub(name)
     else:
         parts, names = _from_folder(data_dir / name)
-    parts = {part: _cut(x, getattr(data, f"{part}_samples"), part) for part, x in parts.items()}
+    wanted = {"train": data.train_samples, "test": data.test_samples}
+    parts = {p: _keep(x, cut(len(x.labels), wanted[p], p)) for p, x in parts.items()}
     if data.shots:
         parts["train"] = _keep(parts["train"], few(parts["train"].labels, data.shots))
     return parts, [words(label) for label in names]
@@ -149,14 +153,7 @@ def middle_frames(clips: list[str], frames: list[int]) -> list[int]:
     return [sorted(clip)[len(clip) // 2][1] for clip in rows.values()]
 
 
-def _cut(part: Listing, samples: int | None, name: str) -> Listing:
-    if samples is None or samples >= len(part.labels):
-        return part
-    return _keep(part, generator(0, "examples", name).permutation(len(part.labels))[:samples])
-
-
 def _keep(part: Listing, chosen: np.ndarray) -> Listing:
-    chosen = np.sort(chosen)
     return Listing([part.items[i] for i in chosen], part.labels[chosen])
 
 

@@ -7,11 +7,14 @@ adapters, so that they load on another machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from torch import nn
 
 # import name -> folder of the weights in the package, GGUF file, name on the hub, pip requirement
 PACKAGES = {
@@ -72,7 +75,31 @@ def _package(name: str) -> Source:
     return Source(str(Path(spec.origin).parent / folder), gguf, base)
 
 
-def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: Any) -> Any:
+def language_model(
+    settings: Mapping[str, Any],
+    loader: Any,
+    tiny: Callable[[int], nn.Module],
+    texts: Iterable[str],
+    **keywords: Any,
+) -> tuple[nn.Module, str, Any]:
+    """Return a model of the table `model`, its portable name, and its tokenizer.
+
+    With "random" the model is tiny(words), and the tokenizer that of the words of `texts`.
+    """
+    from transformers import AutoTokenizer
+
+    dtype = settings.get("dtype", "float32")
+    if settings["from"] == "random":
+        tokenizer = word_tokenizer(texts)
+        return drawn(lambda: tiny(len(tokenizer)), dtype), "random", tokenizer
+    place = source(settings)
+    if place.gguf:
+        require("gguf")
+    tokenizer = AutoTokenizer.from_pretrained(place.place, **place.keywords)
+    return pretrained(loader, place, dtype, **keywords), place.base, tokenizer
+
+
+def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: Any) -> nn.Module:
     """Return loader.from_pretrained(source), float32 or the half type asked, frozen, in eval mode.
 
     What the checkpoint lacks (a new head) is drawn from a fixed stream. ValueError: weights that
@@ -110,7 +137,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def drawn(build: Any, dtype: str = "float32") -> Any:
+def drawn(build: Callable[[], nn.Module], dtype: str = "float32") -> nn.Module:
     """Return build(), a model with random weights from a fixed stream, frozen, in eval mode."""
     import torch
 
@@ -119,9 +146,14 @@ def drawn(build: Any, dtype: str = "float32") -> Any:
         return frozen(build().to(getattr(torch, dtype)))
 
 
-def frozen(model: Any) -> Any:
+def frozen(model: nn.Module) -> nn.Module:
     """Return the model in evaluation mode and without gradients."""
     return model.eval().requires_grad_(False)
+
+
+def overridden(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults, those that the settings name with the settings' values."""
+    return {name: settings.get(name, value) for name, value in defaults.items()}
 
 
 def require(*modules: str) -> None:
@@ -133,7 +165,7 @@ def require(*modules: str) -> None:
         raise ValueError(f"{', '.join(missing)} not installed: pip install -e '.[{extra}]'{hint}")
 
 
-def word_tokenizer(texts: list[str]) -> Any:
+def word_tokenizer(texts: Iterable[str]) -> Any:
     """Return a tokenizer of whole words of `texts`, in transformers' form, for random models."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel

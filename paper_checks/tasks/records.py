@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from decaf_theory.rng import generator
+
+if TYPE_CHECKING:  # torch is imported where it is needed
+    from torch import Tensor, nn
 
 
 class Data(NamedTuple):
     """Examples in order: inputs by name, first axis = example, and labels, int64 [n]."""
 
     inputs: dict[str, Any]  # tensors, or sequences that an index tensor indexes (images on disk)
-    labels: Any
+    labels: Tensor
 
-    def take(self, index: Any) -> Data:
+    def take(self, index: Tensor) -> Data:
         """Return the examples at `index` [m], an int64 tensor."""
         return Data({name: x[index] for name, x in self.inputs.items()}, self.labels[index])
 
@@ -25,7 +28,7 @@ class Task(NamedTuple):
     """A frozen model with the data that it is fine-tuned on and the rule that scores classes."""
 
     name: str
-    model: Any  # torch.nn.Module, evaluation mode, no gradients
+    model: nn.Module  # evaluation mode, no gradients
     base: str  # portable name of the base model, for adapters that are exported
     targets: tuple[str, ...]  # names of the nn.Linear modules that get adapters
     heads: tuple[str, ...]  # names of the modules that are trained dense
@@ -33,7 +36,7 @@ class Task(NamedTuple):
     metric: str  # "accuracy" | "f1" (of class 1)
     train: Data
     test: Data
-    scores: Callable[[Any, dict[str, Any], int], Any]
+    scores: Callable[[Any, dict[str, Any], int], Tensor]
     """(model, inputs of a batch, agent-major [N*b, ...], N) -> class scores [N*b, classes]."""
 
 
@@ -42,3 +45,10 @@ def few(labels: np.ndarray, shots: int) -> np.ndarray:
     draw = generator(0, "examples", "shots")
     piles = [draw.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
     return np.sort(np.concatenate([pile[:shots] for pile in piles]))
+
+
+def cut(examples: int, samples: int | None, part: str) -> np.ndarray:
+    """Return the places, sorted, of at most `samples` examples (None: all), a fixed draw."""
+    if samples is None or samples >= examples:
+        return np.arange(examples)
+    return np.sort(generator(0, "examples", part).permutation(examples)[:samples])

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paper_checks.config import Config
 from paper_checks.tasks.data import TEXTS, Example, read
-from paper_checks.tasks.models import drawn, pretrained, require, source, word_tokenizer
+from paper_checks.tasks.models import language_model, overridden, require
 from paper_checks.tasks.records import Data, Task
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 TINY |= {"intermediate_size": 24, "max_position_embeddings": 64}
 
 
-def load(config: Any, data_dir: Path | None) -> Task:
+def load(config: Config, data_dir: Path | None) -> Task:
     """Return a classifier's task: adapters on query and value, a new head that is trained too."""
     require("transformers")
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     name = config.task["name"]
-    dtype = config.model.get("dtype", "float32")
     examples = read(name, config.data, data_dir)
-    if config.model["from"] == "random":
-        tokenizer = word_tokenizer([_pair(name, e)[0] for e in examples["train"]])
-        model, base = drawn(lambda: _tiny(len(tokenizer), config.model), dtype), "random"
-    else:
-        place = source(config.model)
-        tokenizer = AutoTokenizer.from_pretrained(place.place)
-        model = pretrained(AutoModelForSequenceClassification, place, dtype, num_labels=2)
-        base = place.base
+    model, base, tokenizer = language_model(
+        config.model,
+        AutoModelForSequenceClassification,
+        lambda words: _tiny(words, config.model),
+        (_pair(name, example)[0] for example in examples["train"]),
+        num_labels=2,
+    )
     parts = {
         part: _encode(name, rows, tokenizer, config.data.max_length or 128)
         for part, rows in examples.items()
@@ -46,10 +46,10 @@ def load(config: Any, data_dir: Path | None) -> Task:
     )
 
 
-def _tiny(words: int, settings: Any) -> Any:
+def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes = TINY | {key: settings[key] for key in TINY if key in settings}
+    sizes = overridden(TINY, settings)
     return BertForSequenceClassification(BertConfig(vocab_size=words, num_labels=2, **sizes))
 
 
@@ -63,7 +63,8 @@ def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int)
     import torch
 
     pairs = [_pair(name, example) for example in examples]
-    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    first = [a for a, _ in pairs]
+    second = [b for _, b in pairs]
     inputs = tokenizer(
         first,
         second if second[0] is not None else None,

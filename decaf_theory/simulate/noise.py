@@ -1,0 +1,41 @@
+"""Gradient noise of a simulation: a stream for each run, drawn many steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from decaf_theory.arrays import Array, Host, convert, host
+from decaf_theory.problems.base import Problem
+from decaf_theory.rng import generator
+from decaf_theory.simulate.config import Config
+
+BLOCK = 2**16  # numbers of one run that are drawn at once: few calls, and room in the caches
+
+
+def draws(config: Config) -> Iterator[Host | None]:
+    """Yield the draws [runs, N, d, k] of one gradient after another; None without noise.
+
+    How many steps are drawn at once depends on N, d and k alone, so that a run draws the same
+    numbers whatever its length, method, rank and step size.
+    """
+    problem = config.problem
+    shape = problem.N, problem.d, problem.k
+    if not config.noise or problem.noise is None:
+        while True:
+            yield None
+    streams = [generator(config.seed, "noise", run) for run in range(config.runs)]
+    steps = max(1, min(64, BLOCK // int(np.prod(shape))))
+    while True:
+        block = np.stack([problem.noise(stream, (steps, *shape)) for stream in streams], axis=1)
+        yield from block
+
+
+def noisy(problem: Problem, g: Array, drawn: Host | None, W: Array) -> Array:
+    """Return the stochastic gradients g + noise at the points W, given the draws."""
+    if drawn is None:
+        return g
+    if problem.noise_at is not None:
+        drawn = problem.noise_at(drawn, host(W))
+    return g + convert(drawn, g)

@@ -1,0 +1,34 @@
+"""One run as it stands between two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from decaf_theory.arrays import Host
+from paper_checks.config import Config
+from paper_checks.stacked import Stacked
+from paper_checks.tasks import Task
+
+
+@dataclass
+class Run:
+    """All that a run is made of. `step` and what follows it change; a checkpoint holds those."""
+
+    config: Config
+    task: Task
+    shards: list[Host]
+    stacked: Stacked
+    optimizer: torch.optim.Optimizer
+    Pi: Host
+    every: int  # K, the steps of a round
+    device: str
+    step: int = 0
+    losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
+    seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
+    records: list[dict[str, Any]] = field(default_factory=list)  # one per round
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
+    seconds: dict[str, float] = field(default_factory=dict)
+    stopped_by: int = 0  # the signal, if one ended it early
