@@ -91,9 +91,7 @@ def add_bench(p: argparse.ArgumentParser) -> None:
         "a goal. Ends with 1 where a goal that ran is missed by more than 20 %."
     )
     p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, below a minute")
-    p.add_argument(
-        "--only", nargs="+", metavar="G", help="of G1 G2 G3 G4 G8 G9 G10 sizes (default: all)"
-    )
+    p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes (default: all)")
     p.add_argument(
         "--device",
         choices=("cpu", "cuda"),

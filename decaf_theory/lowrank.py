@@ -148,9 +148,8 @@ def align(factors: Factors, reference: Factors) -> Factors:
 def mean_over_agents(X: Array, Pi: Array) -> Array:
     """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
 
-    Pi is dense, of any kind (it becomes one of X's), scipy.sparse or a sparse torch tensor, for
-    which the agent axis is moved first and the rest flattened: sparse matrices multiply in two
-    dimensions only. Time and memory follow the entries of Pi. ValueError: its shape.
+    Pi is dense, of any kind (it becomes one of X's), scipy.sparse or a sparse torch tensor. The
+    time of a sparse one is in proportion to its entries. ValueError: its shape.
     """
     xp = namespace(X)
     Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
@@ -160,6 +159,7 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
     if not _is_sparse(Pi):
         rows = X.reshape((*X.shape[:-2], -1))
         return (convert(Pi, X) @ rows).reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
+    # sparse matrices multiply in two dimensions only
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))
     mixed = _sparse_times(Pi, flat)

@@ -34,6 +34,9 @@ TESTS = {
     "decaf_theory/bench/goals.py": ["tests/test_bench_goals.py"],
     "decaf_theory/bench/accuracy.py": ["tests/test_bench_goals.py"],
     "decaf_theory/bench/memory.py": ["tests/test_bench_goals.py"],
+    "decaf_theory/bench/simulation.py": ["tests/test_bench_whole.py"],
+    "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
+    "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
     "decaf_theory/simulate": [

@@ -35,7 +35,8 @@ ALLOWED = {
     "adapters": {"arrays", "formats", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "adapters"},
     "adversary": {"arrays", "rng"},
-    "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"},
+    "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
+    | {"problems", "simulate"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "stats", "topology", "tsvd"},

@@ -25,7 +25,7 @@ VERSION = "0.3.0"
 PROGRAM = Path(__file__).with_name("decent_program.py")
 
 
-class Absent(Exception):
+class Absent(ValueError):
     """The peer cannot run here; the message says why."""
 
 

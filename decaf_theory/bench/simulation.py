@@ -62,14 +62,11 @@ def lora(case: Runs, record_every: int | None = None) -> Config:
 
 def numpy_loop(config: Config) -> Callable[[], float]:
     """Return DLoRA as anybody would write it: the first run; its mean final loss of the agents."""
-    N, lr, near, target = (
-        config.problem.N,
-        config.lr,
-        neighbours(np.asarray(config.graph)),
-        targets(config),
-    )
-    start, tau = [X[0] for X in start_factors(config)], config.problem.constants.sigma
-    tau /= target[0].size ** 0.5
+    N, lr = config.problem.N, config.lr
+    near = neighbours(N)
+    target = targets(config.problem)
+    start = [X[0] for X in start_factors(config)]
+    tau = config.problem.constants.sigma / target[0].size ** 0.5
     rng = np.random.default_rng(0)
 
     def run() -> float:
@@ -91,8 +88,9 @@ def torch_loop(config: Config) -> Callable[[], float]:
     """Return the same by torch's autograd, agent by agent, without noise."""
     import torch
 
-    N, lr, near = config.problem.N, config.lr, neighbours(np.asarray(config.graph))
-    target = [torch.from_numpy(W) for W in targets(config)]
+    N, lr = config.problem.N, config.lr
+    near = neighbours(N)
+    target = [torch.from_numpy(W) for W in targets(config.problem)]
     start = [torch.from_numpy(np.array(X[0])) for X in start_factors(config)]
 
     def loss(B: Array, A: Array, i: int) -> Array:
@@ -113,14 +111,13 @@ def torch_loop(config: Config) -> Callable[[], float]:
     return run
 
 
-def neighbours(Pi: Host) -> list[list[tuple[int, float]]]:
-    """Return each agent's neighbours and their weights."""
-    return [[(int(j), float(row[j])) for j in np.flatnonzero(row)] for row in Pi]
+def neighbours(N: int) -> list[list[tuple[int, float]]]:
+    """Return each agent's neighbours on the ring and their weights."""
+    return [[(int(j), float(row[j])) for j in np.flatnonzero(row)] for row in mixing("ring", N)]
 
 
-def targets(config: Config) -> Host:
+def targets(problem: Problem) -> Host:
     """Return the agents' targets: grad f_i = W - W_i*."""
-    problem = config.problem
     found: Host = -problem.grad(np.zeros((problem.N, problem.d, problem.k)))
     return found
 
