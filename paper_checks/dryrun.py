@@ -181,7 +181,7 @@ def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
     """Return the bytes sent in a round of `every` steps."""
     rule, N = config.mix.rule, stacked.agents
     Pi = mixing.graph_of(rule, config.mix.graph, N)
-    memory = mixing.begin(stacked, rule, "step_first", "keep")
+    memory = mixing.begin(stacked, rule)
     first = Clock(steps=every or 1)
     mixed = mixing.message_bytes(stacked, rule, memory, first)
     pooled = mixing.pooled_bytes(stacked, rule, first)

@@ -101,13 +101,14 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     )
     if adapters:
         load_into(stacked, adapters)
-    memory = mixing.begin(stacked, rule, config.train.order, mix.zero_directions)
+    mixing.check_start(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     epoch = math.ceil(max(map(len, shards)) / data.batch)
     every = mix.every or (mix.every_epochs or 1) * epoch
     Pi = mixing.graph_of(rule, mix.graph, mix.agents)
     optimizer = optimizer_of(config.train, stacked)
+    memory = mixing.begin(stacked, rule)
     return Run(config, task, shards, stacked, optimizer, Pi, every, device, memory)
 
 

@@ -40,15 +40,22 @@ def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
     return np.asarray(TOPOLOGIES[graph](agents))
 
 
-def begin(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> Memory:
-    """Return what the method keeps of each site at the start, after a look at the start.
+def begin(stacked: Stacked, rule: Method) -> Memory:
+    """Return what the method keeps of each site at the start."""
+    memory: Memory = {}
+    for name, factors in stacked.factors().items():
+        state = rule.begin(factors.map(torch.Tensor.detach))
+        memory[name] = {kept: _pair(kept, X) for kept, X in state.memory.items()}
+    return memory
+
+
+def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
+    """Look at the start.
 
     ValueError: a frozen A, or a start of pooled gradients, that differs between agents.
     DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
     """
-    memory: Memory = {}
     for name, factors in stacked.factors().items():
-        state = rule.begin(factors.map(torch.Tensor.detach))
         alike = {part: bool((X == X[:1]).all()) for part, X in factors._asdict().items()}
         for part in sorted(rule.fixed):
             if not alike[part]:
@@ -62,7 +69,6 @@ def begin(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> M
                 f"adapters must be equal at all agents for {rule.name}, which is one model; site "
                 f"{name} differs: set lora.equal_start, or start from equal adapters"
             )
-        memory[name] = {kept: _pair(kept, X) for kept, X in state.memory.items()}
     literal = rule.space == "products" and order == "mix_first" and zero_directions == "drop"
     if literal and not any(bool(site.B.any()) for site in stacked.sites.values()):
         warnings.warn(
@@ -71,7 +77,6 @@ def begin(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> M
             DeadStartWarning,
             stacklevel=3,
         )
-    return memory
 
 
 def _pair(name: str, kept: Any) -> Factors:

@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
 from decaf_theory import adapters  # noqa: E402
 from decaf_theory.lowrank import Factors, gauge  # noqa: E402
-from decaf_theory.methods import METHODS  # noqa: E402
+from decaf_theory.methods import METHODS, Clock, keeping_directions  # noqa: E402
 from decaf_theory.simulate import DeadStartWarning  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
-from paper_checks import checkpoint, finetune, mixing, observe  # noqa: E402
+from paper_checks import checkpoint, finetune, mixing, moments, observe  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
@@ -44,17 +44,20 @@ def close(left, right, slip):
         assert torch.allclose(left[name], right[name], rtol=0, atol=slip), name
 
 
-def one_mix(run, t=1):
+def one_mix(run):
     choice = run.config.mix
-    mixing.mix(
+    return mixing.mix(
         run.stacked,
         choice.rule,
         run.Pi,
-        t,
-        zero_directions=choice.zero_directions,
+        run.memory,
+        Clock(),
         moments=choice.moments,
         optimizer=run.optimizer,
     )
+
+
+DECAF = keeping_directions(METHODS["decaf"])
 
 
 # ---------------------------------------------------------------- one round against the formula
@@ -119,7 +122,7 @@ def test_sites_of_other_shapes_are_mixed_as_if_alone():
     run = prepare()
     paper_runs.randomize(run.stacked)
     alone = {
-        name: mixing.mixed(METHODS["decaf"], pair.map(lambda X: X.clone()), run.Pi, 1)
+        name: DECAF.mix(pair.map(lambda X: X.detach().clone()), run.Pi)
         for name, pair in run.stacked.factors().items()
     }
     one_mix(run)
@@ -127,7 +130,7 @@ def test_sites_of_other_shapes_are_mixed_as_if_alone():
         assert torch.equal(pair.B, alone[name].B)
         assert torch.equal(pair.A, alone[name].A)
     together = mixing.together([run.stacked.factors()["fc1"]] * 2)
-    both = mixing.mixed(METHODS["decaf"], together, run.Pi, 1)
+    both = DECAF.mix(together.map(torch.Tensor.detach), run.Pi)
     assert torch.equal(both.B[0], both.B[1])
 
 
@@ -138,7 +141,7 @@ def test_bytes_count_links_factors_and_heads():
 
     def sent(method, graph="ring", N=5):
         run = prepare(mix__method=method, mix__graph=graph, mix__agents=N)
-        return mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, run.every)
+        return one_mix(run)
 
     assert sent("decaf") == sent("dlora") == 2 * 5 * message
     assert sent("dlora", "complete") == 5 * 4 * message
@@ -151,7 +154,8 @@ def test_bytes_count_links_factors_and_heads():
 def test_pooled_gradients_travel_at_every_step():
     run = prepare(mix__method="centralized")
     message = 4 * ((7 + 5) * 2 + (4 + 7) * 2 + 15)
-    assert mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, 7) == 2 * 3 * 7 * message
+    train(run, 3)
+    assert run.sent == 2 * 3 * 3 * message
 
 
 @pytest.mark.parametrize(
@@ -162,8 +166,9 @@ def test_bytes_are_counted_mix_by_mix_or_step_by_step_to_the_end(method, order, 
     run = prepare(mix__method=method, train__order=order, train__steps=5, mix__every=2)
     for _ in range(5):
         finetune.advance(run)
-    once = mixing.bytes_a_round(run.stacked, run.config.mix.rule, run.Pi, 1)
-    assert run.records[-1]["comm_bytes"] == times * once
+    message = 4 * ((7 + 5) * 2 + (4 + 7) * 2 + 15)
+    assert run.stacked.agents == 3  # on a ring of three, or by a server, two messages per agent
+    assert run.records[-1]["comm_bytes"] == times * 2 * 3 * message
 
 
 def test_pooled_gradients_need_one_model_to_start_from():
@@ -364,8 +369,8 @@ def test_half_types_are_factored_in_float32(dtype):
     draw = torch.Generator().manual_seed(0)
     B, A = (torch.randn(shape, generator=draw).to(dtype) for shape in ((4, 9, 2), (4, 2, 6)))
     Pi = TOPOLOGIES["ring"](4)
-    half = mixing.mixed(METHODS["decaf"], Factors(B[None], A[None]), Pi, 1)
-    wide = mixing.mixed(METHODS["decaf"], Factors(B.float()[None], A.float()[None]), Pi, 1)
+    half = DECAF.mix(Factors(B[None], A[None]), Pi)
+    wide = DECAF.mix(Factors(B.float()[None], A.float()[None]), Pi)
     assert half.B.dtype == dtype
     # the same factorization, rounded once to the half type
     for X, Y in zip(half, wide, strict=True):
@@ -397,7 +402,7 @@ def gradient(G, factors):
 
 def test_rotated_first_moments_are_exact_under_a_change_of_gauge():
     old, new, R, G = gauge_pair()
-    moved = mixing.rotated(gradient(G, old), old, new)
+    moved = moments.rotated(gradient(G, old), old, new)
     for X, Y in zip(moved, gradient(G, new), strict=True):
         # a pseudo-inverse and two products, each off by the condition number of the factors
         slip = 100 * 9 * 2.3e-16 * float(torch.linalg.cond(R).max()) * float(Y.abs().max())
@@ -411,19 +416,19 @@ def test_rotated_second_moments_are_exact_where_directions_do_not_mix():
     R = torch.diag(torch.tensor([-2.0, 0.5], dtype=torch.float64)).flip(0)
     new = gauge(old, R.expand(2, 3, 2, 2))
     squares = lambda pair: Factors(pair.B**2, pair.A**2)  # noqa: E731
-    moved = mixing.rotated(squares(gradient(G, old)), old, new, squares=True)
+    moved = moments.rotated(squares(gradient(G, old)), old, new, squares=True)
     for X, Y in zip(moved, squares(gradient(G, new)), strict=True):
         assert torch.allclose(X, Y, rtol=1e-11, atol=1e-12 * float(Y.max()))
     _, mixed, _, _ = gauge_pair()
     assert all(
-        (X >= 0).all() for X in mixing.rotated(squares(gradient(G, old)), old, mixed, squares=True)
+        (X >= 0).all() for X in moments.rotated(squares(gradient(G, old)), old, mixed, squares=True)
     )
 
 
 def test_directions_without_a_product_carry_no_moments():
     old, new, _, G = gauge_pair()
     dead = Factors(torch.zeros_like(old.B), old.A)
-    moved = mixing.rotated(gradient(G, old), dead, new)
+    moved = moments.rotated(gradient(G, old), dead, new)
     assert not moved.A.any()
     assert torch.isfinite(moved.B).all()
 
@@ -432,26 +437,26 @@ def test_directions_without_a_product_carry_no_moments():
 def test_moments_follow_the_basis_of_a_truncation(optimizer):
     settings = {"train__optimizer": optimizer, "train__momentum": 0.9, "mix__agents": 1}
     settings |= {"mix__graph": "complete", "mix__every": 4}
-    name = mixing.FIRST[0] if optimizer == "adamw" else mixing.FIRST[1]
+    name = moments.FIRST[0] if optimizer == "adamw" else moments.FIRST[1]
     found = {}
-    for moments in ("reset", "keep", "rotate"):
-        run = prepare(**settings, mix__moments=moments)
+    for policy in ("reset", "keep", "rotate"):
+        run = prepare(**settings, mix__moments=policy)
         train(run, 3)
         site = run.stacked.sites["fc1"]
         old = Factors(site.B.detach().clone(), site.A.detach().clone())
         before = Factors(*(run.optimizer.state[X][name].clone() for X in (site.B, site.A)))
         one_mix(run)  # of one agent: a change of gauge to balanced factors
         after = [run.optimizer.state.get(X, {}).get(name) for X in (site.B, site.A)]
-        found[moments] = after
-        if moments == "rotate":
-            R, _ = mixing.basis_maps(old, Factors(site.B.detach(), site.A.detach()))
+        found[policy] = after
+        if policy == "rotate":
+            R, _ = moments.basis_maps(old, Factors(site.B.detach(), site.A.detach()))
             exact = Factors(before.B.double() @ R.mT, torch.linalg.solve(R.mT, before.A.double()))
             for X, Y in zip(after, exact, strict=True):
                 slip = (
                     100 * 7 * EPS32 * float(torch.linalg.cond(old.B).max()) * float(Y.abs().max())
                 )
                 assert (X - Y).abs().max() <= slip
-        if moments == "keep":
+        if policy == "keep":
             assert all(torch.equal(X, Y) for X, Y in zip(after, before, strict=True))
     assert found["reset"] == [None, None]
 
