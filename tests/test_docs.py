@@ -48,6 +48,15 @@ def test_every_formula_of_the_page_is_closed_and_no_cell_is_broken():
             assert len(re.findall(r"(?<!\\)\|", line)) == 5, line
 
 
+def test_every_formula_on_the_kernel_is_closed():
+    text = (ROOT / "docs" / "kernel.md").read_text()
+    text, displayed = re.subn(r"```math\n[^`]*\n```", "", text)
+    assert displayed > 0
+    assert "```" not in text
+    for line in text.splitlines():
+        assert "$" not in re.sub(r"\$`[^`]*`\$", "", line), line
+
+
 @pytest.mark.parametrize("room", "decaf_theory verification figures paper_checks tests".split())
 def test_no_source_holds_a_control_character(room):
     # a formula in a docstring that is not raw turns \b and \v into these

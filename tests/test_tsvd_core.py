@@ -99,13 +99,13 @@ def test_conditioning_is_refused_where_the_gram_matrix_is_off_by_too_much(grams,
 def test_dropped_columns_are_formed_only_where_their_bound_leaves_it_open(
     grams, dtype, scale, monkeypatch
 ):
-    columns, coefficients = [], core._coefficients
+    columns, expressed = [], core._expressed
 
     def spy(L, weights, V, US, S):
         columns.append(V.shape[-1])
-        return coefficients(L, weights, V, US, S)
+        return expressed(L, weights, V, US, S)
 
-    monkeypatch.setattr(core, "_coefficients", spy)
+    monkeypatch.setattr(core, "_expressed", spy)
     bound = 2 * (1.5**-0.5 + 0.5**-0.5)  # |w|^2 sum_i 1/s_i
     switch = length_at(bound / 1.5**0.5, dtype)
     for factor in (1 - 2 * NEAR, 1 + 2 * NEAR):
@@ -262,7 +262,7 @@ def test_the_factor_of_a_gram_matrix_is_that_with_a_larger_diagonal():
     G = np.stack([leaning(0.5) * 4, np.diag([1.0, 9.0])])
     size = np.sqrt(np.diagonal(G, axis1=-2, axis2=-1))
     expected = G + np.array([np.diag([0.5, 0.5]), np.diag([0.125, 1.125])])
-    L = core._cholesky(G.copy(), size, 0.125)
+    L = core.factorize(G.copy(), size, 0.125)
     assert_near(L @ L.swapaxes(-1, -2), expected, 40 * EPS)
     assert np.array_equal(L, np.tril(L))
 
@@ -271,7 +271,7 @@ def test_eigenvalues_below_the_shift_are_raised_to_it_where_cholesky_fails():
     """In directions of unit length: eigenvalues 1.125 +- 2 become 3.125 and the shift, 0.125."""
     G, size = np.outer([2.0, 3.0], [2.0, 3.0]) * leaning(2.0), np.array([2.0, 3.0])
     unit = np.array([[1.625, 1.5], [1.5, 1.625]])
-    L = core._cholesky(G, size, 0.125)
+    L = core.factorize(G, size, 0.125)
     # 2 n eps of the norm for the eigenvectors, as much for the two products
     assert_near(L @ L.T, np.outer(size, size) * unit, 4 * 2 * EPS * 3.125 * 3.0**2)
 

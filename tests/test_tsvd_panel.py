@@ -221,7 +221,7 @@ def test_torch_gradients_go_by_qr():
 def test_an_indefinite_gram_matrix_still_has_a_factor():
     V = orthonormal(4, 4)
     G = (V * [-1e-15, 0.5, 1.0, 2.0]) @ V.T
-    L = core._cholesky(
+    L = core.factorize(
         np.stack([G, np.eye(4)]), np.sqrt(np.stack([np.diagonal(G), np.ones(4)])), 1e-16
     )
     # eigenvectors of 4 x 4 of norm 2: 2 n eps of it, see `solver_error`

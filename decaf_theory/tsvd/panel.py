@@ -14,7 +14,7 @@ Layers, or rows, go through in blocks, so that little memory is needed beside th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -95,7 +95,8 @@ def _block(
     factors here are both [c, N, r, length].
     """
     N, r = factors.B.shape[1:3]
-    stacks, G, unfit, odd = _grams(Factors(*(_stack(X, index, shared) for X in factors)))
+    grams = _grams(Factors(*(_stack(X, index, shared) for X in factors)))
+    stacks, G, unfit = grams.stacks, grams.G, grams.unfit
     part_of_all = shared and weights.shape[1] != N
     if part_of_all:
         G, unfit = _of_rows(G, unfit, index, r)
@@ -106,7 +107,7 @@ def _block(
     if part_of_all:
         X = _spread(X, convert(_selection(index, weights, N), G))
     B, A = (like(_multiply(X[side], stacks[side], core.graded), factors[side]) for side in range(2))
-    return B, A, core.singular_values, core.refused, odd
+    return B, A, core.singular_values, core.refused, grams.odd
 
 
 def _stack(X: Array, index: Host, shared: bool) -> Array:
@@ -133,29 +134,37 @@ def _gram(X: Array) -> Array:
     return xp.reshape(xp.concat(parts), (*batch, n, n))
 
 
-def _grams(stacks: Factors) -> tuple[Factors, Array, Array, bool]:
-    """Return the stacks, unfit directions zeroed, their Gram matrices, the unfit, if there are any.
+class Grams(NamedTuple):
+    """Both stacks, of which a direction with a square out of range is zeroed, and their Grams."""
+
+    stacks: Factors
+    G: Array  # [2, c, g, n, n]
+    unfit: Array  # directions out of range that would add something, [c, g, n]
+    odd: bool  # whether a number was out of range at all
+
+
+def _grams(stacks: Factors) -> Grams:
+    """Return the Gram matrices of both stacks in float64, and what they cannot hold.
 
     Squares that are not finite, or so small that digits were lost, need another look at the data:
-    a direction of zeros is fit, and so is what it is to be multiplied with.
+    a direction of zeros is fit, and so is one that is to be multiplied with zeros.
     """
     xp = namespace(stacks.B)
     G = xp.stack([_gram(X) for X in stacks])
     squares = xp.linalg.diagonal(G)
-    odd = ~(
-        (squares >= max(stacks.B.shape[-1], stacks.A.shape[-1]) * SMALLEST) & (squares < xp.inf)
-    )
+    least = max(stacks.B.shape[-1], stacks.A.shape[-1]) * SMALLEST
+    odd = ~((squares >= least) & (squares < xp.inf))
     if not bool(xp.any(odd)):
-        return stacks, G, odd[0], False
+        return Grams(stacks, G, odd[0], odd=False)
     zero = xp.stack([xp.max(xp.abs(X), axis=-1) == 0 for X in stacks])
     odd = odd & ~zero
     unfit = xp.any(odd & ~xp.flip(zero, axis=0), axis=0)
     if not bool(xp.any(odd)):
-        return stacks, G, unfit, False
-    stacks = Factors(
+        return Grams(stacks, G, unfit, odd=False)
+    fit = Factors(
         *(xp.where(o[..., None], xp.zeros_like(X), X) for o, X in zip(odd, stacks, strict=True))
     )
-    return stacks, xp.stack([_gram(X) for X in stacks]), unfit, True
+    return Grams(fit, xp.stack([_gram(X) for X in fit]), unfit, odd=True)
 
 
 def _of_rows(G: Array, unfit: Array, index: Host, r: int) -> tuple[Array, Array]:
