@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array
 
 from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 
@@ -167,22 +167,24 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
 
 
 def _is_sparse(Pi: Array) -> bool:
-    return issparse(Pi) or str(getattr(Pi, "layout", "strided")).startswith("torch.sparse")
+    return hasattr(Pi, "tocsr") or str(getattr(Pi, "layout", "strided")).startswith("torch.sparse")
 
 
 def _sparse_times(Pi: Array, flat: Array) -> Array:
     """Return Pi flat in flat's kind and dtype: on the host by scipy, else on Pi's own device."""
     wide = working(flat)
-    if not issparse(Pi):
+    if hasattr(Pi, "tocsr"):
+        rows = Pi.tocsr()
+        parts = rows.data, rows.indices, rows.indptr
+    elif Pi.device.type == "cpu":  # scipy's product is several times faster than torch's
         rows = Pi.to_sparse_csr()
-        if Pi.device.type != "cpu":
-            return like(rows.to(wide.dtype) @ wide, flat)
-        # a view: scipy's product is several times faster than torch's
-        parts = (rows.values(), rows.col_indices(), rows.crow_indices())
-        Pi = csr_array(tuple(map(host, parts)), shape=tuple(Pi.shape))
+        parts = host(rows.values()), host(rows.col_indices()), host(rows.crow_indices())
+    else:
+        return like(Pi.to_sparse_csr().to(wide.dtype) @ wide, flat)
     dense = host(wide)
-    # scipy multiplies in the wider of the two dtypes, and copies the dense factor for that
-    return convert(Pi.astype(dense.dtype, copy=False) @ dense, flat)
+    # in the dtype of the dense factor, which scipy would else convert; the indices are shared
+    weights = parts[0].astype(dense.dtype, copy=False)
+    return convert(csr_array((weights, *parts[1:]), shape=tuple(Pi.shape)) @ dense, flat)
 
 
 def mix_factors(factors: Factors, Pi: Array) -> Factors:
