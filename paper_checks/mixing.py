@@ -64,7 +64,7 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
                     f"mixes it; site {name} differs: start from equal adapters, or choose another "
                     f"method"
                 )
-        if rule.pools != "none" and not all(alike.values()):
+        if rule.pools == "server" and rule.meets == "none" and not all(alike.values()):
             raise ValueError(
                 f"adapters must be equal at all agents for {rule.name}, which is one model; site "
                 f"{name} differs: set lora.equal_start, or start from equal adapters"

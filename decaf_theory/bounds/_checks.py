@@ -5,8 +5,16 @@ from __future__ import annotations
 ORDERS = ("MS", "CB")
 
 
+def known(**values: float | None) -> None:
+    """Raise ValueError where a value is None, as the unknown constants of a problem are."""
+    for name, value in values.items():
+        if value is None:
+            raise ValueError(f"{name} is unknown (None), and this bound needs it; give a number")
+
+
 def nonnegative(**values: float) -> None:
     """Raise ValueError unless every value is >= 0 (infinity passes, so that bounds compose)."""
+    known(**values)
     for name, value in values.items():
         if not value >= 0:
             raise ValueError(f"{name} must be >= 0, got {value}")
@@ -14,6 +22,7 @@ def nonnegative(**values: float) -> None:
 
 def positive(**values: float) -> None:
     """Raise ValueError unless every value is > 0."""
+    known(**values)
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} must be > 0, got {value}")
@@ -21,6 +30,7 @@ def positive(**values: float) -> None:
 
 def at_least_one(**values: float) -> None:
     """Raise ValueError unless every value is >= 1; reals are let in."""
+    known(**values)
     for name, value in values.items():
         if not value >= 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
@@ -28,6 +38,7 @@ def at_least_one(**values: float) -> None:
 
 def count(*, least: int = 1, **values: float) -> None:
     """Raise ValueError unless every value is an integer >= `least` (1e3 counts as one)."""
+    known(**values)
     for name, value in values.items():
         # True is a flag at the wrong place
         if isinstance(value, bool) or not (value >= least and value == value // 1):
@@ -36,6 +47,7 @@ def count(*, least: int = 1, **values: float) -> None:
 
 def below_one(**values: float) -> None:
     """Raise ValueError unless every value lies in [0, 1)."""
+    known(**values)
     for name, value in values.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {value}")
@@ -43,6 +55,7 @@ def below_one(**values: float) -> None:
 
 def at_most_one(**values: float) -> None:
     """Raise ValueError unless every value lies in [0, 1]."""
+    known(**values)
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must lie in [0, 1], got {value}")

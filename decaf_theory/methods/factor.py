@@ -17,7 +17,7 @@ def average_factors(own: State, sent: Message, weights: Array, clock: Clock) -> 
     A factor that is not sent stays: where A is equal at all agents, mixing B mixes the products.
     """
     means = {name: for_agents(mean_over_agents(X, weights), own.agents) for name, X in sent.items()}
-    return Mixed(replace(own, factors=own.factors._replace(**means)))
+    return Mixed(own._replace(factors=own.factors._replace(**means)))
 
 
 def send_B(state: State, clock: Clock) -> Message:

@@ -15,7 +15,7 @@ def truncate_products(own: State, sent: Message, weights: Array, clock: Clock) -
     """P_i = TSVD_r(sum_j pi_ij B_j A_j) in balanced factors: zero directions vanish in both."""
     truncated = tsvd_of_mix(Factors(sent["B"], sent["A"]), weights, own.factors.rank)
     factors = Factors(*(for_agents(X, own.agents) for X in truncated.factors))
-    return Mixed(replace(own, factors=factors), truncated)
+    return Mixed(own._replace(factors=factors), truncated)
 
 
 def keep_directions(truncated: TSVD, old: Factors) -> Factors:
@@ -46,7 +46,7 @@ def keeping_directions(method: Method) -> Method:
         mixed = method.receive(own, sent, weights, clock)
         assert mixed.truncated is not None  # mixing products is truncating them
         kept = keep_directions(mixed.truncated, own.factors)
-        return mixed._replace(state=replace(mixed.state, factors=kept))
+        return mixed._replace(state=mixed.state._replace(factors=kept))
 
     return replace(method, receive=receive)
 

@@ -32,7 +32,7 @@ def limiting_ranks(method: Method, ranks: Sequence[int]) -> Method:
 
     def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
         state, truncated = method.receive(own, sent, weights, clock)
-        limited = replace(state, factors=within_ranks(state.factors, ranks))
+        limited = state._replace(factors=within_ranks(state.factors, ranks))
         return Mixed(limited, None if truncated is None else _shortened(truncated, ranks))
 
     return replace(method, receive=receive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from decaf_theory.arrays import Array, namespace
@@ -20,8 +20,7 @@ class Clock(NamedTuple):
     steps: int = 1
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What n agents hold; in every array agents are the third axis from the right.
 
     factors: B [..., n, d, r], A [..., n, r, k], where agents of smaller rank have zero columns of B
@@ -30,7 +29,7 @@ class State:
     """
 
     factors: Factors
-    memory: Mapping[str, Factors | Array] = field(default_factory=dict)
+    memory: Mapping[str, Factors | Array] = MappingProxyType({})
 
     @property
     def agents(self) -> int:

@@ -223,7 +223,7 @@ def _check_equal(config: Config, start: Factors) -> None:
             raise ValueError(
                 f"start.{name} must be equal at all agents: {rule.name} never mixes it"
             )
-    if rule.pools != "none" and not all(equal.values()):
+    if rule.pools == "server" and rule.meets == "none" and not all(equal.values()):
         raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -24,6 +23,7 @@ from decaf_theory.simulate.visit import (
     finite,
     points,
     require_finite,
+    require_finite_factors,
 )
 
 Watch = Callable[[Visit], object]
@@ -72,19 +72,19 @@ def visits(config: Config) -> Iterator[Visit]:
     state, mix = config.rule.begin(start_factors(config)), Mix()
     if config.order == "mix_first":
         state, mix = rounds.mix(state, 0)
-    sent = mix.comm_bytes
-    for t in range(config.steps):
-        visit = Visit(config, t, state, mix, sent)
+    visit = Visit(config, 0, state, mix, mix.comm_bytes)
+    for _ in range(config.steps):
         drawn = list(islice(noise, config.local_steps))
         following = rounds.advance(visit, drawn)
-        if following is None:
+        fine = following is not None and following.finite
+        if not fine:
             visit.require_finite()
         yield visit
-        # what is not finite is looked for by name only now, in the same round once more
-        following = following or rounds.advance(visit, drawn, check=True)
+        if not fine:  # what is not finite is looked for by name, in the same round once more
+            following = rounds.advance(visit, drawn, check=True)
         assert following is not None  # or its name was raised
-        state, mix, sent = following
-    yield Visit(config, config.steps, state, mix, sent)
+        visit = following
+    yield visit
 
 
 class Rounds:
@@ -107,11 +107,10 @@ class Rounds:
 
     def advance(
         self, visit: Visit, drawn: list[Host | None], *, check: bool = False
-    ) -> tuple[State, Mix, int] | None:
-        """Return the state after the round that begins at this step, its mix, and all bytes sent.
+    ) -> Visit | None:
+        """Return the next step, None where products to be mixed are not finite.
 
-        None where factors stop being finite; check: raise SimulationError instead, at the first
-        number on the way that is not.
+        check: raise SimulationError at the first number on the way that is not finite.
         """
         config, t = self.config, visit.step
         if config.order == "combine":
@@ -123,11 +122,13 @@ class Rounds:
                 clock = Clock(t, local, config.local_steps)
                 state, sent = self.step(state, state, draw, clock, check)
                 pooled += sent
-        if not check and not finite(state.factors):
-            return None
         if config.order != "combine":
+            if self.rule.space == "products" and not finite(state.factors):
+                return None
             state, mix = self.mix(state, t)
-        return state, mix, visit.comm_bytes + pooled + mix.comm_bytes
+        if check:
+            require_finite_factors(state.factors, t)
+        return Visit(config, t + 1, state, mix, visit.comm_bytes + pooled + mix.comm_bytes)
 
     def step(
         self, moved: State, at: State, drawn: Host | None, clock: Clock, check: bool
@@ -154,9 +155,8 @@ class Rounds:
         }
         factors = moved.factors._replace(**steps)
         if check:
-            for name, X in factors._asdict().items():
-                require_finite(name, X, clock.round)
-        return replace(direction.state, factors=factors), pooled
+            require_finite_factors(factors, clock.round)
+        return direction.state._replace(factors=factors), pooled
 
     def pool(self, gradients: Factors, trained: tuple[str, ...], t: int) -> tuple[Factors, int]:
         """Return the gradients averaged over those whom the agents meet, and the bytes sent."""

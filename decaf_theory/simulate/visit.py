@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +41,7 @@ class Mix(NamedTuple):
     comm_bytes: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Visit:
     """The state at one step, and what led to it. Arrays are [runs, N, ...]."""
 
@@ -72,6 +73,12 @@ class Visit:
         """The sums over agents of |B_i|_F^2 and of |A_i|_F^2, [runs]."""
         B, A = self.factors
         return squares(B), squares(A)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the factors are finite, and their squares."""
+        square_B, square_A = self.squares
+        return math.isfinite(float(np.sum(square_B + square_A)))
 
     @cached_property
     def mean(self) -> Array:
@@ -112,7 +119,13 @@ def squares(X: Array) -> Host:
 
 def finite(factors: Factors) -> bool:
     """Whether the factors are finite, and their squares: one pass over each."""
-    return all(bool(np.isfinite(squares(X)).all()) for X in factors)
+    return math.isfinite(float(sum(np.sum(squares(X)) for X in factors)))
+
+
+def require_finite_factors(factors: Factors, step: int) -> None:
+    """Raise SimulationError unless the factors are finite, and their squares."""
+    for name, X in factors._asdict().items():
+        require_finite(name, X, step)
 
 
 def points(config: Config, state: State) -> Array:
