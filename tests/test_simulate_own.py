@@ -1,6 +1,7 @@
 """A loss, a graph and a method of one's own: what the simulator takes, and what it charges."""
 
 import itertools
+import textwrap
 import tracemalloc
 from dataclasses import replace
 
@@ -8,14 +9,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import decaf_theory.simulate
 from decaf_theory import bounds
 from decaf_theory.lowrank import Factors, mix_factors, product
 from decaf_theory.measure import interference_norm
-from decaf_theory.methods import METHODS, Clock, Direction, Method, Mixed
+from decaf_theory.methods import METHODS, Clock, Method
 from decaf_theory.methods.factor import average_factors
 from decaf_theory.problems import PROBLEMS, Problem, approximation
 from decaf_theory.simulate import Config, simulate, visits
 from decaf_theory.topology import TOPOLOGIES
+from tests.own_methods import switching, tracking
 
 EPS = np.finfo(np.float64).eps
 PI = TOPOLOGIES["path"](4)
@@ -218,49 +221,19 @@ def test_a_method_that_never_mixes_is_local_training():
     assert not np.any(alone.comm_bytes)
 
 
-def tracking():
-    """Return gradient tracking on the full matrix: trackers mix too, and their mean is grad F."""
-
-    def start(factors):
-        return {"tracker": factors.map(np.zeros_like), "last": factors.map(np.zeros_like)}
-
-    def send(state, clock):
-        return {"B": state.factors.B, "tracker": state.memory["tracker"].B}
-
-    def receive(own, sent, weights, clock):
-        mixed = average_factors(own, {"B": sent["B"]}, weights, clock).state
-        tracker = average_factors(own, {"B": sent["tracker"]}, weights, clock).state.factors
-        return Mixed(mixed._replace(memory={**own.memory, "tracker": tracker}))
-
-    def step(state, gradients, clock):
-        moved = state.memory["tracker"].B + gradients.B - state.memory["last"].B
-        tracker = gradients._replace(B=moved)
-        return Direction(tracker, state._replace(memory={"tracker": tracker, "last": gradients}))
-
-    return replace(
-        METHODS["dsgd"], name="tracking", start=start, send=send, receive=receive, step=step
-    )
-
-
 def test_gradient_tracking_reaches_the_optimum_where_dsgd_settles_next_to_it():
     problem = PROBLEMS["P10"]()
     run = {"problem": problem, "Pi": TOPOLOGIES["ring"](4), "lr": 0.2, "steps": 600, "start": None}
-    exact, plain = simulate(run_of(tracking(), **run)), simulate(run_of("dsgd", **run))
+    exact, plain = (
+        simulate(run_of(tracking("dsgd", ("B",)), **run)),
+        simulate(run_of("dsgd", **run)),
+    )
     F_star = problem.constants.F_star
     # converged: what is left is the rounding of losses of size one
     assert abs(exact.loss[0, -1] - F_star) <= 100 * EPS
     assert plain.loss[0, -1] - F_star > 1e-6
     # trackers travel too
     np.testing.assert_array_equal(exact.comm_bytes, 2 * plain.comm_bytes)
-
-
-def switching(period):
-    """Return the method that trains B and A by turns of `period` rounds and mixes both."""
-
-    def trains(clock):
-        return ("A",) if clock.round // period % 2 else ("B",)
-
-    return replace(METHODS["dlora"], name="switching", trains=trains)
 
 
 def test_a_method_with_phases_trains_one_factor_at_a_time():
@@ -365,3 +338,12 @@ def test_the_clock_of_a_method_counts_rounds_and_local_steps():
     listening = replace(METHODS["dlora"], name="listening", trains=trains)
     simulate(run_of(listening, steps=2, local_steps=3))
     assert clocks[-6:] == [Clock(t, h, 3) for t in range(2) for h in range(3)]
+
+
+def test_the_examples_of_the_documentation_run():
+    text = decaf_theory.simulate.__doc__
+    code = textwrap.dedent("\n".join(line for line in text.splitlines() if line[:4] == "    "))
+    names = {}
+    exec(code, names)
+    assert names["trace"].status == "stopped"
+    assert names["trace"].loss[0, -1] < names["trace"].loss[0, 0]

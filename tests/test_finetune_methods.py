@@ -1,0 +1,120 @@
+"""The harness runs what a method says: memory, phases, rounds without a mix."""
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from decaf_theory.methods import METHODS  # noqa: E402
+from paper_checks import checkpoint, finetune, mixing  # noqa: E402
+from tests import paper_runs  # noqa: E402
+from tests.own_methods import switching, tracking  # noqa: E402
+
+EPS32 = 2.0**-23
+
+
+@pytest.fixture(autouse=True)
+def net(monkeypatch):
+    monkeypatch.setattr(finetune, "load_task", paper_runs.task)
+
+
+def config_of(monkeypatch, method, **overrides):
+    monkeypatch.setitem(METHODS, method.name, method)
+    config = paper_runs.config(**overrides)
+    return replace(config, mix=replace(config.mix, method=method.name))
+
+
+def snapshot(run):
+    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
+
+
+def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkeypatch):
+    config = config_of(monkeypatch, tracking(), mix__every=1, train__lr=0.1)
+    run = finetune.prepare(config, device="cpu")
+    for _ in range(4):
+        before = snapshot(run)
+        finetune.gradients(run, run.step)
+        # the tracker was put in place of the gradient
+        for name, site in run.stacked.sites.items():
+            tracker, last = run.memory[name]["tracker"], run.memory[name]["last"]
+            assert torch.equal(site.B.grad, tracker.B)
+            assert torch.equal(site.A.grad, tracker.A)
+            for y, g in zip(tracker, last, strict=True):
+                size = float(torch.maximum(y.abs().max(), g.abs().max()))
+                # sums of three agents over four steps and mixes
+                assert (y.mean(0) - g.mean(0)).abs().max() <= 4 * 3 * 8 * EPS32 * size
+        run.optimizer.step()
+        assert any(not torch.equal(X, before[name]) for name, X in snapshot(run).items())
+        run.step += 1
+        finetune.mix(run, run.step)
+
+
+def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path):
+    config = config_of(monkeypatch, tracking(), train__steps=6, mix__every=1)
+    whole = finetune.finetune(config, tmp_path / "whole")
+    stops = iter([False] * 3 + [True] * 9)
+    half = finetune.finetune(config, tmp_path / "half", stop=lambda: next(stops))
+    assert half.step == 3
+    rest = finetune.finetune(config, tmp_path / "half")
+    for name, X in snapshot(whole).items():
+        assert torch.equal(X, snapshot(rest)[name]), name
+    for site, kept in whole.memory.items():
+        for what, pair in kept.items():
+            for X, Y in zip(pair, rest.memory[site][what], strict=True):
+                assert torch.equal(X, Y)
+    assert whole.records == rest.records
+    assert whole.sent == rest.sent > 0
+
+
+def test_memory_changes_the_run(monkeypatch):
+    runs = {}
+    for name, method in (("tracking", tracking()), ("dlora", METHODS["dlora"])):
+        config = config_of(monkeypatch, method, train__steps=4, mix__every=1)
+        run = finetune.prepare(config, device="cpu")
+        for _ in range(4):
+            finetune.advance(run)
+        runs[name] = run
+    tracked, plain = runs["tracking"], runs["dlora"]
+    assert not torch.equal(tracked.stacked.sites["fc1"].B, plain.stacked.sites["fc1"].B)
+    heads = mixing.head_bytes(plain.stacked) * 2 * 3 * 4  # travel once either way
+    assert tracked.sent - heads == 2 * (plain.sent - heads)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_factor_whose_turn_it_is_not_stands_still(monkeypatch, optimizer):
+    config = config_of(
+        monkeypatch, switching(1), train__optimizer=optimizer, train__weight_decay=0.1
+    )
+    run = finetune.prepare(config, device="cpu")
+    paper_runs.randomize(run.stacked)
+    for step in range(8):
+        before = snapshot(run)
+        finetune.gradients(run, step)
+        run.optimizer.step()
+        trained = "A" if step // run.every % 2 else "B"
+        for name, site in run.stacked.sites.items():
+            B, A = (
+                not torch.equal(X, Y)
+                for X, Y in zip(
+                    (site.B, site.A), (before[f"{name}.0"], before[f"{name}.1"]), strict=True
+                )
+            )
+            assert {"B": B, "A": A} == {"B": trained == "B", "A": trained == "A"}
+
+
+def test_rounds_that_do_not_mix_send_nothing(monkeypatch):
+    rare = replace(METHODS["decaf"], name="rare", mixes=lambda clock: clock.round % 2 == 1)
+    run = finetune.prepare(config_of(monkeypatch, rare, train__steps=8, mix__every=1), device="cpu")
+    sent = []
+    for _ in range(4):
+        finetune.advance(run)
+        sent.append(run.sent)
+    assert sent[0] == 0 < sent[1] == sent[2]
+    assert sent[3] == 2 * sent[1]
+
+
+def test_memory_that_is_not_a_pair_of_factors_is_refused_by_name(monkeypatch):
+    odd = replace(METHODS["dlora"], name="odd", start=lambda factors: {"gate": factors.A[..., :1]})
+    with pytest.raises(ValueError, match="training cannot keep 'gate'"):
+        finetune.prepare(config_of(monkeypatch, odd), device="cpu")
