@@ -34,7 +34,7 @@ ALLOWED = {
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "formats", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "adapters"},
-    "adversary": {"arrays", "rng"},
+    "adversary": {"rng"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"problems", "simulate"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
