@@ -100,8 +100,9 @@ def report_on(
         small = adapters.compress(factors)
         numbers = adapters.site_numbers(site, factors, small, Pi, rank)
         truncated = adapters.truncate_mix(small, factors.shape, Pi, rank)
-        params = {"site": site, "topology": topology, "N": len(Pi)}
-        params |= {name: numbers[name] for name in ("d", "k", "r", *NORMS_OF_MIX)}
+        params: dict[str, Value] = {"site": site, "topology": topology, "N": len(Pi)}
+        for name in ("d", "k", "r", *NORMS_OF_MIX):
+            params[name] = numbers[name]
         case = Case(small, Pi, truncated, _rounding(small, factors.shape), params)
         sites.append(numbers)
         for claim, (_, evidence) in EVIDENCE.items():
@@ -148,7 +149,7 @@ def _rounding(small: Factors, shape: tuple[int, int]) -> float:
     another root of the number of singular values.
     """
     size = [float(np.max(np.linalg.matrix_norm(X))) for X in small]
-    return ulps(10 * max(shape), *size)
+    return float(ulps(10 * max(shape), *size))
 
 
 def _in_norm(rounding: float, small: Factors, norm: str) -> float:
