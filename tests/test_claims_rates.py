@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from decaf_theory import bounds, moments
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.methods import METHODS
+from decaf_theory.methods import METHODS, Clock
+from decaf_theory.problems import approximation
+from decaf_theory.simulate import Config, visits
 from decaf_theory.topology import TOPOLOGIES
 from tests.claim_rows import rows_of
 from verification.claim import Context, Outcome
@@ -21,7 +23,6 @@ from verification.claims.rates import (
     spurious_directions,
 )
 from verification.evidence import attained
-from verification.instances import decaf_rounds
 from verification.instances.consensus import kappa_ceiling
 from verification.instances.quadratics import (
     FAMILIES,
@@ -31,6 +32,14 @@ from verification.instances.quadratics import (
     load,
     run,
     stored,
+)
+from verification.instances.targets import fitted, setting
+from verification.instances.turned import (
+    TURNED,
+    difference,
+    mixing_error,
+    norms,
+    slopes_at_mean,
 )
 
 EPS = np.finfo(float).eps
@@ -174,31 +183,78 @@ def test_the_example_in_fractions_is_the_fixed_point():
     assert two_agents.exact_step(rest) == rest
 
 
-def test_a_round_of_decaf_is_the_methods_own_mix():
+def test_turned_decaf_has_its_products_and_is_nearest_to_dlora():
     rng = np.random.default_rng(5)
-    start = Factors(rng.standard_normal((1, 4, 5, 2)), rng.standard_normal((1, 4, 2, 3)))
-    targets, Pi = rng.standard_normal((4, 5, 3)), TOPOLOGIES["path"](4)
-    seen = next(decaf_rounds.rounds(start, targets, Pi[None], np.array([0.1]), 0.5, 1))
-    x = []
-    for B, A, W in zip(start.B[0], start.A[0], targets, strict=True):
-        g = 0.5 * B @ A - W
-        x.append((B - 0.1 * 0.5 * g @ A.T, A - 0.1 * 0.5 * B.T @ g))
-    stepped = Factors(*(np.stack(column)[None] for column in zip(*x, strict=True)))
-    for left, right in zip(seen.stepped, stepped, strict=True):
-        np.testing.assert_allclose(left, right, rtol=0, atol=100 * EPS)
-    for name, factors in (("decaf", seen.mixed.factors), ("dlora", seen.means)):
-        expected = product(METHODS[name].mix(stepped, Pi, 0))
-        np.testing.assert_allclose(product(factors), expected, rtol=0, atol=1e3 * EPS)
+    factors = Factors(rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 2, 3)))
+    Pi = TOPOLOGIES["path"](4)
+    config = Config(
+        problem=approximation(rng.standard_normal((4, 5, 3))),
+        method=TURNED,
+        Pi=Pi,
+        start=factors,
+        lr=0.1,
+        steps=1,
+    )
+    _, after = visits(config)
+    before = after.mix.before
+    plain, means = (METHODS[name].mix(before, Pi, 0) for name in ("decaf", "dlora"))
+    np.testing.assert_allclose(product(after.factors), product(plain), rtol=0, atol=1e3 * EPS)
+    e = mixing_error(after)
+    for X, Y, Z in zip(e, after.factors, means, strict=True):
+        np.testing.assert_allclose(X, Y - Z, rtol=0, atol=1e3 * EPS)
+    for angle in np.linspace(0.1, 6, 9):
+        R = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        other = difference(Factors(after.factors.B @ R, R.T @ after.factors.A), means)
+        assert (norms(other) > norms(e)).all()
+
+
+@pytest.mark.parametrize("method", ["dsgd", "dlora_fa", "dlora"])
+def test_the_slope_at_the_mean_is_the_derivative_in_what_the_method_trains(method):
+    rng = np.random.default_rng(6)
+    problem = approximation(rng.standard_normal((3, 4, 3)))
+    B, A = rng.standard_normal((3, 4, 2)), np.stack([rng.standard_normal((2, 3))] * 3)
+    config = Config(
+        problem=problem,
+        method=method,
+        Pi=TOPOLOGIES["ring"](3),
+        start=Factors(B, A),
+        s=0.5,
+        lr=0.1,
+        steps=1,
+    )
+    visit = next(visits(config))
+    gradient, heterogeneity = slopes_at_mean(visit)
+    mean = visit.factors.map(lambda X: X[0].mean(axis=0))
+
+    def losses(B, A):
+        return problem.loss((config.scale * B @ A)[None])
+
+    h = 1e-5
+    slopes = []
+    for name in METHODS[method].trains(Clock()):
+        X = getattr(mean, name)
+        for step in h * np.eye(X.size).reshape(-1, *X.shape):
+            ends = (losses(**mean._replace(**{name: X + move})._asdict()) for move in (step, -step))
+            slopes.append(np.subtract(*ends) / (2 * h))
+    own = np.array(slopes)  # [numbers, agents]
+    mixed = own.mean(axis=1)
+    # losses of size 30 that are quartic at most: off by eps / h, and by h^2
+    atol = 1e4 * EPS / h
+    assert gradient == pytest.approx([np.sum(mixed**2)], abs=atol)
+    apart = np.sum((own - mixed[:, None]) ** 2, axis=0).mean()
+    assert heterogeneity == pytest.approx([apart], abs=atol)
 
 
 def test_a_fixed_point_is_found_where_plain_rounds_would_take_for_ever():
     slow = np.diag([0.5, 1 - 1e-7])
 
-    def one_round(x, lr, Pi):
-        return x @ slow + lr[:, None] * x**2 * [0, -1] + [1.0, 1e-8]
+    def rounds(x, lr, steps):
+        for _ in range(steps):
+            x = x @ slow + lr[:, None] * x**2 * [0, -1] + [1.0, 1e-8]
+        return x
 
     start, lr = np.full((2, 2), 0.01), np.array([0.1, 0.2])
-    x, residual = spurious_directions.fixed_point(one_round, start, lr, np.zeros(2))
+    x, residual = spurious_directions.fixed_point(rounds, start, lr)
     assert residual < 1e-13
     assert x[:, 0] == pytest.approx(2, rel=1e-12)
     # lr p^2 + 1e-7 p = 1e-8
@@ -210,7 +266,7 @@ def test_a_fixed_point_is_found_where_plain_rounds_would_take_for_ever():
 def test_a_map_without_a_fixed_point_is_no_data():
     with pytest.raises(RuntimeError, match="no fixed point after 12 Newton steps"):
         spurious_directions.fixed_point(
-            lambda x, lr, Pi: x + 1 / (1 + x**2), np.ones((1, 1)), *np.ones((2, 1))
+            lambda x, lr, steps: x + steps / (1 + x**2), np.ones((1, 1)), np.ones(1)
         )
 
 
@@ -222,9 +278,9 @@ def test_the_slow_flow_keeps_a_balanced_start_where_both_sides_spread_alike():
 
 
 def test_the_drift_rate_is_that_of_its_double_sum():
-    case = decaf_rounds.setting(Context("T33"))
-    start = decaf_rounds.fitted(Context("T33"), case, 2, 0.75)
-    B, A, Gamma = start.B[1, 0], start.A[1, 0], gauge_drift.kernel(case.Pi[1])
+    case = setting(Context("T33"))
+    start = fitted(case.Wbar, 2, 0.75)
+    (B, A), Gamma = start, gauge_drift.kernel(case.Pi[1])
     pairs = [
         Gamma[j, n] * (A @ case.D[n].T @ case.D[j] @ A.T - B.T @ case.D[j] @ case.D[n].T @ B)
         for j in range(case.N)

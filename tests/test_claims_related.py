@@ -41,11 +41,12 @@ def test_averaged_truncations_shrink_and_differences_do_not():
     np.testing.assert_allclose(
         averaged_truncations.averaged(W, (1, 2)), np.diag([4.0, 1.0, 0.0]), atol=50 * EPS
     )
-    targets = [np.zeros((3, 3))] * 2
-    np.testing.assert_array_equal(averaged_truncations.with_differences(W, (1, 2), targets, 0), W)
+    one, targets = W[None], np.zeros((1, 2, 3, 3))
+    same = averaged_truncations.with_differences(one, (1, 2), targets, 0)
+    np.testing.assert_array_equal(same, one)
     # one step of size 1/16 toward 0 from B = A' = 2 e_1 takes 4 to 4 (1 - 4/16)^2 at both clients
-    moved = averaged_truncations.with_differences(W, (1, 1), targets, 1)
-    np.testing.assert_allclose(moved, np.diag([2.25, 2.0, 1.0]), atol=50 * EPS)
+    moved = averaged_truncations.with_differences(one, (1, 1), targets, 1)
+    np.testing.assert_allclose(moved, [np.diag([2.25, 2.0, 1.0])], atol=50 * EPS)
 
 
 def test_a_block_leaves_what_is_outside_its_rows():

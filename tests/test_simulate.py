@@ -259,6 +259,20 @@ def test_noise_can_be_switched_off():
     np.testing.assert_array_equal(quiet.loss, exact.loss)
 
 
+@pytest.mark.parametrize("local_steps", [1, 2])
+def test_given_draws_take_the_place_of_the_problems(local_steps):
+    _, drawn = run_of("decaf", runs=2, steps=3, local_steps=local_steps)
+    streams = [generator(0, "noise", run) for run in range(2)]
+    draws = [entry_noise(0.2)(stream, (64, 4, 4, 3)) for stream in streams]
+    noise = np.stack(draws, axis=1)[: 3 * local_steps]
+    problem = PROBLEMS["P3"](d=4, k=3)
+    more = {"runs": 2, "steps": 3, "local_steps": local_steps, "noise": noise}
+    _, same = run_of("decaf", problem=problem, **more)
+    np.testing.assert_array_equal(same.loss, drawn.loss)
+    _, other = run_of("decaf", problem=problem, **more | {"noise": -noise})
+    assert not np.any(other.loss[:, 1:] == same.loss[:, 1:])
+
+
 def test_equal_configurations_give_equal_bits():
     for method in METHODS:
         (_, first), (_, second) = run_of(method), run_of(method)

@@ -251,6 +251,10 @@ P3 = PROBLEMS["P3"](d=5, k=3)
         ({"lr": -0.1}, "lr must be finite and >= 0, got -0.1"),
         ({"lr": float("nan")}, "lr must be finite and >= 0, got nan"),
         ({"s": 0.0}, "s must be finite and > 0, got 0.0"),
+        (
+            {"noise": np.zeros((9, 2, 4, 5, 3))},
+            r"noise must be True, False or draws .* = \(3, 1, 4, 5, 3\), got shape \(9, 2,",
+        ),
         ({"steps": -1}, "steps must be an integer >= 0, got -1"),
         ({"steps": 1.5}, "steps must be an integer >= 0, got 1.5"),
         *(

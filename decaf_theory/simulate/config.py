@@ -50,7 +50,8 @@ class Config:
     ranks: one for each agent, at most `rank`; directions beyond an agent's own are zero.
     zero_directions: "drop" leaves what the truncation returns; "keep" gives dead directions their
     old row of A again (`keep_directions`). noise: whether gradients have the problem's noise, a
-    stream by run and seed that methods, ranks and step sizes share.
+    stream by run and seed that methods, ranks and step sizes share; or draws in place of those of
+    the problem, one for each gradient [steps local_steps, runs, N, d, k]: all paths, for instance.
     record_every: steps between records; the first and the last are always recorded. record: the
     quantities of `Trace` to compute there, all by default; those that take a decomposition of every
     agent's factors cost several times a step.
@@ -73,7 +74,7 @@ class Config:
     seed: int = 0
     start: Factors | None = None
     zero_directions: str = "drop"
-    noise: bool = True
+    noise: bool | Host = True
     record_every: int = 1
     record: Sequence[str] | None = None
 
@@ -81,6 +82,7 @@ class Config:
         """Check every argument once."""
         _check_choices(self)
         _check_numbers(self)
+        _check_noise(self)
         self.check_graph(self.graph(0) if callable(self.graph) else self.graph)
         self.step_sizes(0)
         _check_start(self)
@@ -178,6 +180,18 @@ def _check_choices(config: Config) -> None:
     if config.order == "combine" and config.local_steps != 1:
         raise ValueError(
             f"order 'combine' takes one gradient per mix, got local_steps = {config.local_steps}"
+        )
+
+
+def _check_noise(config: Config) -> None:
+    if isinstance(config.noise, bool):
+        return
+    problem, gradients = config.problem, config.steps * config.local_steps
+    expected = gradients, config.runs, problem.N, problem.d, problem.k
+    if np.shape(config.noise) != expected:
+        raise ValueError(
+            f"noise must be True, False or draws [steps local_steps, runs, N, d, k] = {expected}, "
+            f"got shape {np.shape(config.noise)}"
         )
 
 

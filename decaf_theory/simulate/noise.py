@@ -17,10 +17,14 @@ BLOCK = 2**16  # numbers of one run that are drawn at once: few calls, and room 
 def draws(config: Config) -> Iterator[Host | None]:
     """Yield the draws [runs, N, d, k] of one gradient after another; None without noise.
 
-    How many steps are drawn at once depends on N, d and k alone, so that a run draws the same
-    numbers whatever its length, method, rank and step size.
+    Those that the configuration holds, or else the problem's. Of these as many steps are drawn at
+    once as N, d and k alone say, so that a run draws the same numbers whatever its length, method,
+    rank and step size.
     """
     problem = config.problem
+    if not isinstance(config.noise, bool):
+        yield from config.noise
+        return
     shape = problem.N, problem.d, problem.k
     if not config.noise or problem.noise is None:
         while True:

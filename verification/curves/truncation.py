@@ -6,6 +6,7 @@ Worst case, random and trained factors, as rows of T16 (against its bound) and T
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import pi
 from typing import Any
 
@@ -13,15 +14,18 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.lowrank import Factors, product
-from decaf_theory.measure import factor_gradients, interference_norm, sigma_max, truncation_error
+from decaf_theory.lowrank import Factors
+from decaf_theory.measure import interference_norm, sigma_max, truncation_error
+from decaf_theory.methods import METHODS
 from decaf_theory.problems import FRAMES
-from decaf_theory.problems.approximation import planted, spread
+from decaf_theory.problems.approximation import approximation, planted, spread
+from decaf_theory.simulate import Config
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Context, Row, Value
 from verification.evidence import at_most
 from verification.instances.mixes import Mix, allowance, gaussian
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega
+from verification.instances.targets import last_visit
 
 D = 24
 K = 20
@@ -96,11 +100,16 @@ def trained(ctx: Context, r: int) -> Factors:
     runs = ctx.pick(5, 20)
     targets = planted(d=D, k=K, rank=K) + spread(N=3, d=D, k=K, kappa=KAPPA)
     A = rng.standard_normal((runs, 1, r, K)) / np.sqrt(K)
-    x = y = Factors(np.zeros((runs, 3, D, r)), np.repeat(A, 3, axis=1))
-    for _ in range(STEPS):
-        slopes = factor_gradients(product(y) - targets, y, 1.0)
-        x = y.map(lambda X, G: X - LR * G, slopes)
-        mixed = tsvd_of_mix(x, np.full((1, 3), 1 / 3), r).factors  # the same for all three
-        y = mixed.map(lambda X: np.repeat(X, 3, axis=1))
+    start = Factors(np.zeros((runs, 3, D, r)), np.repeat(A, 3, axis=1))
+    config = Config(
+        problem=approximation(targets),
+        method=replace(METHODS["decaf"], meets="server"),  # one mix, the same for all three
+        start=start,
+        lr=LR,
+        steps=STEPS,
+        runs=runs,
+    )
+    x = last_visit(config).mix.before
+    assert x is not None  # every step ends with a mix
     c = sigma_max(x).max(axis=-1)[:, None, None, None]
     return x.map(lambda X: X / c)

@@ -10,13 +10,13 @@ import numpy as np
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, mix_factors, mix_products, product
 from decaf_theory.measure import (
-    factor_gradients,
     interference,
     interference_norm,
     product_distance,
     truncation_error,
 )
-from decaf_theory.methods import METHODS
+from decaf_theory.problems.approximation import approximation
+from decaf_theory.simulate import Config, visits
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Row
 from verification.evidence import same, ulps
@@ -129,18 +129,23 @@ def one_round(ctx: Context) -> Iterator[Row]:
         "decaf": (Fraction(1), Fraction(1)),
     }
     for method, (mixed, stepped) in expected.items():
-        state = METHODS[method].mix(factors, Pi, 0)
-        after = _step(state, Fraction(1, 4))
-        for case, Z, value in (("mixed", state, mixed), ("after a step", after, stepped)):
-            found = float(host(product(Z))[0, 0, 0])
+        config = Config(
+            problem=approximation(np.ones((2, 1, 1))),
+            method=method,
+            Pi=np.full((2, 2), 0.5),
+            start=factors,
+            lr=0.25,
+            steps=1,
+            order="mix_first",
+        )
+        first, last = visits(config)
+        for case, Z, value in (
+            ("mixed", first.factors, mixed),
+            ("after a step", last.mix.before, stepped),
+        ):
+            found = float(host(product(Z))[0, 0, 0, 0])
             gap = Fraction(found) - value
             yield same(f"{method} {case} = {value}", gap, rounding=0.0, method=method)
-
-
-def _step(state: Factors, lr: Fraction) -> Factors:
-    """Return the factors after one gradient step on (w - 1)^2 / 2."""
-    gradients = factor_gradients(product(state) - 1.0, state, 1.0)
-    return state.map(lambda X, G: X - float(lr) * G, gradients)
 
 
 CLAIMS = [

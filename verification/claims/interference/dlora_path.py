@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from itertools import product as cartesian
 from math import ceil, log
 from typing import Any, NamedTuple
@@ -11,15 +13,15 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.lowrank import Factors, pad_rank
+from decaf_theory.lowrank import Factors
 from decaf_theory.measure import consensus_distance, interference, interference_norm, sigma_max
 from decaf_theory.problems.approximation import approximation, planted, spread
+from decaf_theory.simulate import Config, visits
 from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
-from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row
 from verification.evidence import EPS, at_most, same, ulps
-from verification.instances.dlora_rounds import Round, rounds
+from verification.instances.targets import at_all_agents, fitted
 
 N = 6
 D = 4
@@ -32,12 +34,12 @@ RECORDED = (0, 1, 2, 4, 8, 16, 32, 63)
 
 
 class Runs(NamedTuple):
-    """Runs on one network, equally likely where there is noise; start [runs, N, ...]."""
+    """Runs on one network from one start, equally likely where there is noise."""
 
     name: str
     Pi: np.ndarray
     targets: np.ndarray  # [N, d, k]
-    start: Factors
+    start: Factors  # B [d, r], A [r, k]
     lr: np.ndarray  # [runs]
     s: float
     noise: np.ndarray | None = None  # [steps, runs, N, d, k]
@@ -79,17 +81,7 @@ def network_runs(ctx: Context, topology: str, start: str) -> Runs:
     A = ctx.rng("start").standard_normal((R, K)) / K**0.5
     common = fitted(W, R, S) if start == "fitted" else Factors(np.zeros((D, R)), A)
     lr = np.array([1e-4, 1e-3, 1e-2])
-    return Runs(f"{topology}, {start}", Pi, targets, repeated(common, 3, N), lr, S)
-
-
-def fitted(W: np.ndarray, r: int, s: float) -> Factors:
-    """Return balanced factors of rank r with s B A = W, W of rank r at most."""
-    return pad_rank(tsvd(W / s, min(r, *W.shape)).factors, r)
-
-
-def repeated(common: Factors, runs: int, agents: int) -> Factors:
-    """Return the same factors for all runs and agents."""
-    return common.map(lambda X: np.tile(X, (runs, agents, 1, 1)))
+    return Runs(f"{topology}, {start}", Pi, targets, common, lr, S)
 
 
 def sign_noise(ctx: Context, topology: str, steps: int) -> Runs:
@@ -101,8 +93,7 @@ def sign_noise(ctx: Context, topology: str, steps: int) -> Runs:
     signs = np.array(list(cartesian((-1.0, 1.0), repeat=steps * agents * d * k)))
     noise = np.moveaxis(signs.reshape(-1, steps, agents, d, k), 1, 0) * sigma / (d * k) ** 0.5
     targets = np.array([[[1.0, 0.5]], [[0.5, -0.5]]])
-    common = Factors(np.full((d, 1), 1.0), ctx.rng("start").standard_normal((1, k)))
-    start = repeated(common, len(signs), agents)
+    start = Factors(np.full((d, 1), 1.0), ctx.rng("start").standard_normal((1, k)))
     lr = np.full(len(signs), 0.01)
     return Runs(topology, TOPOLOGIES[topology](agents), targets, start, lr, S, noise, sigma)
 
@@ -112,19 +103,28 @@ def scalar_pair(lr: float, s: float, c: float, *, kappa: float, sigma: float) ->
     targets = s * c**2 + kappa * np.array([1.0, -1.0])[:, None, None]
     signs = np.array(list(cartesian((-1.0, 1.0), repeat=2)))
     noise = sigma * signs[None, :, :, None, None]
-    start = repeated(Factors(np.full((1, 1), c), np.full((1, 1), c)), 4, 2)
+    start = Factors(np.full((1, 1), c), np.full((1, 1), c))
     return Runs(
         "two scalars", np.full((2, 2), 0.5), targets, start, np.full(4, lr), s, noise, sigma
     )
 
 
-def played(ctx: Context, runs: Runs, steps: int) -> Iterator[Round]:
-    """Yield the rounds, on the run's device."""
-    Pi = ctx.array(np.tile(runs.Pi, (len(runs.lr), 1, 1)))
-    start = runs.start.map(ctx.array)
-    noise = runs.noise
-    noise = None if noise is None else ctx.array(noise)
-    return rounds(start, ctx.array(runs.targets), Pi, ctx.array(runs.lr), runs.s, steps, noise)
+def played(ctx: Context, runs: Runs, steps: int) -> Iterator[tuple[Factors, Factors]]:
+    """Yield the factors at which gradients are taken, and those that enter the mix, by step."""
+    config = Config(
+        problem=approximation(runs.targets),
+        method="dlora",
+        Pi=runs.Pi,
+        start=at_all_agents(ctx, runs.start, len(runs.Pi)),
+        s=runs.s,
+        lr=runs.lr,
+        steps=steps,
+        runs=len(runs.lr),
+        noise=False if runs.noise is None else runs.noise,
+    )
+    for at, after in pairwise(visits(config)):
+        assert after.mix.before is not None  # DLoRA mixes at every step
+        yield at.factors, after.mix.before
 
 
 def along_path(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 1) -> Row:
@@ -204,8 +204,7 @@ def replay(stored: Mapping[str, Any]) -> Row:
 def stored_runs(stored: Mapping[str, Any]) -> Runs:
     """Return one run without noise: targets [N, d, k], common B [d, r], A [r, k], Pi, lr, s."""
     Pi, targets, B, A = (np.array(stored[name]) for name in ("Pi", "targets", "B", "A"))
-    start = repeated(Factors(B, A), 1, len(Pi))
-    return Runs("stored", Pi, targets, start, np.array([stored["lr"]]), stored["s"])
+    return Runs("stored", Pi, targets, Factors(B, A), np.array([stored["lr"]]), stored["s"])
 
 
 def law(ctx: Context) -> Iterator[Row]:
@@ -260,14 +259,12 @@ def slow_time(ctx: Context) -> dict[str, np.ndarray]:
 
 def fitted_runs(ctx: Context, topology: str, lr: np.ndarray) -> Runs:
     """Return runs from the common balanced factors of the mean target."""
-    runs = network_runs(ctx, topology, "fitted")
-    return runs._replace(start=runs.start.map(lambda X: X[:1].repeat(len(lr), 0)), lr=lr)
+    return network_runs(ctx, topology, "fitted")._replace(lr=lr)
 
 
 def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:
     """Return s mean_i I_i / lr^2 in the last round, [runs, d, k]."""
-    for _, x in played(ctx, runs, steps):
-        stepped = x
+    _, stepped = deque(played(ctx, runs, steps), maxlen=1).pop()
     mean = host(interference(stepped, runs.Pi)).mean(axis=-3)
     return runs.s * mean / runs.lr[:, None, None] ** 2
 
@@ -317,8 +314,7 @@ def same_by_product(ctx: Context, r: int) -> Row:
     steps = 20
     results = []
     for scale, size in ((s, lr / s), (1.0, lr)):
-        start = repeated(fitted(W, r, scale), 1, N)
-        one = runs._replace(start=start, lr=np.array([size]), s=scale)
+        one = runs._replace(start=fitted(W, r, scale), lr=np.array([size]), s=scale)
         results.append(after(ctx, one, steps)[0] * size**2)
     # a step rounds by p eps of the factors, p = max(d, k, N r); deviations are of size lr
     rounding = ulps(8 * steps * max(D, K, N * r)) / lr * np.linalg.norm(results[1])

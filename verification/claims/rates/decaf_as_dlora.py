@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -12,12 +13,14 @@ from decaf_theory import bounds
 from decaf_theory.arrays import host, namespace, transpose
 from decaf_theory.lowrank import Factors, align, mix_factors, product, spectrum
 from decaf_theory.measure import factor_gradients, interference_norm, product_distance
+from decaf_theory.simulate import visits
 from decaf_theory.tsvd import tsvd_of_mix
 from verification.claim import Claim, Context, Instance, Row
 from verification.evidence import at_most, attained, same, ulps
-from verification.instances import decaf_rounds
 from verification.instances.mixes import Mix, allowance, load, mixes, stored
 from verification.instances.omega import each
+from verification.instances.targets import at_all_agents, fitted, setting
+from verification.instances.turned import TURNED, difference, norms
 
 R = 2
 S = 0.75
@@ -68,7 +71,7 @@ def bounded(mix: Mix) -> Iterator[Row]:
     r = mix.factors.rank
     means = mix_factors(mix.factors, mix.Pi)
     mixed = tsvd_of_mix(mix.factors, mix.Pi, r)
-    e = decaf_rounds.norms(decaf_rounds.error_of(align(mixed.factors, means), means))
+    e = norms(difference(align(mixed.factors, means), means))
     apart = product_distance(mixed.factors, means)
     slip = allowance(mix)
     sigma_P, sigma_Q = (host(x) for x in (mixed.singular_values[..., -1], _least(means)))
@@ -79,7 +82,7 @@ def bounded(mix: Mix) -> Iterator[Row]:
     largest = np.maximum(floor, np.where(held, sigma_P, 1.0))
     first = each(bounds.factor_distance, product_distance=host(apart), sigma_r=largest)
     bound = first + skew / np.sqrt(8 * floor)
-    size = host(decaf_rounds.norms(means)) ** 2
+    size = host(norms(means)) ** 2
     loss = (host(slip) + ulps(1, size)) / np.sqrt(floor) + ulps(20, np.sqrt(size))
     yield at_most("|e_i|", e, bound, rounding=4 * loss, held=held, **mix.params)
     limit = bounds.GOLDEN_RATIO * interference_norm(mix.factors, mix.Pi)
@@ -126,22 +129,14 @@ def _imbalance(factors: Factors) -> Any:
 
 def _same_products(ctx: Context) -> Iterator[Row]:
     """Yield that rotating the outputs leaves the products of a run as they are."""
-    case = decaf_rounds.setting(ctx)
-    start = decaf_rounds.fitted(ctx, case, R, S)
-    Pi = ctx.array(case.Pi)
-    lr = ctx.array([0.05] * len(case.Pi))
-    targets = ctx.array(case.targets)
-    pair = [
-        list(decaf_rounds.rounds(start, targets, Pi, lr, S, 20, rotate=rotate))
-        for rotate in (True, False)
-    ]
-    # 20 rounds, each off by 20 p eps and by the condition of its truncation, below 10 here, which
-    # contract what was before
+    case = setting(ctx)
+    start = at_all_agents(ctx, fitted(case.Wbar, R, S), case.N)
+    # 20 points, each a round off by 20 p eps and by the condition of its truncation, below 10 here,
+    # which contracts what was before
     slip = ulps(20 * 20 * 10 * max(start.shape), np.linalg.norm(case.Wbar / S))
-    for i, name in enumerate(case.names):
-        gaps = [
-            product_distance(own.at, turned.at)[i].max() for turned, own in zip(*pair, strict=True)
-        ]
+    for name, turned in case.simulations(method=TURNED, start=start, s=S, lr=0.05, steps=19):
+        both = zip(visits(turned), visits(replace(turned, method="decaf")), strict=True)
+        gaps = [product_distance(own.factors, other.factors).max() for other, own in both]
         yield same(f"products, {name}", max(map(float, gaps)), rounding=slip)
 
 

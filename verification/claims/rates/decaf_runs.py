@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from itertools import product as cartesian
 from math import ceil, log
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import host, namespace
-from decaf_theory.lowrank import Factors, align, product
-from decaf_theory.measure import consensus_distance, factor_gradients, sigma_max
+from decaf_theory.arrays import host
+from decaf_theory.lowrank import Factors, product
 from decaf_theory.problems.approximation import approximation
+from decaf_theory.simulate import Config, visits
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row, Value
 from verification.curves.convergence import of_decaf
 from verification.evidence import at_most, ulps
-from verification.instances import decaf_rounds
 from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import network
+from verification.instances.targets import at_all_agents, fitted, setting
+from verification.instances.turned import TURNED, means_of, mixing_error, norms, path_of
 
 R = 2
 S = 0.75
@@ -47,37 +48,27 @@ def order(ctx: Context) -> Iterator[Row]:
     Source: derived here. The rows extrapolate the slopes of five halvings to $\alpha = 0$: the
     corrections are of relative order $\alpha/(1-\lambda)$.
     """
-    case = decaf_rounds.setting(ctx)
+    case = setting(ctx)
     lrs = 2.0 ** -np.arange(7, 12)
-    copies = len(lrs)
-    runs = len(case.Pi)
-    start = decaf_rounds.fitted(ctx, case, R, S, copies)
-    Pi = ctx.array(np.tile(case.Pi, (copies, 1, 1)))
-    lr = ctx.array(np.repeat(lrs, runs))
+    start = at_all_agents(ctx, fitted(case.Wbar, R, S), case.N)
     lam = max(sqrt_rho(P) for P in case.Pi)
     steps = ctx.pick(1, 4) * ceil(log(1e-12) / log(lam))
-    largest = np.zeros(copies * runs)
-    least = np.full(copies * runs, np.inf)
-    for seen in decaf_rounds.rounds(start, ctx.array(case.targets), Pi, lr, S, steps):
-        e = decaf_rounds.norms(
-            decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
-        )
-        largest = np.maximum(largest, host(e).max(axis=-1))
-        smallest = host(seen.mixed.singular_values[..., -1]).min(axis=-1)
-        least = np.minimum(least, smallest)
-        means = seen.means
-    sup = largest.reshape(copies, runs)
-    mu = least.reshape(copies, runs).min(axis=0)
-    for i, name in enumerate(case.names):
-        slopes = local_slopes(lrs, sup[:, i])
+    options = {"method": TURNED, "start": start, "s": S, "steps": steps}
+    for name, config in case.simulations(lr=lrs, runs=len(lrs), **options):
+        sup = np.zeros(len(lrs))
+        mu = np.inf
+        for visit in islice(visits(config), 1, None):
+            sup = np.maximum(sup, host(norms(mixing_error(visit))).max(axis=-1))
+            mu = min(mu, float(visit.mix.truncated.singular_values[..., -1].min()))
+        slopes = local_slopes(lrs, sup)
         limit = richardson(slopes[-3:].tolist()).value
         params: dict[str, Value] = {"topology": name, "finest_slope": float(slopes[-1])}
-        held = mu[i] > 0.1
+        held = mu > 0.1
         # a slope is a difference of two logarithms over log 2; two extrapolations weigh the finest
         # by less than 3
-        relative = _error_rounding(means, float(mu[i])) / float(sup[-1, i])
+        relative = _error_rounding(means_of(visit), mu) / float(sup[-1])
         slip = 3 * 2 * relative / log(2)
-        more = {"rounding": slip, "held": held, "mu": float(mu[i]), **params}
+        more = {"rounding": slip, "held": held, "mu": mu, **params}
         yield at_most("|slope at lr = 0, less 2|", abs(limit - 2), 0.01, **more)
 
 
@@ -93,20 +84,6 @@ def _error_rounding(means: Factors, mu: float) -> float:
     product_distance = 2 * ulps(10 * terms, norm_B, norm_A)
     turned = ulps(10, np.hypot(norm_B, norm_A))
     return bounds.factor_distance(product_distance=product_distance, sigma_r=mu) + float(turned)
-
-
-class Sums(NamedTuple):
-    """What the certificate needs of a run: averages over t < T and largest values, by run."""
-
-    gradient: Any  # average of |grad Phi(z_t)|^2 at the mean factors z_t
-    Xi: Any  # average of the consensus distance of the rotated factors
-    ebar: Any  # average of |mean_i e_i|^2
-    largest_Xi: Any
-    apart: Any  # largest |e~|_F
-    kappa: Any  # largest root of (1/N) sum |grad phi_i(z) - grad Phi(z)|^2
-    c: Any  # largest sigma_1 of any factor
-    norm_B: Any  # largest |B_i|_F
-    norm_A: Any
 
 
 def certificate(ctx: Context) -> Iterator[Row]:
@@ -137,54 +114,51 @@ def certificate(ctx: Context) -> Iterator[Row]:
 
 def _without_noise(ctx: Context) -> Iterator[Row]:
     """Yield both bounds on six graphs, from a common start away from the mean target."""
-    case = decaf_rounds.setting(ctx)
+    case = setting(ctx)
     steps = ctx.pick(200, 2000)
     lr = 2.0**-5
-    B, A = decaf_rounds.fitted(ctx, case, R, S)
-    rng = ctx.rng("start")
-    tilt = ctx.array(0.3 * rng.standard_normal(B.shape[-2:]))
+    B, A = fitted(case.Wbar, R, S)
+    tilt = 0.3 * ctx.rng("start").standard_normal(B.shape)
     start = Factors(0.7 * B + tilt, 0.7 * A)
-    targets = ctx.array(case.targets)
-    size = ctx.array([lr] * len(case.Pi))
-    Pi = ctx.array(case.Pi)
-    sums = _sums(decaf_rounds.rounds(start, targets, Pi, size, S, steps), case.targets, S)
     problem = approximation(case.targets)
-    W = S * product(start)[..., 0, :, :]
-    gap = host(problem.loss(W[:, None]).mean(-1)) - problem.constants.F_star
-    for i, name in enumerate(case.names):
-        one = Sums(*(float(x[i]) for x in sums))
-        letters = _letters(problem.constants.G(S, one.c), one.c)
-        net = network(case.Pi[i], "MS")
-        params: dict[str, Value] = {"topology": name, "T": steps, "lr": lr, "c": one.c}
+    gap = float(problem.loss(S * product(start)[None]).mean()) - problem.constants.F_star
+    common = at_all_agents(ctx, start, case.N)
+    for name, config in case.simulations(method=TURNED, start=common, s=S, lr=lr, steps=steps):
+        path = path_of(config)
+        c = float(path.c[0])
+        letters = _letters(problem.constants.G(S, c), c)
+        net = network(config.Pi, "MS")
+        params: dict[str, Value] = {"topology": name, "T": steps, "lr": lr, "c": c}
         held = lr * letters["L"] <= 1
         bound = bounds.mixing_error_rate(
-            F_gap=float(gap[i]),
+            F_gap=gap,
             lr=lr,
             T=steps,
             sigma=0.0,
             N=case.N,
-            Xi=one.Xi,
-            ebar=one.ebar**0.5,
+            Xi=float(path.Xi.mean()),
+            ebar=float((path.ebar**2).mean()) ** 0.5,
             predictable=True,
             **letters,
         )
-        points = np.hypot(one.norm_B, one.norm_A)
+        points = float(np.hypot(path.norm_B.max(), path.norm_A.max()))
         terms = case.N + sum(case.Wbar.shape) + R
         bound = bound if held else 0.0
         slip = rate_rounding(bound, points, terms=terms, lr=lr)
+        gradient = float(path.gradient.mean())
         yield at_most(
-            "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
+            "mean gradient, no noise", gradient, bound, rounding=slip, held=held, **params
         )
         held = lr * letters["L"] * net.q < 1
         limit = bounds.mixing_error_consensus(
             lr=lr,
             sigma=0.0,
-            kappa=one.kappa,
+            kappa=float(path.kappa.max()),
             N=case.N,
             q=net.q,
             S=net.S,
             lam=net.lam,
-            eps=one.apart,
+            eps=float(path.apart.max()),
             **letters,
         )
         limit = limit if held else 0.0
@@ -193,9 +167,8 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
         summed = 1 + 1 / ((1 - net.lam) * (1 - lr * letters["L"] * net.q)) if held else 1.0
         eta = ulps(4 * terms, points, summed)
         slip = 2 * eta * limit**0.5 + eta**2
-        yield at_most(
-            "largest Xi, no noise", one.largest_Xi, limit, rounding=slip, held=held, **params
-        )
+        largest = float(path.Xi.max())
+        yield at_most("largest Xi, no noise", largest, limit, rounding=slip, held=held, **params)
 
 
 def _letters(G: float, c: float) -> dict[str, float]:
@@ -212,24 +185,27 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     tau = 0.4
     lr = 2.0**-5
     signs = np.array(list(cartesian([-1.0, 1.0], repeat=steps * N * d * k)))
-    noise = ctx.array(tau * np.moveaxis(signs.reshape(-1, steps, N, d, k), 1, 0))
+    noise = tau * np.moveaxis(signs.reshape(-1, steps, N, d, k), 1, 0)
     targets = np.array([[[1.0], [0.5]], [[0.5], [-0.5]]])
-    Pi = ctx.array(np.tile([[0.75, 0.25], [0.25, 0.75]], (len(signs), 1, 1)))
-    start = Factors(
-        ctx.array(np.tile([[1.0], [0.5]], (len(signs), N, 1, 1))),
-        ctx.array(np.full((len(signs), N, 1, k), 1.0)),
-    )
-    size = ctx.array(np.full(len(signs), lr))
-    run = decaf_rounds.rounds(start, ctx.array(targets), Pi, size, S, steps, noise=noise)
-    sums = Sums(*(host(x) for x in _sums(run, targets, S)))
+    start = Factors(np.array([[1.0], [0.5]]), np.ones((1, k)))
     problem = approximation(targets, tau=tau)
-    W = S * host(product(start))[0, 0]
-    gap = float(problem.loss(W[None]).mean()) - problem.constants.F_star
-    c = float(sums.c.max())
-    letters = _letters(problem.constants.G(S, c), c)
-    variance = bounds.isotropic_factor_variance(
-        s=S, tau=tau, A_norm=float(sums.norm_A.max()), B_norm=float(sums.norm_B.max()), d=d, k=k
+    config = Config(
+        problem=problem,
+        method=TURNED,
+        Pi=np.array([[0.75, 0.25], [0.25, 0.75]]),
+        start=at_all_agents(ctx, start, N),
+        s=S,
+        lr=lr,
+        steps=steps,
+        runs=len(signs),
+        noise=noise,
     )
+    path = path_of(config)
+    gap = float(problem.loss(S * product(start)[None]).mean()) - problem.constants.F_star
+    c = float(path.c.max())
+    norms_of = {"A_norm": float(path.norm_A.max()), "B_norm": float(path.norm_B.max())}
+    letters = _letters(problem.constants.G(S, c), c)
+    variance = bounds.isotropic_factor_variance(s=S, tau=tau, d=d, k=k, **norms_of)
     held = lr * letters["L"] <= 1
     bound = bounds.mixing_error_rate(
         F_gap=gap,
@@ -237,60 +213,22 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
         T=steps,
         sigma=variance**0.5,
         N=N,
-        Xi=float(sums.Xi.mean()),
-        ebar=float(sums.ebar.mean()) ** 0.5,
+        Xi=float(path.Xi.mean()),
+        ebar=float((path.ebar**2).mean()) ** 0.5,
         **letters,
     )
     params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
     bound = bound if held else 0.0
-    points = np.hypot(sums.norm_B, sums.norm_A).max()
+    points = float(np.hypot(path.norm_B, path.norm_A).max())
     slip = rate_rounding(bound, points, terms=N + d + k + start.rank, lr=lr)
     yield at_most(
         "mean gradient, all noise paths",
-        float(sums.gradient.mean()),
+        float(path.gradient.mean()),
         bound,
         rounding=slip,
         held=held,
         **params,
     )
-
-
-def _over_agents(X: Any) -> Any:
-    return namespace(X).mean(X, axis=-3)
-
-
-def _sums(run: Iterator[decaf_rounds.Round], targets: np.ndarray, s: float) -> Sums:
-    """Return averages and largest values along a run in the rotated frame."""
-    totals: list[Any] = []
-    for seen in run:
-        y = seen.at
-        xp = namespace(seen.at.B)
-        D = xp.asarray(targets - targets.mean(axis=0), device=y.B.device)
-        z = y.map(_over_agents)
-        slope = s * product(z) - xp.asarray(targets.mean(axis=0), device=y.B.device)
-        own = factor_gradients(-D, z.map(lambda X: X[..., None, :, :]), s)
-        e = decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
-        mean_e = e.map(_over_agents)
-        apart = consensus_distance(e) * targets.shape[0]
-        reach = xp.maximum(sigma_max(y), sigma_max(seen.mixed.factors))  # both ends of the round
-        totals.append(
-            (
-                decaf_rounds.norms(factor_gradients(slope, z, s)) ** 2,
-                consensus_distance(y),
-                decaf_rounds.norms(mean_e) ** 2,
-                apart,
-                xp.mean(decaf_rounds.norms(own) ** 2, axis=-1),
-                xp.max(reach, axis=-1),
-                xp.max(xp.linalg.matrix_norm(y.B, ord="fro"), axis=-1),
-                xp.max(xp.linalg.matrix_norm(y.A, ord="fro"), axis=-1),
-            )
-        )
-    columns = [namespace(x[0]).stack(x, axis=0) for x in map(list, zip(*totals, strict=True))]
-    xp = namespace(columns[0])
-    gradient, Xi, ebar, apart, kappa, c, norm_B, norm_A = columns
-    top = [xp.max(x, axis=0) for x in (Xi, apart, kappa, c, norm_B, norm_A)]
-    means = [xp.mean(x, axis=0) for x in (gradient, Xi, ebar)]
-    return Sums(*means, top[0], top[1] ** 0.5, top[2] ** 0.5, *top[3:])
 
 
 CLAIMS = [

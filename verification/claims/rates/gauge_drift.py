@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from math import ceil, log, sqrt
 from typing import Any
@@ -11,12 +12,12 @@ import numpy as np
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
+from decaf_theory.simulate import Visit, visits
 from decaf_theory.stats import richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row
 from verification.evidence import at_least, at_most, ulps
-from verification.instances import decaf_rounds
-from verification.instances.dlora_rounds import rounds
+from verification.instances.targets import Setting, at_all_agents, fitted, setting
 
 R = 2
 S = 0.75
@@ -61,45 +62,42 @@ def kernel(Pi: np.ndarray) -> np.ndarray:
     return found
 
 
-def drift_rate(case: decaf_rounds.Setting, start: Factors, s: float) -> np.ndarray:
-    """Return the predicted change of Kbar per step over lr^2, [runs, r, r]."""
-    B, A = (host(X)[: len(case.Pi), 0] for X in start)
+def drift_rate(case: Setting, start: Factors, s: float) -> np.ndarray:
+    """Return the predicted change of Kbar per step over lr^2, [graphs, r, r].
+
+    start: the common factors B [d, r] and A [r, k].
+    """
+    B, A = start
     Gamma = kernel(case.Pi)
-    right = np.einsum("gjl,gra,lba,jbc,gsc->grs", Gamma, A, case.D, case.D, A)
-    left = np.einsum("gjl,gar,jab,lcb,gcs->grs", Gamma, B, case.D, case.D, B)
+    right = np.einsum("gjl,ra,lba,jbc,sc->grs", Gamma, A, case.D, case.D, A)
+    left = np.einsum("gjl,ar,jab,lcb,cs->grs", Gamma, B, case.D, case.D, B)
     return -2 * s**2 / case.N * (right - left)
 
 
-def imbalance_of_mean(y: Factors) -> Any:
+def imbalance_of_mean(visit: Visit) -> Any:
     """Return Kbar = Bbar'Bbar - Abar Abar' of the mean factors, [runs, r, r]."""
-    B, A = (X.mean(-3) for X in y)
+    B, A = (X.mean(-3) for X in visit.factors)
     return B.mT @ B - A @ A.mT
 
 
 def _drift(ctx: Context) -> Iterator[Row]:
     """Yield the extrapolated drift per step against its rate, graph by graph."""
-    case = decaf_rounds.setting(ctx)
-    copies = len(STEPS)
-    graphs = len(case.Pi)
-    start = decaf_rounds.fitted(ctx, case, R, S, copies)
-    Pi = ctx.array(np.tile(case.Pi, (copies, 1, 1)))
-    lr = ctx.array(np.repeat(STEPS, graphs))
+    case = setting(ctx)
+    common = fitted(case.Wbar, R, S)
     lam = max(sqrt_rho(P) for P in case.Pi)
     settle = ceil(log(1e-13) / log(lam))
-    before = after = None
-    for seen in rounds(start, ctx.array(case.targets), Pi, lr, S, settle + 1):
-        before = after
-        after = imbalance_of_mean(seen.mixed)
-    change = host(after - before) / np.repeat(STEPS, graphs)[:, None, None] ** 2
-    change = change.reshape(copies, graphs, R, R)
-    predicted = drift_rate(case, start, S)
+    predicted = drift_rate(case, common, S)
     scale = np.linalg.norm(predicted, axis=(-2, -1)).max()
-    for i, name in enumerate(case.names):
-        entries = change[:, i].reshape(copies, -1).T
+    start = at_all_agents(ctx, common, case.N)
+    options = {"method": "dlora", "start": start, "s": S, "steps": settle}
+    simulations = case.simulations(lr=STEPS, runs=len(STEPS), **options)
+    for rate, (name, config) in zip(predicted, simulations, strict=True):
+        before, after = deque(map(imbalance_of_mean, visits(config)), maxlen=2)
+        entries = (host(after - before) / STEPS[:, None, None] ** 2).reshape(len(STEPS), -1).T
         limit = np.array([richardson(values.tolist()).value for values in entries])
-        error = np.linalg.norm(limit - predicted[i].ravel())
+        error = np.linalg.norm(limit - rate.ravel())
         # relative to the rate itself, or to the largest of them where it is 0
-        size = scale if name == "complete" else np.linalg.norm(predicted[i])
+        size = scale if name == "complete" else np.linalg.norm(rate)
         # Kbar is a sum of d + k = 7 products of size 1, its change a difference of two, over lr^2;
         # 8 for the sums within a round
         slip = ulps(8 * 2 * 7) / STEPS[-1] ** 2 / size
@@ -109,7 +107,7 @@ def _drift(ctx: Context) -> Iterator[Row]:
             0.01,
             rounding=slip,
             topology=name,
-            rate=float(np.linalg.norm(predicted[i])),
+            rate=float(np.linalg.norm(rate)),
         )
 
 
@@ -123,9 +121,9 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     size = 1.5 / S
     b = sqrt(size) * u[:, None]
     a = sqrt(size) * v[None, :]
-    start = Factors(b, a).map(lambda X: ctx.array(np.tile(X, (1, 4, 1, 1))))
+    start = at_all_agents(ctx, Factors(b, a), case.N)
     times = np.linspace(0, tau, 9)[1:]
-    columns = [_largest_factors(ctx, case, start, lr, times / lr**2) for lr in steps]
+    columns = [_largest_factors(case, start, lr, times / lr**2) for lr in steps]
     # tau/lr^2 steps, each of sums of at most 4 + 3 + 3 terms of size one: below 100 eps
     slip = ulps(100, tau) / steps[-1] ** 2
     for i, time in enumerate(times.tolist()):
@@ -149,7 +147,7 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     )
 
 
-def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:
+def ring_of_four() -> tuple[Setting, np.ndarray, np.ndarray]:
     """Return one instance, whatever the run's seed, and u, v.
 
     Wbar = 1.5 u v', Gaussian deviations of size 0.45, ring with self weight 1/2.
@@ -160,29 +158,24 @@ def ring_of_four() -> tuple[decaf_rounds.Setting, np.ndarray, np.ndarray]:
     D = D - D.mean(axis=0)
     one = np.eye(4)
     ring = one / 2 + (np.roll(one, 1, axis=0) + np.roll(one, -1, axis=0)) / 4
-    case = decaf_rounds.Setting(("ring",), 1.5 * np.outer(u, v), D, ring[None])
+    case = Setting(("ring",), 1.5 * np.outer(u, v), D, ring[None])
     return case, u, v
 
 
-def _largest_factors(
-    ctx: Context, case: decaf_rounds.Setting, start: Factors, lr: float, times: np.ndarray
-) -> list[float]:
+def _largest_factors(case: Setting, start: Factors, lr: float, times: np.ndarray) -> list[float]:
     """Return sigma_1 of the mean factors along a run of DLoRA, after each number of steps."""
-    targets = ctx.array(case.targets)
-    Pi = ctx.array(case.Pi)
     wanted = set(np.round(times).astype(int).tolist())
+    options = {"method": "dlora", "start": start, "s": S, "lr": lr, "steps": max(wanted)}
+    ((_, config),) = case.simulations(**options)
     found = []
-    run = rounds(start, targets, Pi, ctx.array([lr]), S, max(wanted) + 1)
-    for t, seen in enumerate(run):
-        if t in wanted:
-            B, A = (host(X).mean(axis=-3)[0] for X in seen.mixed)
+    for visit in visits(config):
+        if visit.step in wanted:
+            B, A = (host(X).mean(axis=-3)[0] for X in visit.factors)
             found.append(float(max(np.linalg.norm(B, 2), np.linalg.norm(A, 2))))
     return found
 
 
-def slow_flow(
-    case: decaf_rounds.Setting, u: np.ndarray, v: np.ndarray, size: float, tau: float
-) -> float:
+def slow_flow(case: Setting, u: np.ndarray, v: np.ndarray, size: float, tau: float) -> float:
     """Return max(a, b) at slow time tau, from a = b at 0 along a b = size.
 
     dK/dtau = s^2 ((y - x) sqrt(K^2 + 4 size^2) + (y + x) K) by Runge and Kutta's fourth order.

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.lowrank import Factors, align, pad_rank, product
-from decaf_theory.measure import factor_gradients
+from decaf_theory.lowrank import align, product
+from decaf_theory.simulate import Config, visits
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row, Value
 from verification.evidence import EPS, at_most, ulps
-from verification.instances import decaf_rounds
+from verification.instances.targets import Setting, fitted, last_visit, setting
+from verification.instances.turned import TURNED, mixing_error, norms, slopes_at_mean
 
 STEPS = 2.0 ** -np.arange(6, 10)  # step sizes, each half of the one before
 ROOT = sqrt(2)  # corrections are in powers of sqrt(lr)
 
-Map = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Map = Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # points, step sizes, rounds
 
 
 class Rest(NamedTuple):
@@ -57,7 +59,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     Source: derived here, heuristically; judged by extrapolation to $\alpha = 0$: the singular
     values within 1 %, the gradient and the powers within 5 %.
     """
-    case = decaf_rounds.setting(ctx, rank=1)
+    case = setting(ctx, rank=1)
     for s in ctx.pick((0.5,), (0.5, 1.0)):
         found = settled(case, 2, s)
         yield from _spurious(case, 2, s, 1, found)
@@ -65,12 +67,12 @@ def rows(ctx: Context) -> Iterator[Row]:
     if ctx.size == "full":
         exact = settled(case, 1, 0.5)
         yield from _powers(case, exact, {"gradient": 2, "error": 2})
-        more = decaf_rounds.setting(ctx, N=4, d=5, k=4, rank=1)
+        more = setting(ctx, N=4, d=5, k=4, rank=1)
         yield from _spurious(more, 3, 0.5, 1, settled(more, 3, 0.5))
         yield from _approach(case, 2, 1.0, 1)
 
 
-def injected(case: decaf_rounds.Setting, s: float, rank: int) -> np.ndarray:
+def injected(case: Setting, s: float, rank: int) -> np.ndarray:
     """Return K of each graph, [runs, d, k]."""
     d, k = case.Wbar.shape
     U, _, Vh = np.linalg.svd(case.Wbar)
@@ -85,96 +87,84 @@ def injected(case: decaf_rounds.Setting, s: float, rank: int) -> np.ndarray:
     return np.stack(found)
 
 
-def settled(case: decaf_rounds.Setting, r: int, s: float) -> Rest:
+def settled(case: Setting, r: int, s: float) -> Rest:
     """Return DeCAF's fixed points on each graph, at each step size."""
     rank = int(np.linalg.matrix_rank(case.Wbar))
     U, S, Vh = np.linalg.svd(injected(case, s, rank))
-    runs = len(case.Pi)
-    d, k = case.Wbar.shape
     more = r - rank
     # start where theory says that it rests: Newton's method then converges
-    p = np.sqrt(STEPS[:, None, None] * S[:, :more] / 2)
-    extra = (U[:, :, :more] * p[:, :, None, :]) @ Vh[:, :more]
-    start = np.repeat((case.Wbar / s + extra)[:, :, None], case.N, axis=2)
-    x, residual = fixed_point(
-        _round(case, r, s),
-        start.reshape(len(STEPS) * runs, -1),
-        np.repeat(STEPS, runs),
-        np.tile(case.Pi, (len(STEPS), 1, 1)),
-    )
-    P = x.reshape(len(STEPS), runs, case.N, d, k)
-    found = [_measured(case, r, s, lr, P[i], rank) for i, lr in enumerate(STEPS)]
-    return Rest(*(np.stack(column) for column in zip(*found, strict=True)), residual=residual)
+    p = np.sqrt(STEPS[:, None] * S[:, None, :more] / 2)
+    extra = (U[:, None, :, :more] * p[:, :, None, :]) @ Vh[:, None, :more]
+    starts = np.repeat((case.Wbar / s + extra)[:, :, None], case.N, axis=2)
+    found = []
+    residuals = []
+    simulations = case.simulations(rank=r, s=s, lr=STEPS, runs=len(STEPS), steps=1)
+    for start, (_, config) in zip(starts, simulations, strict=True):
+        x, residual = fixed_point(rounds_of(config), start.reshape(len(STEPS), -1), STEPS)
+        found.append(_measured(case, config, x.reshape(start.shape), rank))
+        residuals.append(residual)
+    columns = (np.stack(column, axis=1) for column in zip(*found, strict=True))
+    return Rest(*columns, residual=max(residuals))
 
 
-def _round(case: decaf_rounds.Setting, r: int, s: float) -> Map:
-    """Return DeCAF's round as a map of the agents' products, [runs, N d k] -> [runs, N d k]."""
+def rounds_of(config: Config) -> Map:
+    """Return DeCAF's rounds as a map of the agents' products, [runs, N d k] -> [runs, N d k]."""
+    problem = config.problem
 
-    def one_round(x: np.ndarray, lr: np.ndarray, Pi: np.ndarray) -> np.ndarray:
-        balanced = tsvd(x.reshape(-1, case.N, *case.Wbar.shape), r).factors
-        seen = next(decaf_rounds.rounds(balanced, case.targets, Pi, lr, s, 1))
-        return product(seen.mixed.factors).reshape(len(x), -1)
+    def rounds(x: np.ndarray, lr: np.ndarray, steps: int) -> np.ndarray:
+        balanced = tsvd(x.reshape(-1, problem.N, problem.d, problem.k), config.rank).factors
+        last = last_visit(replace(config, start=balanced, lr=lr, runs=len(lr), steps=steps))
+        return product(last.factors).reshape(x.shape)
 
-    return one_round
+    return rounds
 
 
-def fixed_point(
-    one_round: Map, x: np.ndarray, lr: np.ndarray, Pi: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Return x = one_round(x) for each run [runs, n], and the largest residual.
+def fixed_point(rounds: Map, x: np.ndarray, lr: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the x that a round leaves as it is for each run [runs, n], and the largest residual.
 
     Plain rounds until the fast modes are gone, then Newton's method, as the slow mode decays by
     lr^(3/2) a round only. At rest where a round moves x by no more than its own rounding, 32 eps of
     the largest entry. RuntimeError where it does not converge.
     """
-    for _ in range(60):
-        x = one_round(x, lr, Pi)
+    x = rounds(x, lr, 60)
     size = float(np.abs(x).max())
     for _ in range(12):
-        residual = one_round(x, lr, Pi) - x
+        residual = rounds(x, lr, 1) - x
         open_ = np.abs(residual).max(axis=-1) > ulps(32, size)
         if not open_.any():
             return x, float(np.abs(residual).max())
-        rest = np.eye(x.shape[1]) - jacobian(one_round, x[open_], lr[open_], Pi[open_])
+        rest = np.eye(x.shape[1]) - jacobian(rounds, x[open_], lr[open_])
         x[open_] += np.linalg.solve(rest, residual[open_][..., None])[..., 0]
     raise RuntimeError(
         f"no fixed point after 12 Newton steps: residual {np.abs(residual).max():.1e}"
     )
 
 
-def jacobian(one_round: Map, x: np.ndarray, lr: np.ndarray, Pi: np.ndarray) -> np.ndarray:
+def jacobian(rounds: Map, x: np.ndarray, lr: np.ndarray) -> np.ndarray:
     """Return the derivative of a round at x [runs, n] by central differences, [runs, n, n]."""
     runs, n = x.shape
     h = 1e-6  # of products of size 1: the difference errs by h^2 and by eps / h
     ways = np.concatenate([np.eye(n), -np.eye(n)])  # up along each coordinate, then down
     apart = (x[:, None] + h * ways).reshape(-1, n)
-    moved = one_round(apart, np.repeat(lr, 2 * n), np.repeat(Pi, 2 * n, axis=0))
+    moved = rounds(apart, np.repeat(lr, 2 * n), 1)
     moved = moved.reshape(runs, 2, n, n)
     return (moved[:, 0] - moved[:, 1]).mT / (2 * h)
 
 
-def _measured(
-    case: decaf_rounds.Setting, r: int, s: float, lr: float, P: np.ndarray, rank: int
-) -> tuple[np.ndarray, ...]:
-    """Return what `Rest` holds of one step size, from the agents' products P [runs, N, d, k]."""
-    runs = len(P)
-    spurious = np.linalg.svd(P.mean(axis=1), compute_uv=False)[:, rank:r]
-    distance = np.linalg.norm(s * P.mean(axis=1) - case.Wbar, axis=(-2, -1))
+def _measured(case: Setting, config: Config, P: np.ndarray, rank: int) -> tuple[np.ndarray, ...]:
+    """Return what `Rest` holds of one graph, from the agents' products P [steps, N, d, k]."""
+    mean = P.mean(axis=1)
+    spurious = np.linalg.svd(mean, compute_uv=False)[:, rank : config.rank]
+    distance = np.linalg.norm(config.s * mean - case.Wbar, axis=(-2, -1))
     # one agent's balanced factors as the frame of all
-    own = tsvd(P, r).factors
+    own = tsvd(P, config.rank).factors
     first = own.map(lambda X: np.repeat(X[:, :1], case.N, axis=1))
-    turned = align(own, first)
-    seen = next(decaf_rounds.rounds(turned, case.targets, case.Pi, np.full(runs, lr), s, 1))
-    e = decaf_rounds.error_of(align(seen.mixed.factors, seen.means), seen.means)
-    mean = turned.map(lambda X: X.mean(axis=1))
-    slope = factor_gradients(s * product(mean) - case.Wbar, mean, s)
-    gradient = decaf_rounds.norms(slope) ** 2
-    return spurious, distance, gradient, decaf_rounds.norms(e).max(axis=-1)
+    here, after = visits(replace(config, method=TURNED, start=align(own, first)))
+    gradient, _ = slopes_at_mean(here)
+    return spurious, distance, gradient, norms(mixing_error(after)).max(axis=-1)
 
 
-def _spurious(
-    case: decaf_rounds.Setting, r: int, s: float, rank: int, found: Rest
-) -> Iterator[Row]:
+def _spurious(case: Setting, r: int, s: float, rank: int, found: Rest) -> Iterator[Row]:
     """Yield, for each graph and singular value, how far measured/predicted is from 1 at lr = 0."""
     S = np.linalg.svd(injected(case, s, rank), compute_uv=False)[:, : r - rank]
     predicted = np.sqrt(STEPS[:, None, None] * S / 2)
@@ -201,9 +191,7 @@ def _spurious(
             )
 
 
-def _consequences(
-    case: decaf_rounds.Setting, r: int, s: float, rank: int, found: Rest
-) -> Iterator[Row]:
+def _consequences(case: Setting, r: int, s: float, rank: int, found: Rest) -> Iterator[Row]:
     """Yield the laws of distance, gradient and error of mixing that follow, the worst graph each.
 
     |s Pbar - Wbar|_F ~ s (sum p^2)^(1/2) and |grad Phi|^2 ~ 2 s^4 sum p^3 with
@@ -226,7 +214,7 @@ def _consequences(
     yield from _powers(case, found, {"error": 7 / 4})
 
 
-def _powers(case: decaf_rounds.Setting, found: Rest, powers: dict[str, float]) -> Iterator[Row]:
+def _powers(case: Setting, found: Rest, powers: dict[str, float]) -> Iterator[Row]:
     """Yield how far the local slopes in lr, extrapolated, are from the powers, worst graph each."""
     slip = 100 * max(found.residual, EPS) / STEPS[-1] ** 2
     for name, power in powers.items():
@@ -238,27 +226,21 @@ def _powers(case: decaf_rounds.Setting, found: Rest, powers: dict[str, float]) -
         yield at_most(case_name, abs(limits[far] - power), 0.05, rounding=slip, **params)
 
 
-def _approach(case: decaf_rounds.Setting, r: int, s: float, rank: int) -> Iterator[Row]:
+def _approach(case: Setting, r: int, s: float, rank: int) -> Iterator[Row]:
     """Yield how far p(t) is from tanh where its argument is near 1, extrapolated to lr = 0."""
     S = np.linalg.svd(injected(case, s, rank), compute_uv=False)[:, 0]
-    B, A = pad_rank(tsvd(case.Wbar / s, rank).factors, r)
-    shape = (len(case.Pi), case.N, 1, 1)
+    start = fitted(case.Wbar, r, s).map(lambda X: np.tile(X, (case.N, 1, 1)))
     steps = STEPS[:3]
-    start = Factors(np.tile(B, shape), np.tile(A, shape))
     ratios = np.zeros((len(steps), len(S)))
     for level, lr in enumerate(steps):
         # whole steps, so that the argument of tanh is near 1
         times = np.round(1 / np.sqrt(2 * S) / lr**1.5 / s**2).astype(int)
         argument = s**2 * np.sqrt(2 * S) * lr**1.5 * times
         expected = np.sqrt(lr * S / 2) * np.tanh(argument)
-        size = np.full(len(S), lr)
-        run = decaf_rounds.rounds(
-            start, case.targets, case.Pi, size, s, int(times.max()), rotate=False
-        )
-        for t, seen in enumerate(run, start=1):
-            for i in np.flatnonzero(times == t):
-                mean = product(seen.mixed.factors)[i].mean(axis=0)
-                ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
+        for i, (_, config) in enumerate(case.simulations(start=start, s=s, lr=float(lr), steps=0)):
+            last = last_visit(replace(config, steps=int(times[i])))
+            mean = product(last.factors)[0].mean(axis=0)
+            ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
     for i, name in enumerate(case.names):
         limit = richardson(ratios[:, i].tolist(), ratio=ROOT)
         # some lr^-1.5 rounds, each off by 100 eps at most, relative to p ~ lr^0.5; ten times that

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.arrays import namespace
-from decaf_theory.lowrank import Factors, product
-from decaf_theory.measure import factor_gradients
+from decaf_theory.arrays import host, namespace
+from decaf_theory.lowrank import product
+from decaf_theory.problems.base import Problem
+from decaf_theory.simulate import Config, start_factors
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row
 from verification.evidence import same, ulps
 from verification.instances.mixes import isometry
+from verification.instances.targets import last_visit
 
 ROUNDS = 3
 CASES = ((4, 3, (1, 2, 3)), (3, 5, (1, 1, 2)), (5, 4, (2, 2)), (6, 6, (1, 3, 3, 6)))  # d, k, ranks
@@ -47,21 +49,31 @@ def averaged(W: Any, ranks: Sequence[int]) -> Any:
 def with_differences(W: Any, ranks: Sequence[int], targets: Any, steps: int) -> Any:
     """Return W plus the mean over clients of W_end - W_start.
 
-    A client starts at the truncation of W [..., d, k] to its rank and takes gradient steps of size
-    1/4 in both factors on |B A - target|_F^2 / 2, relative to the largest singular value.
+    A client starts at the truncation of W [instances, d, k] to its rank and takes gradient steps of
+    size 1/4 in both factors on |B A - target|_F^2 / 2, relative to the largest singular value;
+    targets [instances, clients, d, k]: every instance is a run of its own.
     """
     xp = namespace(W)
-    moved = 0 * W
-    for rank, target in zip(ranks, targets, strict=True):
-        start = tsvd(W, rank).factors
-        lr = 0.25 / xp.linalg.matrix_norm(W, ord=2)[..., None, None]
-        B, A = start
-        for _ in range(steps):
-            slope = factor_gradients(B @ A - target, Factors(B, A), 1.0)
-            B = B - lr * slope.B
-            A = A - lr * slope.A
-        moved = moved + (B @ A - product(start)) / len(ranks)
-    return W + moved
+    instances, clients, d, k = targets.shape
+
+    def grad(X: Any) -> Any:
+        return X - targets
+
+    def loss(X: Any) -> Any:
+        return xp.sum(grad(X) ** 2, axis=(-2, -1)) / 2
+
+    common = tsvd(W, max(ranks)).factors
+    config = Config(
+        problem=Problem("clients", clients, d, k, loss, grad),
+        method="local",
+        start=common.map(lambda X: xp.stack([X] * clients, axis=1)),
+        ranks=ranks,
+        lr=0.25 / host(xp.linalg.matrix_norm(W, ord=2)),
+        steps=steps,
+        runs=instances,
+    )
+    moved = product(last_visit(config).factors) - product(start_factors(config))
+    return W + xp.mean(moved, axis=1)
 
 
 def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[Row]:
@@ -85,9 +97,10 @@ def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[R
         # shrinks by the shares; m^t bounds their quotient
         slip = ulps(20 * max(d, k), t, S[:, 0] ** 2, len(ranks) ** t)
         yield same("shares", error, rounding=slip, t=t, **params)
+    held = xp.stack([product(tsvd(W, rank).factors) for rank in ranks], axis=1)
     for name, targets, steps in (
-        ("no local steps", [0 * W] * len(ranks), 0),
-        ("targets that the clients hold", [product(tsvd(W, rank).factors) for rank in ranks], 5),
+        ("no local steps", 0 * held, 0),
+        ("targets that the clients hold", held, 5),
     ):
         moved = with_differences(W, ranks, targets, steps) - W
         slip = ulps(20 * max(d, k), S[:, 0] ** 2)
