@@ -10,14 +10,13 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from tests.claim_rows import rows_of
-from verification.claim import Context, Outcome
+from verification.claim import Outcome
 from verification.claims.examples import two_agents
 from verification.claims.networks import spectral_gaps
 from verification.claims.rates import (
     attainment,
     corollary,
     dsgd,
-    gauge_drift,
     spurious_directions,
 )
 from verification.evidence import attained
@@ -212,24 +211,3 @@ def test_a_map_without_a_fixed_point_is_no_data():
         spurious_directions.fixed_point(
             lambda x, lr, Pi: x + 1 / (1 + x**2), np.ones((1, 1)), *np.ones((2, 1))
         )
-
-
-def test_the_slow_flow_keeps_a_balanced_start_where_both_sides_spread_alike():
-    case, u, v = gauge_drift.ring_of_four()
-    alike = case._replace(D=np.stack([x * np.outer(u, v) for x in (1.0, -1.0, 0.5, -0.5)]))
-    # x = y: dK/dtau is proportional to K, and K = 0 stays
-    assert gauge_drift.slow_flow(alike, u, v, 2.0, 3.0) == pytest.approx(2**0.5, rel=1e-12)
-
-
-def test_the_drift_rate_is_that_of_its_double_sum():
-    case = decaf_rounds.setting(Context("T33"))
-    start = decaf_rounds.fitted(Context("T33"), case, 2, 0.75)
-    B, A, Gamma = start.B[1, 0], start.A[1, 0], gauge_drift.kernel(case.Pi[1])
-    pairs = [
-        Gamma[j, n] * (A @ case.D[n].T @ case.D[j] @ A.T - B.T @ case.D[j] @ case.D[n].T @ B)
-        for j in range(case.N)
-        for n in range(case.N)
-    ]
-    expected = -2 * 0.75**2 / case.N * sum(pairs)
-    found = gauge_drift.drift_rate(case, start, 0.75)[1]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e3 * EPS)

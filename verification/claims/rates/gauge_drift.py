@@ -11,6 +11,7 @@ import numpy as np
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
+from decaf_theory.small_steps import gauge_drift, slow_flow
 from decaf_theory.stats import richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row
@@ -55,21 +56,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     yield from _slow_flow(ctx)
 
 
-def kernel(Pi: np.ndarray) -> np.ndarray:
-    """Return Gamma' = Pi (I - Pi)^+ [..., N, N]."""
-    found: np.ndarray = Pi @ np.linalg.pinv(np.eye(Pi.shape[-1]) - Pi)
-    return found
-
-
-def drift_rate(case: decaf_rounds.Setting, start: Factors, s: float) -> np.ndarray:
-    """Return the predicted change of Kbar per step over lr^2, [runs, r, r]."""
-    B, A = (host(X)[: len(case.Pi), 0] for X in start)
-    Gamma = kernel(case.Pi)
-    right = np.einsum("gjl,gra,lba,jbc,gsc->grs", Gamma, A, case.D, case.D, A)
-    left = np.einsum("gjl,gar,jab,lcb,gcs->grs", Gamma, B, case.D, case.D, B)
-    return -2 * s**2 / case.N * (right - left)
-
-
 def imbalance_of_mean(y: Factors) -> Any:
     """Return Kbar = Bbar'Bbar - Abar Abar' of the mean factors, [runs, r, r]."""
     B, A = (X.mean(-3) for X in y)
@@ -92,7 +78,8 @@ def _drift(ctx: Context) -> Iterator[Row]:
         after = imbalance_of_mean(seen.mixed)
     change = host(after - before) / np.repeat(STEPS, graphs)[:, None, None] ** 2
     change = change.reshape(copies, graphs, R, R)
-    predicted = drift_rate(case, start, S)
+    common = (host(X[:graphs, 0]) for X in start)
+    predicted = gauge_drift(case.Pi, case.D, *common, S)
     scale = np.linalg.norm(predicted, axis=(-2, -1)).max()
     for i, name in enumerate(case.names):
         entries = change[:, i].reshape(copies, -1).T
@@ -130,7 +117,7 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     slip = ulps(100, tau) / steps[-1] ** 2
     for i, time in enumerate(times.tolist()):
         found = [column[i] for column in columns]
-        expected = slow_flow(case, u, v, size, time)
+        expected = slow_flow(case.Pi[0], case.D, u, v, size=size, s=S, tau=time)
         limit = richardson(found)
         params = {"tau": time, "finest_lr": steps[-1], "finest": found[-1], "slow_flow": expected}
         params |= {"coarsest_lr": steps[0], "coarsest": found[0]}
@@ -178,31 +165,6 @@ def _largest_factors(
             B, A = (host(X).mean(axis=-3)[0] for X in seen.mixed)
             found.append(float(max(np.linalg.norm(B, 2), np.linalg.norm(A, 2))))
     return found
-
-
-def slow_flow(
-    case: decaf_rounds.Setting, u: np.ndarray, v: np.ndarray, size: float, tau: float
-) -> float:
-    """Return max(a, b) at slow time tau, from a = b at 0 along a b = size.
-
-    dK/dtau = s^2 ((y - x) sqrt(K^2 + 4 size^2) + (y + x) K) by Runge and Kutta's fourth order.
-    """
-    Gamma = kernel(case.Pi[0])
-    y = np.einsum("jl,a,jab,lcb,c->", Gamma, u, case.D, case.D, u) / case.N
-    x = np.einsum("jl,a,lba,jbc,c->", Gamma, v, case.D, case.D, v) / case.N
-
-    def speed(K: float) -> float:
-        return float(S**2 * ((y - x) * sqrt(K**2 + 4 * size**2) + (y + x) * K))
-
-    K = 0.0
-    h = tau / 2000
-    for _ in range(2000):
-        k1 = speed(K)
-        k2 = speed(K + h / 2 * k1)
-        k3 = speed(K + h / 2 * k2)
-        k4 = speed(K + h * k3)
-        K += h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return sqrt((sqrt(K**2 + 4 * size**2) + abs(K)) / 2)
 
 
 CLAIMS = [
