@@ -9,6 +9,7 @@
     problems    losses with proved constants: PROBLEMS
     simulate    a method on a problem over a graph: simulate.simulate(Config(...))
     moments     exact mean and covariance of decentralized SGD on quadratics
+    small_steps what small steps do, to leading order: laws with matrices
     adapters    trained LoRA adapters in peft's format: read, diagnose, merge
     stats       confidence intervals, slopes, extrapolation
 
@@ -34,6 +35,7 @@ __all__ = [
     "moments",
     "problems",
     "simulate",
+    "small_steps",
     "spectral_gap",
     "sqrt_rho",
     "stats",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         moments,
         problems,
         simulate,
+        small_steps,
         stats,
         topology,
         tsvd,

@@ -46,6 +46,7 @@ TESTS = {
         "tests/test_simulate_faults.py",
     ],
     "decaf_theory/problems": ["tests/test_problems.py"],
+    "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "verification/claim.py": ["tests/test_claim.py"],

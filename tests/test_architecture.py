@@ -23,6 +23,7 @@ ALLOWED = {
     "rng": {"arrays"},
     "bounds": set(),
     "stats": {"arrays"},
+    "small_steps": set(),
     "topology": {"arrays"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
@@ -39,7 +40,7 @@ ALLOWED = {
     | {"problems", "simulate"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
-    | {"problems", "simulate", "stats", "topology", "tsvd"},
+    | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }
 TORCH_BY_NATURE = {"adversary"}
 HEAVY = {"torch", "matplotlib", "transformers", "networkx", "scipy.stats"}

@@ -1,6 +1,6 @@
 """Every bound against numbers worked by hand, one row a formula; domains are in their own file."""
 
-from math import inf, sqrt
+from math import inf, log, sqrt
 
 import pytest
 
@@ -46,6 +46,9 @@ WORKED = [
     # (1 - .36) sqrt(36) = .64 * 6
     ("interference_consensus", dict(lam_min=0.6, Xi_A=4, Xi_B=9), 3.84),
     ("interference_half", dict(Xi_w=7), 3.5),
+    ("mixed_deviation", dict(lam=0.5, t=3, deviation=8), 1),
+    ("mixed_deviation", dict(lam=0, t=0, deviation=8), 8),
+    ("interference_phase", dict(lam=0.5, t=3, N=4, deviation_A=8, deviation_B=6), 1.5),
     ("tau", dict(pi_max=0.25), 1),
     ("tau", dict(pi_max=0.496), 1),
     ("tau", dict(pi_max=0.5), 1),
@@ -99,7 +102,22 @@ WORKED = [
     ("decaf_dlora_difference", dict(interference=4, norm="fro"), 2 + sqrt(20)),
     ("decaf_dlora_difference", dict(interference=4, norm="op"), 8),
     ("decaf_dlora_difference", dict(interference=4, norm="nuc"), 8),
-    ("decaf_dlora_worst_case", dict(c=3, r=4), 18),
+    # h = 1/2, u = 1; h = 2/3 where n cuts p to 2: u = (2/3 + sqrt(28)/3)/2; nothing truncated
+    ("decaf_dlora_lower_rank", dict(K=1, r=2, n=9), sqrt(2)),
+    ("decaf_dlora_lower_rank", dict(K=3, r=4, n=6), sqrt(4 / 3 + sqrt(7) / 3)),
+    ("decaf_dlora_lower_rank", dict(K=3, r=3, n=4), (1 + sqrt(5)) / 2),
+    ("decaf_dlora_lower_rank", dict(K=1, r=3, n=3), 1),
+    ("decaf_dlora_worst_case", dict(c=3, r=4, norm="fro"), 18),
+    ("decaf_dlora_worst_case", dict(c=3, r=4, norm="op"), 9),
+    ("decaf_dlora_worst_case", dict(c=3, r=4, norm="nuc"), 36),
+    # 1.5 sqrt(1 + sqrt 2) + 5/sqrt(8 * 2); the larger sigma_r counts in the first term alone
+    (
+        "decaf_mixing_error",
+        dict(product_distance=3, sigma_P=4, sigma_Q=2, imbalance=5),
+        1.5 * sqrt(1 + sqrt(2)) + 1.25,
+    ),
+    ("decaf_mixing_error", dict(product_distance=0, sigma_P=1, sigma_Q=2, imbalance=4), 1),
+    ("decaf_mixing_error", dict(product_distance=0, sigma_P=1, sigma_Q=0, imbalance=0), inf),
     # (5 + 3)/(2 (4 - 1.5))
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=1.5), 1.6),
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=4), inf),
@@ -116,6 +134,10 @@ WORKED = [
     ("tsvd_perturbation", dict(sigma_r=5, sigma_next=3, e=1 - 1 / 128), 256.5),
     ("tsvd_perturbation", dict(sigma_r=5, sigma_next=3, e=1), inf),
     ("tsvd_perturbation", dict(sigma_r=5, sigma_next=3, e=6), inf),
+    # 1/2 + 8/(4 e) ln(2/(2 - 2 e)), e = 1/2: ln 2; the condition number at e = 0
+    ("tsvd_perturbation_integrated", dict(sigma_r=5, sigma_next=3, e=0.5), 0.5 + 4 * log(2)),
+    ("tsvd_perturbation_integrated", dict(sigma_r=5, sigma_next=3, e=0), 2.5),
+    ("tsvd_perturbation_integrated", dict(sigma_r=5, sigma_next=3, e=1), inf),
     ("wedin", dict(e_fro=3, gap=4), sqrt(18) / 4),
     ("wedin", dict(e_fro=3, gap=1 / 128), sqrt(18) * 128),
     ("wedin", dict(e_fro=3, gap=0), inf),
@@ -124,6 +146,10 @@ WORKED = [
     ("factor_distance", dict(product_distance=3, sigma_r=1 / 256), 48 * sqrt(1 + sqrt(2))),
     ("factor_distance", dict(product_distance=3, sigma_r=0), inf),
     ("factor_distance", dict(product_distance=0, sigma_r=0), 0),
+    # g = 1.5^2: .25 * 2 * 3/2 * 1.25/(1 - .5625); lam g >= 1
+    ("local_drift", dict(lam=0.25, lr=0.25, L=2, kappa=3, N=4, K=2), 15 / 7),
+    ("local_drift", dict(lam=0.5, lr=0.25, L=2, kappa=3, N=4, K=2), inf),
+    ("local_drift", dict(lam=0.5, lr=0.5, L=2, kappa=3, N=4, K=1), inf),
     ("network_q", dict(lam=0.75, order="MS"), 3),
     ("network_q", dict(lam=0.75, order="CB"), 4),
     # 1/3 + 1/8; 4/3 + 9/8

@@ -32,6 +32,8 @@ VALID = {
     "interference_network": dict(spread_A=1.0, spread_B=1.0, N=2),
     "interference_consensus": dict(lam_min=0.5, Xi_A=1.0, Xi_B=1.0),
     "interference_half": dict(Xi_w=1.0),
+    "mixed_deviation": dict(lam=0.5, t=2, deviation=1.0),
+    "interference_phase": dict(lam=0.5, t=2, N=3, deviation_A=1.0, deviation_B=1.0),
     "tau": dict(pi_max=0.5),
     "interference_worst_case": dict(WEIGHT, c=1.0, q=2),
     "interference_mean_square": ENTRIES,
@@ -42,12 +44,15 @@ VALID = {
     "mix_rank": dict(m=2, r=1, d=3, k=4),
     "truncation_worst_case": dict(WEIGHT, c=1.0, r=2, n=3),
     "decaf_dlora_difference": dict(interference=1.0, norm="op"),
-    "decaf_dlora_worst_case": dict(c=1.0, r=2),
+    "decaf_dlora_lower_rank": dict(K=1, r=3, n=5),
+    "decaf_dlora_worst_case": dict(c=1.0, r=2, norm="op"),
     "truncation_second_order": dict(mean_square=1.0, square_mean=1.0, sigma_r=1.0, delta=0.5),
     "tsvd_condition": dict(sigma_r=1.0, sigma_next=0.0),
     "tsvd_perturbation": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
+    "tsvd_perturbation_integrated": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
     "wedin": dict(e_fro=1.0, gap=1.0),
     "factor_distance": dict(product_distance=1.0, sigma_r=1.0),
+    "decaf_mixing_error": dict(product_distance=1.0, sigma_P=1.0, sigma_Q=1.0, imbalance=1.0),
     "network_q": dict(lam=0.5, order="MS"),
     "network_S": dict(eigenvalues=[0.5, -0.5], order="CB"),
     "consensus_bound": dict(STEP, **NETWORK),
@@ -60,6 +65,7 @@ VALID = {
     "mixing_error_rate": dict(RATE, Xi=1.0, ebar=1.0),
     "mixing_error_consensus": dict(STEP, **NETWORK, lam=0.5, eps=1.0),
     "convex_curvature": dict(L=1.0, m=0.5),
+    "local_drift": dict(lam=0.5, lr=0.1, L=2.0, kappa=1.0, N=3, K=2),
     "local_steps_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], N=3, K=2),
     "momentum_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], beta=0.5),
     "time_varying_S": dict(lam=0.5, N=2),
@@ -90,7 +96,7 @@ RULES = {
 }
 RULE = dict.fromkeys("N T K d k r q m n".split(), "count")
 RULE |= dict(pi_max="largest weight", lam="below one", beta="below one", lam_min="at most one")
-RULE |= dict(D="count from zero", gap="wedin's gap", lr="nonnegative")
+RULE |= dict(D="count from zero", t="count from zero", gap="wedin's gap", lr="nonnegative")
 RULE |= dict.fromkeys(["eigenvalues", "pi"], "sequence")
 RULE |= dict.fromkeys(["order", "norm", "predictable"], "choice")
 SPECIAL = {
@@ -98,6 +104,7 @@ SPECIAL = {
     ("lemma1_gap", "G"): "positive",
     ("lemma1_gap_worst", "G"): "positive",
     ("safe_step", "L"): "positive",
+    ("local_drift", "L"): "positive",
     ("dsgd_rate", "lr"): "positive",
     ("dsgd_sharp", "lr"): "positive",
     ("dsgd_textbook", "lr"): "positive",
@@ -113,6 +120,7 @@ TIED = {
     ("convex_curvature", "L"): 0.5,
     ("tsvd_condition", "sigma_next"): 1,
     ("tsvd_perturbation", "sigma_next"): 1,
+    ("tsvd_perturbation_integrated", "sigma_next"): 1,
 }
 
 
@@ -203,10 +211,16 @@ def test_weights_are_nonnegative_and_sum_to_one(name):
 
 
 def test_singular_values_must_decrease():
-    for bound in (bounds.tsvd_condition, bounds.tsvd_perturbation):
+    by_size = bounds.tsvd_perturbation, bounds.tsvd_perturbation_integrated
+    for bound in (bounds.tsvd_condition, *by_size):
         letters = {} if bound is bounds.tsvd_condition else {"e": 0.1}
         with pytest.raises(ValueError, match=r"^sigma_next must be <= sigma_r = 1, got 1\.5"):
             bound(sigma_r=1, sigma_next=1.5, **letters)
+
+
+def test_the_rank_of_what_is_compared_is_at_most_the_rank_kept():
+    with pytest.raises(ValueError, match=r"^K must be <= r = 2 .*, got 3"):
+        bounds.decaf_dlora_lower_rank(K=3, r=2, n=5)
 
 
 def test_curvature_below_minus_L_contradicts_smoothness():

@@ -172,7 +172,7 @@ def test_on_omega_interference_and_the_difference_of_the_mixes_are_bounded(branc
         most = bounds.interference_worst_case(pi_max=pi_max, **letters)
         assert np.linalg.norm(direct, order) <= most + slip
         if r <= min(d, k):
-            most = bounds.interference_worst_case(pi_max=0.5, **letters)
+            most = bounds.decaf_dlora_worst_case(c=c, r=r, norm=norm)
             assert np.linalg.norm(P - Q, order) <= most + slip
 
 

@@ -12,14 +12,13 @@ from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config, visits
 from decaf_theory.topology import TOPOLOGIES
 from tests.claim_rows import rows_of
-from verification.claim import Context, Outcome
+from verification.claim import Outcome
 from verification.claims.examples import two_agents
 from verification.claims.networks import spectral_gaps
 from verification.claims.rates import (
     attainment,
     corollary,
     dsgd,
-    gauge_drift,
     spurious_directions,
 )
 from verification.evidence import attained
@@ -33,7 +32,6 @@ from verification.instances.quadratics import (
     run,
     stored,
 )
-from verification.instances.targets import fitted, setting
 from verification.instances.turned import (
     TURNED,
     difference,
@@ -268,24 +266,3 @@ def test_a_map_without_a_fixed_point_is_no_data():
         spurious_directions.fixed_point(
             lambda x, lr, steps: x + steps / (1 + x**2), np.ones((1, 1)), np.ones(1)
         )
-
-
-def test_the_slow_flow_keeps_a_balanced_start_where_both_sides_spread_alike():
-    case, u, v = gauge_drift.ring_of_four()
-    alike = case._replace(D=np.stack([x * np.outer(u, v) for x in (1.0, -1.0, 0.5, -0.5)]))
-    # x = y: dK/dtau is proportional to K, and K = 0 stays
-    assert gauge_drift.slow_flow(alike, u, v, 2.0, 3.0) == pytest.approx(2**0.5, rel=1e-12)
-
-
-def test_the_drift_rate_is_that_of_its_double_sum():
-    case = setting(Context("T33"))
-    start = fitted(case.Wbar, 2, 0.75)
-    (B, A), Gamma = start, gauge_drift.kernel(case.Pi[1])
-    pairs = [
-        Gamma[j, n] * (A @ case.D[n].T @ case.D[j] @ A.T - B.T @ case.D[j] @ case.D[n].T @ B)
-        for j in range(case.N)
-        for n in range(case.N)
-    ]
-    expected = -2 * 0.75**2 / case.N * sum(pairs)
-    found = gauge_drift.drift_rate(case, start, 0.75)[1]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e3 * EPS)

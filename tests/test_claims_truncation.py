@@ -37,21 +37,6 @@ def test_the_golden_ratio_fails_by_two_over_phi_in_operator_and_nuclear_norm():
         assert row.tightness == pytest.approx(2 / bounds.GOLDEN_RATIO, rel=1e-8)
 
 
-def test_the_constants_of_lower_rank_are_those_of_hard_thresholding():
-    assert golden_ratio.square_constant(2, 2, 9) == pytest.approx(
-        bounds.GOLDEN_RATIO**2, rel=4 * EPS
-    )
-    # K = 1, r = 2: h = 1/2, u = (1/2 + 3/2)/2 = 1, constant sqrt 2
-    assert golden_ratio.square_constant(1, 2, 9) == pytest.approx(2.0, rel=4 * EPS)
-    # p is cut by n - r
-    assert golden_ratio.square_constant(2, 3, 4) == golden_ratio.square_constant(1, 2, 9)
-
-
-def test_the_golden_ratio_two_percent_too_small_is_violated(monkeypatch):
-    monkeypatch.setattr(bounds, "GOLDEN_RATIO", 0.98 * bounds.GOLDEN_RATIO)
-    assert violated("T18")
-
-
 def test_a_rank_bound_one_too_small_is_violated(monkeypatch):
     right = bounds.mix_rank
     monkeypatch.setattr(bounds, "mix_rank", lambda **letters: right(**letters) - 1)

@@ -13,7 +13,6 @@ from decaf_theory.measure import NORMS, sigma_max
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from tests.mixes import EPS, assert_near, gaussian, mix, slack
-from verification.claims.truncation.golden_ratio import square_constant
 
 ORDER = {"fro": "fro", "op": 2, "nuc": "nuc"}
 
@@ -116,12 +115,13 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
     for norm in NORMS:
         bound = bounds.decaf_dlora_difference(interference=norms(M - Q)[norm], norm=norm)
         assert norms(P - Q)[norm] <= bound + 4 * room
-    worst_case = bounds.decaf_dlora_worst_case(c=c, r=factors.rank)
-    assert norms(P - Q)["fro"] <= worst_case + 4 * room
+        worst_case = bounds.decaf_dlora_worst_case(c=c, r=factors.rank, norm=norm)
+        assert norms(P - Q)[norm] <= worst_case + 4 * room
     K = np.linalg.matrix_rank(Q)
     if 1 <= K <= factors.rank < min(factors.shape):
         event("Q below rank r" if K < factors.rank else "Q of rank r")
-        constant = sqrt(square_constant(int(K), factors.rank, min(factors.shape)))
+        letters = {"K": int(K), "r": factors.rank, "n": min(factors.shape)}
+        constant = bounds.decaf_dlora_lower_rank(**letters)
         # what matrix_rank calls zero is off by max(d, k) eps |Q|
         assert norms(P - Q)["fro"] <= constant * norms(M - Q)["fro"] + 10 * room
 

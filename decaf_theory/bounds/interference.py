@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import fsum, sqrt, ulp
 
-from decaf_theory.bounds._checks import at_most_one, count, largest_weight, nonnegative, one_of
+from decaf_theory.bounds._checks import (
+    at_most_one,
+    below_one,
+    count,
+    largest_weight,
+    nonnegative,
+    one_of,
+)
 from decaf_theory.bounds.rates import consensus_bound
 from decaf_theory.bounds.smoothness import factor_kappa, factor_sigma
 
@@ -81,6 +88,34 @@ def interference_half(*, Xi_w: float) -> float:
     """
     nonnegative(Xi_w=Xi_w)
     return Xi_w / 2
+
+
+def mixed_deviation(*, lam: float, t: int, deviation: float) -> float:
+    """Return the upper bound on the norm over agents |A~_t|_F of a factor that mixes untrained.
+
+        lam^t |A~_0|_F,   A~ = A_i - Abar for every i,   lam = sqrt(rho)
+
+    Tight: A_i = c_i A with c an eigenvector of |eigenvalue| lam. Source: derived (R5).
+    """
+    below_one(lam=lam)
+    count(least=0, t=t)
+    nonnegative(deviation=deviation)
+    return lam**t * deviation
+
+
+def interference_phase(
+    *, lam: float, t: int, N: int, deviation_A: float, deviation_B: float
+) -> float:
+    """Return the upper bound on (1/N) sum_i |I_i|_* when A has mixed untrained for t rounds.
+
+        lam^t |A~_0|_F |B~_t|_F / N,   B moving in any way
+
+    Tight at t = 0: B_i = A_i' opposite, two agents, Pi = J. Source: derived (R5): T10 with
+    `mixed_deviation`.
+    """
+    nonnegative(deviation_A=deviation_A, deviation_B=deviation_B)
+    count(N=N)
+    return mixed_deviation(lam=lam, t=t, deviation=deviation_A) * deviation_B / N
 
 
 def tau(*, pi_max: float) -> float:

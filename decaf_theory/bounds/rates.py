@@ -264,6 +264,25 @@ def local_steps_q_S(
     return q, K * network_S(eigenvalues=eigenvalues, order="MS") + (K - 1) * (N - 1)
 
 
+def local_drift(*, lam: float, lr: float, L: float, kappa: float, N: int, K: int) -> float:
+    """Return the upper bound on |X~|_F after a mix, for K local steps a round without noise.
+
+        lam sqrt(N) (kappa / L) (g - 1) / (1 - lam g),   g = (1 + lr L)^K
+
+    inf where lam g >= 1; kappa bounds the heterogeneity at the mean of all points, all agents start
+    equal. Tight after many rounds: N = 2, f_i = -L x^2/2 +- kappa x. Source: derived (R6): the
+    fixed point of |X~| <- lam (g |X~| + sqrt(N) kappa (g - 1)/L).
+    """
+    below_one(lam=lam)
+    nonnegative(lr=lr, kappa=kappa)
+    positive(L=L)
+    count(N=N, K=K)
+    growth = (1 + lr * L) ** K
+    if lam * growth >= 1:
+        return inf
+    return lam * sqrt(N) * kappa / L * (growth - 1) / (1 - lam * growth)
+
+
 def momentum_q_S(*, lam: float, eigenvalues: Sequence[float], beta: float) -> tuple[float, float]:
     """Return (q, S) of `consensus_bound` for local heavy-ball momentum, order MS.
 

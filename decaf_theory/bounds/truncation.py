@@ -5,7 +5,7 @@ M = sum_j pi_j B_j A_j, P = TSVD_r(M), E = M - P; in units of the factor product
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import inf, log1p, sqrt
 
 from decaf_theory.bounds._checks import count, largest_weight, nonnegative, one_of
 
@@ -67,16 +67,41 @@ def decaf_dlora_difference(*, interference: float, norm: str) -> float:
     return (GOLDEN_RATIO if norm == "fro" else 2) * interference
 
 
-def decaf_dlora_worst_case(*, c: float, r: int) -> float:
-    """Return the upper bound on |TSVD_r(M) - Bbar Abar|_F under Assumption 2, for all weights.
+def decaf_dlora_lower_rank(*, K: int, r: int, n: int) -> float:
+    """Return the best constant in |TSVD_r(M) - Q|_F <= constant |M - Q|_F for rank Q <= K <= r.
 
-        sqrt(r) c^2
+        sqrt(1 + u),   u = (h + sqrt(h^2 + 4 h)) / 2,   h = p / (r - K + p),   p = min(K, n - r)
 
-    Tight: Bbar = 0 or Abar = 0 with equal products, as (B, A), (-B, -A). Source: derived (T18).
+    n = min(d, k); the golden ratio at K = r < n, and 1 where n <= r, as nothing is truncated then.
+    Tight: M = I on r + p directions (tie broken to the first r), Q = I on K - p of those kept and
+    (1 + u)/u on the p others. Source: derived (T18-rank); known for hard thresholding.
+    """
+    count(K=K, r=r, n=n)
+    if K > r:
+        raise ValueError(f"K must be <= r = {r} (the rank that is kept), got {K}")
+    if n <= r:
+        return 1.0
+    p = min(K, n - r)
+    h = p / (r - K + p)
+    return sqrt(1 + (h + sqrt(h * h + 4 * h)) / 2)
+
+
+def decaf_dlora_worst_case(*, c: float, r: int, norm: str) -> float:
+    """Return the upper bound on |P - Q| under Assumption 2, for all weights and every r.
+
+        sqrt(r) c^2 ("fro"),   c^2 ("op"),   r c^2 ("nuc");   P = TSVD_r(M), Q = Bbar Abar
+
+    P = U U' M, so with the reflection S = 2 U U' - 1, P - Q = ((M - 2 Q) + S M) / 2. Both M and
+    M - 2 Q are a panel [sqrt(pi_j) B_j]_j times one of [sqrt(pi_j) A_j]_j, M - 2 Q with the
+    reflection 1 - 2 e e', e = (sqrt(pi_j))_j, between them. Panels have |.|_op <= c and
+    |.|_F <= sqrt(r) c, as sum_j pi_j |B_j|_F^2 <= r c^2; then Hoelder's inequality.
+    Tight, all three at once: (B, A), (-B, -A) with c-isometries and weights 1/2.
+    Source: derived (T13, T18).
     """
     nonnegative(c=c)
     count(r=r)
-    return sqrt(r) * c**2
+    one_of(("fro", "op", "nuc"), norm=norm)
+    return {"fro": sqrt(r), "op": 1, "nuc": r}[norm] * c**2
 
 
 def truncation_second_order(
@@ -124,6 +149,25 @@ def tsvd_perturbation(*, sigma_r: float, sigma_next: float, e: float) -> float:
     return (sigma_r - e) / (gap - 2 * e) if gap > 2 * e else inf
 
 
+def tsvd_perturbation_integrated(*, sigma_r: float, sigma_next: float, e: float) -> float:
+    """Return the upper bound of `tsvd_perturbation` with the condition integrated over the change.
+
+        1/2 + (sigma_r + sigma_{r+1}) / (4 e) ln(gap / (gap - 2 e)),   gap = sigma_r - sigma_{r+1}
+
+    Never the larger of the two; inf where e is half the gap or more. Tight as e -> 0, where it is
+    `tsvd_condition`. Source: derived (T19).
+    """
+    gap = _gap(sigma_r, sigma_next)
+    nonnegative(e=e)
+    if gap <= 2 * e:
+        return inf
+    share = 2 * e / gap
+    if share == 0:
+        return sigma_r / gap
+    # ln(gap / (gap - 2 e)) / (4 e)
+    return 0.5 + (sigma_r + sigma_next) * -log1p(-share) / (2 * gap * share)
+
+
 def wedin(*, e_fro: float, gap: float) -> float:
     """Return the upper bound on |(sin Theta_U, sin Theta_V)|_F of the leading singular spaces.
 
@@ -147,6 +191,23 @@ def factor_distance(*, product_distance: float, sigma_r: float) -> float:
     if product_distance == 0:
         return 0.0
     return sqrt((1 + sqrt(2)) / sigma_r) * product_distance if sigma_r > 0 else inf
+
+
+def decaf_mixing_error(
+    *, product_distance: float, sigma_P: float, sigma_Q: float, imbalance: float
+) -> float:
+    """Return the upper bound on |e|, the balanced factors of P = TSVD_r(M) less DLoRA's mix.
+
+        sqrt((1 + sqrt 2) / max(sigma_P, sigma_Q)) |P - Q|_F + |K|_F / sqrt(8 sigma_Q)
+        Q = Bbar Abar,   K = Bbar'Bbar - Abar Abar' ("imbalance"),   sigma_P = sigma_r(P), ...
+
+    With the balanced factors rotated onto (Bbar, Abar). inf where sigma_Q = 0. Each term is tight
+    alone: the first as `factor_distance`, the second for one agent with scalars a/b -> 1.
+    Source: derived (T30), by way of the balanced factors of Q.
+    """
+    nonnegative(sigma_P=sigma_P, sigma_Q=sigma_Q, imbalance=imbalance)
+    near = factor_distance(product_distance=product_distance, sigma_r=max(sigma_P, sigma_Q))
+    return near + imbalance / sqrt(8 * sigma_Q) if sigma_Q > 0 else inf
 
 
 def _gap(sigma_r: float, sigma_next: float) -> float:

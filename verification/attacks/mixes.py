@@ -135,7 +135,7 @@ def mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     """T13: |TSVD_r(M) - Bbar Abar| against its worst case on sigma_max <= 1."""
     d, k, r = 4, 3, 2
     loose = "" if max(weights) <= 0.5 else "for all weights; whether T11's factor tau holds is open"
-    worst = bounds.interference_worst_case(c=1.0, q=r, pi_max=0.5, norm=norm)
+    worst = bounds.decaf_dlora_worst_case(c=1.0, r=r, norm=norm)
 
     def ratio(p: Tensors) -> torch.Tensor:
         M, mean = mixed(p, weights)

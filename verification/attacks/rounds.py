@@ -171,12 +171,13 @@ def trajectory(net: Network, d: int, k: int, r: int) -> Attack:
 
 def decay(net: Network, rounds: int) -> Attack:
     """R5: |A~_t| against lam^t |A~_0|."""
+    share = bounds.mixed_deviation(lam=net.lam, t=rounds, deviation=1.0)
 
     def ratio(p: Tensors) -> torch.Tensor:
         apart = p["A"] - p["A"].mean(1, keepdim=True)
         later = torch.einsum("ij,sjrk->sirk", torch.linalg.matrix_power(net.Pi, rounds), apart)
         size, first = (root((X**2).sum((1, 2, 3))) for X in (later, apart))
-        return size / (net.lam**rounds * first)
+        return size / (share * first)
 
     instance = partial(plain, Pi=net.Pi.tolist(), rounds=rounds)
     return Attack({"A": (net.N, 2, 3)}, ratio, instance)

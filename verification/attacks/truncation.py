@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from math import sqrt
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
 from verification.attacks.mixes import HALVES, mixed, of_mix
-from verification.claims.truncation.golden_ratio import square_constant
 
 # steps are at least exp(-FLOOR), where what is compared is of their size or of its square: shorter
 # ones drown in rounding
@@ -22,7 +20,7 @@ FLOOR, FLOOR_OF_SQUARES = 12.0, 8.0
 
 def lower_rank(K: int, r: int, d: int, k: int) -> Attack:
     """T18-rank: |TSVD_r(M) - Q|_F against its constant times |M - Q|_F, Q = B A of rank K."""
-    constant = sqrt(square_constant(K, r, min(d, k)))
+    constant = bounds.decaf_dlora_lower_rank(K=K, r=r, n=min(d, k))
 
     def ratio(p: Tensors) -> torch.Tensor:
         Q = p["B"] @ p["A"]

@@ -17,6 +17,7 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import consensus_distance, interference, interference_norm, sigma_max
 from decaf_theory.problems.approximation import approximation, planted, spread
 from decaf_theory.simulate import Config, visits
+from decaf_theory.small_steps import added_by_mixing
 from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from verification.claim import Claim, Context, Row
@@ -272,10 +273,7 @@ def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:
 def predicted(runs: Runs) -> np.ndarray:
     """Return (s^2 / N) sum_jl Gamma_jl D_j W' D_l."""
     W = runs.targets.mean(axis=0)
-    agents = len(runs.Pi)
-    D = runs.targets - W
-    Gamma = (np.eye(agents) + runs.Pi) @ np.linalg.pinv(np.eye(agents) - runs.Pi)
-    return runs.s**2 / agents * np.einsum("jl,jab,cb,lcd->ad", Gamma, D, W, D)
+    return runs.s**2 / len(runs.Pi) * added_by_mixing(runs.Pi, runs.targets - W, W)
 
 
 def limits(ctx: Context, case: str, found: Mapping[str, np.ndarray]) -> Iterator[Row]:

@@ -66,12 +66,12 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Assumptions: $\pi_j \ge 0$, $\sum_j \pi_j = 1$, $\sigma_1(A_j), \sigma_1(B_j) \le c$, the same
     $c$ for every $r \le \min(d, k)$.
-    Proof: Let $U$ span the left singular vectors of $P$, so that $P = U U' M$, and let $X, Y$ be
-    the panels of T9, $M = Q + X Y$. Then $P - Q = U U' X Y - (1 - U U') \bar B \bar A = F H$ with
-    $F = [U U' X, -(1 - U U') \bar B]$ and $H = [Y; \bar A]$. The ranges of the two parts of $F$ are
-    orthogonal, so $|F|_{op} \le \max(|X|_{op}, |\bar B|_{op}) \le c$, and
-    $|F|_F^2 \le |X|_F^2 + |\bar B|_F^2 = \sum_j \pi_j |B_j|_F^2 \le r c^2$. And
-    $H' H = \sum_j \pi_j A_j' A_j$ gives $|H|_{op} \le c$, $|H|_F^2 \le r c^2$. Hölder's inequality.
+    Proof: Let $U$ span the left singular vectors of $P$, so that $P = U U' M$. With the reflection
+    $S = 2 U U' - 1$, $P - Q = ((M - 2 Q) + S M)/2$. Take the panels $F = [\sqrt{\pi_j} B_j]_j$,
+    $H = [\sqrt{\pi_j} A_j]_j$ and $R = 1 - 2 e e'$, the reflection of the agents along
+    $e = (\sqrt{\pi_j})_j$: $M = F H$ and $M - 2 Q = F R H$. As $F F' = \sum_j \pi_j B_j B_j'$,
+    $|F|_{op} \le c$ and $|F|_F^2 \le r c^2$; likewise $H$. So both $M$ and $M - 2 Q$ are at most
+    $c^2 (r, \sqrt r, 1)$, by Hölder's inequality.
     Extremal: the sign pair $\pm(B, A)$ of $c$-isometries with weights 1/2: $Q = 0$, $P = M = B A$,
     so that the difference is as large as the adapter itself.
     Counterexample (to other readings): see T13-nuclear, T13-relative, T13-rslora, T13-constant and
@@ -123,9 +123,8 @@ def held(mix: Mix, c: float) -> Any:
 
 
 def law(scaling: str, norm: str, r: int, c: float) -> float:
-    """Return the largest s |P - Q|; unscaled, it is also the largest |I| of T11."""
-    largest = bounds.interference_worst_case(c=c, q=r, pi_max=0.5, norm=norm)
-    return SCALE[scaling](ETA, r) * largest
+    """Return the largest s |P - Q|."""
+    return SCALE[scaling](ETA, r) * bounds.decaf_dlora_worst_case(c=c, r=r, norm=norm)
 
 
 def sign_pair(ctx: Context, r: int, c: float) -> Mix:
@@ -183,7 +182,7 @@ def structured(mix: Mix, c: float, norm: str) -> Row:
     return at_most(
         f"unscaled {norm}, {mix.family}",
         spectra(mix, mix.factors.rank).norms(norm).difference,
-        bounds.interference_worst_case(c=c, q=mix.factors.rank, pi_max=0.5, norm=norm),
+        bounds.decaf_dlora_worst_case(c=c, r=mix.factors.rank, norm=norm),
         rounding=c**2 * slip(mix),
         held=held(mix, c),
         **mix.params,
@@ -256,7 +255,7 @@ CLAIMS = [
         "interference",
         "derived",
         rows,
-        bounds=(bounds.interference_worst_case,),
+        bounds=(bounds.decaf_dlora_worst_case,),
         attacks=attacks,
         replay=replay,
         instance=instance,

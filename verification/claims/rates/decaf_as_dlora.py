@@ -79,13 +79,18 @@ def bounded(mix: Mix) -> Iterator[Row]:
     floor = np.where(held, sigma_Q, 1.0)
     K = transpose(means.B) @ means.B - means.A @ transpose(means.A)
     skew = host(namespace(K).linalg.matrix_norm(K, ord="fro"))
-    largest = np.maximum(floor, np.where(held, sigma_P, 1.0))
-    first = each(bounds.factor_distance, product_distance=host(apart), sigma_r=largest)
-    bound = first + skew / np.sqrt(8 * floor)
+    bound = each(
+        bounds.decaf_mixing_error,
+        product_distance=host(apart),
+        sigma_P=np.where(held, sigma_P, 1.0),
+        sigma_Q=floor,
+        imbalance=skew,
+    )
     size = host(norms(means)) ** 2
     loss = (host(slip) + ulps(1, size)) / np.sqrt(floor) + ulps(20, np.sqrt(size))
     yield at_most("|e_i|", e, bound, rounding=4 * loss, held=held, **mix.params)
-    limit = bounds.GOLDEN_RATIO * interference_norm(mix.factors, mix.Pi)
+    phi = bounds.decaf_dlora_difference(interference=1.0, norm="fro")
+    limit = phi * interference_norm(mix.factors, mix.Pi)
     yield at_most("|P_i - Q_i| <= phi |I_i|", apart, limit, rounding=4 * slip, **mix.params)
 
 
@@ -170,7 +175,7 @@ CLAIMS = [
         "rates",
         "derived",
         rows,
-        bounds=(bounds.factor_distance,),
+        bounds=(bounds.decaf_mixing_error,),
         attacks=attacks,
         replay=replay,
         instance=opposed,

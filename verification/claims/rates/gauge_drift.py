@@ -13,6 +13,7 @@ from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors
 from decaf_theory.rng import generator
 from decaf_theory.simulate import Visit, visits
+from decaf_theory.small_steps import gauge_drift, slow_flow
 from decaf_theory.stats import richardson
 from decaf_theory.topology import sqrt_rho
 from verification.claim import Claim, Context, Row
@@ -56,24 +57,6 @@ def rows(ctx: Context) -> Iterator[Row]:
     yield from _slow_flow(ctx)
 
 
-def kernel(Pi: np.ndarray) -> np.ndarray:
-    """Return Gamma' = Pi (I - Pi)^+ [..., N, N]."""
-    found: np.ndarray = Pi @ np.linalg.pinv(np.eye(Pi.shape[-1]) - Pi)
-    return found
-
-
-def drift_rate(case: Setting, start: Factors, s: float) -> np.ndarray:
-    """Return the predicted change of Kbar per step over lr^2, [graphs, r, r].
-
-    start: the common factors B [d, r] and A [r, k].
-    """
-    B, A = start
-    Gamma = kernel(case.Pi)
-    right = np.einsum("gjl,ra,lba,jbc,sc->grs", Gamma, A, case.D, case.D, A)
-    left = np.einsum("gjl,ar,jab,lcb,cs->grs", Gamma, B, case.D, case.D, B)
-    return -2 * s**2 / case.N * (right - left)
-
-
 def imbalance_of_mean(visit: Visit) -> Any:
     """Return Kbar = Bbar'Bbar - Abar Abar' of the mean factors, [runs, r, r]."""
     B, A = (X.mean(-3) for X in visit.factors)
@@ -86,7 +69,7 @@ def _drift(ctx: Context) -> Iterator[Row]:
     common = fitted(case.Wbar, R, S)
     lam = max(sqrt_rho(P) for P in case.Pi)
     settle = ceil(log(1e-13) / log(lam))
-    predicted = drift_rate(case, common, S)
+    predicted = gauge_drift(case.Pi, case.D, *common, S)
     scale = np.linalg.norm(predicted, axis=(-2, -1)).max()
     start = at_all_agents(ctx, common, case.N)
     options = {"method": "dlora", "start": start, "s": S, "steps": settle}
@@ -128,7 +111,7 @@ def _slow_flow(ctx: Context) -> Iterator[Row]:
     slip = ulps(100, tau) / steps[-1] ** 2
     for i, time in enumerate(times.tolist()):
         found = [column[i] for column in columns]
-        expected = slow_flow(case, u, v, size, time)
+        expected = slow_flow(case.Pi[0], case.D, u, v, size=size, s=S, tau=time)
         limit = richardson(found)
         params = {"tau": time, "finest_lr": steps[-1], "finest": found[-1], "slow_flow": expected}
         params |= {"coarsest_lr": steps[0], "coarsest": found[0]}
@@ -173,29 +156,6 @@ def _largest_factors(case: Setting, start: Factors, lr: float, times: np.ndarray
             B, A = (host(X).mean(axis=-3)[0] for X in visit.factors)
             found.append(float(max(np.linalg.norm(B, 2), np.linalg.norm(A, 2))))
     return found
-
-
-def slow_flow(case: Setting, u: np.ndarray, v: np.ndarray, size: float, tau: float) -> float:
-    """Return max(a, b) at slow time tau, from a = b at 0 along a b = size.
-
-    dK/dtau = s^2 ((y - x) sqrt(K^2 + 4 size^2) + (y + x) K) by Runge and Kutta's fourth order.
-    """
-    Gamma = kernel(case.Pi[0])
-    y = np.einsum("jl,a,jab,lcb,c->", Gamma, u, case.D, case.D, u) / case.N
-    x = np.einsum("jl,a,lba,jbc,c->", Gamma, v, case.D, case.D, v) / case.N
-
-    def speed(K: float) -> float:
-        return float(S**2 * ((y - x) * sqrt(K**2 + 4 * size**2) + (y + x) * K))
-
-    K = 0.0
-    h = tau / 2000
-    for _ in range(2000):
-        k1 = speed(K)
-        k2 = speed(K + h / 2 * k1)
-        k3 = speed(K + h / 2 * k2)
-        k4 = speed(K + h * k3)
-        K += h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return sqrt((sqrt(K**2 + 4 * size**2) + abs(K)) / 2)
 
 
 CLAIMS = [

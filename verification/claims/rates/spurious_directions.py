@@ -11,6 +11,7 @@ import numpy as np
 
 from decaf_theory.lowrank import align, product
 from decaf_theory.simulate import Config, visits
+from decaf_theory.small_steps import added_by_mixing
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row, Value
@@ -78,13 +79,8 @@ def injected(case: Setting, s: float, rank: int) -> np.ndarray:
     U, _, Vh = np.linalg.svd(case.Wbar)
     left = np.eye(d) - U[:, :rank] @ U[:, :rank].T  # off the columns of Wbar
     right = np.eye(k) - Vh[:rank].T @ Vh[:rank]  # off its rows
-    eye = np.eye(case.N)
-    found = []
-    for Pi in case.Pi:
-        Gamma = (eye + Pi) @ np.linalg.pinv(eye - Pi)
-        total = np.einsum("jl,jab,cb,lcd->ad", Gamma, case.D, case.Wbar / s, case.D)
-        found.append(left @ total @ right / case.N)
-    return np.stack(found)
+    found = [left @ added_by_mixing(Pi, case.D, case.Wbar / s) @ right for Pi in case.Pi]
+    return np.stack(found) / case.N
 
 
 def settled(case: Setting, r: int, s: float) -> Rest:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.arrays import namespace
+from decaf_theory import bounds
+from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mean_over_agents, mix_factors
 from decaf_theory.measure import deviations, interference_norm
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from verification.claim import Claim, Context, Instance, Row, Value
 from verification.evidence import at_least, at_most, ulps
+from verification.instances.omega import each
 
 GRAPHS = (("ring", 5), ("path", 4), ("star", 5), ("complete", 4), ("bipartite", 6))
 ROUNDS = 12
@@ -55,11 +57,11 @@ def _phase(ctx: Context, name: str, N: int) -> Iterator[Row]:
     Pi = TOPOLOGIES[name](N)
     xp = namespace(A)
     lam = sqrt_rho(Pi)
-    first = _size(deviations(A))
+    first = host(_size(deviations(A)))
     params: dict[str, Value] = {"topology": name, "N": N}
     for t in range(ROUNDS):
         if t in (0, 1, 3, ROUNDS - 1):
-            bound = lam**t * first
+            bound = each(bounds.mixed_deviation, lam=lam, t=t, deviation=first)
             # t mixes of N terms, and T8's sum over the neighbours
             slip = ulps(8 * N * (t + 1), _size(A))
             spread = _size(deviations(A))
@@ -67,9 +69,15 @@ def _phase(ctx: Context, name: str, N: int) -> Iterator[Row]:
             mean = xp.mean(interference_norm(Factors(B, A), ctx.array(Pi), "nuc"), axis=-1)
             # t mixes, and a norm by QR and SVD of panels of N r rows
             slip = ulps(10 * max(d, k, N * r) * (t + 1), _size(A), _size(B)) / N
-            yield at_most(
-                "mean |I_i|_*", mean, bound * _size(deviations(B)) / N, rounding=slip, t=t, **params
+            bound = each(
+                bounds.interference_phase,
+                lam=lam,
+                t=t,
+                N=N,
+                deviation_A=first,
+                deviation_B=host(_size(deviations(B))),
             )
+            yield at_most("mean |I_i|_*", mean, bound, rounding=slip, t=t, **params)
         move = ctx.array(rng.standard_normal((count, N, d, r)))
         mixed = mix_factors(Factors(B, A), Pi)
         B = mixed.B - 0.1 * move
@@ -121,7 +129,7 @@ def replay(instance: Instance) -> Row:
     mixed = A
     for _ in range(t):
         mixed = mean_over_agents(mixed, Pi)
-    bound = sqrt_rho(Pi) ** t * _size(deviations(A))
+    bound = bounds.mixed_deviation(lam=sqrt_rho(Pi), t=t, deviation=float(_size(deviations(A))))
     slip = ulps(8 * N * (t + 1), _size(A))  # t mixes of N terms
     return at_most("|A~_t|", _size(deviations(mixed)), bound, rounding=slip, t=t, N=N)
 
@@ -134,7 +142,8 @@ def _both_opposite(ctx: Context) -> Row:
     mean = float(
         namespace(state.A).mean(interference_norm(state, ctx.array([[0.5, 0.5]] * 2), "nuc"))
     )
-    bound = float(_size(deviations(state.A)) * _size(deviations(state.B)) / 2)
+    apart_B, apart_A = (float(_size(deviations(X))) for X in state)
+    bound = bounds.interference_phase(lam=0.0, t=0, N=2, deviation_A=apart_A, deviation_B=apart_B)
     # ten times the larger size, 3, for QR and SVD
     return at_most("mean |I_i|_*", mean, bound, rounding=ulps(10 * 3, bound), t=0, N=2)
 
@@ -153,6 +162,7 @@ CLAIMS = [
         "methods",
         "derived",
         rows,
+        bounds=(bounds.mixed_deviation, bounds.interference_phase),
         attacks=attacks,
         replay=replay,
         instance=along_eigenvector,

@@ -96,7 +96,7 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
 
     p = min(K, n - r)
     place = np.arange(n)
-    u = square_constant(K, r, n) - 1
+    nu = bounds.decaf_dlora_lower_rank(K=K, r=r, n=n) ** 2
     kept = place < r
     dropped = (place >= r) & (place < r + p)
     shared = place >= r - K + p
@@ -107,14 +107,8 @@ def _against_rank(ctx: Context, K: int, r: int, n: int) -> Iterator[Row]:
     gap = np.concatenate([np.full((1, 1, 1), TIE), away])
     noise = rng.standard_normal((count, d, k))
     M = left * ((1 + gap) * kept + dropped) @ right + gap**2 * noise
-    Q = left * ((kept & shared) + (1 + 1 / u) * dropped) @ right
+    Q = left * ((kept & shared) + nu / (nu - 1) * dropped) @ right
     yield _ratio_row("Q near the extremal one", M, Q, ctx, K=K, r=r)
-
-
-def square_constant(K: int, r: int, n: int) -> float:
-    """Return nu = 1 + u, the square of the constant for Q of rank K."""
-    h = min(K, n - r) / (r - K + min(K, n - r))
-    return 1 + (h + sqrt(h * h + 4 * h)) / 2
 
 
 def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Row:
@@ -126,7 +120,7 @@ def _ratio_row(case: str, M: Any, Q: Any, ctx: Context, *, K: int, r: int) -> Ro
     gap, apart = (xp.linalg.matrix_norm(X - Q, ord="fro") for X in (P, M))
     # two SVDs and a product, each max(d, k) eps |M|
     slip = ulps(10 * max(d, k), xp.linalg.matrix_norm(M, ord="fro") + apart)
-    constant = bounds.GOLDEN_RATIO if K == r else sqrt(square_constant(K, r, min(d, k)))
+    constant = bounds.decaf_dlora_lower_rank(K=K, r=r, n=min(d, k))
     case = f"|TSVD_r(M) - Q|_F <= const |M - Q|_F, {case}"
     size = {"constant": constant, "d": d, "k": k, "r": r, "K": K}
     return at_most(case, gap, constant * apart, rounding=slip, **size)
@@ -155,7 +149,7 @@ def _worst_case(mix: Mix) -> Row:
     decaf, dlora = (METHODS[name].mix(mix.factors, mix.Pi, 0) for name in ("decaf", "dlora"))
     gap = product_distance(decaf, dlora)
     r = mix.factors.rank
-    bound = bounds.decaf_dlora_worst_case(c=1.0, r=r)
+    bound = bounds.decaf_dlora_worst_case(c=1.0, r=r, norm="fro")
     case = "|P - Bbar Abar|_F <= sqrt(r) c^2"
     return at_most(case, gap, bound, rounding=4 * allowance(mix), c=1.0, **mix.params)
 
@@ -209,7 +203,7 @@ def of_lower_rank(ctx: Context) -> Iterator[Row]:
 
 def extremal_rank() -> Instance:
     """Return M = diag(1 + TIE, 1 + TIE, 1) and Q = (nu / u) e_3 e_3', K = 1, r = 2."""
-    nu = square_constant(1, 2, 3)
+    nu = bounds.decaf_dlora_lower_rank(K=1, r=2, n=3) ** 2
     e = np.eye(3)[2:]
     M = np.diag([1 + TIE, 1 + TIE, 1.0])
     B = nu / (nu - 1) * e.T
@@ -289,6 +283,7 @@ CLAIMS = [
         "truncation",
         "derived",
         of_lower_rank,
+        bounds=(bounds.decaf_dlora_lower_rank,),
         attacks=attacks_rank,
         replay=replay_rank,
         instance=extremal_rank,

@@ -104,10 +104,7 @@ def _change(M: Any, dM: Any, r: int, family: str, **params: float) -> Iterator[R
     where = {"rounding": slip, "held": held, "family": family, "d": d, "k": k, "r": r, **params}
     case = "|dP| <= (sigma_r - e)/(gap - 2 e) |dM|"
     yield at_most(case, moved, factor * size, **where)
-    gap = np.where(held, sigma_r - sigma_next, 1)
-    share = np.where(held, 2 * e / gap, 0.5)
-    # ln(gap / (gap - 2e)) / (4e) = -log1p(-share) / (2 gap share)
-    integrated = 0.5 + (sigma_r + sigma_next) * -np.log1p(-share) / (2 * gap * share)
+    integrated = each(bounds.tsvd_perturbation_integrated, **letters)
     case = "|dP| <= integrated constant |dM|"
     yield at_most(case, moved, np.where(held, integrated, 0) * size, **where)
 
@@ -213,7 +210,11 @@ CLAIMS = [
         "truncation",
         "derived",
         rows,
-        bounds=(bounds.tsvd_perturbation, bounds.wedin),
+        bounds=(
+            bounds.tsvd_perturbation,
+            bounds.tsvd_perturbation_integrated,
+            bounds.wedin,
+        ),
         attacks=attacks,
         replay=replay,
         instance=extremal,
