@@ -124,6 +124,31 @@ WORKED = [
     ("factor_distance", dict(product_distance=3, sigma_r=1 / 256), 48 * sqrt(1 + sqrt(2))),
     ("factor_distance", dict(product_distance=3, sigma_r=0), inf),
     ("factor_distance", dict(product_distance=0, sigma_r=0), 0),
+    # |.3 + .2 - .5|; 1/2 - 1/4 - 1/8; 1 agent
+    ("sign_gap", dict(pi=[0.3, 0.2, 0.5]), 0),
+    ("sign_gap", dict(pi=[1 / 2, 1 / 8, 1 / 4, 1 / 16, 1 / 16]), 0),
+    ("sign_gap", dict(pi=[5 / 8, 1 / 4, 1 / 8]), 1 / 4),
+    ("sign_gap", dict(pi=[1]), 1),
+    # delta: rank one, a heavy weight, three agents at odd rank; nothing at even rank
+    ("orthogonal_gap", dict(r=1, pi=[3 / 8, 3 / 8, 1 / 4]), 1 / 4),
+    ("orthogonal_gap", dict(r=2, pi=[5 / 8, 1 / 4, 1 / 8]), 1 / 4),
+    ("orthogonal_gap", dict(r=5, pi=[3 / 8, 3 / 8, 0, 1 / 4]), 1 / 4),
+    ("orthogonal_gap", dict(r=2, pi=[3 / 8, 3 / 8, 1 / 4]), 0),
+    # four agents: delta = 7/16 - 3/16 - 3/16 + ... = 1/8 over the rank
+    ("orthogonal_gap", dict(r=3, pi=[7 / 16, 3 / 16, 3 / 16, 3 / 16]), 1 / 24),
+    ("orthogonal_gap", dict(r=5, pi=[7 / 16, 3 / 16, 3 / 16, 3 / 16]), 1 / 40),
+    # five, in 1/64: delta = 2, 4 max - 1 = 20, the last agent left out 64 - 42 - 4 * 5 = 2 ...
+    ("orthogonal_gap", dict(r=3, pi=[21 / 64, 17 / 64, 12 / 64, 9 / 64, 5 / 64]), 2 / 192),
+    # ... in 1/100: min(2, 20, 100 - 60 - 4 * 9.5 = 2, ...); 4 max - 1 = 4 first, then -4, then -8
+    ("orthogonal_gap", dict(r=3, pi=[0.3, 0.26, 0.2, 0.15, 0.09]), 0),
+    ("orthogonal_gap", dict(r=3, pi=[0.2, 0.2, 0.2, 0.2, 0.2]), 0),
+    ("orthogonal_gap", dict(r=3, pi=[0.46, 0.45, 0.03, 0.03, 0.03]), 0),
+    ("orthogonal_gap", dict(r=5, pi=[21 / 64, 17 / 64, 12 / 64, 9 / 64, 5 / 64]), 0),
+    # 4 sqrt(2 + (15/16)^2); 4 * 15/16 at rank one; 4 sqrt 2 (1 - 1/16) with a heavy weight
+    ("interference_by_weights", dict(c=2, r=3, pi=[3 / 8, 3 / 8, 1 / 4]), sqrt(737) / 4),
+    ("interference_by_weights", dict(c=2, r=1, pi=[3 / 8, 3 / 8, 1 / 4]), 15 / 4),
+    ("interference_by_weights", dict(c=2, r=2, pi=[3 / 8, 3 / 8, 1 / 4]), 4 * sqrt(2)),
+    ("interference_by_weights", dict(c=2, r=2, pi=[5 / 8, 1 / 4, 1 / 8]), sqrt(2) * 15 / 4),
     ("network_q", dict(lam=0.75, order="MS"), 3),
     ("network_q", dict(lam=0.75, order="CB"), 4),
     # 1/3 + 1/8; 4/3 + 9/8

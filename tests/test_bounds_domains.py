@@ -34,6 +34,9 @@ VALID = {
     "interference_half": dict(Xi_w=1.0),
     "tau": dict(pi_max=0.5),
     "interference_worst_case": dict(WEIGHT, c=1.0, q=2),
+    "sign_gap": dict(pi=PI),
+    "orthogonal_gap": dict(r=3, pi=PI),
+    "interference_by_weights": dict(c=1.0, r=3, pi=PI),
     "interference_mean_square": ENTRIES,
     "mix_mean_square": ENTRIES,
     "interference_trajectory": dict(
@@ -188,18 +191,18 @@ def test_local_steps_want_all_the_other_eigenvalues():
         bounds.local_steps_q_S(lam=0.5, eigenvalues=[0.5, 0.5, 0.5], N=3, K=2)
 
 
-@pytest.mark.parametrize("name", ["interference_mean_square", "mix_mean_square"])
+@pytest.mark.parametrize("name", [name for name, letters in VALID.items() if "pi" in letters])
 def test_weights_are_nonnegative_and_sum_to_one(name):
     bound = getattr(bounds, name)
     with pytest.raises(ValueError, match=r"^pi must be >= 0, got -0\.5"):
-        bound(**{**ENTRIES, "pi": [1.5, -0.5]})
+        bound(**{**VALID[name], "pi": [1.5, -0.5]})
     # sqrt(eps) = 1.49e-8
     for off in (1.6e-8, -1.6e-8):
         with pytest.raises(ValueError, match=r"^pi must sum to one, got (1\.00000001|0\.99999998)"):
-            bound(**{**ENTRIES, "pi": [0.5, 0.5 + off]})
+            bound(**{**VALID[name], "pi": [0.5, 0.5 + off]})
     for off in (1.4e-8, -1.4e-8):
-        assert bound(**{**ENTRIES, "pi": [0.5, 0.5 + off]}) > 0
-    assert bound(**{**ENTRIES, "pi": [1.0, 0.0]}) >= 0
+        assert bound(**{**VALID[name], "pi": [0.5, 0.5 + off]}) > 0
+    assert bound(**{**VALID[name], "pi": [1.0, 0.0]}) >= 0
 
 
 def test_singular_values_must_decrease():

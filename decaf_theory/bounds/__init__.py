@@ -6,6 +6,7 @@ no instance can have are a ValueError naming argument, rule and value.
 """
 
 from decaf_theory.bounds.interference import (
+    interference_by_weights,
     interference_consensus,
     interference_frobenius,
     interference_half,
@@ -16,6 +17,8 @@ from decaf_theory.bounds.interference import (
     interference_trajectory,
     interference_worst_case,
     mix_mean_square,
+    orthogonal_gap,
+    sign_gap,
     tau,
 )
 from decaf_theory.bounds.networks import (
@@ -88,6 +91,7 @@ __all__ = [
     "factor_kappa",
     "factor_sigma",
     "frozen_smoothness",
+    "interference_by_weights",
     "interference_consensus",
     "interference_frobenius",
     "interference_half",
@@ -110,8 +114,10 @@ __all__ = [
     "momentum_q_S",
     "network_S",
     "network_q",
+    "orthogonal_gap",
     "product_lipschitz",
     "safe_step",
+    "sign_gap",
     "smoothness_mixed_norm",
     "smoothness_sharp",
     "sqrt_rho_bipartite",
