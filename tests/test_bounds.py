@@ -143,6 +143,8 @@ WORKED = [
     ("orthogonal_gap", dict(r=3, pi=[0.3, 0.26, 0.2, 0.15, 0.09]), 0),
     ("orthogonal_gap", dict(r=3, pi=[0.2, 0.2, 0.2, 0.2, 0.2]), 0),
     ("orthogonal_gap", dict(r=3, pi=[0.46, 0.45, 0.03, 0.03, 0.03]), 0),
+    # 1 - 2 * .01 - 4 * .2455 < 0: without the lightest the others close
+    ("orthogonal_gap", dict(r=3, pi=[0.253, 0.246, 0.2455, 0.2455, 0.01]), 0),
     ("orthogonal_gap", dict(r=5, pi=[21 / 64, 17 / 64, 12 / 64, 9 / 64, 5 / 64]), 0),
     # 4 sqrt(2 + (15/16)^2); 4 * 15/16 at rank one; 4 sqrt 2 (1 - 1/16) with a heavy weight
     ("interference_by_weights", dict(c=2, r=3, pi=[3 / 8, 3 / 8, 1 / 4]), sqrt(737) / 4),
