@@ -170,15 +170,22 @@ WORKED = [
     # u = 1/2, D = 2*.25 + .5/.25 = 2.5, R = 3 + 1.5: ((1.25 + sqrt(6.25 + 6.75))/1.5)^2
     (
         "dsgd_sharp",
-        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16, ebar=0.5),
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16, ebar=0.5, errors="predictable"),
         ((1.25 + sqrt(13)) / 1.5) ** 2,
     ),
-    # the noise dependent: R = 4.5 + 2*2*.5*3/sqrt(4) at N = 4 (1.125 for 1.5): 7.125
+    # dependent, N = 4: a = 1, s = 1.5, e = 2: R = 3 + 1.125 + 2 (sqrt(1 + 2.25) - 1), Z = 3
     (
         "dsgd_sharp",
-        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=4, Xi=0, ebar=0.5, predictable=False),
-        ((1 + sqrt(4 + 1.5 * 7.125)) / 1.5) ** 2,
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=4, Xi=1 / 4, ebar=0.5),
+        ((1.5 + sqrt(9 + 1.5 * (2.125 + sqrt(13)))) / 1.5) ** 2,
     ),
+    # and where they hold nothing of the noise it is the predictable form
+    (
+        "dsgd_sharp",
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16),
+        ((0.25 + sqrt(0.25 + 6.75)) / 1.5) ** 2,
+    ),
+    ("dsgd_sharp", dict(F_gap=3, lr=0.5, T=8, L=2, sigma=3, N=3, Xi=inf, ebar=1), inf),
     # u = 1.5 beyond 1: D = 1, R = 1 + 4.5: ((.5 + sqrt(1 + 2.75))/.5)^2; none at u = 2
     (
         "dsgd_sharp",
@@ -209,7 +216,7 @@ WORKED = [
     ("mixing_error_rate", dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75), 30),
     (
         "mixing_error_rate",
-        dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75, predictable=True),
+        dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75, errors="predictable"),
         25.5,
     ),
     # .1 * 18 + 1.6/(2 * .4) = 3.8, over .7

@@ -55,12 +55,12 @@ VALID = {
     "network_S": dict(eigenvalues=[0.5, -0.5], order="CB"),
     "consensus_bound": dict(STEP, **NETWORK),
     "dsgd_rate": dict(RATE, Xi=1.0),
-    "dsgd_sharp": dict(RATE, Xi=1.0, ebar=1.0),
+    "dsgd_sharp": dict(RATE, Xi=1.0, ebar=1.0, errors="predictable"),
     "dsgd_textbook": dict(RATE, **NETWORK),
     "dsgd_corollary": dict(NETWORK, F_gap=1.0, L=1.0, sigma=1.0, N=3, T=50),
     "corollary_horizon": dict(L=1.0, N=2, q=1.0),
     "safe_step": dict(L=1.0, q=1.0),
-    "mixing_error_rate": dict(RATE, Xi=1.0, ebar=1.0),
+    "mixing_error_rate": dict(RATE, Xi=1.0, ebar=1.0, errors="dependent"),
     "mixing_error_consensus": dict(STEP, **NETWORK, lam=0.5, eps=1.0),
     "convex_curvature": dict(L=1.0, m=0.5),
     "local_steps_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], N=3, K=2),
@@ -95,7 +95,7 @@ RULE = dict.fromkeys("N T K d k r q m n".split(), "count")
 RULE |= dict(pi_max="largest weight", lam="below one", beta="below one", lam_min="at most one")
 RULE |= dict(D="count from zero", gap="wedin's gap", lr="nonnegative")
 RULE |= dict.fromkeys(["eigenvalues", "pi"], "sequence")
-RULE |= dict.fromkeys(["order", "norm", "predictable"], "choice")
+RULE |= dict.fromkeys(["order", "norm", "errors"], "choice")
 SPECIAL = {
     ("lemma1_gap", "r"): "real from one",
     ("lemma1_gap", "G"): "positive",
@@ -132,7 +132,7 @@ def test_the_table_knows_every_bound_and_every_letter():
     assert set(VALID) == set(bounds.__all__) - {"GOLDEN_RATIO"}
     for name, letters in VALID.items():
         parameters = inspect.signature(getattr(bounds, name)).parameters
-        assert set(letters) == set(parameters) - {"predictable"}, name
+        assert set(letters) == set(parameters), name
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values()), name
 
 
@@ -150,7 +150,12 @@ def test_the_edge_itself_is_let_in(name, letter, value, rule):
     assert all(part >= 0 for part in (result if isinstance(result, tuple) else (result,)))
 
 
-CHOICES = [(name, a) for name, letters in VALID.items() for a in letters if a in ("order", "norm")]
+CHOICES = [
+    (name, a)
+    for name, letters in VALID.items()
+    for a in letters
+    if a in ("order", "norm", "errors")
+]
 
 
 @pytest.mark.parametrize(("name", "letter"), CHOICES)

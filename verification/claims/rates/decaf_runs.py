@@ -165,7 +165,7 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             N=case.N,
             Xi=one.Xi,
             ebar=one.ebar**0.5,
-            predictable=True,
+            errors="predictable",
             **letters,
         )
         points = np.hypot(one.norm_B, one.norm_A)
