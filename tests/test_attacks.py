@@ -114,8 +114,8 @@ def test_every_bound_called_attained_is_broken_when_two_percent_smaller(claim, v
 @pytest.mark.parametrize(("claim", "variant"), [pair for pair in EVERY if pair not in TIGHT])
 def test_bounds_called_loose_withstand_where_two_percent_smaller(claim, variant):
     attempt, _ = run(BY_ID[claim], variant, seconds=20.0, seed=0)
-    # T11-rank-one: 0.9923 by what is known; all others lose more than 2 %
-    assert attempt.ratio <= (0.9923 if claim == "T11-rank-one" else WEAKENED)
+    # T11-odd: the two uneven ones miss 7e-4 and 1e-4 of it; all others lose more than 2 %
+    assert attempt.ratio <= (1 - 1e-4 if claim == "T11-odd" else WEAKENED)
     assert attempt.outcome == Outcome.HOLDS
 
 

@@ -150,6 +150,33 @@ WORKED = [
     ("local_drift", dict(lam=0.25, lr=0.25, L=2, kappa=3, N=4, K=2), 15 / 7),
     ("local_drift", dict(lam=0.5, lr=0.25, L=2, kappa=3, N=4, K=2), inf),
     ("local_drift", dict(lam=0.5, lr=0.5, L=2, kappa=3, N=4, K=1), inf),
+    # |.3 + .2 - .5|; 1/2 - 1/4 - 1/8; 1 agent
+    ("sign_gap", dict(pi=[0.3, 0.2, 0.5]), 0),
+    ("sign_gap", dict(pi=[1 / 2, 1 / 8, 1 / 4, 1 / 16, 1 / 16]), 0),
+    ("sign_gap", dict(pi=[5 / 8, 1 / 4, 1 / 8]), 1 / 4),
+    ("sign_gap", dict(pi=[1]), 1),
+    # delta: rank one, a heavy weight, three agents at odd rank; nothing at even rank
+    ("orthogonal_gap", dict(r=1, pi=[3 / 8, 3 / 8, 1 / 4]), 1 / 4),
+    ("orthogonal_gap", dict(r=2, pi=[5 / 8, 1 / 4, 1 / 8]), 1 / 4),
+    ("orthogonal_gap", dict(r=5, pi=[3 / 8, 3 / 8, 0, 1 / 4]), 1 / 4),
+    ("orthogonal_gap", dict(r=2, pi=[3 / 8, 3 / 8, 1 / 4]), 0),
+    # four agents: delta = 7/16 - 3/16 - 3/16 + ... = 1/8 over the rank
+    ("orthogonal_gap", dict(r=3, pi=[7 / 16, 3 / 16, 3 / 16, 3 / 16]), 1 / 24),
+    ("orthogonal_gap", dict(r=5, pi=[7 / 16, 3 / 16, 3 / 16, 3 / 16]), 1 / 40),
+    # five, in 1/64: delta = 2, 4 max - 1 = 20, the last agent left out 64 - 42 - 4 * 5 = 2 ...
+    ("orthogonal_gap", dict(r=3, pi=[21 / 64, 17 / 64, 12 / 64, 9 / 64, 5 / 64]), 2 / 192),
+    # ... in 1/100: min(2, 20, 100 - 60 - 4 * 9.5 = 2, ...); 4 max - 1 = 4 first, then -4, then -8
+    ("orthogonal_gap", dict(r=3, pi=[0.3, 0.26, 0.2, 0.15, 0.09]), 0),
+    ("orthogonal_gap", dict(r=3, pi=[0.2, 0.2, 0.2, 0.2, 0.2]), 0),
+    ("orthogonal_gap", dict(r=3, pi=[0.46, 0.45, 0.03, 0.03, 0.03]), 0),
+    # 1 - 2 * .01 - 4 * .2455 < 0: without the lightest the others close
+    ("orthogonal_gap", dict(r=3, pi=[0.253, 0.246, 0.2455, 0.2455, 0.01]), 0),
+    ("orthogonal_gap", dict(r=5, pi=[21 / 64, 17 / 64, 12 / 64, 9 / 64, 5 / 64]), 0),
+    # 4 sqrt(2 + (15/16)^2); 4 * 15/16 at rank one; 4 sqrt 2 (1 - 1/16) with a heavy weight
+    ("interference_by_weights", dict(c=2, r=3, pi=[3 / 8, 3 / 8, 1 / 4]), sqrt(737) / 4),
+    ("interference_by_weights", dict(c=2, r=1, pi=[3 / 8, 3 / 8, 1 / 4]), 15 / 4),
+    ("interference_by_weights", dict(c=2, r=2, pi=[3 / 8, 3 / 8, 1 / 4]), 4 * sqrt(2)),
+    ("interference_by_weights", dict(c=2, r=2, pi=[5 / 8, 1 / 4, 1 / 8]), sqrt(2) * 15 / 4),
     ("network_q", dict(lam=0.75, order="MS"), 3),
     ("network_q", dict(lam=0.75, order="CB"), 4),
     # 1/3 + 1/8; 4/3 + 9/8
@@ -169,15 +196,22 @@ WORKED = [
     # u = 1/2, D = 2*.25 + .5/.25 = 2.5, R = 3 + 1.5: ((1.25 + sqrt(6.25 + 6.75))/1.5)^2
     (
         "dsgd_sharp",
-        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16, ebar=0.5),
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16, ebar=0.5, errors="predictable"),
         ((1.25 + sqrt(13)) / 1.5) ** 2,
     ),
-    # the noise dependent: R = 4.5 + 2*2*.5*3/sqrt(4) at N = 4 (1.125 for 1.5): 7.125
+    # dependent, N = 4: a = 1, s = 1.5, e = 2: R = 3 + 1.125 + 2 (sqrt(1 + 2.25) - 1), Z = 3
     (
         "dsgd_sharp",
-        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=4, Xi=0, ebar=0.5, predictable=False),
-        ((1 + sqrt(4 + 1.5 * 7.125)) / 1.5) ** 2,
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=4, Xi=1 / 4, ebar=0.5),
+        ((1.5 + sqrt(9 + 1.5 * (2.125 + sqrt(13)))) / 1.5) ** 2,
     ),
+    # and where they hold nothing of the noise it is the predictable form
+    (
+        "dsgd_sharp",
+        dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=1 / 16),
+        ((0.25 + sqrt(0.25 + 6.75)) / 1.5) ** 2,
+    ),
+    ("dsgd_sharp", dict(F_gap=3, lr=0.5, T=8, L=2, sigma=3, N=3, Xi=inf, ebar=1), inf),
     # u = 1.5 beyond 1: D = 1, R = 1 + 4.5: ((.5 + sqrt(1 + 2.75))/.5)^2; none at u = 2
     (
         "dsgd_sharp",
@@ -208,7 +242,7 @@ WORKED = [
     ("mixing_error_rate", dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75), 30),
     (
         "mixing_error_rate",
-        dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75, predictable=True),
+        dict(F_gap=3, lr=0.25, T=8, L=3, sigma=3, N=3, Xi=0.25, ebar=0.75, errors="predictable"),
         25.5,
     ),
     # .1 * 18 + 1.6/(2 * .4) = 3.8, over .7

@@ -36,6 +36,9 @@ VALID = {
     "interference_phase": dict(lam=0.5, t=2, N=3, deviation_A=1.0, deviation_B=1.0),
     "tau": dict(pi_max=0.5),
     "interference_worst_case": dict(WEIGHT, c=1.0, q=2),
+    "sign_gap": dict(pi=PI),
+    "orthogonal_gap": dict(r=3, pi=PI),
+    "interference_by_weights": dict(c=1.0, r=3, pi=PI),
     "interference_mean_square": ENTRIES,
     "mix_mean_square": ENTRIES,
     "interference_trajectory": dict(
@@ -57,12 +60,12 @@ VALID = {
     "network_S": dict(eigenvalues=[0.5, -0.5], order="CB"),
     "consensus_bound": dict(STEP, **NETWORK),
     "dsgd_rate": dict(RATE, Xi=1.0),
-    "dsgd_sharp": dict(RATE, Xi=1.0, ebar=1.0),
+    "dsgd_sharp": dict(RATE, Xi=1.0, ebar=1.0, errors="predictable"),
     "dsgd_textbook": dict(RATE, **NETWORK),
     "dsgd_corollary": dict(NETWORK, F_gap=1.0, L=1.0, sigma=1.0, N=3, T=50),
     "corollary_horizon": dict(L=1.0, N=2, q=1.0),
     "safe_step": dict(L=1.0, q=1.0),
-    "mixing_error_rate": dict(RATE, Xi=1.0, ebar=1.0),
+    "mixing_error_rate": dict(RATE, Xi=1.0, ebar=1.0, errors="dependent"),
     "mixing_error_consensus": dict(STEP, **NETWORK, lam=0.5, eps=1.0),
     "convex_curvature": dict(L=1.0, m=0.5),
     "local_drift": dict(lam=0.5, lr=0.1, L=2.0, kappa=1.0, N=3, K=2),
@@ -98,7 +101,7 @@ RULE = dict.fromkeys("N T K d k r q m n".split(), "count")
 RULE |= dict(pi_max="largest weight", lam="below one", beta="below one", lam_min="at most one")
 RULE |= dict(D="count from zero", t="count from zero", gap="wedin's gap", lr="nonnegative")
 RULE |= dict.fromkeys(["eigenvalues", "pi"], "sequence")
-RULE |= dict.fromkeys(["order", "norm", "predictable"], "choice")
+RULE |= dict.fromkeys(["order", "norm", "errors"], "choice")
 SPECIAL = {
     ("lemma1_gap", "r"): "real from one",
     ("lemma1_gap", "G"): "positive",
@@ -137,7 +140,7 @@ def test_the_table_knows_every_bound_and_every_letter():
     assert set(VALID) == set(bounds.__all__) - {"GOLDEN_RATIO"}
     for name, letters in VALID.items():
         parameters = inspect.signature(getattr(bounds, name)).parameters
-        assert set(letters) == set(parameters) - {"predictable"}, name
+        assert set(letters) == set(parameters), name
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values()), name
 
 
@@ -155,7 +158,12 @@ def test_the_edge_itself_is_let_in(name, letter, value, rule):
     assert all(part >= 0 for part in (result if isinstance(result, tuple) else (result,)))
 
 
-CHOICES = [(name, a) for name, letters in VALID.items() for a in letters if a in ("order", "norm")]
+CHOICES = [
+    (name, a)
+    for name, letters in VALID.items()
+    for a in letters
+    if a in ("order", "norm", "errors")
+]
 
 
 @pytest.mark.parametrize(("name", "letter"), CHOICES)
@@ -196,18 +204,18 @@ def test_local_steps_want_all_the_other_eigenvalues():
         bounds.local_steps_q_S(lam=0.5, eigenvalues=[0.5, 0.5, 0.5], N=3, K=2)
 
 
-@pytest.mark.parametrize("name", ["interference_mean_square", "mix_mean_square"])
+@pytest.mark.parametrize("name", [name for name, letters in VALID.items() if "pi" in letters])
 def test_weights_are_nonnegative_and_sum_to_one(name):
     bound = getattr(bounds, name)
     with pytest.raises(ValueError, match=r"^pi must be >= 0, got -0\.5"):
-        bound(**{**ENTRIES, "pi": [1.5, -0.5]})
+        bound(**{**VALID[name], "pi": [1.5, -0.5]})
     # sqrt(eps) = 1.49e-8
     for off in (1.6e-8, -1.6e-8):
         with pytest.raises(ValueError, match=r"^pi must sum to one, got (1\.00000001|0\.99999998)"):
-            bound(**{**ENTRIES, "pi": [0.5, 0.5 + off]})
+            bound(**{**VALID[name], "pi": [0.5, 0.5 + off]})
     for off in (1.4e-8, -1.4e-8):
-        assert bound(**{**ENTRIES, "pi": [0.5, 0.5 + off]}) > 0
-    assert bound(**{**ENTRIES, "pi": [1.0, 0.0]}) >= 0
+        assert bound(**{**VALID[name], "pi": [0.5, 0.5 + off]}) > 0
+    assert bound(**{**VALID[name], "pi": [1.0, 0.0]}) >= 0
 
 
 def test_singular_values_must_decrease():

@@ -196,7 +196,7 @@ def test_noise_fed_back_through_the_mixing_attains_the_general_form():
         bound = bounds.mixing_error_rate(T=T, **letters)
         assert bound - measured == pytest.approx(4 * sigma**2 / T, rel=4000 * EPS)
     # the predictable form does not hold for such errors: it is too small by the factor 2
-    assert bounds.mixing_error_rate(T=10**9, predictable=True, **letters) == pytest.approx(
+    assert bounds.mixing_error_rate(T=10**9, errors="predictable", **letters) == pytest.approx(
         2 * sigma**2, rel=1e-8
     )
 
@@ -204,7 +204,7 @@ def test_noise_fed_back_through_the_mixing_attains_the_general_form():
 def test_errors_that_cancel_the_step_attain_the_predictable_form():
     # e = lr grad F(x0) at every step: the point stays, |grad|^2 = (e/lr)^2 for ever
     bound = bounds.mixing_error_rate(
-        F_gap=1, lr=0.5, T=10**12, L=1, sigma=0, N=1, Xi=0, ebar=0.5 * 3, predictable=True
+        F_gap=1, lr=0.5, T=10**12, L=1, sigma=0, N=1, Xi=0, ebar=0.5 * 3, errors="predictable"
     )
     assert bound == pytest.approx(9, rel=1e-11)
 

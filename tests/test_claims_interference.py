@@ -13,7 +13,7 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from tests.claim_rows import rows_of
-from verification.claims.interference import mix_difference, odd_rank
+from verification.claims.interference import mix_difference
 
 EPS = np.finfo(float).eps
 NORMS = {"fro": "fro", "op": 2, "nuc": "nuc"}
@@ -207,9 +207,33 @@ def test_at_rank_one_interference_is_bounded_by_how_evenly_the_weights_split(sha
     b, a = rng.standard_normal((len(pi), d)), rng.standard_normal((len(pi), d + 1))
     b, a = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (b, a))
     direct, rounding = direct_interference(b[:, :, None], a[:, None, :], pi)
-    for norm, order in (("op", 2), ("fro", "fro")):
-        limit = odd_rank.rank_one_limit(tuple(pi), norm)
+    limit = bounds.interference_by_weights(c=1, r=1, pi=pi.tolist())
+    for order in (2, "fro"):
         assert np.linalg.norm(direct, order) <= limit + d * rounding
+
+
+@given(
+    st.lists(st.floats(0.01, 1), min_size=1, max_size=6),
+    st.integers(1, 5),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_orthogonal_matrices_sum_to_less_than_their_gap(shares, r, seed):
+    """Descent on the sum from random ones; gaps that are exact are reached from above only."""
+    pi = np.array(shares) / sum(shares)
+    event(f"{len(pi)} agents, r = {r}")
+    rng = np.random.default_rng(seed)
+    turns = np.linalg.qr(rng.standard_normal((len(pi), r, r)))[0]
+    for t in range(40):
+        # each in turn against the sum of the others, which leaves | |sum| - pi_j | of its values
+        j = t % len(pi)
+        rest = np.tensordot(np.delete(pi, j), np.delete(turns, j, axis=0), 1)
+        U, _, Vh = np.linalg.svd(rest)
+        turns[j] = -U @ Vh
+    least = np.linalg.norm(np.tensordot(pi, turns, 1), 2)
+    gap = bounds.orthogonal_gap(r=r, pi=pi.tolist())
+    assert gap <= bounds.sign_gap(pi=pi.tolist())
+    # sums of m terms, an SVD of size r, and weights that sum to one up to m eps
+    assert least >= gap - 20 * (len(pi) + r) * EPS
 
 
 @pytest.mark.parametrize("branch", ["generic", "mirrored", "outlier", "scales", "consensus"])

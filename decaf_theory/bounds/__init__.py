@@ -6,6 +6,7 @@ no instance can have are a ValueError naming argument, rule and value.
 """
 
 from decaf_theory.bounds.interference import (
+    interference_by_weights,
     interference_consensus,
     interference_frobenius,
     interference_half,
@@ -18,6 +19,8 @@ from decaf_theory.bounds.interference import (
     interference_worst_case,
     mix_mean_square,
     mixed_deviation,
+    orthogonal_gap,
+    sign_gap,
     tau,
 )
 from decaf_theory.bounds.networks import (
@@ -96,6 +99,7 @@ __all__ = [
     "factor_kappa",
     "factor_sigma",
     "frozen_smoothness",
+    "interference_by_weights",
     "interference_consensus",
     "interference_frobenius",
     "interference_half",
@@ -121,8 +125,10 @@ __all__ = [
     "momentum_q_S",
     "network_S",
     "network_q",
+    "orthogonal_gap",
     "product_lipschitz",
     "safe_step",
+    "sign_gap",
     "smoothness_mixed_norm",
     "smoothness_sharp",
     "sqrt_rho_bipartite",

@@ -7,6 +7,7 @@ pi_j >= 0 with sum 1; V_A = sum_j pi_j |A_j - Abar|_F^2, V_B likewise.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from math import fsum, sqrt, ulp
 
 from decaf_theory.bounds._checks import (
@@ -138,13 +139,69 @@ def interference_worst_case(*, c: float, q: int, pi_max: float, norm: str) -> fl
 
     Tight, all three at once: two agents (B, A), (-B, -A) with c-isometries and weights 1/2, or the
     heavy agent against the rest where pi_max >= 1/2. For pi_max < 1/2 and odd r the Frobenius
-    norm may stay below it. Source: derived (T11).
+    norm may stay below it: `interference_by_weights`. Source: derived (T11).
     """
     nonnegative(c=c)
     count(q=q)
     one_of(("fro", "op", "nuc"), norm=norm)
     size = {"fro": sqrt(q), "op": 1, "nuc": q}[norm]
     return size * c**2 * tau(pi_max=pi_max)
+
+
+def sign_gap(*, pi: Sequence[float]) -> float:
+    """Return delta, how far the weights are from splitting into two halves.
+
+        min over signs of |sum_j +-pi_j|
+
+    Exact, by all 2^(m-1) choices of signs; at most 1/3 if pi_max <= 1/2. Source: derived (T11-odd).
+    """
+    _check_weights(pi)
+    first, *others = pi
+    signs = product((1, -1), repeat=len(others))
+    return min(abs(fsum((first, *(x * p for x, p in zip(s, others, strict=True))))) for s in signs)
+
+
+def orthogonal_gap(*, r: int, pi: Sequence[float]) -> float:
+    """Return a lower bound on zeta_r = min over orthogonal O_j, r x r, of |sum_j pi_j O_j|_op.
+
+        delta = sign_gap(pi)    r = 1, or pi_max >= 1/2, or r odd and at most three agents (exact)
+        0                       r even and pi_max <= 1/2 (exact: planes turned as a polygon closes)
+        delta / r               r odd and four agents
+        min(delta, (4 pi_max - 1)_+, min_j (1 - 2 pi_j - 4 min_{i != j} pi_i)_+) / 3
+                                r = 3 and five agents (zero only if zeta_3 = 0)
+        0                       else, where nothing better is known
+
+    Agents of weight zero do not count. Source: derived (T11-odd).
+    """
+    count(r=r)
+    delta, held = sign_gap(pi=pi), [p for p in pi if p > 0]
+    largest = max(held)
+    if r == 1 or largest >= 0.5:
+        return delta
+    if r % 2 == 1 and len(held) <= 4:
+        return delta if len(held) <= 3 else delta / r
+    if r != 3 or len(held) != 5:
+        return 0.0
+    least, next_least = sorted(held)[:2]
+    fifth = min(1 - 2 * p - 4 * (next_least if p == least else least) for p in held)
+    return min(delta, max(0.0, 4 * largest - 1), max(0.0, fifth)) / 3
+
+
+def interference_by_weights(*, c: float, r: int, pi: Sequence[float]) -> float:
+    """Return the upper bound on |I|_F under Assumption 2 that knows all weights.
+
+        c^2 sqrt(r - 1 + (1 - zeta^2)^2),   zeta = orthogonal_gap(r, pi)      if pi_max <= 1/2
+        c^2 sqrt(r) tau(pi_max)                                               else
+
+    Never above `interference_worst_case`. Tight wherever zeta is exact: pairs of directions turned
+    so that the weights close a polygon, and the best signs in the last direction if r is odd. At
+    r = 1 it is c^2 (1 - delta^2) for all weights. Source: derived (T11-odd).
+    """
+    nonnegative(c=c)
+    zeta = orthogonal_gap(r=r, pi=pi)
+    if max(pi) > 0.5:
+        return interference_worst_case(c=c, q=r, pi_max=max(pi), norm="fro")
+    return c**2 * sqrt(r - 1 + (1 - zeta**2) ** 2)
 
 
 def interference_mean_square(
@@ -206,12 +263,16 @@ def _entry_variance(
 ) -> float:
     count(d=d, k=k, r=r)
     nonnegative(tau_A=tau_A, tau_B=tau_B)
+    _check_weights(pi)
+    return d * k * r * (tau_A * tau_B) ** 2
+
+
+def _check_weights(pi: Sequence[float]) -> None:
     for p in pi:
         nonnegative(pi=p)
     # half the digits: rounded weights pass, mistyped ones do not
     if not abs(fsum(pi) - 1) <= sqrt(ulp(1)):
         raise ValueError(f"pi must sum to one, got {fsum(pi)}")
-    return d * k * r * (tau_A * tau_B) ** 2
 
 
 def _power_sum(pi: Sequence[float], power: int) -> float:

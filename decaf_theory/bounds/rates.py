@@ -9,12 +9,20 @@ agent, kappa^2 = (1/N) sum_i |grad f_i - grad F|^2 at the mean; all agents start
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum, inf, sqrt, ulp
+from math import fsum, hypot, inf, sqrt, ulp
 
-from decaf_theory.bounds._checks import below_one, count, network_order, nonnegative, positive
+from decaf_theory.bounds._checks import (
+    below_one,
+    count,
+    network_order,
+    nonnegative,
+    one_of,
+    positive,
+)
 
 # a step size equal to the largest one allowed, however it was rounded, is inside
 INSIDE = 1 + 8 * ulp(1.0)
+ERRORS = ("dependent", "predictable")  # on the noise of the step before the mix
 
 
 def network_q(*, lam: float, order: str) -> float:
@@ -85,28 +93,35 @@ def dsgd_sharp(
     N: int,
     Xi: float,
     ebar: float = 0.0,
-    predictable: bool = True,
+    errors: str = "dependent",
 ) -> float:
     """Return the sharp upper bound on (1/T) sum_{t<T} E |grad F|^2, mixing errors included.
 
-        ([|1 - u| D + sqrt(D^2 + (2 - u) R)] / (2 - u))^2,   u = lr L < 2,
-        D = L sqrt(Xi) + ebar/lr,   R = 2 F_gap/(lr T) + u sigma^2/N  [+ 2 L ebar sigma/sqrt(N)]
+        G^2 with (2-u) G^2 = R + u s^2 + 2|1-u| G (a+e) + u (a+e)^2        "predictable"
+                                        ... + 2 u e (sqrt(a^2+s^2) - a)    "dependent"
+        u = lr L < 2,  R = 2 F_gap/(lr T),  s = sigma/sqrt(N),  a = L sqrt(Xi),  e = ebar/lr
 
-    Xi and ebar as in `dsgd_rate` and `mixing_error_rate`, both of which it implies; the last term
-    is for errors that depend on the noise of the same step (predictable=False). inf where u >= 2.
-    Tight for every u: R alone at D = 0 by equal quadratics, D alone for N = 2, f'' = L and
-    -(L - eps). Source: derived (T25-sharp): Cauchy-Schwarz over time in the descent lemma, and
-    the quadratic inequality in the root of the left side solved.
+    Xi and ebar as in `dsgd_rate` and `mixing_error_rate`, neither of which it ever exceeds; errors
+    as there. inf where u >= 2. Tight: R and s alone (a = e = 0) for every u, by equal quadratics;
+    a alone for u <= 1, N = 2, f'' = L and -(L - eps), while for u > 1 this example reaches
+    ((2-u)/u)^2 and it is open whether a's factor is sharp; e alone for every u, by errors that
+    keep |grad F|; s and e dependent at u = 1, by errors -lr (mean noise).
+    Source: derived (T25-sharp, T29-joint): Cauchy-Schwarz over time in the descent lemma, and the
+    quadratic inequality in G solved.
     """
     nonnegative(L=L, Xi=Xi, ebar=ebar)
     positive(lr=lr)
-    drift = L * sqrt(Xi) + ebar / lr
+    one_of(ERRORS, errors=errors)
+    u = lr * L
+    drift = L * sqrt(Xi)
+    bias = ebar / lr
+    both = drift + bias
     known = _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N)
-    known += 0.0 if predictable else 2 * L * ebar * sigma / sqrt(N)
-    left = 2 - lr * L
-    if left <= 0:
+    if u >= 2 or both == inf:
         return inf
-    return ((abs(left - 1) * drift + sqrt(drift**2 + left * known)) / left) ** 2
+    if errors == "dependent":
+        known += 2 * u * bias * (hypot(drift, sigma / sqrt(N)) - drift)
+    return ((abs(1 - u) * both + sqrt(both**2 + (2 - u) * known)) / (2 - u)) ** 2
 
 
 def dsgd_textbook(
@@ -187,23 +202,25 @@ def mixing_error_rate(
     N: int,
     Xi: float,
     ebar: float,
-    predictable: bool = False,
+    errors: str = "dependent",
 ) -> float:
     """Return the upper bound on (1/T) sum_{t<T} E |grad F|^2 when mixing adds errors e_i.
 
-        2 F_gap/(lr T) + 2 lr L sigma^2/N + 2 L^2 Xi + 2 (ebar/lr)^2      in general
-        2 F_gap/(lr T) + lr L sigma^2/N + (L sqrt(Xi) + ebar/lr)^2        predictable
+        2 F_gap/(lr T) + 2 lr L sigma^2/N + 2 L^2 Xi + 2 (ebar/lr)^2      "dependent"
+        2 F_gap/(lr T) + lr L sigma^2/N + (L sqrt(Xi) + ebar/lr)^2        "predictable"
 
     ebar = sqrt of the average over t of E |mean_i e_i^{t+1}|^2; predictable means that e^{t+1} is
-    independent of the noise of step t (not so in DeCAF with stochastic gradients). inf where
-    lr L > 1. Tight: in general N = 1, lr L = 1, e = -lr noise; predictable where e cancels the
-    step. Source: derived (T29); the second form by Minkowski from the averages.
+    independent of the noise of step t (not so in DeCAF with stochastic gradients), dependent that
+    it may be anything. inf where lr L > 1. Tight: dependent N = 1, lr L = 1, e = -lr noise;
+    predictable where e cancels the step. Never below `dsgd_sharp`, which also holds for longer
+    steps. Source: derived (T29); the second form by Minkowski from the averages.
     """
     nonnegative(Xi=Xi, ebar=ebar)
+    one_of(ERRORS, errors=errors)
     if not _step_allowed(lr, L, 1):
         return inf
     descent, floor = _descent(F_gap, lr, T), _noise_floor(lr, L, sigma, N)
-    if predictable:
+    if errors == "predictable":
         return descent + floor + (L * sqrt(Xi) + ebar / lr) ** 2
     return descent + 2 * floor + 2 * L**2 * Xi + 2 * (ebar / lr) ** 2
 

@@ -16,7 +16,6 @@ from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
 from verification.attacks._tensors import Tensors, fro, norm_of, plain, root, within
-from verification.claims.interference.odd_rank import delta, odd_limit, rank_one_limit
 
 HALVES, THIRDS, HEAVY = (0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)
 NORMS = ("fro", "op", "nuc")
@@ -119,10 +118,10 @@ def interference_in_a_ball(norm: str, weights: Sequence[float], r: int = 2) -> A
 
 
 def odd_rank(norm: str, weights: tuple[float, ...], r: int) -> Attack:
-    """T11-rank-one, T11-odd: |I| against what is known of its maximum at odd rank, c = 1."""
-    limit = odd_limit(weights, r) if r > 1 else rank_one_limit(weights, norm)
-    below = norm == "fro" and r == 1 and delta(weights) > 0
-    loose = "the Frobenius maximum is 1 - delta^2, found but not proved (T11-odd)" if below else ""
+    """T11-rank-one, T11-odd: |I| against the bound by all weights, c = 1."""
+    limit = bounds.interference_by_weights(c=1.0, r=r, pi=weights)
+    uneven = r > 1 and len(weights) > 3 and bounds.orthogonal_gap(r=r, pi=weights) > 0
+    loose = "zeta is known from below only" if uneven else ""
 
     def ratio(p: Tensors) -> torch.Tensor:
         M, mean = mixed(p, weights)

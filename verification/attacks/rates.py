@@ -1,4 +1,4 @@
-"""Attacks on the rates of decentralized SGD: T25, T25-sharp, T28, T28-sharp, T29, T34.
+"""Attacks on the rates of decentralized SGD: T25, T28, T29 and their sharper forms, T34.
 
 Quadratics in a few dimensions with L = 1, all their data free: curvatures, slopes, noise, start and
 step size. The bounds are those of `decaf_theory.bounds`, written for tensors.
@@ -145,8 +145,8 @@ def rest(net: Network) -> Attack:
 
 
 def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> Attack:
-    """T29: rates and consensus distance when mixing adds e = K y + k + G xi."""
-    step = longest(net, 1.9 if part == "sharp" else 1.0)
+    """T29, T29-sharp, T29-joint: rates and Xi when mixing adds e = K y + k + G xi."""
+    step = longest(net, 1.9 if part in ("sharp", "joint") else 1.0)
     domain = Domain(net.N, 1, step, bounded=part != "E Xi_t")
     N, steps = net.N, 2**doublings
 
@@ -179,8 +179,10 @@ def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> 
         D = root(q.square(q.disagreement(problem), W))
         ebar = root(q.square(mean @ error[:, :-1], W) + ((mean @ G @ Z) ** 2).sum((1, 2)))
         found, bias = q.square(q.gradient(problem), W), ebar / problem.lr
-        if part == "sharp":
-            cross = dependent * 2 * ebar * root(problem.variance / N)
+        if part in ("sharp", "joint"):
+            noise = root(problem.variance / N)
+            grown = noise if part == "sharp" else root(D**2 + noise**2) - D
+            cross = dependent * 2 * ebar * grown
             return found / _sharp(problem.lr, fixed + floor + cross, D + bias)
         if dependent:
             return found / (fixed + 2 * floor + 2 * D**2 + 2 * bias**2)

@@ -37,6 +37,7 @@ FILES = (
     "rates.corollary",
     "rates.dsgd_sharp",
     "rates.mixing_errors",
+    "rates.joint_errors",
     "rates.decaf_as_dlora",
     "rates.decaf_runs",
     "networks.spectral_gaps",

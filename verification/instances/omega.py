@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
@@ -97,6 +98,34 @@ def closing_angles(weights: Any) -> np.ndarray:
     at_b = np.pi - np.arccos(np.clip(cosine, -1, 1))
     closing = -(a + b * np.exp(1j * at_b))
     return np.array([0.0, at_b, np.angle(closing)])[group]
+
+
+def closing_rotations(weights: Any) -> np.ndarray:
+    """Return orthogonal O_j [5, 3, 3] with sum_j pi_j O_j = 0, where five weights have them.
+
+    O_j = s_j R(q_j) for unit quaternions q_j with sum_j s_j pi_j q_j q_j' = t, which R maps to 0.
+    ValueError: weights that have none by the criterion of T11-odd other than delta = 0.
+    """
+    pi = np.asarray(weights, dtype=np.float64)
+    signs = np.ones(5)
+    q = np.zeros((5, 4))
+    if pi.max() <= 0.25:
+        # the columns of the projection 1 - uu' have squares 1 - u_j^2 = 4 pi_j
+        u = np.sqrt(1 - 4 * pi)
+        q = np.linalg.svd(u[None])[2][1:].T / np.sqrt(4 * pi)[:, None]
+        return signs[:, None, None] * Rotation.from_quat(q).as_matrix()
+    for j in range(5):
+        others = np.delete(pi, j)
+        t = (1 - 2 * pi[j]) / 4
+        if others.min() >= t:
+            # t + pi_j uu' has the weights of the others on its diagonal
+            u = np.sqrt((others - t) / pi[j])
+            root = np.sqrt(t) * np.eye(4) + (np.sqrt(t + pi[j]) - np.sqrt(t)) * np.outer(u, u)
+            q[np.arange(5) != j] = root / np.sqrt(others)[:, None]
+            q[j] = u
+            signs[j] = -1
+            return signs[:, None, None] * Rotation.from_quat(q).as_matrix()
+    raise ValueError(f"weights must meet the criterion of T11-odd, got {weights}")
 
 
 def each(bound: Any, **letters: Any) -> np.ndarray:

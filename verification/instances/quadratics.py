@@ -218,15 +218,34 @@ def cases(ctx: Context, order: str, instances: int, p: int = 3) -> Iterator[Case
     """
     for name, N in GRAPHS:
         rng = ctx.rng("quadratics", name)
-        parts = [draw(rng, family, instances, N, p) for family in FAMILIES]
-        H, b, noise, x0 = (np.concatenate(group) for group in zip(*parts, strict=True))
-        Pi = TOPOLOGIES[name](N)
-        L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
-        q = network(Pi, order).q
+        case = drawn(ctx, rng, name, TOPOLOGIES[name](N), instances, p)
+        L = constants(case).L
+        q = network(case.Pi, order).q
         lr = 30.0 ** rng.uniform(-1, 0, len(L)) / (L * max(1.0, q))
-        problem = moments.quadratics(ctx.array(H), b=ctx.array(b), noise=ctx.array(noise))
-        params = {"topology": name, "N": N, "p": p}
-        yield Case(problem, Pi, ctx.array(lr), ctx.array(x0), params)
+        yield case._replace(lr=ctx.array(lr))
+
+
+def long_steps(ctx: Context, instances: int, N: int = 5, lam: float = 1 / 8) -> Case:
+    """Return problems on the graph lam I + (1 - lam) J, with 1 < lr L < 2.
+
+    Its q = lam/(1 - lam) in order MS is so small that lr L q < 1 although agents disagree.
+    """
+    rng = ctx.rng("long steps")
+    Pi = lam * np.eye(N) + (1 - lam) / N
+    case = drawn(ctx, rng, "nearly complete", Pi, instances, 3)
+    L = constants(case).L
+    return case._replace(lr=ctx.array(rng.uniform(1, 1.95, len(L)) / L))
+
+
+def drawn(
+    ctx: Context, rng: np.random.Generator, name: str, Pi: np.ndarray, instances: int, p: int
+) -> Case:
+    """Return `instances` problems of each family on one graph, without a step size."""
+    N = len(Pi)
+    parts = [draw(rng, family, instances, N, p) for family in FAMILIES]
+    H, b, noise, x0 = (np.concatenate(group) for group in zip(*parts, strict=True))
+    problem = moments.quadratics(ctx.array(H), b=ctx.array(b), noise=ctx.array(noise))
+    return Case(problem, Pi, None, ctx.array(x0), {"topology": name, "N": N, "p": p})
 
 
 # ---------------------------------------------------------------- stored cases

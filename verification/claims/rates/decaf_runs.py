@@ -138,7 +138,7 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             N=case.N,
             Xi=float(path.Xi.mean()),
             ebar=float((path.ebar**2).mean()) ** 0.5,
-            predictable=True,
+            errors="predictable",
             **letters,
         )
         points = float(np.hypot(path.norm_B.max(), path.norm_A.max()))
