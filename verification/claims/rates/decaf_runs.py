@@ -16,7 +16,8 @@ from decaf_theory.measure import consensus_distance, factor_gradients, sigma_max
 from decaf_theory.problems.approximation import approximation
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
-from verification.claim import Claim, Context, Row, Value
+from decaf_theory.tsvd import tsvd
+from verification.claim import Claim, Context, Instance, Row, Value
 from verification.curves.convergence import of_decaf
 from verification.evidence import at_most, ulps
 from verification.instances import decaf_rounds
@@ -124,7 +125,8 @@ def certificate(ctx: Context) -> Iterator[Row]:
     Proof: T29 applied to T30's recursion: $\Omega_c$ is convex, so that the mean factors and the
     segments between them stay inside.
 
-    Extremal (not reached): the transient's part of the bound, of constant 2, dominates.
+    Extremal: agents on the complete graph that start where DeCAF rests, $T \to \infty$: there the
+    error of mixing undoes the step, $\epsilon = \alpha |\nabla \Phi|$, at a gradient that is not 0.
 
     Counterexample (to the predictable form): with errors that depend on the noise it may fail.
 
@@ -133,6 +135,7 @@ def certificate(ctx: Context) -> Iterator[Row]:
     yield from _without_noise(ctx)
     yield from _all_noise_paths(ctx)
     yield from of_decaf(ctx)
+    yield replay(at_rest())
 
 
 def _without_noise(ctx: Context) -> Iterator[Row]:
@@ -145,9 +148,9 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
     tilt = ctx.array(0.3 * rng.standard_normal(B.shape[-2:]))
     start = Factors(0.7 * B + tilt, 0.7 * A)
     targets = ctx.array(case.targets)
-    size = ctx.array([lr] * len(case.Pi))
+    lrs = ctx.array([lr] * len(case.Pi))
     Pi = ctx.array(case.Pi)
-    sums = _sums(decaf_rounds.rounds(start, targets, Pi, size, S, steps), case.targets, S)
+    sums = _sums(decaf_rounds.rounds(start, targets, Pi, lrs, S, steps), case.targets, S)
     problem = approximation(case.targets)
     W = S * product(start)[..., 0, :, :]
     gap = host(problem.loss(W[:, None]).mean(-1)) - problem.constants.F_star
@@ -156,25 +159,10 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
         letters = _letters(problem.constants.G(S, one.c), one.c)
         net = network(case.Pi[i], "MS")
         params: dict[str, Value] = {"topology": name, "T": steps, "lr": lr, "c": one.c}
-        held = lr * letters["L"] <= 1
-        bound = bounds.mixing_error_rate(
-            F_gap=float(gap[i]),
-            lr=lr,
-            T=steps,
-            sigma=0.0,
-            N=case.N,
-            Xi=one.Xi,
-            ebar=one.ebar**0.5,
-            predictable=True,
-            **letters,
-        )
         points = np.hypot(one.norm_B, one.norm_A)
         terms = case.N + sum(case.Wbar.shape) + R
-        bound = bound if held else 0.0
-        slip = rate_rounding(bound, points, terms=terms, lr=lr)
-        yield at_most(
-            "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
-        )
+        size = {"N": case.N, "terms": terms}
+        yield _mean_gradient(one, letters["L"], float(gap[i]), lr, steps, size, params)
         held = lr * letters["L"] * net.q < 1
         limit = bounds.mixing_error_consensus(
             lr=lr,
@@ -196,6 +184,70 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
         yield at_most(
             "largest Xi, no noise", one.largest_Xi, limit, rounding=slip, held=held, **params
         )
+
+
+def _mean_gradient(
+    one: Sums,
+    L: float,
+    gap: float,
+    lr: float,
+    steps: int,
+    size: dict[str, int],
+    params: dict[str, Value],
+) -> Row:
+    """Return the row of one run without noise; `size` holds N and the `terms` of its rounding."""
+    held = lr * L <= 1
+    bound = 0.0
+    if held:
+        bound = bounds.mixing_error_rate(
+            F_gap=gap,
+            lr=lr,
+            T=steps,
+            L=L,
+            sigma=0.0,
+            N=size["N"],
+            Xi=one.Xi,
+            ebar=one.ebar**0.5,
+            predictable=True,
+        )
+    points = np.hypot(one.norm_B, one.norm_A)
+    slip = rate_rounding(bound, points, terms=size["terms"], lr=lr)
+    return at_most(
+        "mean gradient, no noise", one.gradient, bound, rounding=slip, held=held, **params
+    )
+
+
+def at_rest() -> Instance:
+    """Return two scalar agents with targets 1 +- 0.7 and a number of rounds, all at DeCAF's rest.
+
+    At rest e undoes the step: ebar = lr grad Phi, and 2^23 rounds leave 5e-7 for the other term.
+    """
+    return {"targets": [[[1.7]], [[0.3]]], "lr": 0.15, "settle": 500, "rounds": 2**23}
+
+
+def replay(instance: Instance) -> Row:
+    """Return the row of agents on the complete graph that start where a run of DeCAF rests.
+
+    The averages are those of one round, as all are alike: the rest attracts, so that rounding does
+    not add up.
+    """
+    targets = np.asarray(instance["targets"])
+    lr = instance["lr"]
+    N, d, k = targets.shape
+    common = tsvd(targets.mean(axis=0) / S, 1).factors
+    start = common.map(lambda X: np.tile(X, (1, N, 1, 1)))
+    setting = targets, np.full((1, N, N), 1 / N), np.array([lr]), S
+    for seen in decaf_rounds.rounds(start, *setting, instance["settle"]):
+        rest = align(seen.mixed.factors, seen.means)
+    sums = _sums(decaf_rounds.rounds(rest, *setting, 1), targets, S)
+    one = Sums(*(float(x[0]) for x in sums))
+    problem = approximation(targets)
+    gap = float(problem.loss(S * product(rest)[0, :1]).mean()) - problem.constants.F_star
+    L = _letters(problem.constants.G(S, one.c), one.c)["L"]
+    size = {"N": N, "terms": N + d + k + 1}
+    params: dict[str, Value] = {"topology": "complete", "T": instance["rounds"], "lr": lr}
+    params |= {"c": one.c, "start": "at rest"}
+    return _mean_gradient(one, L, gap, lr, instance["rounds"], size, params)
 
 
 def _letters(G: float, c: float) -> dict[str, float]:
@@ -307,8 +359,10 @@ CLAIMS = [
         "rates",
         "derived",
         certificate,
-        loose="the transient's part of the bound, of constant 2, dominates",
+        bounds=(bounds.mixing_error_rate,),
         conditional=True,
         not_attacked="T29 along runs of DeCAF; T29 is attacked",
+        replay=replay,
+        instance=at_rest,
     ),
 ]
