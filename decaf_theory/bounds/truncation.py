@@ -81,8 +81,8 @@ def decaf_dlora_lower_rank(*, K: int, r: int, n: int) -> float:
         raise ValueError(f"K must be <= r = {r} (the rank that is kept), got {K}")
     if n <= r:
         return 1.0
-    p = min(K, n - r)
-    h = p / (r - K + p)
+    dropped = min(K, n - r)
+    h = dropped / (r - K + dropped)
     return sqrt(1 + (h + sqrt(h * h + 4 * h)) / 2)
 
 

@@ -26,7 +26,7 @@ def _onto_dlora(own: State, sent: Message, weights: Array, clock: Clock) -> Mixe
     mixed = METHODS["decaf"].receive(own, sent, weights, clock)
     means = mix_factors(Factors(sent["B"], sent["A"]), weights)
     turned = align(mixed.state.factors, means)
-    return mixed._replace(state=replace(mixed.state, factors=turned))
+    return mixed._replace(state=mixed.state._replace(factors=turned))
 
 
 TURNED = replace(METHODS["decaf"], name="decaf turned onto dlora", receive=_onto_dlora)

@@ -145,7 +145,7 @@ CLAIMS = [
         "derived",
         rows,
         bounds=(bounds.dsgd_rate, bounds.consensus_bound),
-        loose="a worked example, far from the worst case",
+        loose="a worked example, not the worst case: it reaches 0.22 of its bound",
         not_attacked="a worked example in exact numbers",
     )
 ]

@@ -69,7 +69,8 @@ def _drift(ctx: Context) -> Iterator[Row]:
     common = fitted(case.Wbar, R, S)
     lam = max(sqrt_rho(P) for P in case.Pi)
     settle = ceil(log(1e-13) / log(lam))
-    predicted = gauge_drift(case.Pi, case.D, *common, S)
+    on_each = common.map(lambda X: np.stack([X] * len(case.Pi)))
+    predicted = gauge_drift(case.Pi, case.D, *on_each, S)
     scale = np.linalg.norm(predicted, axis=(-2, -1)).max()
     start = at_all_agents(ctx, common, case.N)
     options = {"method": "dlora", "start": start, "s": S, "steps": settle}
