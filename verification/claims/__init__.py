@@ -40,6 +40,8 @@ FILES = (
     "rates.joint_errors",
     "rates.decaf_as_dlora",
     "rates.decaf_runs",
+    "rates.determinants",
+    "rates.rate_needs_rank",
     "networks.spectral_gaps",
     "rates.spurious_directions",
     "rates.gauge_drift",
