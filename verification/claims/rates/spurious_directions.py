@@ -226,22 +226,22 @@ def _approach(case: Setting, r: int, s: float, rank: int) -> Iterator[Row]:
     """Yield how far p(t) is from tanh where its argument is near 1, extrapolated to lr = 0."""
     S = np.linalg.svd(injected(case, s, rank), compute_uv=False)[:, 0]
     start = fitted(case.Wbar, r, s).map(lambda X: np.tile(X, (case.N, 1, 1)))
-    steps = STEPS[:3]
-    ratios = np.zeros((len(steps), len(S)))
-    for level, lr in enumerate(steps):
+    lrs = STEPS[:3]
+    simulations = case.simulations(start=start, s=s, lr=lrs, runs=len(lrs), steps=0)
+    for sigma, (name, config) in zip(S, simulations, strict=True):
         # whole steps, so that the argument of tanh is near 1
-        times = np.round(1 / np.sqrt(2 * S) / lr**1.5 / s**2).astype(int)
-        argument = s**2 * np.sqrt(2 * S) * lr**1.5 * times
-        expected = np.sqrt(lr * S / 2) * np.tanh(argument)
-        for i, (_, config) in enumerate(case.simulations(start=start, s=s, lr=float(lr), steps=0)):
-            last = last_visit(replace(config, steps=int(times[i])))
-            mean = product(last.factors)[0].mean(axis=0)
-            ratios[level, i] = np.linalg.svd(mean, compute_uv=False)[rank] / expected[i]
-    for i, name in enumerate(case.names):
-        limit = richardson(ratios[:, i].tolist(), ratio=ROOT)
+        times = np.round(1 / np.sqrt(2 * sigma) / lrs**1.5 / s**2).astype(int)
+        argument = s**2 * np.sqrt(2 * sigma) * lrs**1.5 * times
+        expected = np.sqrt(lrs * sigma / 2) * np.tanh(argument)
+        found = np.zeros(len(lrs))
+        for visit in visits(replace(config, steps=int(times.max()))):
+            for run in np.flatnonzero(times == visit.step):
+                mean = product(visit.factors)[run].mean(axis=0)
+                found[run] = np.linalg.svd(mean, compute_uv=False)[rank]
+        limit = richardson((found / expected).tolist(), ratio=ROOT)
         # some lr^-1.5 rounds, each off by 100 eps at most, relative to p ~ lr^0.5; ten times that
         # for the weights of the extrapolation
-        slip = ulps(1e3) / steps[-1] ** 2
+        slip = ulps(1e3) / lrs[-1] ** 2
         yield at_most(
             "|tanh law - 1| at lr = 0",
             abs(limit.value - 1),
