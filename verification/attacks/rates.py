@@ -14,8 +14,8 @@ import torch
 
 from decaf_theory.adversary import Attack
 from verification.attacks import quadratics as q
-from verification.attacks._tensors import Tensors, plain, root, single
 from verification.attacks.quadratics import Domain, Network, Problem
+from verification.attacks.tensors import Tensors, plain, root, single
 
 STEPS = 64
 
@@ -95,7 +95,8 @@ def corollary(net: Network, steps: int, loose: str = "") -> Attack:
         problem = domain.problem(free)
         W = q.path(q.sgd(problem, net), q.start(problem), steps)
         # a ceiling of kappa, as in the claim: the largest of the means and the last covariance
-        R, mean = q.heterogeneity(problem), W[..., -1]
+        R = q.heterogeneity(problem)
+        mean = W[..., -1]
         offset = ((R[:, None] @ mean[..., None]) ** 2).sum((-2, -1)).amax(-1)
         last = W[:, -1] - mean[:, -1, :, None] * mean[:, -1, None, :]
         kappa = root(offset + q.square(R, last))
@@ -148,7 +149,8 @@ def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> 
     """T29: rates and consensus distance when mixing adds e = K y + k + G xi."""
     step = longest(net, 1.9 if part == "sharp" else 1.0)
     domain = Domain(net.N, 1, step, bounded=part != "E Xi_t")
-    N, steps = net.N, 2**doublings
+    N = net.N
+    steps = 2**doublings
 
     def errors(free: Tensors, problem: Problem) -> tuple[torch.Tensor, ...]:
         lr = problem.lr[:, None, None]
@@ -178,7 +180,8 @@ def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> 
         W = q.average(turn, q.start(problem), doublings)
         D = root(q.square(q.disagreement(problem), W))
         ebar = root(q.square(mean @ error[:, :-1], W) + ((mean @ G @ Z) ** 2).sum((1, 2)))
-        found, bias = q.square(q.gradient(problem), W), ebar / problem.lr
+        found = q.square(q.gradient(problem), W)
+        bias = ebar / problem.lr
         if part == "sharp":
             cross = dependent * 2 * ebar * root(problem.variance / N)
             return found / _sharp(problem.lr, fixed + floor + cross, D + bias)
