@@ -271,7 +271,7 @@ def local_drift(*, lam: float, lr: float, L: float, kappa: float, N: int, K: int
 
     (g - 1)/L is K lr at L = 0; inf where lam g >= 1. kappa bounds the heterogeneity at the mean of
     all points, and all agents start equal. Tight after many rounds: N = 2, f_i = -L x^2/2
-    +- kappa x. Source: derived (R6), the fixed point of |X~| <- lam (g |X~| + sqrt(N) kappa (g-1)/L).
+    +- kappa x. Source: derived (R6), fixed point of |X~| <- lam (g |X~| + sqrt(N) kappa (g - 1)/L).
     """
     below_one(lam=lam)
     nonnegative(lr=lr, L=L, kappa=kappa)
