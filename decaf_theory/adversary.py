@@ -1,8 +1,8 @@
-"""Searches for the largest measured / bound of a claim, from random starts only.
+"""Searches for the largest ratio measured / bound of a claim, from random starts only.
 
 Two searchers share one description of the domain, `Attack`: gradient ascent (torch, many restarts
 in one batch by Adam, the best of them polished by BFGS) and hypothesis' targeted search. Neither is
-believed: what they find is handed to a judge that recomputes the ratio with the library itself.
+trusted: their findings are handed to a judge that recomputes the ratio with the library itself.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Judge = Callable[[Mapping[str, Any]], float | None]
 
 @dataclass(frozen=True)
 class Attack:
-    """The domain of a claim as free parameters, and the ratio that is to be made large.
+    """The domain of a claim as free parameters, and the ratio to be maximized.
 
     shapes: name -> shape of each parameter of one instance. ratio(p): measured / bound [restarts],
     differentiable in the torch tensors p[name] [restarts, *shape]. instance(p): the plain instance
     (numbers, nested lists) of one set of NumPy parameters, as `Claim.replay` reads it. project(p):
     parameters in the domain, p itself where it is inside, differentiable, applied after every step.
-    loose: why the bound is not attained; empty where it is, so that one 2 % smaller must break.
+    loose: why the bound is not attained; empty if it is, so that one 2 % smaller must break.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -97,8 +97,8 @@ class _Clip(torch.autograd.Function):
 
     With f(s) = min(s, c) it scales the symmetric part of the singular-base entry (i, j) by the
     divided difference of f at (s_i, s_j), the rest by (f_i + f_j)/(s_i + s_j): no gap divides.
-    Outside the ball it is smooth, near c times an isometry too, so that maxima at such vertices,
-    which is where convex functions have them, are smooth maxima of the composition.
+    Outside the ball it is smooth, also near c times an isometry, so that maxima at such vertices,
+    where convex functions have them, are smooth maxima of the composition.
     """
 
     @staticmethod
@@ -156,7 +156,7 @@ def _near(
 def climb(
     attack: Attack, start: dict[str, torch.Tensor], *, steps: int, lr: float
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Return the largest ratios seen in `steps` steps of Adam, one a restart, and where.
+    """Return the largest ratios seen in `steps` steps of Adam, one per restart, and where.
 
     The best restart comes first. The step size falls to zero along a cosine. A restart whose
     gradient is not finite stays where it is for that step.
@@ -244,7 +244,7 @@ def ascend(
 
     Every round climbs with Adam and polishes the best restarts with BFGS. Rounds alternate between
     fresh random starts, twice as long each time up to eight times `steps`, and starts around the
-    best so far with a falling spread. `judge(instance)` returns the ratio that counts, None where
+    best so far with a falling spread. `judge(instance)` returns the ratio that counts, None if
     the claim does not apply; the search ends as soon as it exceeds `enough`, and goes on for up to
     `patience` seconds until it exceeds `goal`. `tell(rounds, best)` is called after each judgement.
     """
@@ -294,8 +294,8 @@ def target(
     """Return the best judged instance found by hypothesis' targeted search, for about `seconds`.
 
     Needs hypothesis (extra `test`). Every parameter is drawn entry by entry from [-scale, scale],
-    zeros and ties included, which a Gaussian start never draws; where the ratio is no number there
-    is no instance. Runs of `examples` each, one at least, each of its own seed; `rounds` counts
+    zeros and ties included, which a Gaussian start never draws; if the ratio is not a number there
+    is no instance. Runs of `examples` each, at least one, each with its own seed; `rounds` counts
     the examples.
     """
     import hypothesis
