@@ -224,9 +224,7 @@ COMMANDS = {
         "attacked as well: if the bound is attained, the smaller one must break.",
         ("attack T18", "attack T17 T18 --minutes 5", "attack all"),
         (
-            option(
-                "ids", nargs="+", metavar="ID", help="claims, or `all` that have an attack"
-            ),
+            option("ids", nargs="+", metavar="ID", help="claims, or `all` that have an attack"),
             MINUTES,
             SEED,
             OUT,
