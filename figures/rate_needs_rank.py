@@ -14,7 +14,7 @@ NEEDS = ("T30-law",)
 CAPTION = """\
 DeCAF needs sigma_r bounded away from 0 to have the rate of decentralized SGD, also where nothing is
 ever truncated (d = k = r = 2, no noise; simulated, rows of claim T30-law).
-(a) Average of |grad Phi|^2 over t < T times sqrt(NT) at step size sqrt(N/T), {N} agents on a ring
+(a) Average of |grad Phi|^2 over t < T times sqrt(NT) at step size sqrt(N/T), four agents on a ring
 whose targets deviate from their mean. Circles: the mean target has a negative eigenvalue, which
 DeCAF cannot cross: sigma_2 falls to a multiple of the step size. Open circles: the mean target lets
 sigma_2 stay above 1/2, from the same F(z_0) - F*. Squares: DLoRA on the first target. Thin lines:
@@ -32,11 +32,6 @@ CURVES = {
 THIN = {"linewidth": 0.6, "zorder": 1}
 
 
-def facts(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the numbers that the caption names."""
-    return {"N": pick(rows, curve="average")[0]["N"]}
-
-
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw the averages in T and the gradients at rest; return the files."""
     with style.look():
@@ -49,7 +44,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 def averages(axis: Any, rows: Sequence[Row]) -> None:
     """Draw the averages against the horizon, with what they tend to."""
     for name, look in CURVES.items():
-        (row,) = pick(rows, curve="average", which=name)
+        (row,) = pick(rows, curve="average", which=name, N=4)
         axis.plot(levels(row, "T"), levels(row, "value"), **look)
         axis.axhline(row["law"], color=look["color"], **THIN)
     axis.axhline(row["gap"], **style.BOUND, label="$F(z_0) - F^*$")

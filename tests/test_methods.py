@@ -1,5 +1,6 @@
 """The methods one by one: worked examples, identities between them, and dead directions."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,8 @@ from scipy import sparse
 
 from decaf_theory import measure
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.methods import METHODS, Clock, limiting_ranks, within_ranks
+from decaf_theory.methods import METHODS, Clock, State, limiting_ranks, within_ranks
+from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.meeting import messages_of
 from decaf_theory.methods.product import keep_directions
 from decaf_theory.methods.state import message_bytes
@@ -202,3 +204,25 @@ def test_agents_of_smaller_rank_keep_their_largest_directions():
         assert error == pytest.approx(np.linalg.norm(S[r:]), abs=50 * 6 * EPS * S[0])
         assert not np.any(mixed.state.factors.B[agent, :, r:])
         assert not np.any(mixed.state.factors.A[agent, r:])
+
+
+def test_a_round_without_a_mix_leaves_the_factors():
+    state, Pi = factors(N=3, d=4, k=5, r=2), TOPOLOGIES["complete"](3)
+    every_other = replace(METHODS["dlora"], mixes=lambda clock: clock.round % 2 == 1)
+    assert every_other.mix(state, Pi, 0) is state
+    assert not np.array_equal(every_other.mix(state, Pi, 1).B, state.B)
+
+
+def test_the_forms_of_W_and_their_gradients():
+    state, s = factors(N=3, d=4, k=5, r=2), 0.25
+    g = np.random.default_rng(1).standard_normal((3, 4, 5))
+    dense = s * np.einsum("jdr,jrk->jdk", *state)
+    np.testing.assert_allclose(LORA.update(State(state), s), dense, rtol=0, atol=20 * EPS)
+    B, A = LORA.gradients(g, State(state), s)
+    np.testing.assert_allclose(B, s * g @ state.A.mT, rtol=0, atol=50 * EPS)
+    np.testing.assert_allclose(A, s * state.B.mT @ g, rtol=0, atol=50 * EPS)
+    whole = FULL_MATRIX.begin(state, s)
+    np.testing.assert_allclose(whole.B, dense, rtol=0, atol=20 * EPS)
+    np.testing.assert_array_equal(FULL_MATRIX.update(State(whole), s), whole.B)
+    np.testing.assert_array_equal(FULL_MATRIX.gradients(g, State(whole), s).B, g)
+    assert (LORA.scale(s), FULL_MATRIX.scale(s)) == (s, 1.0)

@@ -16,7 +16,7 @@ from decaf_theory.measure import interference_norm
 from decaf_theory.methods import METHODS, Clock, Method
 from decaf_theory.methods.factor import average_factors
 from decaf_theory.problems import PROBLEMS, Problem, approximation
-from decaf_theory.simulate import Config, simulate, visits
+from decaf_theory.simulate import Config, simulate, start_factors, visits
 from decaf_theory.topology import TOPOLOGIES
 from tests.own_methods import switching, tracking
 
@@ -167,6 +167,10 @@ def test_a_bad_graph_of_a_later_round_is_refused_then():
 @pytest.mark.parametrize("method", ["dlora", "decaf"])
 def test_agents_of_unequal_rank_stay_within_their_ranks(method):
     ranks = [1, 2, 1, 2]
+    start = start_factors(run_of(method, ranks=ranks))
+    for agent, r in enumerate(ranks):
+        assert not np.any(start.B[0, agent, :, r:])
+        assert not np.any(start.A[0, agent, r:])
     trace = simulate(run_of(method, ranks=ranks, steps=5))
     for agent, r in enumerate(ranks):
         B, A = (X[0, agent] for X in trace.final)
