@@ -81,7 +81,7 @@ else:  # hidden from type checkers, to which it would make every name known
     }
 
     def __getattr__(name):
-        """Return a module of `__all__`, or a name from its home, loading it."""
+        """Return a module of `__all__`, or a name from the module that defines it, loading it."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = import_module(f"{__name__}.{HOMES.get(name, name)}")

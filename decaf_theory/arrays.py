@@ -11,11 +11,11 @@ import numpy as np
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device and dtype come back
 Host: TypeAlias = np.ndarray[Any, Any]  # what `host` returns
 
-_NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which decide alone
+_NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which alone decide
 
 
 def namespace(*arrays: Array) -> Any:
-    """Return the array-API namespace of `arrays`; ValueError where they are no arrays or mixed."""
+    """Return the array-API namespace of `arrays`; ValueError: not arrays, or mixed."""
     kinds = tuple(map(type, arrays))
     if kinds not in _NAMESPACES:
         try:
@@ -34,7 +34,7 @@ def transpose(x: Array) -> Array:
 
 
 def eps(x: Array) -> float:
-    """Return the unit roundoff spacing of x's dtype (2.2e-16 for float64)."""
+    """Return the spacing of x's dtype at 1, its machine epsilon (2.2e-16 for float64)."""
     return float(namespace(x).finfo(x.dtype).eps)
 
 
@@ -44,9 +44,9 @@ def scalar(x: Array) -> float:
 
 
 def integer(name: str, value: Any, least: int | None = None) -> int:
-    """Return value as an int; ValueError unless it is an integer, and >= `least` where given.
+    """Return value as an int; ValueError unless it is an integer, and >= `least` if given.
 
-    True and False are no integers here: `rank=True` is a flag at the wrong place.
+    True and False are not integers here: `rank=True` is a flag in the wrong place.
     """
     rule = "an integer" if least is None else f"an integer >= {least}"
     try:

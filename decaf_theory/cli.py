@@ -15,7 +15,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve one command line; return the exit code: 0 done, 1 a goal missed, 2 bad usage or input.
+    """Run one command line; return the exit code: 0 done, 1 a goal missed, 2 bad usage or input.
 
     Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
     each other. A benchmark is timed on one, whatever the environment says.
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     find = commands.add_parser(
         "diagnose",
         help="what would averaging the factors lose?",
-        description="Tell, for each adapted matrix and in total, how far the agents' factors lie "
+        description="Report, for each adapted matrix and in total, how far the agents' factors are "
         "apart, and how much of the mixed update is lost by averaging the factors or by "
         "truncating the mixed product.",
     )
@@ -55,7 +55,10 @@ def parser() -> argparse.ArgumentParser:
     )
     for command in (find, mix):
         command.add_argument(
-            "folders", nargs="+", metavar="DIR", help="adapter folders in peft's format, one each"
+            "folders",
+            nargs="+",
+            metavar="DIR",
+            help="adapter folders in peft's format, one per agent",
         )
         command.add_argument(
             "--rank", type=int, metavar="R", help="rank of the mix (default: that of the agents)"
@@ -77,10 +80,10 @@ def parser() -> argparse.ArgumentParser:
         "--weights",
         type=weights,
         metavar="W,W,...",
-        help="weights of the agents, nonnegative with sum one, as 1/2,1/4,1/4 (default: equal)",
+        help="weights of the agents, nonnegative with sum one, e.g. 1/2,1/4,1/4 (default: equal)",
     )
-    mix.add_argument("--force", action="store_true", help="replace an adapter that is there")
-    add_bench(commands.add_parser("bench", help="how fast is the kernel, beside what others use?"))
+    mix.add_argument("--force", action="store_true", help="replace an existing adapter")
+    add_bench(commands.add_parser("bench", help="how fast is the kernel, against what others use?"))
     return p
 
 
@@ -88,25 +91,25 @@ def add_bench(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `bench`."""
     p.description = (
         "Time the kernel and its peers in one run on one thread, and check its accuracy: one line "
-        "a goal. Ends with 1 where a goal that ran is missed by more than 20 %."
+        "per goal. Exit code 1 if a goal that ran is missed by more than 20 %."
     )
-    p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, below a minute")
+    p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, under a minute")
     p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes (default: all)")
     p.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="cpu",
-        help="cuda: torch only, wall time; the speed on GPUs is unmeasured so far",
+        help="cuda: torch only, wall time; speed on GPUs has not been measured yet",
     )
     p.add_argument("--json", metavar="FILE", help="store every measurement, one JSON line each")
 
 
 def weights(text: str) -> list[float]:
-    """Return numbers that are separated by commas; fractions such as 1/3 are welcome."""
+    """Return numbers separated by commas; fractions such as 1/3 are allowed."""
     try:
         return [float(Fraction(part.strip())) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
-        message = f"must be numbers separated by commas, as 0.5,1/4,1/4; got {text!r}"
+        message = f"must be numbers separated by commas, such as 0.5,1/4,1/4; got {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 
 

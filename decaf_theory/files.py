@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and strict JSON, which knows no NaN."""
+"""Files that are written whole or not at all, and strict JSON, which has no NaN."""
 
 from __future__ import annotations
 

@@ -47,13 +47,13 @@ def common(*pairs: Factors) -> Any:
             )
         if X.device != first.device:
             raise ValueError(
-                f"factors must lie on one device, got {first.device} and {X.device}; move one"
+                f"factors must be on one device, got {first.device} and {X.device}; move one"
             )
     return xp
 
 
 def check_factors(factors: Factors) -> None:
-    """Raise ValueError unless kinds, dtypes, devices and shapes of B and A belong together."""
+    """Raise ValueError unless kinds, dtypes, devices and shapes of B and A match."""
     common(factors)
     B, A = factors
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
@@ -103,7 +103,7 @@ def subtract(left: Factors, right: Factors) -> Factors:
 def balance(factors: Factors) -> Factors:
     """Return the balanced factors (B'B = AA' = diag of singular values) of the same product.
 
-    Unique up to a rotation in O(r) where singular values repeat. Rank and shapes are kept; where
+    Unique up to a rotation in O(r) where singular values repeat. Rank and shapes are kept; if
     r > min(d, k) the surplus columns of B and rows of A are zero.
     """
     xp = namespace(factors.B)
@@ -148,8 +148,8 @@ def align(factors: Factors, reference: Factors) -> Factors:
 def mean_over_agents(X: Array, Pi: Array) -> Array:
     """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
 
-    Pi is dense, of any kind (it becomes one of X's), scipy.sparse or a sparse torch tensor. The
-    time of a sparse one is in proportion to its entries. ValueError: its shape.
+    Pi is dense, of any kind (it is converted to X's), scipy.sparse or a sparse torch tensor. With
+    a sparse one the time is proportional to its entries. ValueError: its shape.
     """
     xp = namespace(X)
     Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)

@@ -1,6 +1,6 @@
 """Every measured quantity, defined once: consensus, interference, truncation, gradients, rank.
 
-Axes as in `lowrank`: [..., agent, rows, columns]. `Pi` [n, N] holds the mixing rows wanted; where
+Axes as in `lowrank`: [..., agent, rows, columns]. `Pi` [n, N] holds the mixing rows wanted; if
 it is said to be stochastic, its rows sum to one.
 """
 
@@ -20,7 +20,7 @@ NORMS = ("fro", "op", "nuc")
 def schatten(singular_values: Array, norm: str = "fro") -> Array:
     """Return the Frobenius ("fro"), operator ("op") or nuclear ("nuc") norm, [...].
 
-    Of the matrix with these singular values [..., p]; 0 where p = 0. ValueError: another name.
+    Of the matrix with these singular values [..., p]; 0 if p = 0. ValueError: another name.
     """
     xp = namespace(singular_values)
     if norm not in NORMS:
@@ -102,7 +102,8 @@ def _over_rows(
 ) -> Array:
     """Return a quantity of the `weighted_deviations` of every row, along an axis of the result.
 
-    They run over the agents that a row weights; rows of few agents go apart from rows of many.
+    They run over the agents that a row weights; rows of few agents are treated apart from rows of
+    many.
     """
     common(factors)
     found = entries(Pi, int(factors.B.shape[-3]))

@@ -14,7 +14,7 @@ def generator(seed: int, *name: str | int) -> np.random.Generator:
 
     Streams of different names are independent (their seeds are a 256-bit hash of seed and name).
     Put the purpose in the name ("noise", "targets"), not the method or the rank, so that methods
-    meet the same noise and comparisons are paired. ValueError: seed no integer >= 0.
+    meet the same noise and comparisons are paired. ValueError: seed is not an integer >= 0.
     """
     seed = integer("seed", seed, 0)
     text = "\x1f".join([str(seed), *(f"{type(part).__name__}:{part}" for part in name)])

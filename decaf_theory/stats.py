@@ -1,4 +1,4 @@
-"""Intervals, slopes, extrapolation and multiplicity: what turns numbers into statements."""
+"""Intervals, slopes, extrapolation and multiplicity: turning numbers into statements."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of first - second, paired run by run, with its t-interval at `level`.
 
-    ValueError as `mean_interval`, and for unequal lengths.
+    ValueError as in `mean_interval`, and for unequal lengths.
     """
     x, y = _pair("first", first, "second", second, least=2)
     return mean_interval(x - y, level)
@@ -83,7 +83,7 @@ def richardson(values: Sequence[float], ratio: float = 2, order: float = 1) -> E
 
     Assumes f(h) = f(0) + a h^order + b h^(2 order) + ...; each further value removes one more
     term. The error is the distance to the limit without the coarsest value (to the finest value
-    itself where there are two): an estimate, no bound. ValueError: fewer than 2 values,
+    itself if there are two): an estimate, not a bound. ValueError: fewer than 2 values,
     non-finite ones, ratio <= 1, order <= 0.
     """
     column = _finite("values", values, least=2)
@@ -102,7 +102,7 @@ def bonferroni(level: float, rows: int) -> float:
 
         1 - (1 - level) / rows
 
-    ValueError: level outside (0, 1), rows no integer >= 1.
+    ValueError: level outside (0, 1), rows not an integer >= 1.
     """
     _require_level(level)
     return 1 - (1 - level) / integer("rows", rows, 1)
@@ -133,7 +133,7 @@ def _finite(name: str, values: ArrayLike, least: int) -> Vector:
 def _pair(first: str, x: ArrayLike, second: str, y: ArrayLike, least: int) -> tuple[Vector, Vector]:
     u, v = _finite(first, x, least), _finite(second, y, least)
     if len(u) != len(v):
-        raise ValueError(f"{first} and {second} must be as long, got {len(u)} and {len(v)}")
+        raise ValueError(f"{first} and {second} must have equal lengths, got {len(u)} and {len(v)}")
     return u, v
 
 

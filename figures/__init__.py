@@ -3,7 +3,7 @@
 A new one is a file here and a line in `FIGURES`. The file has
 
     NEEDS     the claims, or the other sources of `figures.rows`, whose rows it draws
-    CAPTION   what is shown, of what, how many runs, what the band is; {names} are filled by
+    CAPTION   what is shown, for which data, how many runs, what the band is; {names} are filled by
     facts     (optional) rows -> the numbers that the caption names
     draw      rows, path -> the files written
 """
@@ -17,6 +17,7 @@ from figures import (
     kernel,
     laws,
     rate,
+    rate_needs_rank,
     schematic,
     smoothness,
     start,
@@ -36,6 +37,7 @@ FIGURES = {
     "start": start,
     "smoothness": smoothness,
     "laws": laws,
+    "rate_needs_rank": rate_needs_rank,
     "tightness": tightness,
     "kernel": kernel,
     "training": training,

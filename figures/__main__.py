@@ -24,19 +24,19 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m figures",
         description="Draw the figures from the rows that python -m verification stored, and write "
         "the page that shows claims, evidence and figures. "
-        "Exit code 1: what was asked for by name has no rows; 2: bad usage.",
+        "Exit code 1: a figure requested by name has no rows; 2: bad usage.",
     )
     p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
     p.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
     p.add_argument("--out", type=Path, default=Path("figures/out"), help="folder of the figures")
     page = p.add_mutually_exclusive_group()
     page.add_argument("--report", type=Path, metavar="FILE", help="the page (OUT/report.html)")
-    page.add_argument("--no-report", action="store_true", help="the figures without the page")
+    page.add_argument("--no-report", action="store_true", help="draw only the figures")
     return p
 
 
 def make(name: str, results: Path, out: Path) -> list[Path]:
-    """Draw one figure, with its caption beside it; return the files."""
+    """Draw one figure and write its caption next to it; return the files."""
     figure = FIGURES[name]
     rows = read(results, figure.NEEDS)
     text = caption(name, rows)
@@ -60,13 +60,13 @@ def draw(name: str, args: argparse.Namespace) -> list[Path]:
     try:
         return make(name, args.results, args.out)
     except (store.StoreError, ValueError):
-        for ending in ENDINGS:  # of other rows: they must not lie beside the figures of these
+        for ending in ENDINGS:  # drawn from other rows: they must not stay among these
             (args.out / f"{name}.{ending}").unlink(missing_ok=True)
         raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw what is asked for; return the exit code."""
+    """Draw the requested figures; return the exit code."""
     args = parser().parse_args(argv)
     known = [*FIGURES, PAGE]
     for name in args.only or ():

@@ -13,11 +13,11 @@ from figures.rows import Row, pick
 NEEDS = ("adapters",)
 CAPTION = """\
 Trained LoRA adapters of {N} agents, rank {r}, mixed over the {topology} graph, layer by layer (rows
-of python -m verification adapters). One trained adapter an agent; no band.
+of python -m verification adapters). One trained adapter per agent; no band.
 (a) What averaging the factors loses, the interference |I| (dashed), and what truncating the mixed
 product loses, |E| (solid), both over the mixed update |M|; Frobenius norms, root mean squares over
 the agents. (b) How tight the theory is on these matrices: the measured side over the bound, for the
-agent that comes nearest to it; the dotted line is the bound.
+agent that comes closest to it; the dotted line is the bound.
 """
 LOST = {
     "interference": {**style.METHODS["dlora"], "label": "interference $|I|/|M|$"},
@@ -62,7 +62,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 
 def by_layer(axis: Any, rows: Sequence[Row], look: Any, over: str, under: str) -> None:
-    """Draw a ratio against the layer, one line a kind of matrix (told apart by its markers)."""
+    """Draw a ratio against the layer, one line per kind of matrix (distinguished by markers)."""
     for i, kind in enumerate(kinds_of(rows)):
         own = [row for row in rows if kind == row["site"].rpartition(".")[2]]
         points = [(layer_of(row, place), row[over] / row[under]) for place, row in enumerate(own)]
@@ -73,7 +73,7 @@ def by_layer(axis: Any, rows: Sequence[Row], look: Any, over: str, under: str) -
 
 
 def layer_of(row: Row, place: int) -> int:
-    """Return the first number in the name of a matrix, or its place where there is none."""
+    """Return the first number in the name of a matrix, or its position if there is none."""
     number = re.search(r"\.(\d+)\.", row["site"])
     return int(number[1]) if number else place
 

@@ -54,7 +54,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 
 def scatter(axis: Any, rows: Sequence[Row]) -> None:
-    """Draw one marker a network, open for the fewest agents."""
+    """Draw one marker per network, open for the fewest agents."""
     sizes = sorted({row["N"] for row in rows})
     for name, line in style.TOPOLOGIES.items():
         for i, N in enumerate(sizes):

@@ -16,7 +16,7 @@ CAPTION = """\
 Convergence of four methods on matrix approximation with deviating targets and noisy gradients, six
 agents, rank 2, on three graphs: the average over t < T of the squared gradient at the mean point,
 in the variables that the method trains (D-SGD: the full matrix; DLoRA-FA: B; DLoRA, DeCAF: B and
-A). All start at the same point and meet the same noise.
+A). All start at the same point and see the same noise.
 Lines: means over {runs} simulated runs; bands: their simultaneous 99.9 % confidence intervals.
 Plus signs: the exact moments, where the problem is quadratic in what is trained (rows of T25).
 Dotted: the bounds, T25 with its explicit constants, for DeCAF T29 with the measured errors of
@@ -33,7 +33,7 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Draw a row of panels a method and a column a graph; return the files."""
+    """Draw one row of panels per method and one column per graph; return the files."""
     with style.look():
         figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
         axes = figure.subplots(len(METHODS), len(GRAPHS), sharex=True, sharey=True)

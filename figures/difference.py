@@ -15,8 +15,8 @@ The difference between DeCAF's mix P = TSVD_r(M) and DLoRA's mix Q, the product 
 factors, against the rank r, while the factors' largest singular values stay below a fixed c (rows
 of claim T13). Lines: the worst case, two agents with the factors (B, A) and (-B, -A), read in three
 norms. Crosses: the size |sBA| of that adapter in the same norm. Open triangles: the largest of
-{random} random mixes of three agents a rank, Frobenius norm. Dotted: the bounds of T13; the worst
-case lies on them.
+{random} random mixes of three agents per rank, Frobenius norm. Dotted: the bounds of T13; the worst
+case is on them.
 (a)-(c) Three scalings s of the adapter, in units of eta c^2. Where the difference vanishes (eta/r
 in Frobenius and operator norm), the adapter vanishes with it at the same rate.
 (d) Relative to the update, at s = eta/r. Lines: |P - Q|/|M|, constant in every norm. Diamonds:

@@ -1,4 +1,4 @@
-"""F12: the kernel's speed against size, with the GEMM floor, its peers and the accuracy beside."""
+"""F12: the kernel's speed against size, with the GEMM floor and its peers, and its accuracy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CAPTION = """\
 One DeCAF round on a ring, rank 4, float32, one thread of {processor} (rows of decaf bench).
 (a) Seconds per agent against the size d of a d x d layer, ten agents: medians over {rounds} rounds
 of the faster of NumPy and torch, bars from the fastest to the slowest round. Open markers: four
-agents, against what libraries ship. Black dotted: the matrix products alone that any kernel of this
-kind needs. QR loop, stacked QR: plain implementations of the same compressed truncation; the others
-form the d x d mix or iterate on it. What does one agent at a time is scaled to all.
+agents, compared with what libraries ship. Black dotted: only the matrix products that any kernel of
+this kind needs. QR loop, stacked QR: plain implementations of the same compressed truncation; the
+others form the d x d mix or iterate on it. Times of single agents are scaled to all agents.
 (b) The error of the truncated mix against a QR loop in float64, over sigma_1, {size} x {size};
 black dotted: the goal for the kernel. svd_lowrank is randomized and stops early by default.
 """

@@ -18,7 +18,7 @@ problem, the same for every N; gradient noise; order MS.
 means N times fewer steps for the same accuracy. On the ring the graph's term, of order N/T, still
 shows.
 Slopes: log-log fits with their 95 % t-intervals, in (a) over the last decade. Dotted: the bound of
-T28, where the horizon is long enough for it to apply.
+T28, if the horizon is long enough for it to apply.
 """
 FEW = {**style.TOPOLOGIES["complete"], "marker": "v", "color": style.OKABE_ITO["grey"]}
 COMPLETE = {**style.TOPOLOGIES["complete"], "markersize": 5}
@@ -58,7 +58,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 
 def series(axis: Any, rows: Sequence[Row], x: str, look: Any, wanted: dict[str, Any]) -> None:
-    """Draw measured values and bound of one graph; its label tells the fitted slope, if any."""
+    """Draw measured values and bound of one graph; its label gives the fitted slope, if any."""
     xs, ys = curve(rows, x, curve="rate", **wanted)
     fitted = {**wanted, "part": f"slope, {wanted['part']}"}
     label = look["label"] + "".join(slope_of(row) for row in rows if matches(row, fitted))

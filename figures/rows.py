@@ -15,13 +15,13 @@ NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
 class MissingError(ValueError):
-    """Rows that a figure needs are not there; the message says which, and what makes them."""
+    """Rows that a figure needs are missing; the message says which, and how to make them."""
 
 
 def read(results: Path, needs: Sequence[str]) -> list[dict[str, Any]]:
     """Return the rows of all needs: claims, or the names of `SOURCES`; each row names its own.
 
-    MissingError or StoreError where one of them has none.
+    MissingError or StoreError if one of them has none.
     """
     found = []
     for need in needs:
@@ -31,13 +31,13 @@ def read(results: Path, needs: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def verdicts(results: Path) -> list[dict[str, Any]]:
-    """Return one row a claim: outcome, tightness, slack."""
+    """Return one row per claim: outcome, tightness, slack."""
     rows: list[dict[str, Any]] = store.read_json(results / "verdicts.json")
     return rows
 
 
 def attacks(results: Path) -> list[dict[str, Any]]:
-    """Return one row an attack; none where no claim was attacked."""
+    """Return one row per attack; none if no claim was attacked."""
     path = results / "attacks" / "attacks.json"
     rows: list[dict[str, Any]] = store.read_json(path) if path.exists() else []
     return rows

@@ -16,13 +16,13 @@ from figures.rows import Row
 
 NEEDS = ()
 CAPTION = """\
-One round of DeCAF on a ring of six agents, computed and not sketched: every field is an entry of
+One round of DeCAF on a ring of six agents, computed rather than sketched: every cell is an entry of
 the matrices (d = 6, k = 5, rank r = 2; blue positive, red negative).
 (a) The mixing matrix Pi says who talks to whom; agent 0 hears itself and two neighbours with
 weights 1/3 each. Every agent holds LoRA factors B (d x r) and A (r x k) and has just taken a
 gradient step on them. (b) Agent 0 mixes the products, not the factors: the mix M has up to
-3 r singular values. (c) TSVD keeps the r largest and splits their square roots evenly on both
-factors (balanced: B'B = AA'); the rest is the truncation error E.
+3 r singular values. (c) TSVD keeps the r largest and gives their square roots to both factors
+(balanced: B'B = AA'); the rest is the truncation error E.
 """
 N, D, K, R = 6, 6, 5, 2
 HEARD = (5, 0, 1)
@@ -86,7 +86,7 @@ def fraction(weight: float) -> str:
 
 
 def ring(axis: Any, Pi: np.ndarray, B: np.ndarray, A: np.ndarray) -> None:
-    """Draw the agents, an edge where Pi is not zero, and each agent's factors beside it."""
+    """Draw the agents, an edge where Pi is not zero, and each agent's factors next to it."""
     write(axis, 0.5, 1.2, r"(a) agents on a graph, with factors $B_j$, $A_j$", ha="left")
     angle = 2 * np.pi * np.arange(N) / N
     x, y = 17 + 6.8 * np.sin(angle), 12.3 - 5.0 * np.cos(angle)

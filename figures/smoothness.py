@@ -14,7 +14,7 @@ CAPTION = """\
 How steep the factor gradient gets on Omega_c, against the rank r: difference quotients
 |grad phi(w) - grad phi(w')|/|w - w'| in Euclidean norm, over the sharp constant
 L* = s(2 s L c^2 + G) (rows of claims T2 and T2-sharp). Large markers: the extremal function of T3,
-which reaches L* at every rank; lines: the largest of {random} random slopes a point.
+which reaches L* at every rank; lines: the largest of {random} random slopes per point.
 Dotted: L*, and with open markers the constant of Lemma 1, s(2 L C sqrt(r) c + G) with the least
 C = s c, whose sqrt(r) is not needed, at 2 L eta c^2 = 8 G and three scalings s of the adapter. At
 s = eta/r it is off by at most (1 + sqrt(1 + 8))/2 = 2, at r = 16.
@@ -62,7 +62,7 @@ TEXTS = {
 def relative(
     rows: Sequence[Row], scaling: str, y: str, family: str = "Huber"
 ) -> tuple[list[int], list[float]]:
-    """Return ranks and what T2's rows say, in units of T2-sharp's bound."""
+    """Return ranks and the values of T2's rows, in units of T2-sharp's bound."""
     wanted = {"curve": "smoothness", "scaling": scaling, "family": family}
     ranks, values = curve(rows, "r", y, source="T2", **wanted)
     _, least = curve(rows, "r", "bound", source="T2-sharp", **wanted)

@@ -109,7 +109,7 @@ def band(axis: Any, x: Sequence[float], low: Any, mid: Any, high: Any, look: Any
 
 
 def ranks(axis: Any, values: Sequence[int]) -> None:
-    """Make the x axis one of ranks, log 2, with a tick a rank."""
+    """Make the x axis one of ranks, log 2, with one tick per rank."""
     axis.set_xscale("log", base=2)
     axis.set_xticks(list(values), [str(r) for r in values])
     axis.set_xticks([], minor=True)

@@ -16,7 +16,7 @@ NEEDS = ("verdicts", "attacks")
 CAPTION = """\
 Every claim in reading order: the largest measured/bound among its rows (of {rows} in all). 1, the
 dotted line: the bound is attained by an explicit example. Beyond it: claims that are false as
-worded, with their counterexamples. Arrows: outside of the range. Crosses: the largest ratio that
+worded, with their counterexamples. Arrows: outside the range. Crosses: the largest ratio that
 the adversary found from random starts ({attacked} claims attacked). Dashes on the left: identities
 and laws, which have no ratio. {unexpected} of {claims} outcomes differ from what is expected.
 """
@@ -68,7 +68,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 
 def column(axis: Any, verdicts: Sequence[Row], best: Mapping[str, float]) -> None:
-    """Draw one claim a line."""
+    """Draw one claim per line."""
     for place, row in enumerate(verdicts):
         ratio, look = row["tightness"], OUTCOMES[row["outcome"]]
         if ratio is None or not isfinite(ratio := float(ratio)):

@@ -13,17 +13,17 @@ from figures.rows import Row, pick
 
 NEEDS = ("runs",)
 CAPTION = """\
-Fine-tuning of {name} over {graphs}: the test score (accuracy, or F1 where the task asks for it),
+Fine-tuning of {name} over {graphs}: the test score (accuracy, or F1 if the task specifies it),
 mean over the agents, against rounds of communication (left) and against the bytes that all agents
 sent (right), for each partition of the data (rows). Lines: medians over {seeds} seeds; bands: from
-the least to the largest.
-Rows of python -m paper_checks; the experiment shown is the one with most of them.
+the smallest to the largest.
+Rows of python -m paper_checks; the experiment shown is the one with the most rows.
 """
 WORDS = {"iid": "IID", "skew": "label skew", "dirichlet": "Dirichlet", "shots": "few shots"}
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
-    """Return the scored records of the experiment with most of them, the first by name in a tie."""
+    """Return the scored records of the experiment with the most, the first by name in a tie."""
     scored = [row for row in pick(rows, source="runs") if "score" in row]
     names = sorted({row["name"] for row in scored})
     most = max(names, key=lambda name: sum(row["name"] == name for row in scored))
@@ -39,7 +39,7 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Draw a row of panels a partition; return the files."""
+    """Draw one row of panels per partition; return the files."""
     own = shown(rows)
     partitions = [name for name in WORDS if any(row["data.partition"] == name for row in own)]
     with style.look():

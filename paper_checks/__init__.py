@@ -1,1 +1,1 @@
-"""What ties the code to the paper and to full-size models."""
+"""The paper's experiments, and fine-tuning of full-size models."""

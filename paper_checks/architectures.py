@@ -1,7 +1,7 @@
 """The paper's models without their weights: shapes on torch's meta device, which computes nothing.
 
-`scores` is the forward pass of one training step, as the tasks do it: of a causal model the answer
-tokens' logits after the last token, of CLIP every image against the prompts of all classes, which
+`scores` is the forward pass of one training step, as the tasks do it: for a causal model the answer
+tokens' logits after the last token, for CLIP every image against the prompts of all classes, which
 every agent encodes itself, since both encoders train.
 """
 
@@ -17,7 +17,7 @@ META = torch.device("meta")
 
 
 class Sizes(NamedTuple):
-    """What a step's cost depends on: agents, examples an agent, tokens a text, classes."""
+    """The cost of a step depends on: agents, examples per agent, tokens per text, classes."""
 
     agents: int
     batch: int
@@ -26,8 +26,8 @@ class Sizes(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """A published model: its number of parameters, layers to be kept when the others are computed
-    again, the sites adapted by default, and how it is built and run on the meta device.
+    """A published model: its number of parameters, layers to be kept when others are recomputed,
+    the sites adapted by default, and how it is built and run on the meta device.
     """
 
     parameters: int
@@ -59,7 +59,7 @@ def llama2_7b() -> nn.Module:
 
 
 def answer_scores(model: Any, sizes: Sizes) -> Tensor:
-    """Return [N b, classes]: logits after the last token, of the answer tokens alone."""
+    """Return [N b, classes]: logits after the last token, only those of the answer tokens."""
     n, L = sizes.agents * sizes.batch, sizes.length
     out = model.model(input_ids=tokens(n, L), attention_mask=causal(L), use_cache=False)
     scores: Tensor = out.last_hidden_state[:, -1] @ model.lm_head.weight[: sizes.classes].T

@@ -1,4 +1,4 @@
-"""What a task gives without any network: if training does not beat it, a table says nothing."""
+"""A task's baseline without any network: if training does not beat it, a table says nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from paper_checks import tasks
 from paper_checks.config import Config
 
 BASELINE = "baseline.json"
-FEATURES = 4096  # of an example, at most: beyond, raw inputs are no baseline for a small machine
+FEATURES = 4096  # of an example, at most: more are too many for a small machine
 PENALTIES = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C, the inverse of the penalty
 
 
 def keep(config: Config, folder: Path) -> None:
-    """Write the baseline of a config's task into a folder, once, where the task has one."""
+    """Write the baseline of a config's task into a folder, once, if the task has one."""
     path = folder / BASELINE
     if path.exists():
         return
@@ -30,8 +30,8 @@ def keep(config: Config, folder: Path) -> None:
 def logistic(task: tasks.Task) -> dict[str, Any] | None:
     """Return the test accuracy of logistic regression on raw inputs, trained on all examples.
 
-    The best of `PENALTIES`, chosen on the test set, which favours it. None where inputs are no
-    small arrays (texts, large images) or scikit-learn is not there.
+    The best of `PENALTIES`, chosen on the test set, which favours it. None if inputs are not
+    small arrays (texts, large images) or scikit-learn is not installed.
     """
     inputs = [*task.train.inputs.values()]
     floating = len(inputs) == 1 and getattr(inputs[0], "is_floating_point", bool)()

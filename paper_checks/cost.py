@@ -1,4 +1,4 @@
-"""What one training step of a stacked model costs, counted where it is dispatched: also on meta."""
+"""The cost of one training step of a stacked model, counted as it is dispatched: also on meta."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paper_checks.stacked import Stacked
 
 
 class Memory(NamedTuple):
-    """Bytes on one device during a step, less the work space of single operations."""
+    """Bytes on one device during a step, without the work space of single operations."""
 
     base: int  # the frozen model, once for all agents
     adapters: int  # factors and heads of all agents
@@ -24,7 +24,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(self)
 
 
@@ -40,7 +40,7 @@ def step_cost(
 ) -> Step:
     """Return the cost of one step of `scores()`, which runs the model in training mode.
 
-    Activations: every distinct storage that autograd saves and that is no parameter. With gradient
+    Activations: every distinct storage that autograd saves, except parameters. With gradient
     checkpointing: those at the end of its forward pass, and 1 / layers of those of a plain pass for
     the layer that is computed again; that recomputation is in the flops.
     """
@@ -81,7 +81,7 @@ def saved_storages(model: nn.Module) -> Iterator[dict[int, int]]:
     """Collect the bytes of the storages that autograd saves, parameters and buffers apart."""
     own = {_address(X) for X in (*model.parameters(), *model.buffers())}
     found: dict[int, int] = {}
-    alive: list[Tensor] = []  # a storage that is freed would give its address to another
+    alive: list[Tensor] = []  # the address of a freed storage would be reused by another
 
     def pack(X: Tensor) -> Tensor:
         if _address(X) not in own:

@@ -1,8 +1,8 @@
-"""What a full-size run would need, from the real architecture without its weights.
+"""The resources that a full-size run would need, from the real architecture without its weights.
 
 The model is built and stacked on torch's meta device, and one training step is dispatched there:
 parameters, bytes, saved activations and operations are counted, not modelled. Only the time is an
-estimate: operations / (peak of a GPU x a utilisation that is assumed).
+estimate: operations / (peak of a GPU x an assumed utilisation).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UTILISATION = 0.35
 
 
 class Gpu(NamedTuple):
-    """Memory in bytes and dense peaks in flops a second, as the maker's data sheets give them."""
+    """Memory in bytes and dense peaks in flops per second, from the manufacturer's data sheets."""
 
     memory: float
     half: float  # float16 or bfloat16 on tensor cores
@@ -59,7 +59,7 @@ class Report:
 
     trainable: an agent's parameters. together, sequential: memory of a step with all agents in one
     forward pass, and with one agent at a time. flops: of one step of all agents.
-    steps_a_round: None where it depends on data that are not here.
+    steps_a_round: None if it depends on data that are not available.
     """
 
     config: Config
@@ -86,7 +86,7 @@ class Report:
 
     @property
     def peak(self) -> float:
-        """The GPU's peak for the base's dtype, flops a second."""
+        """The GPU's peak for the base's dtype, flops per second."""
         return GPUS[self.gpu].single if self.dtype == "float32" else GPUS[self.gpu].half
 
     def text(self) -> str:
@@ -151,7 +151,7 @@ def sizes_of(config: Config) -> Sizes:
 
 
 def steps_a_round(config: Config, sizes: Sizes) -> int | None:
-    """Return the steps from mix to mix, or None where epochs are asked for and no size is given."""
+    """Return the steps from mix to mix, or None if given in epochs and no size is known."""
     if config.mix.every is not None:
         return config.mix.every
     shots = config.data.shots
@@ -232,24 +232,27 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     N, every = sizes.agents, report.steps_a_round
     meets = {"graph": f"on a {config.mix.graph} graph", "server": "by a server", "none": "alone"}
     who = "by pooled gradients" if config.mix.rule.pools != "none" else meets[config.mix.rule.meets]
-    texts = f"{sizes.length} tokens a text{'' if config.data.max_length else ' (assumed)'}"
+    texts = f"{sizes.length} tokens per text{'' if config.data.max_length else ' (assumed)'}"
     pace = "one agent at a time" if config.train.sequential else "all agents at once"
-    again = ", activations computed again" if config.train.gradient_checkpointing else ""
+    again = ", activations recomputed" if config.train.gradient_checkpointing else ""
     return [
         ("model", f"{report.parameters:,} parameters in {report.dtype}, frozen"),
         (
             "adapters",
             f"rank {config.lora.rank} at {report.sites} sites: {', '.join(report.targets)}",
         ),
-        ("agents", f"{N}, {sizes.batch} {report.unit}s a step each, {texts}"),
-        ("trainable", f"{report.trainable:,} parameters an agent, {N * report.trainable:,} in all"),
+        ("agents", f"{N}, {sizes.batch} {report.unit}s each per step, {texts}"),
+        (
+            "trainable",
+            f"{report.trainable:,} parameters per agent, {N * report.trainable:,} in all",
+        ),
         ("method", f"{config.mix.method} {who}"),
         ("a round", f"{every or '? (it depends on the data)'} steps"),
         (
             "agent sends",
-            f"{_bytes(sent.agent_round)} a round: {_bytes(sent.message)} x {sent.links}",
+            f"{_bytes(sent.agent_round)} per round: {_bytes(sent.message)} x {sent.links}",
         ),
-        ("network", f"{_bytes(sent.total_round)} a round"),
+        ("network", f"{_bytes(sent.total_round)} per round"),
         ("a step", f"{pace}{again}, {report.flops:.3g} flops"),
         ("steps", f"{config.train.steps:,}"),
     ]

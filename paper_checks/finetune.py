@@ -1,13 +1,13 @@
 """Decentralized LoRA fine-tuning of a real model, top to bottom.
 
-N agents share one frozen model and hold a shard of the data each. At every step each agent takes
+N agents share one frozen model and each hold a shard of the data. At every step each agent takes
 the gradient of its own mean loss on its own batch and moves its own adapter and head; every K steps
 the agents mix. All agents go through the model in one stacked batch, and the loss of a step is the
-sum of their losses, so that each agent's gradient is its own. AdamW and SGD act on every number by
-itself: one optimizer over tensors [agent, ...] is N optimizers.
+sum of their losses, so that each agent's gradient is its own. AdamW and SGD act elementwise: one
+optimizer over tensors [agent, ...] is N optimizers.
 
-Data order, dropout masks and initial factors are streams named by seed, agent and step, without the
-method, so that methods meet the same ones, and so that a resumed run needs nothing but its step.
+Data order, dropout masks and initial factors are streams named by seed, agent and step but not by
+method, so that all methods see the same ones, and a resumed run needs nothing but its step.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Show = Callable[[int, dict[str, Any] | None], None]
 
 
 class TrainingError(Exception):
-    """A run that cannot go on; the message names agent and step, and what was saved."""
+    """A run that cannot continue; the message names agent and step, and what was saved."""
 
 
 def finetune(
@@ -52,10 +52,10 @@ def finetune(
     show: Show = lambda step, record: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Train, or go on where a checkpoint in `folder` ends; leave rows.jsonl and run.json there.
+    """Train, or resume from a checkpoint in `folder`; leave rows.jsonl and run.json there.
 
-    adapters: peft folders to start from, one an agent, instead of B = 0. After SIGINT, SIGTERM or
-    where stop() is true, the step is finished, a checkpoint is written, and the run returned has
+    adapters: peft folders to start from, one per agent, instead of B = 0. After SIGINT or SIGTERM,
+    or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
     run.step < train.steps.
     TrainingError: a loss or gradient that is not finite. CheckpointError: other settings.
     """
@@ -80,7 +80,7 @@ def finetune(
 
 
 def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ()) -> Run:
-    """Load the task, deal its data, and stack the agents at their common start."""
+    """Load the task, partition its data, and stack the agents at their common start."""
     lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
     task = load_task(config)
     task.model.to(device)
@@ -113,7 +113,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
 
 
 def advance(run: Run) -> None:
-    """Take one step, and at the end of a round mix, look and evaluate.
+    """Take one step, and at the end of a round measure, mix and evaluate.
 
     step_first: step, then mix. mix_first: the round's first gradient is at the mixed point, the
     state recorded is the one before the next mix. combine: the gradient at the unmixed point moves
@@ -146,7 +146,7 @@ def advance(run: Run) -> None:
 
 
 def gradients(run: Run, t: int) -> Tensor:
-    """Put every agent's gradient in place and return the losses [N] of its batch."""
+    """Compute every agent's gradient in place and return the losses [N] of their batches."""
     train, N = run.config.train, run.stacked.agents
     index = batch(run.shards, train.seed, t, run.config.data.batch)
     rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
@@ -180,9 +180,9 @@ def agents_losses(run: Run, index: Tensor, agents: int) -> Tensor:
 
 
 def batch(shards: Sequence[Host], seed: int, t: int, size: int) -> Tensor:
-    """Return the examples [N, size] of step t: each agent walks its shard in orders of its own.
+    """Return the examples [N, size] of step t: each agent goes through its shard in its own order.
 
-    Where a shard is smaller than the batch, the next passes fill it up: examples occur again.
+    If a shard is smaller than the batch, the next passes fill it up: examples occur again.
     """
     rows = []
     for agent, shard in enumerate(shards):
@@ -194,9 +194,9 @@ def batch(shards: Sequence[Host], seed: int, t: int, size: int) -> Tensor:
 
 
 def mix(run: Run, round_: int) -> None:
-    """Look at the factors as they are, then mix them.
+    """Measure the factors just before the mix, then mix them.
 
-    Methods that do not mix are looked at as if all agents were averaged.
+    Methods that do not mix are measured as if all agents were to be averaged.
     """
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
     if round_ % run.config.observe.every == 0:
@@ -218,7 +218,7 @@ def mix(run: Run, round_: int) -> None:
 
 
 def close_round(run: Run, last: bool) -> None:
-    """Record the round: loss on its batches, what its mix met, score on the test set."""
+    """Record the round: loss on its batches, measurements at its mix, score on the test set."""
     rounds, rest = divmod(run.step, run.every)
     record = {
         "step": run.step,
@@ -258,7 +258,7 @@ def kept(run: Run, folder: Path, settings: dict[str, Any]) -> str:
 
 
 def finite(run: Run) -> bool:
-    """Whether all that the agents train is finite."""
+    """Whether all tensors that the agents train are finite."""
     return all(bool(torch.isfinite(X).all()) for X in run.stacked.parameters())
 
 
@@ -266,7 +266,7 @@ def training_mode(run: Run, on: bool) -> None:
     """Turn the adapters' dropout on or off; the base's own dropout stays off."""
     for module in run.stacked.model.modules():
         if getattr(module, "gradient_checkpointing", False):
-            # itself alone, not .train(): it recomputes in training mode only, its parts would drop
+            # the flag only, not .train(): it recomputes in training mode only, its parts would drop
             module.training = on
     for site in run.stacked.sites.values():
         site.train(on)

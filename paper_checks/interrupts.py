@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as something that a loop asks for, so that it ends between two steps."""
+"""SIGINT and SIGTERM as a flag that a loop checks, so that it ends between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM inside, instead of dying of them; a second one interrupts."""
+    """Collect SIGINT and SIGTERM inside instead of ending at once; a second one interrupts."""
     found: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

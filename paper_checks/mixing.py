@@ -1,7 +1,7 @@
 """Local steps and rounds of mixing on a stacked model: factors by a method, heads by its weights.
 
 Sites of one shape d x k are stacked to [layer, agent, ., .], so that one call mixes them all.
-All agents share one LoRA scale, so that it can stay out of the products that are mixed.
+All agents share one LoRA scale, so it can stay out of the products that are mixed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def clock_of(t: int, every: int) -> Clock:
 
 
 def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
-    """Return Pi [N, N] of the graph, None for a method that meets and pools on none."""
+    """Return Pi [N, N] of the graph, None for a method that neither mixes nor pools on one."""
     if "graph" not in (rule.meets, rule.pools):
         return None
     return np.asarray(TOPOLOGIES[graph](agents))
 
 
 def begin(stacked: Stacked, rule: Method) -> Memory:
-    """Return what the method keeps of each site at the start."""
+    """Return the method's state of each site at the start."""
     memory: Memory = {}
     for name, factors in stacked.factors().items():
         state = rule.begin(factors.map(torch.Tensor.detach))
@@ -50,7 +50,7 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
 
 
 def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
-    """Look at the start.
+    """Check the start.
 
     ValueError: a frozen A, or a start of pooled gradients, that differs between agents.
     DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
@@ -80,14 +80,14 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
 
 
 def _pair(name: str, kept: Any) -> Factors:
-    """Return what a method keeps; the harness keeps pairs like the factors, nothing else."""
+    """Return a method's state; the harness keeps pairs like the factors, nothing else."""
     if not isinstance(kept, Factors):
         raise ValueError(f"training cannot keep {name!r}, which is not a pair of factors")
     return kept
 
 
 def let_train(stacked: Stacked, rule: Method, clock: Clock) -> None:
-    """Let those factors train that the method trains at this step, and freeze the others."""
+    """Unfreeze the factors that the method trains at this step, and freeze the others."""
     trained = rule.trains(clock)
     for site in stacked.sites.values():
         site.A.requires_grad_("A" in trained)
@@ -117,7 +117,7 @@ def state_of(factors: Mapping[str, Factors], memory: Memory, names: Sequence[str
 
 
 def _remember(memory: Memory, names: Sequence[str], state: State) -> None:
-    """Put back what a method keeps of these sites."""
+    """Store a method's state of these sites."""
     for layer, site in enumerate(names):
         for name, kept in state.memory.items():
             memory[site][name] = _pair(name, kept).map(lambda X, layer=layer: X[layer].clone())
@@ -127,8 +127,8 @@ def _remember(memory: Memory, names: Sequence[str], state: State) -> None:
 def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, clock: Clock) -> int:
     """Turn the gradients in place into the direction of the method's local step.
 
-    First they are averaged over those with whom the method pools them, heads too; the bytes of
-    that, sent by all agents, are returned.
+    First they are averaged over the agents that the method pools, heads too; the bytes that all
+    agents send for that are returned.
     """
     sent = 0
     if rule.pools != "none":
@@ -154,7 +154,7 @@ def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, cloc
 
 
 def _gradients(site: Any) -> Factors:
-    """Return the gradients of a site, zero for a factor that does not train now."""
+    """Return the gradients of a site, zero for a factor that is not being trained."""
     return Factors(*(torch.zeros_like(X) if X.grad is None else X.grad for X in (site.B, site.A)))
 
 
@@ -169,13 +169,13 @@ def mix(
     moments: str = "reset",
     optimizer: torch.optim.Optimizer | None = None,
 ) -> int:
-    """Mix all adapters and heads of a stacked model in place; return the bytes that all sent.
+    """Mix all adapters and heads of a stacked model in place; return the bytes sent by all agents.
 
-    moments: "reset" forgets the optimizer's, as does an optimizer that is made anew every round;
-    "keep" leaves them, which is the wrong basis after a truncation; "rotate" moves those of methods
-    that mix products by `moments.rotated`, and keeps the others', whose coordinates mean the same
-    before and after. The policy is that of every round's end whatever the method, also where
-    nothing is mixed, so that methods differ in the mix alone.
+    moments: "reset" clears the optimizer's, like creating a new optimizer every round; "keep"
+    leaves them, in the wrong basis after a truncation; "rotate" moves those of methods that mix
+    products by `moments.rotated`, and keeps the others', whose coordinates mean the same before
+    and after. The policy applies at the end of every round whatever the method, even if nothing is
+    mixed, so that methods differ only in the mix.
     """
     weights, sent = rule.weights(Pi, stacked.agents, clock), 0
     if weights is not None:

@@ -1,4 +1,4 @@
-"""The optimizer's moments after a truncation, which changes the basis that they are written in."""
+"""The optimizer's moments after a truncation, which changes the basis they are expressed in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def basis_maps(old: Factors, new: Factors) -> tuple[Tensor, Tensor]:
 
     A' is nearest to R A and B' to B S. For a change of gauge, A' = R A and B' = B R^-1 with factors
     of full rank, R is that matrix and S its inverse. Singular values below max(d, k) eps sigma_1 of
-    the factors' dtype are no directions.
+    the factors' dtype do not count as directions.
     """
     rtol = max(old.shape) * eps(old.B)
     (B, A), (new_B, new_A) = (tuple(X.double() for X in pair) for pair in (old, new))

@@ -1,4 +1,4 @@
-"""What is looked at on the way: scores on the test set, and the theory's quantities and bounds."""
+"""Measurements during training: scores on the test set, and the theory's quantities and bounds."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def theory(stacked: Stacked, Pi: Host, graph: str, **where: int) -> Seen:
     numbers: consensus_factors, consensus_products (squared, per agent, summed over sites),
     adapter_norm (the root mean square over agents of |s B A|_F over all sites), interference and
     truncation (root mean squares over agents) and both relative to the mix, sigma_max, imbalance,
-    numerical_rank (the least of any agent's product at any site). rows: of each claim's cases the
-    worst one over all sites, with `where` among its coordinates.
+    numerical_rank (the least of any agent's product at any site). rows: for each case of a claim
+    the worst row over all sites, with `where` among its coordinates.
     """
     agents = agents_of(stacked)
     found = report_on(agents, Pi, graph)
@@ -113,7 +113,7 @@ def _worst(alike: list[Row], where: dict[str, int]) -> Row:
 def evaluate(
     stacked: Stacked, task: Task, batch: int, *, sequential: bool = False
 ) -> dict[str, Any]:
-    """Return how all agents do on the whole test set, `batch` examples a pass and agent.
+    """Return how all agents score on the whole test set, `batch` examples per pass and agent.
 
     score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
     their mean cross-entropy. Agents that are equal in every number are run once.
@@ -138,17 +138,17 @@ def equal(stacked: Stacked) -> bool:
 
 
 def trained(layer: Layer) -> list[Tensor]:
-    """Return the tensors [N, ...] that agents hold at one stacked layer, frozen factors too."""
+    """Return the tensors [N, ...] that agents hold at one stacked layer, with frozen factors."""
     return [layer.B, layer.A] if isinstance(layer, StackedLinear) else list(layer.parameters())
 
 
 def accuracy(found: Tensor, labels: Tensor) -> float:
-    """Return the share of labels that were found."""
+    """Return the fraction of labels that are predicted correctly."""
     return float((found == labels).double().mean())
 
 
 def f1(found: Tensor, labels: Tensor) -> float:
-    """Return 2 TP / (2 TP + FP + FN) of class 1, 0 where it neither occurs nor is found."""
+    """Return 2 TP / (2 TP + FP + FN) of class 1, 0 if it neither occurs nor is predicted."""
     hits = int(((found == 1) & (labels == 1)).sum())
     both = int((found == 1).sum() + (labels == 1).sum())
     return 2 * hits / both if both else 0.0

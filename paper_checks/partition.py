@@ -1,9 +1,9 @@
-"""Who holds which examples: IID, label skew, Dirichlet, and k shots a class, over N agents.
+"""Who holds which examples: IID, label skew, Dirichlet, and k shots per class, over N agents.
 
 A partition is a list of N index arrays into the labels: disjoint, sorted, none empty, a function of
 (labels, agents, kind, settings, seed) alone. Agents have equal sizes unless `equal=False`, since
 the stacked forward takes batches of one size from every agent and an epoch means the same for all.
-The stream of draws is named by the kind, never by the method: methods meet the same shards.
+The stream of draws is named by the kind, never by the method: methods see the same shards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def partition(
 ) -> list[np.ndarray]:
     """Return the examples of every agent: N disjoint sorted index arrays into `labels` [n].
 
-    kind and its settings (`samples`: examples an agent, default as many as the labels allow):
+    kind and its settings (`samples`: examples per agent, default as many as the labels allow):
     "iid"        samples, equal: a random deal; equal=False leaves no example over
     "skew"       samples, proportions: [N][classes] shares of every class, rows summing to 1; or N
                  numbers, shares of class 1 of 2; or one number, the share of the agent's main
@@ -73,7 +73,7 @@ def _dealt(
 def iid(
     labels: np.ndarray, agents: int, seed: int, samples: int | None = None, equal: bool = True
 ) -> list[np.ndarray]:
-    """Return a random deal of the examples, or of `samples` an agent."""
+    """Return a random deal of the examples, or of `samples` per agent."""
     order = generator(seed, "partition", "iid").permutation(len(labels))
     if samples is not None or equal:
         order = order[: agents * _samples(samples, len(labels), agents)]
@@ -87,7 +87,7 @@ def skew(
     proportions: float | str | Sequence[Any] = 0.8,
     samples: int | None = None,
 ) -> list[np.ndarray]:
-    """Return shards whose class shares are `proportions`, to within one example a class."""
+    """Return shards whose class shares are `proportions`, to within one example per class."""
     there = np.bincount(labels)
     table = proportions_table(proportions, agents, len(there))
     if samples is None:
@@ -99,8 +99,8 @@ def skew(
     for label, (wanted, given) in enumerate(zip(counts.sum(axis=0), there, strict=True)):
         if wanted > given:
             raise ValueError(
-                f"label skew wants {wanted} examples of class {label}, which has {given}; "
-                f"lower samples ({samples} an agent) or change proportions"
+                f"label skew needs {wanted} examples of class {label}, which has {given}; "
+                f"lower samples ({samples} per agent) or change proportions"
             )
     piles = _piles(labels, generator(seed, "partition", "skew"))
     cuts = np.cumsum(counts, axis=0)
@@ -122,7 +122,7 @@ def dirichlet(
 ) -> list[np.ndarray]:
     """Return shards with class shares ~ Dirichlet(alpha); small alpha: few classes each."""
     if not alpha > 0:
-        raise ValueError(f"alpha must be > 0 (small: few classes an agent), got {alpha}")
+        raise ValueError(f"alpha must be > 0 (small: few classes per agent), got {alpha}")
     draw = generator(seed, "partition", "dirichlet")
     piles = [list(pile) for pile in _piles(labels, draw)]
     if not equal:
@@ -160,7 +160,7 @@ def shots(
     split: str = "iid",
     **settings: Any,
 ) -> list[np.ndarray]:
-    """Return a partition of `shots` examples of every class, in all and not an agent."""
+    """Return a partition of `shots` examples of every class, in total and not per agent."""
     piles = _piles(labels, generator(seed, "partition", "shots"))
     for label, pile in enumerate(piles):
         if not 1 <= shots <= len(pile):

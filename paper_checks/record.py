@@ -1,6 +1,6 @@
-"""What a run leaves: rows.jsonl (flat, no time in it) and run.json (settings, seconds, sums).
+"""The files of a run: rows.jsonl (flat, without times) and run.json (settings, seconds, sums).
 
-{"claim": "training", "step": 60, "round": 20, "loss": ..., "score": ..., ...}   one a round
+{"claim": "training", "step": 60, "round": 20, "loss": ..., "score": ..., ...}   one per round
 {"claim": "T17", "case": "|E| against |I| fro", "measured": ..., ...}            of each mix
 """
 
@@ -45,7 +45,7 @@ class Stored(NamedTuple):
 
 
 def stamp(config: Config, adapters: Sequence[str | Path] = ()) -> dict[str, Any]:
-    """Return what a run must share to go on or to count as done: settings, start and data."""
+    """Return what must agree for a run to resume or to count as done: settings, start, data."""
     where = None if config.data_dir is None else str(Path(config.data_dir).expanduser().resolve())
     started = [str(Path(path).expanduser().resolve()) for path in adapters]
     return {**config.settings(), "adapters": started, "data_dir": where}
@@ -85,7 +85,8 @@ def read(folder: Path) -> Stored:
         raise store.StoreError(f"{folder / ROWS}: {error.strerror}; run it again") from None
     if hashlib.sha256(data).hexdigest() != about["files"][ROWS]:
         raise store.StoreError(
-            f"{folder / ROWS} is cut short or altered: its sum is not run.json's; run it again"
+            f"{folder / ROWS} is cut short or altered: its checksum differs from run.json's; "
+            f"run it again"
         )
     lines = from_lines(data)
     records = [line for line in lines if line["claim"] == TRAINING]
@@ -94,7 +95,7 @@ def read(folder: Path) -> Stored:
 
 @contextmanager
 def clock(run: Run, what: str) -> Iterator[None]:
-    """Add the seconds of what is done inside to the run's."""
+    """Add the seconds spent inside to the run's."""
     start = time.perf_counter()
     yield
     if run.device != "cpu":
@@ -130,7 +131,7 @@ def trained_parameters(stacked: Stacked) -> int:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return what the numbers of a run depend on beside its settings."""
+    """Return what the numbers of a run depend on besides its settings."""
     import torch
 
     libraries = store.library_versions()

@@ -1,4 +1,4 @@
-"""The rules of single settings: types, choices and limits, and messages that name what is near."""
+"""The rules of single settings: types, choices and limits, and messages with the nearest names."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None
 
 
 def typed(setting: str, hint: Any, value: Any) -> Any:
-    """Return a value in the type of its field; ConfigError where it is of another."""
+    """Return a value in the type of its field; ConfigError if it has another type."""
     words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
     for kind, word in words.items():
         if hint in (kind, kind | None):
@@ -84,7 +84,7 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
 
 
 def check_value(setting: str, value: Any) -> None:
-    """Raise ConfigError where a value is not among its choices or beyond its limits."""
+    """Raise ConfigError if a value is not among its choices or is beyond its limits."""
     if setting in CHOICES and value not in CHOICES[setting]:
         choices = CHOICES[setting]
         raise ConfigError(

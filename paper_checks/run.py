@@ -16,7 +16,7 @@ from paper_checks.tasks import Task
 
 @dataclass
 class Run:
-    """All that a run is made of. `step` and what follows it change; a checkpoint holds those."""
+    """The whole state of a run. `step` and the fields after it change; a checkpoint holds those."""
 
     config: Config
     task: Task
@@ -26,7 +26,7 @@ class Run:
     Pi: Host | None
     every: int  # K, the steps of a round
     device: str
-    memory: Memory  # what the method keeps of each site
+    memory: Memory  # the method's state of each site
     step: int = 0
     sent: int = 0  # bytes, by all agents so far
     losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps

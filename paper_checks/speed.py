@@ -1,7 +1,7 @@
-"""`python -m paper_checks.speed`: stacked agents beside peft's, as ratios of one run.
+"""`python -m paper_checks.speed`: stacked agents compared with peft's, as ratios of one run.
 
 A training step (forward, backward, AdamW) of N agents is taken in four ways: stacked; stacked but
-one agent at a time; by peft with N adapters on one model, each made active in its turn; and by N
+one agent at a time; by peft with N adapters on one model, each activated in turn; and by N
 separate models of peft. Time: the ways take turns in one process, and a ratio is formed within a
 round. Memory: the peak of a process of its own that takes two steps, over what was resident before
 it built its models.
@@ -30,7 +30,7 @@ from paper_checks.stacked import stack
 
 RANK, SCALE = 4, 2.0
 REFERENCE = "peft, N models"
-ABOUT = "Time and memory of stacked agents beside those of peft, as ratios of one run."
+ABOUT = "Time and memory of stacked agents compared with peft's, as ratios of one run."
 Step = Callable[[], object]
 
 
@@ -113,7 +113,7 @@ def stacked_step(case: Case, ids: Tensor, *, one_by_one: bool) -> Step:
 
 
 def peft_step(case: Case, ids: Tensor) -> Step:
-    """Return a step of peft: N adapters on one model, each made active in its turn."""
+    """Return a step of peft: N adapters on one model, each activated in turn."""
     from peft import get_peft_model
 
     torch.manual_seed(0)
@@ -230,20 +230,20 @@ def table(name: str, shape: Sequence[int], rounds: int, budget: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table for each model; return 0, or 2 where a model or peft is not installed."""
+    """Print a table for each model; return 0, or 2 if a model or peft is not installed."""
     parser = argparse.ArgumentParser(prog="python -m paper_checks.speed", description=ABOUT)
     parser.add_argument("--model", choices=CASES, action="append", help="default: all of them")
     parser.add_argument("--agents", type=int, default=4)
     parser.add_argument("--batch", type=int, default=8, help="examples of an agent in a step")
     parser.add_argument("--length", type=int, default=32, help="tokens of an example")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--budget", type=float, default=1.5, help="seconds a way and round")
+    parser.add_argument("--budget", type=float, default=1.5, help="seconds per way and round")
     asked = parser.parse_args(arguments)
     shape = (asked.agents, asked.batch, asked.length)
     if min(*shape, asked.rounds) < 1:
         parser.error("agents, batch, length and rounds must be at least 1")
     torch.set_num_threads(1)
-    # peft asks transformers by a name that is going
+    # peft uses a name of transformers that is deprecated
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     try:
         for name in asked.model or CASES:

@@ -1,6 +1,6 @@
 """Many runs of one experiment: methods x graphs x partitions x seeds, each in a folder of its own.
 
-Finished cells are skipped, and an interrupted one goes on where it stopped. Methods that meet no
+Finished cells are skipped, and an interrupted one resumes where it stopped. Methods that use no
 graph are run once for all graphs.
 """
 
@@ -86,7 +86,7 @@ def finished(folder: Path, config: Config, adapters: Sequence[str | Path] = ()) 
 
 
 def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run one cell, or see that it is done; errors become the outcome's line."""
+    """Run one cell, or find it done; errors become the outcome's line."""
     config = cell.read()
     folder = folder_of(cell.out, config)
     stored = finished(folder, config)
@@ -149,11 +149,11 @@ def _result(future: Future[Outcome]) -> Outcome:
     try:
         return future.result()
     except BrokenProcessPool:
-        return Outcome("a run", "failed", "its process was killed; sweep again to go on from there")
+        return Outcome("a run", "failed", "its process was killed; sweep again to resume it")
 
 
 def _settle(threads: int) -> None:
-    """Prepare a worker: interruptions are the parent's to hear, cores are shared."""
+    """Prepare a worker: only the parent handles interruptions, cores are shared."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

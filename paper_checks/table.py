@@ -1,8 +1,8 @@
-"""The paper's table from stored runs: methods x graphs x partitions, an experiment at a time.
+"""The paper's table from stored runs: methods x graphs x partitions, one experiment at a time.
 
 A cell is the mean over seeds with its t-interval. Differences are paired seed by seed, since
-methods meet the same data, order and start; their intervals hold together (Bonferroni over all that
-are shown), and where one contains zero no method is said to be better.
+methods see the same data, order and start; their intervals hold together (Bonferroni over all that
+are shown), and if one contains zero neither method is said to be better.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def text(folders: Sequence[Path], *, against: str = "dlora", level: float = 0.95
         for name in sorted({run.run["settings"]["name"] for run in runs})
     ]
     if unfinished:
-        parts.append(f"left out, as not finished: {', '.join(unfinished)}")
+        parts.append(f"left out because not finished: {', '.join(unfinished)}")
     return "\n\n".join(parts)
 
 
@@ -103,7 +103,7 @@ def experiment(name: str, runs: Sequence[Stored], against: str, level: float) ->
 
 
 def require_alike(name: str, runs: Sequence[Stored]) -> None:
-    """Raise StoreError unless the runs differ in method, graph, partition and seed alone."""
+    """Raise StoreError unless the runs differ only in method, graph, partition and seed."""
     first = runs[0].run["settings"]
     for run in runs[1:]:
         other = run.run["settings"]
@@ -111,7 +111,7 @@ def require_alike(name: str, runs: Sequence[Stored]) -> None:
         if changed:
             raise StoreError(
                 f"runs of {name} differ in {', '.join(sorted(changed))} ({runs[0].folder}, "
-                f"{run.folder}): one table holds one setting; give their folders apart"
+                f"{run.folder}): one table holds one setting; give their folders separately"
             )
 
 
@@ -159,7 +159,7 @@ def score_table(
     level: float,
     given: Mapping[tuple[str, str, str], Reported],
 ) -> str:
-    """Return one line a method: mean +- half its interval, number of seeds, what was reported."""
+    """Return one line per method: mean +- half its interval, number of seeds, reported value."""
 
     def cell(method: str, column: Column) -> str:
         values = list(found[method].get(column, {}).values())
@@ -177,7 +177,7 @@ def score_table(
 
 
 def difference_table(found: Scores, columns: Sequence[Column], against: str, level: float) -> str:
-    """Return one line a method: the paired difference, its interval, a word where it is clear."""
+    """Return one line per method: paired difference, its interval, a word if it is clear."""
 
     def cell(method: str, column: Column) -> str:
         pairs = _pairs(found, method, against, column)
@@ -192,10 +192,10 @@ def difference_table(found: Scores, columns: Sequence[Column], against: str, lev
 
 
 def word(interval: Interval, pairs: Sequence[tuple[float, float]]) -> str:
-    """Return " better" or " worse" where the interval lies on one side of zero, else nothing.
+    """Return " better" or " worse" if the interval is on one side of zero, else nothing.
 
-    Nothing also where all differences are equal: scores are counts, and no spread among a few of
-    them is no evidence of none.
+    Nothing either if all differences are equal: scores are counts, and a few of them without
+    spread are no evidence that there is none.
     """
     differences = [x - y for x, y in pairs]
     if max(differences) - min(differences) < EQUAL:
@@ -224,7 +224,7 @@ def markdown(methods: Iterable[str], columns: Sequence[Column], cell: Cell) -> s
 def separation(
     runs: Sequence[Stored], last: Scores, columns: Sequence[Column], level: float
 ) -> str:
-    """Return whether centralized training beats the baseline kept beside the runs, if one is."""
+    """Return whether centralized training beats the baseline stored with the runs, if any."""
     path = runs[0].folder.parent / BASELINE
     if not path.is_file():
         return ""
@@ -245,7 +245,7 @@ def separation(
 def reported(config: str, path: Path = REPORTED) -> dict[tuple[str, str, str], Reported]:
     """Return published numbers of an experiment, by method, partition and graph.
 
-    StoreError: a line without a source, or with a value that is no number.
+    StoreError: a line without a source, or with a value that is not a number.
     """
     found = {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -256,7 +256,7 @@ def reported(config: str, path: Path = REPORTED) -> dict[tuple[str, str, str], R
             except (TypeError, ValueError) as error:
                 raise StoreError(f"{path.name}, line {number}: {error}") from None
             if not one.source:
-                raise StoreError(f"{path.name}, line {number}: source must name where it is read")
+                raise StoreError(f"{path.name}, line {number}: source must say where it is read")
             if one.config == config:
                 found[one.method, one.partition, one.graph] = one
     return found

@@ -214,7 +214,7 @@ def test_the_text_fits_a_hundred_columns_and_says_what_is_lost():
     assert "Averaging the factors of these 4 agents would lose 46.6 % of the mixed update" in words
     assert "Mixing the products and truncating to rank 4 loses 21.3 %: 2.2 times less." in words
     assert "Averaging loses most at fc3: 57.1 %, against 22.9 % by truncation." in words
-    assert "Also to be mixed, and not in these numbers: 2 tensors that are no LoRA factors" in words
+    assert "Also to be mixed, and not in these numbers: 2 tensors that are not LoRA" in words
     assert "T17 |E| <= |I| holds" in words
     assert "0 of 3: near consensus only" in words
 

@@ -191,7 +191,7 @@ def test_an_adapter_that_is_there_is_replaced_only_when_asked(tmp_path, merged):
 def test_a_folder_with_other_files_is_never_replaced(tmp_path, merged):
     adapters.save(merged, tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds 'notes\.txt', which is no part of an adapter"):
+    with pytest.raises(ValueError, match=r"holds 'notes\.txt', which is not part of an adapter"):
         adapters.save(merged, tmp_path / "out", overwrite=True)
 
 

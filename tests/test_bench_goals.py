@@ -111,7 +111,7 @@ def test_a_system_that_does_not_tell_its_memory_skips_the_goal(monkeypatch, tmp_
     monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
     (row,) = goals.g10(Settings(True, "cpu", FakeClock()))
     assert (row["status"], row["goal"]) == ("skipped", "G10")
-    assert "is not here" in row["reason"]
+    assert "which is missing" in row["reason"]
 
 
 @pytest.mark.parametrize(

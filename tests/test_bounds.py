@@ -149,6 +149,8 @@ WORKED = [
     # g = 1.5^2: .25 * 2 * 3/2 * 1.25/(1 - .5625); lam g >= 1
     ("local_drift", dict(lam=0.25, lr=0.25, L=2, kappa=3, N=4, K=2), 15 / 7),
     ("local_drift", dict(lam=0.5, lr=0.25, L=2, kappa=3, N=4, K=2), inf),
+    # .25 * 2 * 3 * 2 * .25/.75
+    ("local_drift", dict(lam=0.25, lr=0.25, L=0, kappa=3, N=4, K=2), 1),
     ("local_drift", dict(lam=0.5, lr=0.5, L=2, kappa=3, N=4, K=1), inf),
     # |.3 + .2 - .5|; 1/2 - 1/4 - 1/8; 1 agent
     ("sign_gap", dict(pi=[0.3, 0.2, 0.5]), 0),

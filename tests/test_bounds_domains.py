@@ -107,7 +107,6 @@ SPECIAL = {
     ("lemma1_gap", "G"): "positive",
     ("lemma1_gap_worst", "G"): "positive",
     ("safe_step", "L"): "positive",
-    ("local_drift", "L"): "positive",
     ("dsgd_rate", "lr"): "positive",
     ("dsgd_sharp", "lr"): "positive",
     ("dsgd_textbook", "lr"): "positive",

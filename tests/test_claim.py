@@ -116,8 +116,8 @@ def test_slack_is_the_room_that_is_left():
         (lambda: le(1, 2, high=0.5), "between low and high"),
         (lambda: replace(le(-1, 0), relation="=="), "use evidence.same"),
         (lambda: replace(le(1, 1), relation="=="), "use evidence.same"),
-        (lambda: le(1, 2, outcome="holds"), "params may not be called \\['outcome'\\]"),
-        (lambda: le(1, 2, claim="T1"), "params may not be called \\['claim'\\]"),
+        (lambda: le(1, 2, outcome="holds"), "params must not be named \\['outcome'\\]"),
+        (lambda: le(1, 2, claim="T1"), "params must not be named \\['claim'\\]"),
         (lambda: le(1, 2, r=np.int64(3)), "got r=.* of type int64; convert it"),
         (lambda: le(1, 2, on=np.True_), "of type bool"),
         (lambda: le(1, 2, shape=[3, 2]), "of type list"),
@@ -219,7 +219,7 @@ def test_a_margin_is_the_slack_in_proportion(row, margin):
 
 
 def test_a_claim_without_rows_is_a_defect():
-    with pytest.raises(RuntimeError, match="claim T0 yielded no row"):
+    with pytest.raises(RuntimeError, match="claim T0 yielded no rows"):
         list(collect(claim_of(), Context("T0")))
 
 

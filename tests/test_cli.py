@@ -219,7 +219,7 @@ def test_weights_are_decimals_or_fractions(text, numbers):
         (["merge", *FOLDERS, "--out", "x", "--method", "dsgd"], "invalid choice: 'dsgd'"),
         (
             ["merge", *FOLDERS, "--out", "x", "--weights", "1/2,1/0"],
-            "argument --weights: must be numbers separated by commas, as 0.5,1/4,1/4; got",
+            "argument --weights: must be numbers separated by commas, such as 0.5,1/4,1/4; got",
         ),
     ],
 )

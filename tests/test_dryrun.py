@@ -148,7 +148,7 @@ def test_the_time_is_operations_over_the_assumed_share_of_the_peak(llama_report)
     assert report.hours == pytest.approx(150 * report.flops / (0.35 * 312e12) / 3600, rel=1e-12)
     text = report.text()
     assert "35% of that peak, which is assumed and not measured" in text
-    assert "2,097,152 parameters an agent, 20,971,520 in all" in text
+    assert "2,097,152 parameters per agent, 20,971,520 in all" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -194,7 +194,7 @@ def test_checkpointing_saves_memory_for_operations(llama_report):
     assert 0 <= above <= 8 * given
     # at most the forward pass once more, which is a half of a step with frozen layers
     assert llama_report.flops < again.flops <= 1.5 * llama_report.flops
-    assert "activations computed again" in again.text()
+    assert "activations recomputed" in again.text()
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def test_what_depends_on_absent_data_is_said():
     assert report.steps_a_round is None
     assert report.traffic == (4 * CLIP_TRAINABLE, 1, None, None)
     assert "it depends on the data" in report.text()
-    assert "20 tokens a text (assumed)" in report.text()
+    assert "20 tokens per text (assumed)" in report.text()
     assert (report.dtype, report.peak) == ("float32", GPUS["A100 80 GB"].single)
     assert report.together.optimizer == report.together.gradients
 

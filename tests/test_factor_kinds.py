@@ -61,7 +61,7 @@ UNLIKE = {
     ),
     "devices": (
         Factors(TENSORS.B, TENSORS.A.to("meta")),
-        "factors must lie on one device, got cpu and meta; move one",
+        "factors must be on one device, got cpu and meta; move one",
     ),
 }
 

@@ -146,7 +146,7 @@ def test_an_interrupted_run_says_how_to_go_on(toml, tmp_path, capsys, monkeypatc
     command = ["run", toml, "--out", str(tmp_path / "out")]
     seen = interrupted(3, number, monkeypatch)
     assert cli.main(command) == code
-    assert "stopped after step 3 of 6; the same command goes on" in capsys.readouterr().err
+    assert "stopped after step 3 of 6; the same command resumes" in capsys.readouterr().err
     assert cli.main(command) == 0
     assert seen == [1, 2, 3, 4, 5, 6]
 

@@ -118,7 +118,7 @@ def test_unfinished_runs_are_left_out_and_named(tmp_path):
     stored(tmp_path, [0.9], seed=1, step=3)
     text = table.text([tmp_path])
     assert cells(text, "Last round", "decaf") == ["50.0 (1 seed)"]
-    assert "left out, as not finished: decaf-ring-iid-seed1" in text
+    assert "left out because not finished: decaf-ring-iid-seed1" in text
     with pytest.raises(StoreError, match="no finished run below"):
         table.text([tmp_path / "nowhere"])
 

@@ -172,7 +172,7 @@ BAD = [
     (dict(kind="skew", proportions=[0.5] * 4), "share for each of 3 classes, got shape (4,)"),
     (dict(kind="skew", proportions=1.5), "must lie in [0, 1]"),
     (dict(kind="skew", proportions=[[0.5, 0.5, 0.5]] * 4), "agent 0 must be >= 0 and sum to 1"),
-    (dict(kind="skew", proportions=[[1.0, 0, 0]] * 4, samples=50), "wants 200 examples of class 0"),
+    (dict(kind="skew", proportions=[[1.0, 0, 0]] * 4, samples=50), "needs 200 examples of class 0"),
     (dict(kind="dirichlet", alpha=0.0), "alpha must be > 0"),
     (dict(kind="shots", shots=101), "shots must lie in 1..100, class 0's size; got 101"),
     (

@@ -284,7 +284,7 @@ def test_a_page_that_lacks_its_rows_says_so_and_ends_with_one(folder, tmp_path, 
     known["claims"] = known["claims"][1:]
     store.write_atomically(run / "claims.json", store.json.dumps(known).encode())
     assert main([*arguments, str(run)]) == 1
-    assert "claims.json says nothing of T1; run" in capsys.readouterr().out
+    assert "claims.json says nothing about T1; run" in capsys.readouterr().out
     (run / "rows" / "T18.jsonl").write_text("")
     known = report_pages.texts.write(run, LEDGER, report_pages.Settings())
     assert main([*arguments, str(run)]) == 1

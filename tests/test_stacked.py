@@ -306,7 +306,7 @@ def test_what_cannot_be_stacked_is_named_and_left_as_it_was(model, settings, mes
 
 def test_a_model_is_stacked_once():
     found = stacked()
-    with pytest.raises(ValueError, match="stacked already"):
+    with pytest.raises(ValueError, match="already stacked"):
         stack(found.model, **GOOD)
 
 

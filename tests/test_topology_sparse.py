@@ -154,7 +154,7 @@ def test_a_gap_that_lanczos_does_not_resolve_is_an_error(monkeypatch):
     Pi = TOPOLOGIES["ring"](10**4, sparse=True)  # gap 1.3e-7
     monkeypatch.setattr(spectra, "ENVELOPE", 0)  # as for a graph that is as slow, but wide
     monkeypatch.setattr(spectra, "RESTARTS", 3)
-    start = "sqrt(rho) of this Pi is too near to 1 for its gap to be told: 3 restarts"
+    start = "sqrt(rho) of this Pi is too close to 1 to resolve the gap: 3 restarts"
     for ask in (sqrt_rho, spectral_gap, require_mixing):
         with pytest.raises(ValueError, match=f"^{escape(start)}.*bounds.sqrt_rho_<graph>"):
             ask(Pi)
@@ -164,13 +164,13 @@ def test_a_vector_that_is_no_eigenvector_is_an_error(monkeypatch):
     Pi = TOPOLOGIES["exponential"](600, sparse=True)
     monkeypatch.setattr(spectra, "TOLERANCE", 0.9)  # Lanczos stops at once
     monkeypatch.setattr(spectra, "VECTORS", 3)
-    with pytest.raises(ValueError, match=r"the residual \d\.\de-0\d is not small beside it"):
+    with pytest.raises(ValueError, match=r"the residual \d\.\de-0\d is not small compared with it"):
         sqrt_rho(Pi)
 
 
 def test_all_eigenvalues_of_a_large_matrix_are_refused():
     Pi = TOPOLOGIES["ring"](10**5, sparse=True)
-    with pytest.raises(ValueError, match=r"Pi would take 80 GB, .* sqrt_rho needs the largest"):
+    with pytest.raises(ValueError, match=r"Pi would take 80 GB, .* needs only the largest"):
         mixing_eigenvalues(Pi)
     small = TOPOLOGIES["ring"](10, sparse=True)
     assert np.array_equal(mixing_eigenvalues(small), mixing_eigenvalues(small.toarray()))

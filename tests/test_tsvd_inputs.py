@@ -337,7 +337,7 @@ def test_weights_that_are_no_real_numbers_are_named(Pi):
 def test_the_first_bad_weight_and_a_missing_row_are_named():
     with pytest.raises(ValueError, match=r"weights, got nan at \(1, 0\)"):
         tsvd_of_mix(gaussian(2, 5, 4, 1), np.array([[0.5, 0.5], [np.nan, np.inf]]), 1)
-    with pytest.raises(ValueError, match="it needs a row at least"):
+    with pytest.raises(ValueError, match="it needs at least one row"):
         tsvd_of_mix(gaussian(2, 5, 4, 1), np.empty((0, 2)), 1)
 
 

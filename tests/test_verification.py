@@ -146,7 +146,7 @@ def test_a_run_of_some_claims_does_not_remove_the_results_of_another_configurati
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")}
     code, _, err = call("--only", "T2-square", "--seed", "1")
     assert code == 2
-    assert "results of another configuration (seed: 0 -> 1); keep them by another folder" in err
+    assert "results of another configuration (seed: 0 -> 1); choose another folder" in err
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")} == before
 
 

@@ -37,7 +37,7 @@ NORMS_OF_MIX = ("mix", "interference", "truncation")  # in every row: a figure r
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on the adapters of N agents that mix over a graph.
+    """The measurements on the adapters of N agents that mix over a graph.
 
     rows: the evidence by claim (T9, T17, T18, T21), for each matrix and norm the row of Pi with the
     least slack. sites: one flat dict per matrix, the keys of `decaf_theory.adapters.diagnose`.
@@ -80,7 +80,7 @@ def report(
 ) -> Report:
     """Return the report on adapters in peft's format, one folder per agent.
 
-    `rank` is that of the truncation, by default the agents'. ValueError: folders that are no LoRA
+    `rank` is that of the truncation, by default the agents'. ValueError: folders that are not LoRA
     adapters or do not belong together, an unknown topology, a rank beyond a matrix's shape.
     """
     agents = adapters.load_agents(folders)
@@ -92,7 +92,7 @@ def report_on(
 ) -> Report:
     """Return the report on agents in memory that mix by the rows of Pi [n, N].
 
-    `topology` is the name under which rows and text speak of Pi.
+    `topology` is the name of Pi in the rows and the text.
     """
     sites: list[dict[str, Any]] = []
     rows: dict[str, list[Row]] = {claim: [] for claim in EVIDENCE}
@@ -130,7 +130,7 @@ class Case:
         return self.small.rank <= self.truncated.factors.rank
 
     def worst(self, name: str, measured: Any, bound: Any, *, rounding: Any, held: Any) -> Row:
-        """Return the row of Pi with the least slack, of those where the assumptions hold if any."""
+        """Return the row of Pi with the least slack, of those whose assumptions hold, if any."""
         columns = np.broadcast_arrays(measured, bound, rounding, held)
         found = [
             at_most(name, m, b, rounding=e, held=h, agent=i, instances=len(self.Pi))
@@ -221,7 +221,7 @@ def difference_bounds(case: Case) -> Iterator[Row]:
 
 
 def second_order_bound(case: Case) -> Iterator[Row]:
-    """Yield T21's row with P0 = TSVD_r(M_i): it applies where every agent is within sigma_r of it.
+    """Yield T21's row with P0 = TSVD_r(M_i): it applies if every agent is within sigma_r of it.
 
     delta = max_j |B_j A_j - P0|_op over the agents that row i weights. As P0 = M_i - E_i, the sum
     sum_j pi_j (B_j A_j - P0) is E_i itself.
@@ -241,7 +241,7 @@ def second_order_bound(case: Case) -> Iterator[Row]:
             mean_square=mean_square, square_mean=square_mean, sigma_r=sigma_r, delta=delta
         )
         gap = sigma_r - delta
-        # > and not >=: within rounding of the condition nothing can be said
+        # > and not >=: within rounding of the condition nothing can be concluded
         applies = case.averages_fit and gap > 4 * case.rounding
         slip = _second_order_rounding(case.rounding, mean_square + square_mean, gap, applies)
         limits.append(limit)
@@ -251,7 +251,7 @@ def second_order_bound(case: Case) -> Iterator[Row]:
 
 
 def _second_order_rounding(e: float, S: float, gap: float, applies: bool) -> float:
-    """Return what norms that are off by e do to |E| and to its bound S / (2 gap), gap > 4 e.
+    """Return how far norms off by e change |E| and its bound S / (2 gap), for gap > 4 e.
 
     S, a sum of two squares x^2 + y^2, is off by 2 (x + y) e + 2 e^2 <= 3 sqrt(S) e + 2 e^2, gap by
     2 e; so S / (2 gap) by (3 sqrt(S) e + 2 e^2 + 2 e S / gap) / (2 (gap - 2 e)), gap - 2 e > gap/2.
@@ -284,7 +284,7 @@ def _distances(small: Factors, reference: Factors, norm: str = "fro") -> Any:
 
 
 def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:
-    """Return one line per claim: outcome, tightness, rows that apply, and why not where none."""
+    """Return one line per claim: outcome, tightness, rows that apply, and why if none do."""
     lines = [f"{'bounds on these adapters':<33}{'outcome':<16}tightness   applies"]
     for verdict in verdicts:
         bound, condition = WORDS[verdict.claim]
@@ -297,7 +297,7 @@ def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]
     return "\n".join(lines)
 
 
-# claim -> (its bound, the condition that is broken where it does not apply)
+# claim -> (its bound, the condition that is broken if it does not apply)
 WORDS = {
     "T9": ("|I| <= factor deviations", ""),
     "T17": ("|E| <= |I|", "r < agents' rank"),

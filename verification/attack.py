@@ -1,8 +1,8 @@
-"""The search for counterexamples of bounds that are called true: `attack ID [--minutes M]`.
+"""The search for counterexamples to bounds that are called true: `attack ID [--minutes M]`.
 
 Each attack starts from random instances only. It reports the largest measured/bound that the
-claim's own `replay` confirms, and how long it took to break the bound made 2 % smaller: the test
-of the searcher, where the bound is attained.
+claim's own `replay` confirms, and how long it took to break the bound made 2 % smaller: a test of
+the searcher, if the bound is attained.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:  # it loads torch
     from decaf_theory.adversary import Attack
 
 WEAKENED = 0.98
-PATIENCE_S = 120.0  # for a weakened bound that must break, where less time was asked for
+PATIENCE_S = 120.0  # for a weakened bound that must break, if less time was given
 TABLE = "attacks.json"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attack found; `broken_s` is None where the weakened bound withstood.
+    """The result of one attack; `broken_s` is None if the weakened bound withstood.
 
-    `loose` says why the bound is not attained; it is empty where it is.
+    `loose` says why the bound is not attained; it is empty if it is.
     """
 
     claim: str
@@ -80,7 +80,7 @@ HEADER = (
 
 
 def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
-    """Return the claims to attack; "all" for all that have an attack.
+    """Return the claims to attack; "all" means all that have an attack.
 
     ReplayError: unknown claims, and those that have none, with the reason.
     """
@@ -114,7 +114,7 @@ def campaign(
 
     `seconds` for each claim, shared by its variants.
     """
-    _table(folder)  # a table that cannot be read: better known before the search than after
+    _table(folder)  # a table that cannot be read should be reported before the search, not after
     for claim in claims:
         names = list(variants(claim))
         for variant in names:
@@ -126,7 +126,7 @@ def campaign(
 def progress(
     found: Iterator[tuple[Attempt, Path | None]], claims: Sequence[Claim]
 ) -> Iterator[tuple[Attempt, Path | None]]:
-    """Pass attempts through, with a bar on stderr where that is a terminal."""
+    """Pass attempts through, with a bar on stderr if that is a terminal."""
     total = sum(len(variants(claim)) for claim in claims)
     with tqdm(total=total, unit="attack", leave=False, disable=not sys.stderr.isatty()) as bar:
         for attempt, path in found:
@@ -140,11 +140,11 @@ def run(
 ) -> tuple[Attempt, Instance | None]:
     """Return the best instance of one attack within about `seconds`, judged by `claim.replay`.
 
-    Nine tenths of the time go to gradient ascent, the rest to hypothesis, where it is installed.
-    The search ends as soon as the ratio exceeds `enough`; where the bound is attained it goes on
+    Nine tenths of the time go to gradient ascent, the rest to hypothesis, if it is installed.
+    The search ends as soon as the ratio exceeds `enough`; if the bound is attained it continues
     until the weakened bound is broken, for `PATIENCE_S` at most.
     """
-    # torch loads here and not with the module: verification itself runs on NumPy alone
+    # torch loads here and not with the module: verification itself needs only NumPy
     from decaf_theory.adversary import ascend, target
 
     attack, begin = variants(claim)[variant], time.monotonic()
@@ -181,7 +181,7 @@ def run(
 
 
 def _judge(claim: Claim) -> Callable[[Mapping[str, Any]], float | None]:
-    """Return the ratio of an instance by the claim's own replay; None where it does not apply."""
+    """Return the ratio of an instance by the claim's own replay; None if it does not apply."""
     if claim.replay is None:
         raise ValueError(f"claim {claim.id} has an attack but no replay")
     replay = claim.replay
@@ -204,7 +204,7 @@ def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path
 
 
 def _table(folder: Path) -> list[dict[str, Any]]:
-    """Return the attempts stored so far; ReplayError where the table cannot be read."""
+    """Return the attempts stored so far; ReplayError if the table cannot be read."""
     path = folder / TABLE
     if not path.exists():
         return []
@@ -216,5 +216,5 @@ def _table(folder: Path) -> list[dict[str, Any]]:
         isinstance(row, dict) and {"claim", "variant"} <= row.keys() for row in rows
     )
     if not keyed:
-        raise ReplayError(f"{path} is damaged: remove it; the instances beside it stay")
+        raise ReplayError(f"{path} is damaged: remove it; the instances next to it are kept")
     return list(rows)

@@ -1,4 +1,4 @@
-"""What a claim is, what a row of evidence is, and how rows are judged. No physics here."""
+"""The records of claims and of rows of evidence, and how rows are judged. No theory here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Value = str | int | float | bool
 
 
 class Outcome(StrEnum):
-    """The outcome of a row or a claim, in the order in which a worse one wins.
+    """The outcome of a row or a claim, ordered by severity.
 
-    ERROR is never a row's: it is the outcome of a claim whose program raised.
+    ERROR never applies to a row: it is the outcome of a claim whose program raised.
     """
 
     ERROR = "error"
@@ -39,9 +39,9 @@ class Row:
     """One comparison: `measured relation bound`, up to `rounding`.
 
     For "==" `measured` is the residual |left - right| and `bound` is 0. `low` and `high` enclose
-    the true value of `measured`: equal to it where it is computed exactly, the ends of a confidence
-    interval where it is estimated. `rounding` is the allowance for floating point, derived from eps
-    at the place that makes the row. `params` are the coordinates of the row (r, N, topology, ...),
+    the true value of `measured`: equal to it if it is computed exactly, the ends of a confidence
+    interval if it is estimated. `rounding` is the allowance for floating point, derived from eps
+    where the row is made. `params` are the coordinates of the row (r, N, topology, ...),
     for tables and figures: plain strings, numbers and booleans.
     """
 
@@ -56,7 +56,7 @@ class Row:
     params: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what could not be judged or stored; NaN and infinities are let through."""
+        """Reject rows that cannot be judged or stored; NaN and infinities are accepted."""
         if self.relation not in RELATIONS:
             raise ValueError(f"relation must be one of {RELATIONS}, got {self.relation!r}")
         if self.rounding < 0:
@@ -69,12 +69,12 @@ class Row:
             )
         if self.relation == "==" and (self.bound != 0 or self.low < 0):
             raise ValueError(
-                "an identity is judged by its residual |left - right| >= 0 against 0, "
-                f"got {self.measured} against {self.bound}; use evidence.same()"
+                "an identity needs its residual |left - right| >= 0 as measured and 0 as bound, "
+                f"got {self.measured} and {self.bound}; use evidence.same()"
             )
         taken = FIELDS & self.params.keys()
         if taken:
-            raise ValueError(f"params may not be called {sorted(taken)}: fields of every row")
+            raise ValueError(f"params must not be named {sorted(taken)}: fields of every row")
         for name, value in self.params.items():
             if not isinstance(value, Value):
                 raise ValueError(
@@ -102,7 +102,7 @@ class Row:
 
     @property
     def slack(self) -> float:
-        """Room left before the row stops holding; negative where it does not."""
+        """Room left before the row stops holding; negative if it does not hold."""
         return self.low - self.limit if self.relation == ">=" else self.limit - self.high
 
     @property
@@ -123,9 +123,9 @@ class Row:
     def tightness(self) -> float | None:
         """measured / bound (bound / measured for ">="): 1 is an extremal case.
 
-        None for "==", where an assumption is broken, and where the ratio says nothing: a number
+        None for "==", if an assumption is broken, and if the ratio is meaningless: a number
         that is not finite, a negative numerator, a denominator that is not positive or not above
-        rounding (0 <= 1e-16 on noise is no extremal case).
+        rounding (0 <= 1e-16 on noise is not an extremal case).
         """
         over, under = (
             (self.bound, self.measured) if self.relation == ">=" else (self.measured, self.bound)
@@ -166,7 +166,7 @@ FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class Context:
-    """What a claim may ask of the run: its size, random streams, and the kind of arrays."""
+    """What a run provides to its claims: its size, random streams, and the kind of arrays."""
 
     claim: str
     size: str = "quick"
@@ -185,7 +185,7 @@ class Context:
         """Return x as a float64 array of the run's device: NumPy on "cpu", else a torch tensor."""
         if self.device == "cpu":
             return np.asarray(x, dtype=np.float64)
-        import torch  # only where asked for: verification runs on NumPy alone
+        import torch  # only on request: verification itself needs only NumPy
 
         device = "cpu" if self.device == "torch" else self.device
         return torch.as_tensor(np.asarray(x, dtype=np.float64), device=device)
@@ -196,7 +196,7 @@ Instance = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, the function that yields its evidence, and what is known of it.
+    """A statement, the function that yields its evidence, and what is known about it.
 
     `rows.__doc__` is the text of the claim: its first line is the statement, then follow those of
     the sections Assumptions, Proof, Extremal, Counterexample and Source that it has.
@@ -207,7 +207,7 @@ class Claim:
     status: str  # paraphrased, derived or numerical
     rows: Callable[[Context], Iterable[Row]]
     expected: str = "holds"  # or "violated": worded as it might be read, and false
-    # functions of decaf_theory.bounds that it judges: two percent less of one breaks a row
+    # functions of decaf_theory.bounds that it judges: lowering one by two percent breaks a row
     bounds: tuple[Callable[..., Any], ...] = ()
     loose: str = ""  # why no row reaches its bound, if it is an inequality and none does
     conditional: bool = False  # whether its assumptions are judged row by row, and fail in some
@@ -271,15 +271,15 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
 def deciding_row(rows: Iterable[Row]) -> Row | None:
     """Return the row that decides a claim: of the worst outcome, the one with the least margin.
 
-    That is the row nearest to its bound where the claim holds, and the one farthest beyond it, in
-    proportion, where it does not.
+    That is the row nearest to its bound if the claim holds, and the one farthest beyond it, in
+    proportion, if it does not.
     """
     order = list(Outcome)
     return min(rows, key=lambda row: (order.index(row.outcome), row.margin), default=None)
 
 
 def tightest_row(rows: Iterable[Row]) -> Row | None:
-    """Return the row that comes nearest to its bound, None where no row has a ratio."""
+    """Return the row that comes nearest to its bound, None if no row has a ratio."""
     return max(
         (row for row in rows if row.tightness is not None),
         key=lambda row: row.tightness or 0.0,
@@ -288,10 +288,10 @@ def tightest_row(rows: Iterable[Row]) -> Row | None:
 
 
 def collect(claim: Claim, context: Context) -> Iterator[Row]:
-    """Yield the rows of a claim; a claim without rows is a defect of the claim."""
+    """Yield the rows of a claim; RuntimeError for a claim without rows."""
     count = 0
     for row in claim.rows(context):
         count += 1
         yield row
     if not count:
-        raise RuntimeError(f"claim {claim.id} yielded no row")
+        raise RuntimeError(f"claim {claim.id} yielded no rows")

@@ -25,7 +25,7 @@ OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
-    """Serve one command line; return the exit code."""
+    """Run one command line; return the exit code."""
     try:
         args = options.parse(argv)
         code = ACTIONS[args.command](args, ledger)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
 
 
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
-    """Return the claims asked for, in reading order. UsageError: an unknown id."""
+    """Return the requested claims, in reading order. UsageError: an unknown id."""
     ids = [claim.id for claim in claims]
     for name in args.ids or ():
         if name not in ids:
@@ -52,7 +52,7 @@ def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
 
 
 def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
-    """Pass evidence through, showing a bar on a terminal and else a line a claim, on stderr."""
+    """Pass evidence through, showing a bar on a terminal, otherwise a line per claim, on stderr."""
     if not sys.stderr.isatty():
         for evidence in found:
             verdict = evidence.verdict
@@ -85,7 +85,7 @@ def keep(run: store.Run, evidence: Evidence, expected: dict[str, str]) -> None:
 
 
 def recalled(run: store.Run, claims: Sequence[Claim]) -> list[Evidence]:
-    """Return the evidence that a run of the same configuration has left of some claims."""
+    """Return the evidence on some claims that a run of the same configuration has stored."""
     found = []
     for claim in claims:
         if claim.id in run.files and claim.id in run.verdicts:
@@ -159,13 +159,13 @@ def explain(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def shown(path: Path) -> Path:
-    """Return a path relative to the working folder where it lies below it."""
+    """Return a path, relative to the working folder if it is inside it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print one line of numbers: does a stored instance still give what it gave?"""
+    """Print one line of numbers: does a stored instance still give the same?"""
     found = replay.load(args.file)
     claim = replay.find(ledger.claims, found.claim)
     if args.script:
@@ -191,7 +191,7 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     """Attack bounds in each of their variants; store the best instances for `replay`."""
     if importlib.util.find_spec("torch") is None:
         raise UsageError("attack needs torch, and it is not installed")
-    from verification import attack  # torch and hypothesis: only where asked for
+    from verification import attack  # torch and hypothesis: only on request
 
     claims, failed = attack.chosen(args.ids, ledger), False
     folder = args.out / "attacks"
@@ -206,8 +206,8 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print the report on trained adapters and store its rows beside those of the claims."""
-    from verification import adapter_report  # reads safetensors: only where asked for
+    """Print the report on trained adapters and store its rows with those of the claims."""
+    from verification import adapter_report  # reads safetensors: only on request
 
     store.require_writable(args.out)
     try:
@@ -215,7 +215,7 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     print(report.text())
-    # the rows depend on no seed and no size: they join whatever run of this code lies there
+    # the rows depend on no seed and no size: they join any stored run of this code
     settings = asdict(Settings()) | store.settings_of(args.out)
     rows = [
         {"claim": claim, **row.as_json()} for claim, rows in report.rows.items() for row in rows
@@ -231,8 +231,8 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Verify, bench, draw and report, as far as that is not done."""
-    from verification import everything  # runs the other programs: only where asked for
+    """Verify, bench, draw and report, skipping what is already done."""
+    from verification import everything  # runs the other programs: only on request
 
     plan = everything.stages(
         args.out, size=args.size, seed=args.seed, device=args.device, jobs=args.jobs
@@ -240,9 +240,9 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
     try:
         ends = everything.run_all(plan, args.out, lambda text: print(text, flush=True))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes from here", file=sys.stderr)
         return INTERRUPTED
-    if any(end.ran for end in ends.values()):  # their output lies between the lines
+    if any(end.ran for end in ends.values()):  # their output is printed between the lines
         print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
     print(f"-> {args.out / 'report.html'}")
     return everything.exit_code(plan, ends)

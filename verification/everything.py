@@ -5,9 +5,9 @@
     draw     the figures of these rows         -> <out>/figures
     report   the page that shows all of it     -> <out>/report.html
 
-`<out>/stages.json` holds, for every finished stage, the sums of what it read and of what it wrote.
-A stage is left out where both are unchanged; one that was interrupted is run again, and verify goes
-on where it was. A stage that fails stops those that need it, and no others.
+`<out>/stages.json` holds, for every finished stage, the checksums of its inputs and outputs. A
+stage is skipped if both are unchanged; one that was interrupted is run again, and verify resumes
+where it stopped. A stage that fails stops only those that need it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ PASSED = (OK, DIFFERS)
 FILE = "stages.json"
 SOURCES = (".py", ".j2", ".css", ".js")
 DRAWING = ("matplotlib", "Jinja2", "latex2mathml")
-PATIENCE_S = 10.0  # that an interrupted stage has to tidy up
+PATIENCE_S = 10.0  # time that an interrupted stage has to tidy up
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = "import sys; from decaf_theory.cli import main; sys.exit(main())"  # the command `decaf`
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One process: its command, what decides its result, what it writes, and whom it needs."""
+    """One process: its command, its inputs, its outputs, and the stages that it needs."""
 
     name: str
     does: str
@@ -51,14 +51,14 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs: Sequence[str] = ()
     differs: str = "a result differs from what is expected"  # what exit code 1 means
-    counts: bool = True  # whether exit code 1 is one of the whole run
+    counts: bool = True  # whether exit code 1 counts for the whole run
 
     def inputs(self) -> str:
-        """Return the sum of all that decides the result."""
+        """Return the checksum of everything that decides the result."""
         return digest(self.reads, [list(self.command), dict(self.settings)])
 
     def outputs(self) -> str:
-        """Return the sum of what lies where the stage writes."""
+        """Return the checksum of the files that the stage writes."""
         return digest(self.writes)
 
 
@@ -71,7 +71,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
     timed, attacks, runs = out / "bench.jsonl", out / "attacks", out / "paper"
     configuration = store.configuration(size=size, seed=seed, device=device)
     configuration.pop("commit")  # `code` is the sum of the sources themselves
-    # torch on the CPU is a way to judge, not a machine to be timed
+    # torch on the CPU is a way to judge, not a device to be timed
     cuda = ["--device", "cuda"] if device == "cuda" else []
     draw = [python, "-m", "figures", "--results", str(out), "--out", str(figures)]
     here = Path(__file__).parent
@@ -96,7 +96,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
             [timed],
             {name: configuration[name] for name in ("python", "libraries")},
             differs="a goal is missed by more than a fifth",
-            counts=False,  # speed is the machine's, too
+            counts=False,  # speed also depends on the machine
         ),
         Stage(
             "draw",
@@ -121,7 +121,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
 
 
 def digest(paths: Iterable[Path], more: Any = None) -> str:
-    """Return the sum over files, and over all files in folders; what is missing counts as such."""
+    """Return the checksum over files and all files in folders; missing ones count as missing."""
     total = hashlib.sha256(json.dumps(more, sort_keys=True).encode())
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -133,7 +133,7 @@ def digest(paths: Iterable[Path], more: Any = None) -> str:
 
 
 class End(NamedTuple):
-    """How a stage ended: its exit code, that in words, and whether it ran at all."""
+    """How a stage ended: its exit code, the same in words, and whether it ran at all."""
 
     code: int
     words: str
@@ -143,7 +143,7 @@ class End(NamedTuple):
 def run_all(
     plan: Sequence[Stage], out: Path, say: Callable[[str], object] = lambda text: None
 ) -> dict[str, End]:
-    """Run the stages that are not done, say what happens, and return how each of them ended."""
+    """Run the stages that are not done, report progress, and return how each of them ended."""
     store.require_writable(out)
     ends: dict[str, End] = {}
     for i, stage in enumerate(plan, 1):
@@ -180,7 +180,7 @@ def why(stage: Stage, code: int) -> str:
 
 
 def run(stage: Stage, out: Path) -> int:
-    """Run one stage and record it where it came to its end; return its exit code."""
+    """Run one stage and record it if it finished; return its exit code."""
     inputs = stage.inputs()
     record(out, stage.name, None)
     code = call(stage.command)
@@ -220,7 +220,7 @@ def recorded(out: Path, stage: Stage) -> int | None:
 
 
 def record(out: Path, name: str, entry: Mapping[str, Any] | None) -> None:
-    """Enter a finished stage into the table, or strike it out."""
+    """Enter a finished stage into the table, or remove it."""
     table = {key: value for key, value in _table(out).items() if key != name}
     if entry:
         table[name] = dict(entry)

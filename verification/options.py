@@ -25,7 +25,7 @@ examples:
 exit code:
   0  every outcome is the expected one      2    bad usage
   1  some outcome differs                   130  interrupted"""
-# flags of earlier versions -> the commands that they have become
+# flags of earlier versions -> the commands that replace them
 MOVED = {
     "--list": "list",
     "--explain": "explain",
@@ -39,14 +39,14 @@ MOVED = {
 
 
 class UsageError(Exception):
-    """A request that cannot be served; exit code 2."""
+    """A request that cannot be carried out; exit code 2."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of a command line, `command` among them; no command means `run`.
 
-    UsageError: a flag that is a command now, or arguments that the command does not have.
-    SystemExit: what argparse itself refuses, and --help.
+    UsageError: a flag that is now a command, or arguments that the command does not have.
+    SystemExit: errors that argparse finds itself, and --help.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     refuse_moved(words)
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class Command(NamedTuple):
-    """A command: its line in the program's help, more about it, what to try, its arguments."""
+    """A command: its line in the program's help, its description, examples, its arguments."""
 
     does: str
     more: str
@@ -138,7 +138,7 @@ def device(text: str) -> str:
     return text
 
 
-IDS = option("ids", nargs="*", metavar="ID", help="these claims alone (default: all)")
+IDS = option("ids", nargs="*", metavar="ID", help="only these claims (default: all)")
 SIZE = option(
     "--size",
     choices=("quick", "full"),
@@ -146,7 +146,7 @@ SIZE = option(
     help="number of instances: quick (default), or full, which takes minutes",
 )
 SEED = option(
-    "--seed", type=whole(0), default=0, metavar="S", help="of all random draws (default 0)"
+    "--seed", type=whole(0), default=0, metavar="S", help="seed of all random draws (default 0)"
 )
 DEVICE = option(
     "--device",
@@ -180,7 +180,7 @@ COMMANDS = {
         "The word `run` may be left out.",
         ("", "--only T17 T18", "--size full --jobs 2 --resume", "--seed 1 --out results/seed1"),
         (
-            option("--only", nargs="+", dest="ids", metavar="ID", help="judge these claims alone"),
+            option("--only", nargs="+", dest="ids", metavar="ID", help="judge only these claims"),
             SIZE,
             SEED,
             DEVICE,
@@ -214,19 +214,17 @@ COMMANDS = {
         ),
         (
             option("file", type=Path, metavar="FILE", help="a stored instance (JSON)"),
-            option("--script", action="store_true", help="print a program that needs NumPy alone"),
+            option("--script", action="store_true", help="print a program that needs only NumPy"),
         ),
     ),
     "attack": Command(
-        "search for counterexamples of bounds that are called true",
-        "Climbs from random instances, prints the largest measured/bound that it finds, and\n"
+        "search for counterexamples to bounds that are called true",
+        "Climbs from random instances, prints the largest ratio measured/bound it finds, and\n"
         "stores the instance for `replay`. As a test of the search, the bound made 2 % smaller is\n"
         "attacked as well: if the bound is attained, the smaller one must break.",
         ("attack T18", "attack T17 T18 --minutes 5", "attack all"),
         (
-            option(
-                "ids", nargs="+", metavar="ID", help="claims, or `all` of those that have an attack"
-            ),
+            option("ids", nargs="+", metavar="ID", help="claims, or `all` that have an attack"),
             MINUTES,
             SEED,
             OUT,
@@ -250,20 +248,20 @@ COMMANDS = {
     ),
     "all": Command(
         "judge, time the kernel, draw the figures, write the report",
-        "The report is one page, report.html in the folder --out. What is done already is\n"
-        "skipped: after an interruption, give the same command again.",
+        "The report is one page, report.html in the folder --out. What is already done is\n"
+        "skipped: after an interruption, run the same command again.",
         ("all", "all --size full --jobs 2"),
         (SIZE, SEED, DEVICE, JOBS, OUT),
     ),
     "docs": Command(
         "for maintainers: write the page of all claims",
-        "To be repeated whenever the text of a claim changes.",
+        "Run it whenever the text of a claim changes.",
         ("docs", "docs page.md"),
         (option("file", nargs="?", type=Path, metavar="FILE", help="default: docs/claims.md"),),
     ),
     "counterexamples": Command(
         "for maintainers: store the counterexamples of false claims",
-        "Writes verification/counterexamples/ID.json for each claim that is expected violated.",
+        "Writes verification/counterexamples/ID.json for each claim expected to be violated.",
         ("counterexamples", "counterexamples T18-op"),
         (IDS,),
     ),

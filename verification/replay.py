@@ -51,7 +51,7 @@ class Stored:
 
 
 def nearest(claim: str, ids: Sequence[str]) -> str:
-    """Return the ids that look most like an unknown one, for an error message."""
+    """Return the ids closest to an unknown one, for an error message."""
     lower = {known.lower(): known for known in ids}
     close = get_close_matches(claim.lower(), lower, n=3, cutoff=0.3)
     found = ", ".join(lower[name] for name in close)
@@ -82,7 +82,7 @@ def load(path: Path) -> Stored:
 
 
 def dump(stored: Stored) -> str:
-    """Return the text of a file: one field of the object, and of the instance, a line."""
+    """Return the text of a file, with one field of the object or of the instance per line."""
     head = {name: getattr(stored, name) for name in FIELDS[:-1]}
     entry = [f'  "{name}": {json.dumps(strict(value))}' for name, value in head.items()]
     inner = [f'    "{k}": {json.dumps(v, allow_nan=False)}' for k, v in stored.instance.items()]
@@ -99,7 +99,7 @@ def find(claims: Iterable[Claim], name: str) -> Claim:
 
 
 def recompute(claim: Claim, stored: Stored) -> Row:
-    """Return the row of a stored instance, computed anew. ReplayError where it makes no sense."""
+    """Return the row of a stored instance, computed anew. ReplayError if it makes no sense."""
     if claim.replay is None:
         raise ReplayError(f"claim {claim.id} has no replay")
     try:
@@ -113,8 +113,8 @@ def recompute(claim: Claim, stored: Stored) -> Row:
 def equal(row: Row, stored: Stored) -> bool:
     """Return whether a row has the stored numbers, up to rounding.
 
-    Each of the two computations may be off by the row's rounding. Where that is 0 (exact numbers)
-    a few units in the last place stay free: another BLAS may add in another order.
+    Each of the two computations may be off by the row's rounding. If that is 0 (exact numbers) a
+    few units in the last place are still allowed: another BLAS may add in another order.
     """
 
     def near(a: float, b: float) -> bool:
@@ -137,7 +137,7 @@ def line(claim: Claim, row: Row, stored: Stored) -> str:
 
 
 def program(claim: Claim, stored: Stored, ledger: Ledger) -> str:
-    """Return the claim's NumPy program, with the instance in it instead of the reading of a file.
+    """Return the claim's NumPy program, with the instance in it instead of code to read a file.
 
     ReplayError: the claim has no program, or one that does not begin as they all do.
     """
@@ -154,7 +154,7 @@ def program(claim: Claim, stored: Stored, ledger: Ledger) -> str:
 
 
 def store(claim: Claim, path: Path) -> Row:
-    """Write the counterexample of a false claim; ReplayError where it violates nothing."""
+    """Write the counterexample of a false claim; ReplayError if it violates nothing."""
     if claim.instance is None or claim.replay is None:
         raise ReplayError(f"claim {claim.id} has no instance to store")
     instance = dict(claim.instance())

@@ -18,13 +18,13 @@ from typing import Any
 
 from verification.claim import Claim, Context, Outcome, Row, Verdict, collect, judge
 
-ATTEMPTS = 2  # how often a claim is tried whose process is killed
+ATTEMPTS = 2  # how often a claim is tried if its process is killed
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where claims are listed (a module with the list CLAIMS) and their counterexamples kept."""
+    """Where claims are listed (a module with the list CLAIMS) and counterexamples are kept."""
 
     module: str
     folder: Path
@@ -37,7 +37,7 @@ class Ledger:
 
     @property
     def expected(self) -> dict[str, str]:
-        """The outcome that is expected of each claim."""
+        """The expected outcome of each claim."""
         return {claim.id: claim.expected for claim in self.claims}
 
     def counterexample(self, claim: str) -> Path:
@@ -54,7 +54,7 @@ LEDGER = Ledger("verification.claims", Path(__file__).parent)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run asks of every claim."""
+    """The settings of a run that every claim gets."""
 
     size: str = "quick"
     seed: int = 0
@@ -101,7 +101,7 @@ def evaluate_all(
 
 
 def _serve(pipe: Connection, settings: Settings, ledger: Ledger) -> None:
-    """Answer claim ids with evidence until the pipe ends."""
+    """Answer claim ids with evidence until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     by_id = {claim.id: claim for claim in ledger.claims}
     with suppress(EOFError, BrokenPipeError):

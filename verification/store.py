@@ -1,13 +1,13 @@
-"""Where rows live: JSON lines, one file a claim, with `run.json` and `verdicts.json` beside them.
+"""Where rows are stored: JSON lines, one file per claim, with `run.json` and `verdicts.json`.
 
-    <out>/rows/<claim>.jsonl   one flat JSON object a row, keys sorted, no time stamp
-    <out>/verdicts.json        one object a claim
+    <out>/rows/<claim>.jsonl   one flat JSON object per row, keys sorted, no time stamp
+    <out>/verdicts.json        one object per claim
     <out>/run.json             configuration, seconds, and the SHA-256 sum of every row file
 
 Equal inputs give equal bytes in the row files. JSON knows neither NaN nor infinities: they are
 stored as the strings "nan", "inf" and "-inf", and `read_rows` turns them back in the fields of
-`NUMBERS`. Every file is written to a temporary name and renamed, so that a reader never meets half
-a file; a file that was damaged later differs from its sum, and `read_rows` says so.
+`NUMBERS`. Every file is written under a temporary name and renamed, so that a reader never sees
+half a file; a file that is damaged later no longer matches its checksum, and `read_rows` says so.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def decode_rows(data: bytes) -> list[Record]:
 
 
 def require_writable(out: Path) -> None:
-    """Raise StoreError where files cannot be written under `out`; makes the folder."""
+    """Make the folder `out`; StoreError if files cannot be written there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -71,7 +71,7 @@ def require_writable(out: Path) -> None:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold the folder `out` for one writer; StoreError where another process holds it."""
+    """Hold the folder `out` for one writer; StoreError if another process holds it."""
     import fcntl
 
     with open(out / ".lock", "w") as file:
@@ -97,7 +97,7 @@ def commit() -> str | None:
 
 
 def code_sum() -> str:
-    """Return the first 12 digits of the sum over the sources that numbers come from."""
+    """Return the first 12 digits of the checksum of the sources that numbers come from."""
     spec = importlib.util.find_spec("decaf_theory")
     library = Path(spec.origin).parent if spec and spec.origin else Path()
     total = hashlib.sha256()
@@ -134,7 +134,7 @@ def configuration(*, size: str, seed: int, device: str) -> Record:
 
 
 def settings_of(out: Path) -> Record:
-    """Return size, seed and device of the run under `out`; empty where there is none."""
+    """Return size, seed and device of the run under `out`; empty if there is none."""
     try:
         run = read_json(out / "run.json")
         return {name: run[name] for name in ("size", "seed", "device")}
@@ -145,7 +145,7 @@ def settings_of(out: Path) -> Record:
 def differences(old: Record, new: Record) -> list[str]:
     """Return "name: old -> new" for every entry of the configuration `new` that differs.
 
-    The commit is not compared: `code` is, and it changes with the sources alone.
+    The commit is not compared: `code` is, and it changes only with the sources.
     """
     return [
         f"{name}: {old.get(name)} -> {value}"
@@ -160,7 +160,7 @@ def rows_path(out: Path, claim: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; StoreError where it is missing or damaged."""
+    """Return the content of a JSON file; StoreError if it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(out: Path | str, claim: str) -> list[Record]:
-    """Return the stored rows of a claim, checked against their sum in run.json.
+    """Return the stored rows of a claim, checked against their checksum in run.json.
 
     StoreError: no such claim in the run, or a file that is missing, truncated or altered.
     """
@@ -185,7 +185,7 @@ def read_rows(out: Path | str, claim: str) -> list[Record]:
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; {again}") from None
     if hashlib.sha256(data).hexdigest() != sums[claim]:
-        raise StoreError(f"{path} is truncated or altered: its sum is not run.json's; {again}")
+        raise StoreError(f"{path} is truncated or altered: its checksum is not run.json's; {again}")
     return decode_rows(data)
 
 
@@ -239,9 +239,9 @@ def open_run(
 ) -> tuple[Run, list[str]]:
     """Return the run under `out`, and why results found there were dropped (usually nothing).
 
-    Results of the same configuration are kept: `--only` adds to them. Those of another one (other
-    code, libraries, seed, size, ...) and damaged files are removed, never mixed in. StoreError: a
-    run of some claims only (`partial`) would remove what a run of all has left.
+    Results of the same configuration are kept: `--only` adds to them. Those of a different one
+    (code, libraries, seed, size, ...) and damaged files are removed, never mixed in. StoreError: a
+    run of only some claims (`partial`) would remove the results of a run of all.
     """
     run = Run(out, configuration, order)
     if not (out / "run.json").exists():
@@ -255,8 +255,8 @@ def open_run(
     reasons = differences(old, configuration)
     if reasons and partial:
         raise StoreError(
-            f"{out} holds results of another configuration ({'; '.join(reasons)}); keep them by "
-            f"another folder with --out, or replace them by a run of all claims"
+            f"{out} holds results of another configuration ({'; '.join(reasons)}); choose "
+            f"another folder with --out to keep them, or replace them by running all claims"
         )
     stale = list(run.verdicts | run.files) if reasons else []
     for claim in run.files.keys() - set(stale):

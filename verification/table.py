@@ -1,4 +1,4 @@
-"""The text of the terminal: the table of verdicts, its last line, a claim's explanation."""
+"""Text for the terminal: the table of verdicts, its last line, a claim's explanation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Record = Mapping[str, Any]
 
 
 def width() -> int:
-    """Return the number of columns to fill: the terminal's, or 100 where there is none."""
+    """Return the number of columns to fill: the terminal's, or 100 if there is none."""
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
 def shorten(text: str, room: int) -> str:
-    """Return at most `room` characters of a text, with an ellipsis where it is cut."""
+    """Return at most `room` characters of a text, with an ellipsis if it is cut."""
     return text if len(text) <= room else text[: max(room - 3, 0)].rstrip() + "..."
 
 
@@ -119,7 +119,7 @@ def row_line(row: Row) -> str:
 
 
 def deciding(rows: Sequence[Row]) -> str:
-    """Return the row that decided a claim and, where it is another, the tightest."""
+    """Return the row that decided a claim and, if it is a different one, the tightest."""
     decides, tightest = deciding_row(rows), tightest_row(rows)
     named = {"deciding row": decides, "tightest row": None if tightest is decides else tightest}
     return "\n".join(f"{name} {row_line(row)}" for name, row in named.items() if row)

@@ -22,7 +22,7 @@ class Agents:
 
     names: one per agent. factors: by site, in natural order, B [N, d, r] and A [N, r, k] in
     float64, the LoRA scale folded into B, agents of smaller rank zero-padded (exact). scales: the
-    scale of each agent by site. others [N, ...]: the tensors that are no factors, by name.
+    scale of each agent by site. others [N, ...]: the tensors that are not factors, by name.
     bases: the base model that each agent names. config: the first agent's settings.
     """
 

@@ -67,7 +67,7 @@ def compress(factors: Factors) -> Factors:
 def truncate_mix(small: Factors, shape: tuple[int, int], Pi: Array, rank: int | None) -> TSVD:
     """Return TSVD_r(M_i) of compressed factors of d x k products, shape (d, k), for the rows of Pi.
 
-    Where r exceeds the compressed size, no singular value is dropped and zeros fill up to r.
+    If r exceeds the compressed size, no singular value is dropped and zeros fill up to r.
     """
     r = min(small.rank, *shape) if rank is None else check_rank(integer("rank", rank), *shape)
     truncated = tsvd_of_mix(small, Pi, min(r, *small.shape))
@@ -77,7 +77,7 @@ def truncate_mix(small: Factors, shape: tuple[int, int], Pi: Array, rank: int | 
 def site_numbers(
     site: str, factors: Factors, small: Factors, Pi: Array, rank: int | None
 ) -> dict[str, Any]:
-    """Return the dict of `diagnose` for one site, from its factors and the same compressed."""
+    """Return the dict of `diagnose` for one site, from its factors and their compressed form."""
     d, k = factors.shape
     truncated = truncate_mix(small, factors.shape, Pi, rank)
     values = np.concatenate([truncated.singular_values, truncated.tail], axis=-1)

@@ -50,7 +50,7 @@ def merge(
 
 
 def check_weights(weights: Sequence[float] | None, N: int) -> Array:
-    """Return the weights [N] of the agents, equal where None; ValueError: no probability row."""
+    """Return the agents' weights [N], equal if None; ValueError: not a probability row."""
     if weights is None:
         return np.full(N, 1.0 / N)
     row = np.asarray(weights, dtype=np.float64)
@@ -78,8 +78,8 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
     """Write an adapter that peft loads: float32, one rank r at all sites, alpha = r (scale one).
 
     Sites of smaller rank are zero-padded. The rounding to float32 changes a product by at most
-    2^-23 |B|_F |A|_F. The folder appears whole or not at all; one that is there already is replaced
-    only under `overwrite`, and only where it holds nothing but an adapter. ValueError: that rule,
+    2^-23 |B|_F |A|_F. The folder appears whole or not at all; one that exists already is replaced
+    only under `overwrite`, and only if it holds nothing but an adapter. ValueError: that rule,
     or a number beyond float32. OSError: a place that cannot be written.
     """
     from safetensors.numpy import save as to_bytes
@@ -107,12 +107,12 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
 
 
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Raise ValueError or OSError where `save` could not or must not write to this folder."""
+    """Raise ValueError or OSError if `save` could not or must not write to this folder."""
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         foreign = sorted({path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS})
         if foreign:
-            raise ValueError(f"{folder}: holds {foreign[0]!r}, which is no part of an adapter")
+            raise ValueError(f"{folder}: holds {foreign[0]!r}, which is not part of an adapter")
         if not overwrite:
             raise ValueError(f"{folder}: exists already; overwrite it (--force) or name another")
     elif folder.exists() and not folder.is_dir():
@@ -125,7 +125,7 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> OSError:
-    """Return the error of a target that cannot be written, of the same kind, in words."""
+    """Return an error of the same kind that says in words why a target cannot be written."""
     reason = error.strerror or str(error)
     return type(error)(f"{folder}: cannot be written: {reason}; name another folder (--out)")
 
@@ -146,7 +146,7 @@ def _replace(fresh: Path, folder: Path) -> None:
 
 
 def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
-    """Return the float32 tensors by peft's names; ValueError where one is beyond float32."""
+    """Return the float32 tensors by peft's names; ValueError if one is beyond float32."""
     tensors = {PREFIX + name: X for name, X in adapter.others.items()}
     for site, factors in adapter.sites.items():
         B, A = pad_rank(factors, r)
@@ -160,7 +160,7 @@ def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
 
 
 def _portable(config: Mapping[str, Any], r: int) -> dict[str, Any]:
-    """Return peft's settings for rank r and scale one, with a base model's name for its path."""
+    """Return peft's settings for rank r and scale one, the base model by name, not by path."""
     own = {
         "r": r,
         "lora_alpha": r,

@@ -40,10 +40,10 @@ REBASED = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter: W = W0 + B A at every site, and what was trained beside it.
+    """A LoRA adapter: W = W0 + B A at every site, and what was trained along with it.
 
     name: where it comes from. config: peft's settings. sites: float64 factors B [d, r], A [r, k] by
-    module name, the LoRA scale folded into B. scales: that scale. others: the tensors that are no
+    module name, the LoRA scale folded into B. scales: that scale. others: the tensors that are not
     factors (heads of `modules_to_save`, biases), by name.
     """
 
@@ -59,8 +59,8 @@ def load(folder: str | Path) -> Adapter:
 
     The scale of a site is alpha / r, with rsLoRA alpha / sqrt(r); r and alpha by `pattern_value`.
     Half-precision files are read exactly. With fan_in_fan_out peft adds (B A)' to a weight that is
-    stored transposed: the factors are the same. ValueError names folder, site and rule: no adapter
-    folder, another kind than LoRA or a variant of it, a file that is cut short, a factor without
+    stored transposed: the factors are the same. ValueError names folder, site and rule: not an
+    adapter folder, a kind other than plain LoRA, a file that is cut short, a factor without
     its partner, shapes and ranks that do not fit, nan or inf.
     """
     folder = Path(folder)
@@ -80,7 +80,7 @@ def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -
     """Return the entry of a rank_pattern or alpha_pattern for a site, by peft's rule.
 
     Keys are regular expressions; the first that matches the site's whole name, or its end after a
-    dot, counts. A key that is literally the name counts too; without any it is the default.
+    dot, counts. A key that is literally the name counts too; if none does, it is the default.
     """
     patterns = patterns or {}
     for key, value in patterns.items():
@@ -90,7 +90,7 @@ def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the settings of a plain LoRA adapter; ValueError where they are of another kind."""
+    """Return the settings of a plain LoRA adapter; ValueError if they are of another kind."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give one folder per trained adapter")
     path = folder / CONFIG

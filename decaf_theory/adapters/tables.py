@@ -59,18 +59,18 @@ def _cells(site: Numbers) -> list[str]:
 
 
 def percentage(ratio: float) -> str:
-    """Return 100 times a ratio; "0" where it is no more than the rounding of float64."""
+    """Return 100 times a ratio; "0" if it is no more than the rounding of float64."""
     return digits(100 * ratio) if ratio > NEGLIGIBLE else "0"
 
 
 def _shorten(name: str) -> str:
-    """Return a name whose middle is cut out where it is too long."""
+    """Return a name, its middle cut out if it is too long."""
     half = (NAME_WIDTH - 3) // 2
     return name if len(name) <= NAME_WIDTH else f"{name[:half]}...{name[-half:]}"
 
 
 def plain_words(sites: Sequence[Numbers], N: int) -> str:
-    """Return one paragraph: what averaging the factors loses against mixing the products."""
+    """Return one paragraph: what averaging the factors loses compared with mixing the products."""
     total = pool(sites)
     ranks = sorted({site["r"] for site in sites})
     kept = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
@@ -92,13 +92,13 @@ def plain_words(sites: Sequence[Numbers], N: int) -> str:
 
 
 def notes(agents: Agents) -> list[str]:
-    """Return what a reader must know beside the numbers: other tensors, and `remarks`."""
+    """Return what a reader must know besides the numbers: other tensors, and `remarks`."""
     found = []
     if agents.others:
         names = ", ".join(list(agents.others)[:4]) + (", ..." if len(agents.others) > 4 else "")
         found.append(
-            f"Also to be mixed, and not in these numbers: {len(agents.others)} tensors that are no "
-            f"LoRA factors ({names})."
+            f"Also to be mixed, and not in these numbers: {len(agents.others)} tensors that are "
+            f"not LoRA factors ({names})."
         )
     return found + remarks(agents)
 
@@ -108,13 +108,13 @@ def remarks(agents: Agents) -> list[str]:
     found = []
     if len(agents.names) == 1:
         found.append(
-            "A single agent has nobody to mix with, so that averaging its factors loses nothing: "
+            "A single agent has nobody to mix with, so averaging its factors loses nothing: "
             "give one folder per agent."
         )
     for first, again in twins(agents):
         found.append(
-            f"{agents.names[first]} and {agents.names[again]} hold equal factors: an agent that is "
-            f"given twice counts twice."
+            f"{agents.names[first]} and {agents.names[again]} hold equal factors: an agent given "
+            f"twice counts twice."
         )
     if len(set(agents.bases)) > 1:
         found.append(

@@ -1,12 +1,13 @@
-"""Benchmarks of the kernel: ratios in one run, against its goals.
+"""Benchmarks of the kernel: ratios of times measured in one run, compared with its goals.
 
 from decaf_theory import bench
 rows = bench.run(bench.chosen(["G1", "G10"]), bench.settings(quick=True), show=print)
 bench.failed(rows)                                   # is a goal missed by more than a fifth?
 
-Every ratio is that of minima of interleaved repeats in one process on one thread, in CPU time (on
-CUDA in wall time), once a round; told are the median of three rounds, the least and the largest.
-BLAS takes its threads from the environment when NumPy is loaded: `decaf bench` sees to that.
+Repeats of all contestants are interleaved in one process on one thread and timed in CPU time (on
+CUDA in wall time). Each round gives one ratio, that of the minima over its repeats; the median, the
+smallest and the largest of three rounds are reported. BLAS takes its number of threads from the
+environment when NumPy is loaded, and `decaf bench` sets it before that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LIBRARIES = ("numpy", "scipy", "torch", "peft", "scikit-learn")
 
 
 def chosen(only: Sequence[str] | None = None, *, quick: bool = False) -> dict[str, Goal]:
-    """Return the goals of these names, by default all (a quick run leaves out the sizes)."""
+    """Return the goals with these names, by default all (a quick run leaves out the sizes)."""
     unknown = sorted(set(only or ()) - set(GOALS))
     if unknown:
         raise ValueError(f"unknown goal {unknown[0]!r}; known: {', '.join(GOALS)}")
@@ -37,7 +38,7 @@ def chosen(only: Sequence[str] | None = None, *, quick: bool = False) -> dict[st
 
 
 def settings(*, quick: bool = False, device: str = "cpu") -> Settings:
-    """Return how to run; ValueError where device is not "cpu", nor "cuda" with a GPU."""
+    """Return how to run; ValueError unless device is "cpu", or "cuda" and there is a GPU."""
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
     if device == "cuda":
@@ -58,8 +59,8 @@ def run(
 ) -> list[Row]:
     """Return the rows of some goals; show verdicts as they come, store all rows at the end.
 
-    `to` is a file of JSON lines, written whole or not at all; its folder is looked for before
-    anything is timed (ValueError).
+    `to` is a file of JSON lines, written whole or not at all. ValueError, before anything is
+    timed: its folder does not exist.
     """
     import torch
 
@@ -84,7 +85,7 @@ def run(
 
 
 def failed(rows: Sequence[Row]) -> bool:
-    """Return whether a goal that ran is missed by more than a fifth (a count: at all)."""
+    """Return whether a goal that ran is missed by more than a fifth (a count: missed at all)."""
     return any(row.get("fails", False) for row in rows)
 
 

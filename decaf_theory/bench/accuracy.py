@@ -1,7 +1,7 @@
-"""How right the kernel is: LAPACK's protocol, and the hard cases, path by path and dtype by dtype.
+"""How accurate the kernel is: LAPACK's protocol and the hard cases, for every path and dtype.
 
-Errors are over sigma_1 of the mix, against a reference of its own: the mix formed in extended
-precision and LAPACK's SVD of it in float64, or for large matrices a QR loop in float64.
+Errors are relative to sigma_1 of the mix, against an independent reference: the mix formed in
+extended precision and LAPACK's SVD of it in float64, or for large matrices a QR loop in float64.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
 
 
 def protocol(path: str, dtype: str, device: str | None = None) -> Protocol:
-    """Run the 323 cases through one path; `device` None is NumPy, else torch there."""
+    """Return what the 323 cases give on one path; `device` None is NumPy, else torch there."""
     passed, worst, where = 0, 0.0, ""
     for (kind, d, k), M, factors, Pi in lapack.mixes(dtype):
         ratios = [
@@ -110,7 +110,7 @@ def _conditioned(rng: np.random.Generator, condition: float) -> Host:
 
 
 BY_RESIDUAL = ("tie", "cancelling")  # the best product is not unique, or moves with the rounding
-# |M| is small beside its terms: rounding the factors alone moves M by eps times their sum
+# |M| is small compared with its terms: rounding the factors alone moves M by eps times their sum
 BY_TERMS = ("cancelling", "bad gauge")
 
 
@@ -122,9 +122,9 @@ class HardError(NamedTuple):
 
 
 def hard_error(name: str, inputs: Inputs, path: Any, device: str | None = None) -> HardError:
-    """Return the error of the product BA, or in its place of the residual's singular values.
+    """Return the error of the product BA or, for `BY_RESIDUAL`, of M - BA's singular values.
 
-    Those of M - BA are to be the dropped ones of M, followed by zeros.
+    These should be the dropped ones of M, followed by zeros.
     """
     found = truncated(inputs, path, device)
     wide = [X.astype(np.longdouble) for X in inputs.factors]

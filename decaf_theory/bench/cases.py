@@ -22,7 +22,7 @@ class Case(NamedTuple):
     graph: str  # a topology, or "unequal": all agents weight all, by rows that differ
     dtype: str = "float32"
     layers: int = 1
-    apart: float = 1.0  # size of an agent's own part beside the common one; 1: no common part
+    apart: float = 1.0  # size of an agent's own part, the common one has 1; 1: no common part
 
     @property
     def label(self) -> str:
@@ -45,7 +45,7 @@ class Inputs(NamedTuple):
 
 
 def draw(case: Case) -> Inputs:
-    """Return Gaussian factors of products of size one, near consensus where the case says so."""
+    """Return Gaussian factors of products of size one, near consensus if the case says so."""
     d, k, r, N, graph, dtype, layers, apart = case
     rng = generator(0, "bench", d, k, r, N, layers)
     factors = []

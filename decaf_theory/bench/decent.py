@@ -1,4 +1,4 @@
-"""G7's peer, decent-bench, run through its public interface by an interpreter of its own.
+"""G7's peer, decent-bench, run through its public interface by a Python interpreter of its own.
 
 It needs Python 3.13 and has another licence, so it stays in its own process. An environment
 variable names the interpreter of an environment in which it is installed:
@@ -33,7 +33,7 @@ class Peer:
     """A process that has the data and runs DGD when it is asked; `seconds` is its CPU time."""
 
     def __init__(self, data: Mapping[str, Any], environment: Mapping[str, str] = os.environ):
-        """Start it; Absent where no interpreter is named, or where it lacks the peer."""
+        """Start it; Absent if no interpreter is named, or if it lacks the peer."""
         if VARIABLE not in environment:
             raise Absent(f"{VARIABLE} names no Python with decent-bench {VERSION}")
         self.seconds = 0.0

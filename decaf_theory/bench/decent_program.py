@@ -13,7 +13,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Serve one connection."""
+    """Answer the lines of standard input."""
     data = json.loads(sys.stdin.readline())
     networkx, numpy = import_module("networkx"), import_module("numpy")
     arrays = import_module("decent_array.interoperability")

@@ -1,6 +1,6 @@
-"""The goals: what each times or checks, and the limit it is held to.
+"""The goals: what each one times or checks, and the limit it is held to.
 
-A goal is a generator of rows: verdicts, and the measurements that they come from.
+A goal is a generator of rows: verdicts, and the measurements behind them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def krylov(case: Case) -> list[Peer]:
 def dense(case: Case, size: int | None = None) -> Peer:
     """Return the dense SVD of one agent, scaled to all agents and layers.
 
-    Measured once and as it is, or at `size`, from where it is scaled by d^3 as well.
+    Measured once and as it is, or at `size` and then scaled by d^3 as well.
     """
     times = float(case.N * case.layers)
     if size is None:
@@ -64,7 +64,7 @@ def error(goal: str, case: Case, settings: Settings) -> Row:
 
 
 COPY = Limit("ours", "copy")
-ROOM = Limit("QR loop", "GEMM floor")  # what treats whole stacks gains no more than that
+ROOM = Limit("QR loop", "GEMM floor")  # methods that treat whole stacks gain no more than that
 STACKED = Limit("stacked QR", "ours")
 LLAMA = Case(4096, 4096, 4, 10, "ring")
 CLIP = Case(768, 768, 2, 10, "ring", layers=36)

@@ -1,6 +1,6 @@
 """LAPACK's test of its own SVD drivers, for the kernel: 17 matrix types x 19 sizes = 323 cases.
 
-Each matrix is handed over as a mix: cut into column or row panels, one an agent, with weights that
+Each matrix is passed as a mix: cut into column or row panels, one per agent, with weights that
 are powers of two, so that the mix is that matrix to the last bit. The kernel returns balanced
 factors and not U and V, so the ratios are, in units of max(d, k) ulp |M|: the residual |M - BA|
 beyond the optimal one, |B'B - S|, |AA' - S|, |S - S of LAPACK|; S nonnegative and decreasing.
@@ -116,7 +116,7 @@ def ranks(d: int, k: int) -> set[int]:
 def ratio(M: Host, truncated: TSVD, rank: int) -> float:
     """Return the largest of the ratios; all in float64 on M scaled to size one.
 
-    Infinite where singular values are negative or not decreasing.
+    Infinite if singular values are negative or not decreasing.
     """
     unit = 2.0 ** np.frexp(np.max(np.abs(M), initial=0.0))[1] if M.any() else 1.0
     exact, half = M.astype(np.float64) / unit, unit**0.5

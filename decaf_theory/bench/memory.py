@@ -1,6 +1,6 @@
-"""The memory that a round needs beside its factors and its results.
+"""The memory that a round needs in addition to its factors and results.
 
-Measured in a process of its own, so that nothing else has grown the peak before.
+Measured in a process of its own, so that nothing else has raised the peak before.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ STATUS = Path("/proc/self/status")
 
 
 def added_bytes(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]:
-    """Return the bytes of the factors, of the results, and what the peak adds to both.
+    """Return the bytes of the factors and of the results, and those that the peak adds to both.
 
     The peak is that of resident memory over the round, less what was resident before it with the
-    factors in place. ValueError where the system does not tell it.
+    factors in place. ValueError if the system does not report it.
     """
     code = f"from decaf_theory.bench.memory import tell; tell({layers}, {N}, {d}, {k}, {r})"
     if not STATUS.exists():
-        raise ValueError(f"the peak of resident memory is read from {STATUS}, which is not here")
+        raise ValueError(f"the peak of resident memory is read from {STATUS}, which is missing")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"the round of memory failed: {done.stderr.strip()[-300:]}")
+        raise ValueError(f"the round that measures memory failed: {done.stderr.strip()[-300:]}")
     found: dict[str, int] = json.loads(done.stdout)
     return found
 

@@ -1,8 +1,8 @@
-"""What people use today for one round of mixing, written as a careful user would write it.
+"""The methods in use today for one round of mixing, written as a careful user would write them.
 
-Neighbours, weights and buffers are prepared outside the time; the kernel finds its own inside.
-Every function returns something to call, which works on all agents and layers unless it says so.
-A peer that is not installed raises ModuleNotFoundError when it is asked for.
+Neighbours, weights and buffers are prepared outside the timed part; the kernel finds its own
+inside. Every function returns a callable, which works on all agents and layers unless it says
+otherwise. A peer that is not installed raises ModuleNotFoundError when it is requested.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def peft(inputs: Inputs) -> Callable[[], Factors]:
         site.lora_B[f"agent{j}"].weight.data = B[0, j].clone()
         site.lora_A[f"agent{j}"].weight.data = A[0, j].clone()
     agents, weights = [f"agent{j}" for j in near], [float(inputs.Pi[0, j]) for j in near]
-    names = (f"mix{number}" for number in count())  # peft does nothing where the name exists
+    names = (f"mix{number}" for number in count())  # peft does nothing if the name exists
 
     def run() -> Factors:
         name = next(names)
@@ -168,10 +168,10 @@ def peft(inputs: Inputs) -> Callable[[], Factors]:
 
 
 def floor(inputs: Inputs) -> Callable[[], None]:
-    """Return the GEMMs alone: Gram matrices of both stacks in float64, outputs in the data's type.
+    """Return only the GEMMs: Gram matrices of both stacks in float64, outputs in the data's type.
 
     The outputs are those of the distinct rows of Pi. The operands in float64 are prepared, one
-    stack a side, as if they were in the cache after conversion.
+    stack per side, as if they were in the cache after conversion.
     """
     xp, (B, A) = namespace(inputs.factors.B), inputs.factors
     L, N, _, r = B.shape

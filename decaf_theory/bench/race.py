@@ -1,4 +1,4 @@
-"""A race: the peers that can run here, timed on one case, and the ratios that are asked for."""
+"""A race: the peers that can run here, timed on one case, and the requested ratios."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Settings(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """A ratio of times of two roles, and what it must reach; without relation it is only told."""
+    """A ratio of two roles' times, and what it must reach; only reported without a relation."""
 
     over: str
     under: str
@@ -43,7 +43,7 @@ Build: TypeAlias = Callable[[Inputs], Callable[[], object]]
 
 
 class Peer(NamedTuple):
-    """A way to do the round: on which backends, and how many of its calls make the whole work."""
+    """A way to do the round: on which backends, and how many of its calls do the whole work."""
 
     role: str
     build: Build
@@ -55,7 +55,7 @@ class Peer(NamedTuple):
 def race(
     goal: str, case: Case, field: Sequence[Peer], limits: Sequence[Limit], settings: Settings
 ) -> Iterator[Row]:
-    """Yield the times of a field of peers on one case, and the ratios that are asked for."""
+    """Yield the times of a field of peers on one case, and the requested ratios."""
     contestants, reasons = entrants(case, field, settings.device)
     yield from compete(goal, case, contestants, limits, settings, reasons)
 
@@ -103,7 +103,7 @@ def judged(
     limits: Sequence[Limit],
     reasons: Mapping[str, str],
 ) -> Iterator[Row]:
-    """Yield the verdict of each limit; skipped where one of its roles could not run."""
+    """Yield the verdict of each limit; skipped if one of its roles could not run."""
     for over, under, relation, limit in limits:
         measure = f"{over} / {under}"
         missing = [reasons[role] for role in (over, under) if role in reasons]

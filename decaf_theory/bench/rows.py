@@ -46,10 +46,10 @@ def verdict(
     limit: float | None = None,
     margin: float = MARGIN,
 ) -> Row:
-    """Return the row of one goal: the median of its values against the limit.
+    """Return the row of one goal: the median of its values compared with the limit.
 
-    relation ">=" or "<=", None for a measurement without a goal. missed_by is the part of the
-    limit by which it is missed, zero where it is met; NaN is never met.
+    relation ">=" or "<=", None for a measurement without a goal. missed_by is the fraction of the
+    limit by which it is missed, zero if it is met; NaN never meets it.
     """
     reached = math.nan if any(map(math.isnan, values)) else statistics.median(values)
     missed = 0.0

@@ -1,7 +1,7 @@
-"""What G5 to G7 time: our simulator and mixing, and the loops that people write by hand.
+"""The contestants of G5 to G7: our simulator and mixing, and the loops that people write by hand.
 
-Every function returns something to call. A loop by hand does one run and forms no losses on the
-way; the simulator does all runs, and watches the losses of every step.
+A loop by hand is a callable that does one run and computes no losses along the way; the simulator
+does all runs, and watches the losses of every step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LR = 0.05
 
 
 def lora(case: Runs, record_every: int | None = None) -> Config:
-    """Return the runs of a LoRA method on P2, which record the first step and the last alone."""
+    """Return the runs of a LoRA method on P2, which record only the first and the last step."""
     problem = PROBLEMS["P2"](
         N=case.N, d=case.d, k=case.k, rank=case.r, tau=case.noise, noise="rademacher"
     )
@@ -61,7 +61,7 @@ def lora(case: Runs, record_every: int | None = None) -> Config:
 
 
 def numpy_loop(config: Config) -> Callable[[], float]:
-    """Return DLoRA as anybody would write it: the first run; its mean final loss of the agents."""
+    """Return DLoRA as anybody would write it: the first run, giving the agents' mean final loss."""
     N, lr = config.problem.N, config.lr
     near = neighbours(N)
     target = targets(config.problem)
@@ -85,7 +85,7 @@ def numpy_loop(config: Config) -> Callable[[], float]:
 
 
 def torch_loop(config: Config) -> Callable[[], float]:
-    """Return the same by torch's autograd, agent by agent, without noise."""
+    """Return the same with torch's autograd, agent by agent, without noise."""
     import torch
 
     N, lr = config.problem.N, config.lr
@@ -157,7 +157,7 @@ def dsgd(case: Runs, given: Quadratics) -> Config:
 
 
 def problem(given: Quadratics) -> Problem:
-    """Return the quadratics as a problem in W [p, 1]; grad F_i - grad F has no bound."""
+    """Return the quadratics as a problem in W [p, 1]; grad f_i - grad F has no bound."""
     H, b, _ = given
     N, p = b.shape
     best = np.linalg.solve(H.mean(axis=0), -b.mean(axis=0))

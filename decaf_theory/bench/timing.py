@@ -1,9 +1,10 @@
-"""Times that may be compared: minima of interleaved repeats, round by round.
+"""Comparable times: minima of interleaved repeats, round by round.
 
 In a pass every contestant has its turn, so that all meet the same machine; a turn is three runs in
 a row, because the first pays for the caches and pages that others have taken. A contestant leaves
-the passes of a round when its own time in them is spent. Each round gives one minimum a contestant,
-and ratios are formed within a round: their spread over the rounds is that of a repeated run.
+the passes of a round when its own time in them is spent. Each round gives one minimum per
+contestant, and ratios are formed within a round: their spread over the rounds is that of a
+repeated run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Clock: TypeAlias = Callable[[], float]
 class Contestant(NamedTuple):
     """One way to do a round of mixing, or a known part of it."""
 
-    role: str  # contestants of one role stand for the fastest of them
+    role: str  # a role counts with the fastest of its contestants
     backend: str  # "numpy" or "torch"
     run: Callable[[], object]
     times: float = 1.0  # the whole work, in units of what `run` does
@@ -55,7 +56,7 @@ def interleaved(
     passes: int = 20,
     turn: int = 3,
 ) -> list[Timed]:
-    """Return the minima of every round, of some passes or `budget` seconds a contestant."""
+    """Return the minima of every round, of some passes or `budget` seconds per contestant."""
     timed = [Timed(contestant, [], []) for contestant in contestants]
     for number in range(rounds):
         found: list[list[float]] = [[] for _ in contestants]

@@ -35,7 +35,7 @@ def by_hand(role: str, config: Config, loop: Callable[[], object], backend: str)
 
 
 def g5(settings: Settings) -> Iterator[Row]:
-    """The simulator against loops over agents, and the price of recording every step."""
+    """The simulator against loops over agents, and the cost of recording every step."""
     if settings.device != "cpu":
         yield skipped("G5", DLORA.label, "NumPy loop / ours", f"does not run on {settings.device}")
         return
@@ -61,14 +61,14 @@ def g5(settings: Settings) -> Iterator[Row]:
 
 
 def same_losses(case: Runs, config: Config, losses: list[float]) -> Row:
-    """Return the verdict on the loops' final losses against the simulator's first run."""
+    """Return the verdict on the loops' final losses, compared with the simulator's first run."""
     best = float(simulate(config).require_finished().agent_loss[0, -1])
     worst = max(abs(loss - best) / best for loss in losses)
     return verdict("G5", case.label, "difference of losses", [worst], "<=", SAME)
 
 
 class Mixing(NamedTuple):
-    """What each agent sends in a mix on a sparse ring; the roles say how many agents there are."""
+    """The size of each agent's message on a sparse ring; roles say how many agents there are."""
 
     numbers: int
     dtype: str
@@ -76,7 +76,7 @@ class Mixing(NamedTuple):
     @property
     def label(self) -> str:
         """The case in words."""
-        return f"{self.numbers} numbers an agent, sparse ring, {self.dtype}"
+        return f"{self.numbers} numbers per agent, sparse ring, {self.dtype}"
 
 
 FEW, MANY = 10**4, 10**5

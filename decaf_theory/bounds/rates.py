@@ -286,14 +286,15 @@ def local_drift(*, lam: float, lr: float, L: float, kappa: float, N: int, K: int
 
         lam sqrt(N) (kappa / L) (g - 1) / (1 - lam g),   g = (1 + lr L)^K
 
-    inf where lam g >= 1; kappa bounds the heterogeneity at the mean of all points, all agents start
-    equal. Tight after many rounds: N = 2, f_i = -L x^2/2 +- kappa x. Source: derived (R6): the
-    fixed point of |X~| <- lam (g |X~| + sqrt(N) kappa (g - 1)/L).
+    (g - 1)/L is K lr at L = 0; inf where lam g >= 1. kappa bounds the heterogeneity at the mean of
+    all points, and all agents start equal. Tight after many rounds: N = 2, f_i = -L x^2/2
+    +- kappa x. Source: derived (R6), fixed point of |X~| <- lam (g |X~| + sqrt(N) kappa (g - 1)/L).
     """
     below_one(lam=lam)
-    nonnegative(lr=lr, kappa=kappa)
-    positive(L=L)
+    nonnegative(lr=lr, L=L, kappa=kappa)
     count(N=N, K=K)
+    if L == 0:
+        return lam * sqrt(N) * kappa * K * lr / (1 - lam)
     growth = (1 + lr * L) ** K
     if lam * growth >= 1:
         return inf

@@ -1,4 +1,4 @@
-"""Exactly specified problems with proved constants, by their number. A new one is a line below.
+"""Exactly specified problems with proved constants, by number. Add a new one as a line below.
 
 Each builder takes keyword-only parameters, all with defaults, and returns a `Problem`; draws are
 seeded by its `seed`.

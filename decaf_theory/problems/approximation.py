@@ -90,7 +90,7 @@ def planted(
 def spread(*, N: int, d: int, k: int, kappa: float, seed: int = 0) -> Real:
     """Return seeded Gaussian deviations D_i [N, d, k] with sum 0 and (1/N) sum |D_i|_F^2 = kappa^2.
 
-    ValueError: N = 1 with kappa > 0, for which there are none.
+    ValueError: N = 1 with kappa > 0, for which none exist.
     """
     sizes(N=N, d=d, k=k)
     require("kappa", kappa, ">= 0, and 0 for one agent", kappa == 0 or (kappa > 0 and N > 1))
@@ -110,7 +110,7 @@ def gauge_flip(
     N = 2: (B, A), (-B, -A). N = 3, r even: rotations by 0, 120, 240 degrees. The common target is
     W* = B A + c^2 (E_11 + ... + E_rr) / 2, whose row and column spaces are those of the start. The
     first DLoRA mix gives (0, 0), where every factor gradient s B'g, s g A' vanishes whatever the
-    noise: the loss stays |W*|_F^2 / 2. DeCAF goes on from the common product, down to 0.
+    noise: the loss stays |W*|_F^2 / 2. DeCAF continues from the common product, down to 0.
     Constants of `approximation`: kappa = 0, F_star = 0.
     """
     require("N", N, "2 or 3", N in (2, 3))

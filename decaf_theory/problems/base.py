@@ -1,4 +1,4 @@
-"""What a problem is: N losses on d x k matrices, their gradients, and proved constants."""
+"""The record of a problem: N losses on d x k matrices, their gradients, and proved constants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Constants:
     of grad f_i(W0 + s B A) over Omega_c (quadratics have no global one). kappa: the square root
     of sup_W (1/N) sum_i |grad f_i(W) - grad F(W)|_F^2 over the domain stated by the problem.
     sigma: the square root of the bound on E|noise|_F^2 of one agent's gradient. F_star: inf F.
-    None is unknown: what needs such a constant says so, everything else runs.
+    None means unknown: code that needs such a constant says so, everything else runs.
     """
 
     L: float | None = None
@@ -42,9 +42,9 @@ class Problem:
     gradients there, [..., N, d, k] -> [..., N, d, k]. An agent axis of length one is one point for
     all agents. W is the whole matrix: the caller adds W0 [d, k].
     noise(rng, shape): zero-mean draws of shape [..., N, d, k] as a NumPy array, independent over
-    all leading axes; None where gradients are exact. They are the gradient noise itself, unless
-    noise_at(draws, W) makes it of them, of the same shape; it may depend on the agents' points W.
-    Pi [N, N], start (factors [N, d, r], [N, r, k]): where the problem prescribes them.
+    all leading axes; None if gradients are exact. They are the gradient noise itself, unless
+    noise_at(draws, W) makes it from them, of the same shape; it may depend on the agents' points W.
+    Pi [N, N], start (factors [N, d, r], [N, r, k]): if the problem prescribes them.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Problem:
     noise_at: Callable[[Array, Array], Array] | None = None
 
     def __post_init__(self) -> None:
-        """Let W0 be zero where none is given."""
+        """Let W0 be zero if none is given."""
         if self.W0 is None:
             object.__setattr__(self, "W0", np.zeros((self.d, self.k)))
 
 
 def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
-    """Return isotropic noise: independent entries of variance tau^2, None where tau = 0.
+    """Return isotropic noise: independent entries of variance tau^2, None if tau = 0.
 
     "gauss" draws normal entries, "rademacher" +-tau (bounded: |noise|_F = tau sqrt(d k) always).
     Either way E|noise|_F^2 = tau^2 d k exactly. ValueError: negative tau, another kind.

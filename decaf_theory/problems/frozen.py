@@ -1,7 +1,7 @@
 """Problems in B alone, A frozen: P5 (isotropic) and P10 (heterogeneous curvature), both quadratic.
 
 `column_quadratic` is the loss in W, `frozen` the same loss in B. Running a method that trains and
-mixes B only on the first is running full-matrix DSGD on the second, noise included.
+mixes only B on the first is the same as running full-matrix DSGD on the second, noise included.
 """
 
 from __future__ import annotations

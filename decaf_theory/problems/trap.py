@@ -20,8 +20,8 @@ def rank_trap(
     L (s c^2 sqrt(min(d, k)) + sqrt2), upper. sigma^2 = tau^2 d k.
 
     The start is LoRA's, B = 0, with A = [E_11; E_22] of rank 2; the gradient at 0 is -E_11, so the
-    first step makes a product of rank one. A method that drops zero directions keeps rank one for
-    ever (T23) and does no better than the least loss there, 1/4 at W = E_11 / 2: with
+    first step makes a product of rank one. A method that drops zero directions keeps rank one
+    forever (T23) and does no better than the least loss there, 1/4 at W = E_11 / 2: with
     W_12 W_21 = W_11 W_22 = a b, W_12^2 + W_21^2 >= 2 |a b|, and
     (a - 1)^2 + (b - a)^2 + 2 |a b| >= (a - 1)^2 + a^2 + b^2 >= 1/2. Factor averaging reaches 0.
     """

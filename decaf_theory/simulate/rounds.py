@@ -27,6 +27,7 @@ from decaf_theory.simulate.visit import (
 )
 
 Watch = Callable[[Visit], object]
+KEPT = 64  # graphs of a schedule that are remembered as checked
 
 
 def simulate(config: Config, watch: Watch | None = None) -> Trace:
@@ -100,6 +101,8 @@ class Rounds:
         given = self.config.graph
         Pi = given(t) if callable(given) else given
         if id(Pi) not in self.links:
+            if len(self.links) == KEPT:
+                self.links.clear()
             if callable(given):  # one matrix for all rounds was checked with the configuration
                 self.config.check_graph(Pi)
             self.links[id(Pi)] = Pi, messages_of(self.rule.meets, Pi, self.config.problem.N)

@@ -1,4 +1,4 @@
-"""What a mixing matrix must be, dense or sparse, and whether its graph can mix at all."""
+"""The rules for a mixing matrix, dense or sparse, and whether its graph can mix at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decaf_theory.arrays import host
 
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
-LARGEST = 2**32  # bytes of a Pi; a larger one is more often a slip than a wish
+LARGEST = 2**32  # bytes of a Pi; a larger one is more often a mistake than intended
 
 
 class NegativeWeightWarning(UserWarning):
@@ -23,9 +23,9 @@ class NegativeWeightWarning(UserWarning):
 def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
     """Raise ValueError unless Pi is square, finite, symmetric, with rows that sum to one.
 
-    And is N x N where the number of agents N is given. Deviations up to sqrt(eps) of the dtype
+    It must be N x N if the number of agents N is given. Deviations up to sqrt(eps) of the dtype
     pass: rounded weights keep more than half of their digits, mistyped ones do not. A negative
-    weight is a NegativeWeightWarning. Whether Pi mixes is the question of `require_mixing`.
+    weight gives a NegativeWeightWarning. Whether Pi mixes is checked by `require_mixing`.
     Time and memory are those of a few passes over the entries.
     """
     Pi = structure(Pi)
@@ -34,7 +34,7 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
     entries = sparse.coo_array(Pi)
     if entries.nnz and entries.data.min() < 0:
         i, j = (axis[entries.data.argmin()] for axis in entries.coords)
-        text = f"Pi[{i}, {j}] = {entries.data.min():g} is negative: mixing is no averaging"
+        text = f"Pi[{i}, {j}] = {entries.data.min():g} is negative: mixing is not averaging"
         warnings.warn(text, NegativeWeightWarning, stacklevel=2)
 
 
@@ -72,7 +72,7 @@ def is_sparse(Pi: Matrix) -> bool:
 
 
 def require_room(N: int, size: int, hint: str) -> None:
-    """Raise ValueError where a Pi of `size` bytes for N agents is beyond LARGEST."""
+    """Raise ValueError if a Pi of `size` bytes for N agents is beyond LARGEST."""
     if size > LARGEST:
         raise ValueError(
             f"N must be smaller, got {N}: Pi would take {size / 1e9:.3g} GB, "
@@ -88,7 +88,7 @@ def parts(pattern: Matrix) -> int:
 def obstacle(Pi: Matrix) -> str:
     """Return why the graph of Pi cannot mix, or "" if it can."""
     weights: Matrix = sparse.csr_array(Pi)
-    pattern = weights != 0  # a stored zero is no edge
+    pattern = weights != 0  # a stored zero is not an edge
     if parts(pattern) != 1:
         return "the graph is disconnected"
     # walking to and fro between two copies reaches all unless every closed walk is even

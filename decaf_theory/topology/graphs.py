@@ -1,6 +1,6 @@
 """Every topology by name: a graph of N agents and its weights, dense or sparse.
 
-Each is built from its edges. The sparse form costs time and memory in proportion to them, and is
+Each is built from its edges. The sparse form takes time and memory proportional to them, and is
 the same matrix: both hold the same weights, and self-weights up to the rounding of a row's sum.
 """
 
@@ -16,9 +16,9 @@ from scipy import sparse as scipy_sparse
 from decaf_theory.arrays import Host, integer
 from decaf_theory.topology.checks import Matrix, is_sparse, parts, require_room
 
-DRAWS = 100  # of a random graph, before it is called unlikely to be connected
+DRAWS = 100  # of a random graph, before it is given up as unlikely to be connected
 BYTES = 12  # of a weight in CSR: a float64 and an int32 index
-DENSE_HINT = "use sparse=True, which stores the edges alone"
+DENSE_HINT = "use sparse=True, which stores only the edges"
 FULL_HINT = "its graph has too many edges; use one with fewer, such as exponential or torus"
 
 
@@ -67,7 +67,7 @@ def _links(N: int, i: Host, j: Any, sparse: bool) -> Matrix:
 
 
 def counts(N: int, i: Host, j: Host, sparse: bool) -> Matrix:
-    """Return how often j stands next to i, [N, N]; ValueError where dense takes too many bytes."""
+    """Return how often j is a neighbour of i, [N, N]; ValueError if dense takes too many bytes."""
     if sparse:
         index = i.astype(np.int32), j.astype(np.int32)
         return scipy_sparse.csr_array((np.ones(len(i)), index), shape=(N, N))
@@ -182,8 +182,8 @@ def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0, sparse: bool = False) 
     """Return a connected random graph with Metropolis weights, for N >= 1.
 
     Each edge is present with probability p; the first connected one of 100 draws (from
-    p = log(N)/N on a third of all draws or more is). A draw asks for each pair of agents: time N^2,
-    also where the form is sparse. ValueError: none is connected, p outside [0, 1], seed < 0.
+    p = log(N)/N on a third of all draws or more is). A draw visits each pair of agents: time N^2,
+    also in the sparse form. ValueError: none is connected, p outside [0, 1], seed < 0.
     """
     N = _agents(N)
     if not 0 <= p <= 1:

@@ -1,7 +1,7 @@
 """Mixing matrices that change from round to round, by name: round t -> Pi_t.
 
-In a round of one peer an agent averages with a single other, so that the graph of a round does not
-mix: sqrt(rho) = 1. Their product over tau = log2(N) rounds is J exactly, for N a power of two.
+In a one-peer round each agent averages with a single other, so the graph of one round does not mix:
+sqrt(rho) = 1. The product over tau = log2(N) rounds is J exactly, for N a power of two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def one_peer_exponential(N: int, *, sparse: bool = False) -> Schedule:
     """Return t -> (I + P_h)/2 with h = 2^(t mod tau), tau = ceil(log2 N): i hears i + h mod N.
 
     Doubly stochastic but not symmetric beyond N = 2: a link carries one message, so
-    `check_mixing_matrix` refuses it. For N >= 1; the product is J for N = 2^tau alone.
+    `check_mixing_matrix` rejects it. For N >= 1; the product is J only for N = 2^tau.
     """
     agents = np.arange(integer("N", N, 1))
     return _one_peer(N, lambda hop: (agents + hop) % N, sparse)
@@ -48,7 +48,7 @@ def _one_peer(N: int, peer: Callable[[int], Host], sparse: bool) -> Schedule:
     period = max(1, (N - 1).bit_length())
 
     def mixing(t: int) -> Matrix:
-        """Return Pi_t; ValueError: t no integer >= 0."""
+        """Return Pi_t; ValueError: t is not an integer >= 0."""
         hop = 1 << integer("t", t, 0) % period
         here = np.arange(N)
         ends = np.tile(here, 2), np.concatenate([here, peer(hop)])

@@ -1,10 +1,10 @@
 """Spectra of mixing matrices: sqrt(rho), the gap, and whether Pi mixes.
 
 For a large sparse Pi the largest |eigenvalue| mu off consensus comes from Lanczos, started at
-random. Chains (rings, paths, trees) have eigenvalues that crowd at 1, where Lanczos on Pi^2 would
-not converge, but they factor in memory of the order of N: there it runs on an inverse. Either way
-the answer is given only if its vector v is one of Pi^2 up to 1e-4 of the gap 1 - mu^2 (or up to
-rounding): some eigenvalue is then that near to mu^2.
+random. Chains (rings, paths, trees) have eigenvalues that crowd at 1, so that Lanczos on Pi^2 would
+not converge, but they factor in memory of the order of N: for these it runs on an inverse. Either
+way the answer is given only if its vector v is an eigenvector of Pi^2 up to 1e-4 of the gap
+1 - mu^2 (or up to rounding): some eigenvalue is then that close to mu^2.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from scipy import sparse
 from decaf_theory.topology.checks import Matrix, is_sparse, obstacle, require_room, structure
 
 DENSE_UP_TO = 512  # agents; beyond, a sparse Pi keeps its structure
-ENVELOPE = 32  # numbers an agent that a factorization may fill; a ring takes 3
+ENVELOPE = 32  # numbers per agent that a factorization may fill; a ring takes 3
 VECTORS, RESTARTS = 40, 100  # of Lanczos; a torus of 1e5 agents takes 30 restarts
-TOLERANCE = 1e-12  # of Lanczos; eigenvalues are right to its square over their distance
+TOLERANCE = 1e-12  # of Lanczos; eigenvalues are accurate to its square over their distance
 ACCURACY = 1e-4  # of the gap 1 - mu^2, in the residual; the error is of the order of its square
 ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of a residual of numbers of size one
 
 
 def mixing_eigenvalues(Pi: Matrix) -> Matrix:
-    """Return the eigenvalues of Pi but the one of the consensus direction, decreasing, [N - 1].
+    """Return all eigenvalues of Pi except that of the consensus direction, decreasing, [N - 1].
 
-    From a dense Pi: ValueError where that takes too much memory, and as `check_mixing_matrix`.
+    From a dense Pi. ValueError: that takes too much memory, or as in `check_mixing_matrix`.
     """
     return _eigenvalues(structure(Pi))
 
 
 def _eigenvalues(Pi: Matrix) -> Matrix:
     N, _ = Pi.shape
-    require_room(N, 8 * N**2, "all eigenvalues need a dense Pi; sqrt_rho needs the largest alone")
+    require_room(N, 8 * N**2, "all eigenvalues need a dense Pi; sqrt_rho needs only the largest")
     dense = Pi.toarray() if is_sparse(Pi) else Pi
-    # shifted up, the consensus eigenvalue is the largest even where weights are negative
+    # shifted up, the consensus eigenvalue is the largest even if weights are negative
     shift = np.abs(dense).sum(axis=1).max()
     return np.linalg.eigvalsh(dense + shift / len(dense))[-2::-1]
 
 
 def sqrt_rho(Pi: Matrix) -> float:
-    """Return sqrt(rho) = |Pi - J|_op, the largest |eigenvalue| but the consensus one; 0 for N = 1.
+    """Return sqrt(rho) = |Pi - J|_op, the largest |eigenvalue| off consensus; 0 for N = 1.
 
-    Never below 1 where the graph itself forbids mixing (disconnected, or bipartite without
-    self-weights), whatever rounding does. ValueError as `check_mixing_matrix`, and where a large
+    Never below 1 if the graph itself rules out mixing (disconnected, or bipartite without
+    self-weights), whatever rounding does. ValueError as in `check_mixing_matrix`, and if a large
     sparse Pi has a gap too small to be resolved.
     """
     Pi = structure(Pi)
@@ -60,14 +60,14 @@ def sqrt_rho(Pi: Matrix) -> float:
 
 
 def spectral_gap(Pi: Matrix) -> float:
-    """Return 1 - sqrt(rho). ValueError as `sqrt_rho`."""
+    """Return 1 - sqrt(rho). ValueError as in `sqrt_rho`."""
     return 1 - sqrt_rho(Pi)
 
 
 def require_mixing(Pi: Matrix) -> None:
     """Raise ValueError unless sqrt(rho) < 1 (Assumption 5), saying why it is not.
 
-    ValueError also as `sqrt_rho`.
+    ValueError also as in `sqrt_rho`.
     """
     lam, Pi = sqrt_rho(Pi), structure(Pi)
     N, _ = Pi.shape
@@ -103,16 +103,16 @@ def _largest_in_size(Pi: Matrix) -> float:
     v = vectors[:, 0] - vectors[:, 0].mean()
     v /= np.linalg.norm(v)
     image = narrow @ v
-    mu = float(np.linalg.norm(image))  # and not the eigenvalue: all digits where mu is small
+    mu = float(np.linalg.norm(image))  # and not the eigenvalue: keeps all digits when mu is small
     residual = float(np.linalg.norm(narrow @ image - mu**2 * v))
     if not residual <= max(ACCURACY * abs(1 - mu**2), ROUNDING):
-        raise ValueError(_unresolved(f"the residual {residual:.1e} is not small beside it"))
+        raise ValueError(_unresolved(f"the residual {residual:.1e} is not small compared with it"))
     return mu
 
 
 def _unresolved(reason: str) -> str:
     return (
-        f"sqrt(rho) of this Pi is too near to 1 for its gap to be told: {reason}; "
+        f"sqrt(rho) of this Pi is too close to 1 to resolve the gap: {reason}; "
         f"for a graph of the table use bounds.sqrt_rho_<graph>, else a smaller N"
     )
 
@@ -130,7 +130,7 @@ def _envelope(Pi: Matrix) -> int:
 def _inverse(Pi: Matrix) -> Any:
     """Return the inverse of end^2 - Pi^2 = (end - Pi)(end + Pi), for an end outside the spectrum.
 
-    By the size of the smallest gap of a ring.
+    The end is outside by the size of the smallest gap of a ring.
     """
     from scipy.sparse import linalg
 

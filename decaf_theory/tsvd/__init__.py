@@ -45,7 +45,7 @@ Host: TypeAlias = np.ndarray[Any, Any]
 
 
 def tsvd(M: Array, rank: int) -> TSVD:
-    """Return TSVD_r(M) as balanced factors, by a dense SVD: the oracle of the other paths.
+    """Return TSVD_r(M) as balanced factors, by a dense SVD: the oracle for the other paths.
 
     M [..., d, k] real floating point (half types are raised to float32 inside). Returns factors
     B = U_r S_r^(1/2) [..., d, r] and A = S_r^(1/2) V_r' [..., r, k], singular_values [..., r] and
@@ -83,16 +83,16 @@ def tsvd_of_mix(
     factors: B [..., N, d, r_in], A [..., N, r_in, k]; fold a LoRA scale into B. Agents of unequal
     rank are zero-padded first (exact). Pi [n, N]: the rows wanted, dense or sparse (scipy, torch);
     they need not sum to one. Returns balanced factors B [..., n, d, r] and A [..., n, r, k],
-    singular_values [..., n, r] and tail [..., n, w], w = max(min(m r_in, d, k) - r, 0) with m the
-    most agents that a row weights: the same width on every path.
+    singular_values [..., n, r] and tail [..., n, w], w = max(min(m r_in, d, k) - r, 0), where m is
+    the largest number of agents that a row weights: the same width on every path.
 
-    method: "dense" forms M_i (right when m r_in is near min(d, k), where factoring gains nothing),
+    method: "dense" forms M_i (best when m r_in is near min(d, k), as factoring then gains nothing),
     "qr" works on the factors (backward stable), "panel" on their Gram matrices, shared by all rows
     (fastest; elements that would lose more than 1e-13 sigma_1, 1e-6 for types narrower than
     float64, are redone by qr, see `core`); "auto" chooses by size and dtype, see `_chosen`.
     on_nonfinite: "raise" names batch index and agent; "skip" returns NaN for the rows that weight
     such an agent, lists them in info.skipped and computes all others as if its factors were zero.
-    Gradients: torch's go through "qr" and "dense"; "panel" returns results without.
+    Gradients: torch's go through "qr" and "dense"; results of "panel" carry none.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
     """
     require_real("factors.B", factors.B)
@@ -122,7 +122,7 @@ def tsvd_of_mix(
 def _together(
     factors: Factors, index: Host, weights: Host, rank: int, method: str, on_nonfinite: str
 ) -> TSVD:
-    """Return the truncation of rows that share the length of their stacks; checked arguments."""
+    """Return the truncation of rows whose stacks are equally long; the arguments are checked."""
     n, m = weights.shape
     stacked = m * factors.rank
     if method == "auto":
@@ -157,10 +157,10 @@ def _together(
 def _chosen(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel"]:
     """Return the path for mixes of `stacked` = m r_in rank directions.
 
-    dense where factoring gains nothing: from 0.75 min(d, k) directions on in float64, from
-    min(d, k) in narrower types; qr where the panels' Gram matrices cannot keep the promise
-    (`core.attainable`), and where torch is asked for gradients, which their float64 sums in place
-    do not carry; else panel, which falls back to qr by itself.
+    dense if factoring gains nothing: from 0.75 min(d, k) directions on in float64, from
+    min(d, k) in narrower types; qr if the panels' Gram matrices cannot keep the promise
+    (`core.attainable`), or if torch has to carry gradients, which their in-place float64 sums
+    lose; otherwise panel, which falls back to qr by itself.
     """
     precision = Precision.of(working(factors.B))
     if stacked >= (0.75 if precision.double else 1.0) * min(factors.shape):
@@ -198,7 +198,7 @@ def _by_panels(
 
 
 def _nonfinite(factors: Factors, on_nonfinite: str) -> Host:
-    """Return the mask [..., N] of agents with nan or inf; ValueError where these may not be."""
+    """Return the mask [..., N] of agents with nan or inf; ValueError if these are not allowed."""
     bad = nonfinite_agents(factors)
     if bad.any() and on_nonfinite == "raise":
         raise ValueError(_name_agent(bad))
@@ -231,7 +231,7 @@ def _name_agent(bad: Host) -> str:
     where = f" at batch index {tuple(batch)}" if batch else ""
     return (
         f"factors of agent {agent}{where} hold nan or inf; "
-        f"on_nonfinite='skip' goes on without the rows that use it"
+        f"on_nonfinite='skip' continues without the rows that use it"
     )
 
 

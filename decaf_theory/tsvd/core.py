@@ -21,7 +21,7 @@ from decaf_theory.tsvd.jacobi import tolerance
 
 UNIT = float(np.finfo(np.float64).eps) / 2
 SMALLEST = float(np.finfo(np.float64).smallest_normal)
-DEFLATION = 100 * UNIT  # what LAPACK's SVD sets to zero beside the first singular value
+DEFLATION = 100 * UNIT  # LAPACK's SVD sets to zero what is smaller, relative to the first value
 LARGEST_SIDE = 64  # of a core for the Jacobi kernel
 LARGEST = 2.0**400  # of |w_j|: C'C and its digits fit between 2^-1022 and 2^1024
 # why an element is left to the qr path; 0: it is not
@@ -30,7 +30,7 @@ RANGE, CANCELLATION, CONDITIONING, GRADING = range(1, 5)
 
 
 class Precision(NamedTuple):
-    """What the type of the data allows and asks."""
+    """What the type of the data allows and requires."""
 
     double: bool
     unit: float  # roundoff
@@ -39,7 +39,7 @@ class Precision(NamedTuple):
 
     @classmethod
     def of(cls, x: Array) -> Precision:
-        """Return that of the dtype of x, float32 or float64."""
+        """Return the precision of the dtype of x, float32 or float64."""
         info = namespace(x).finfo(x.dtype)
         double, eps = info.bits == 64, float(info.eps)
         return cls(double, eps / 2, 1e-13 if double else 1e-6, eps / float(info.smallest_normal))
@@ -54,7 +54,7 @@ def attainable(n: int, longest: int, precision: Precision) -> bool:
 
 
 class Core(NamedTuple):
-    """What the small matrices say about every row."""
+    """The results of the small matrices for every row."""
 
     X: Array  # coefficients [2, ..., rows, n, r]: B' = panels of B times X[0], A' = X[1]' times A
     singular_values: Array  # all n, decreasing, [..., rows, n]
@@ -63,7 +63,7 @@ class Core(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The n terms of every row; g is one where all rows share a stack, else the rows."""
+    """The n terms of every row; g is one if all rows share a stack, else the number of rows."""
 
     G: Array  # Gram matrices of both sides [2, ..., g, n, n], an axis for what a row does not use
     size: Array  # lengths of the directions, one for what a row does not use, [2, ..., g, n]
@@ -104,7 +104,7 @@ def solve_core(
 
 
 def balance(G: Array, unfit: Array, weights: Array, reach: float) -> Terms:
-    """Return the terms of every row, their lengths, and the rows whose numbers leave the range."""
+    """Return the terms of every row, their lengths, and the rows whose numbers are out of range."""
     xp = namespace(G)
     size = xp.sqrt(xp.linalg.diagonal(G))
     weights, w, outside = _weighed(size, unfit, weights, reach)
@@ -118,7 +118,7 @@ def balance(G: Array, unfit: Array, weights: Array, reach: float) -> Terms:
 
 
 def _weighed(size: Array, unfit: Array, weights: Array, reach: float) -> tuple[Array, Array, Array]:
-    """Return weights and w [..., rows, n], zero where a direction adds nothing, and what is out.
+    """Return weights and w [..., rows, n], zero where a direction adds nothing, and bad rows.
 
     size [2, ..., g, n]: lengths of the directions. Out of range are rows whose w, or a coefficient
     in their type, would lose digits: all their weights become zero.
@@ -137,7 +137,7 @@ def _weighed(size: Array, unfit: Array, weights: Array, reach: float) -> tuple[A
 
 
 def factorize(G: Array, size: Array, shift: float) -> Array:
-    """Return L with LL' = G + shift diag(G), from eigenvectors where rounding left that indefinite.
+    """Return L with LL' = G + shift diag(G), from eigenvectors if rounding left that indefinite.
 
     size: the roots of the diagonals of G, which are changed.
     """
@@ -171,10 +171,10 @@ def solve(L: Array, terms: Terms, rank: int, precision: Precision) -> Solution:
 def _singular(
     C: Array, rank: int, limits: tuple[float, float]
 ) -> tuple[Array, Array, Array, Array]:
-    """Return V, S, U S; by an SVD where a singular value is too small beside the first.
+    """Return V, S, U S; by an SVD if a singular value is too small relative to the first.
 
     limits: for the smallest of all, and of the first `rank`. Last, the error of an SVD over the
-    first singular value [...], zero where there was none.
+    first singular value [...], zero if there was none.
     """
     xp = namespace(C)
     own = own_solver(C)
@@ -217,7 +217,7 @@ def _expressed(L: Array, weights: Array, V: Array, US: Array, S: Array) -> Array
 
 
 def _largest_product(X: Array, enough: Array) -> Array:
-    """Return |X'X|_F, the larger of both sides; or its bound |X|_F^2 where that is `enough`."""
+    """Return |X'X|_F, the larger of both sides; or its bound |X|_F^2 if within `enough`."""
     xp = namespace(X)
     bound = xp.max(xp.sum(X**2, axis=(-2, -1)), axis=0)
     doubtful = bound > enough
@@ -251,9 +251,9 @@ def judge(
 
 
 def own_solver(C: Array) -> Callable[[Array], tuple[Array, Array, Array]] | None:
-    """Return the Jacobi kernel where the libraries' batched ones are slow: on CUDA; else None.
+    """Return the Jacobi kernel where the libraries' batched solvers are slow: on CUDA; else None.
 
-    It takes sides up to 64, and Triton, which CUDA builds of torch bring along.
+    It takes sides up to 64 and needs Triton, which CUDA builds of torch bring along.
     """
     if not getattr(C, "is_cuda", False) or max(C.shape[-2:]) > LARGEST_SIDE:
         return None

@@ -1,4 +1,4 @@
-"""The dense path: form M_i and call LAPACK. The oracle; also right when m r is near min(d, k)."""
+"""The dense path: form M_i and call LAPACK. The oracle; also best when m r is near min(d, k)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Rows of few agents apart from rows of many: a hub does not make its leaves pay for all agents.
+"""Grouping rows by their number of agents: a star's hub does not slow down the rows of its leaves.
 
-A stack is as long as the longest row of those that are treated together, and its core costs the
-cube of that. So rows of at most half as many agents go by themselves where that pays, before any
-row is padded: memory is that of the entries of Pi, and not of N rows as long as a hub's.
+Rows that are treated together are padded to the longest of them, and the cost of a core is the cube
+of that length. So rows with at most half as many agents form a group of their own if that pays.
+They are split off before any padding: memory is proportional to the entries of Pi, not to N rows as
+long as a hub's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ WORTH = 2**20  # multiply-adds of all cores above which a second pass costs less
 
 
 def groups(counts: Host, r: int) -> list[Host]:
-    """Return the rows that are treated together, of counts [n] agents each; one group mostly."""
+    """Return groups of rows to be treated together, for counts [n] of agents; mostly one group."""
     longest = max(int(counts.max()), 1)
     few = 2 * np.maximum(counts, 1) <= longest
     if not few.any() or len(counts) * (longest * r) ** 3 <= WORTH:

@@ -6,26 +6,26 @@ U, S, Vh = svd(A)               # as xp.linalg.svd(A, full_matrices=False), A [.
 For cores of up to 64 x 64 on devices where the batched routines of LAPACK's kind are slow or
 unsafe. Array operations only: NumPy and torch on any device run the same code.
 
-Why one-sided. Both cores of the panel path start from C = L_B' W L_A: float64 data want its SVD,
+Why one-sided. Both cores of the panel path start from C = L_B' W L_A: float64 data need its SVD,
 narrower data the eigenvectors V of C'C. Rotating the columns of C until they are orthogonal yields
 C V = U S, and V is those eigenvectors, found without forming C'C, which loses half of the digits of
-the small ones. One solver serves both. Errors in sigma_i are small in relation to sigma_i itself
-wherever C = (well-conditioned) x (diagonal), however steep the diagonal.
+the small ones. One solver serves both. Errors in sigma_i are small relative to sigma_i itself
+whenever C = (well-conditioned) x (diagonal), however steep the diagonal.
 
-Rounds. A sweep meets every pair of columns once. In round t all i + j = t modulo n meet, n odd, the
-number of columns or one less; in the latter case whom i = j = t/2 leaves alone meets the last
-column. So the pairs of a round are disjoint: a round is one gather of partners, one dot product and
-one combination of columns, for the whole batch.
+Rounds. A sweep treats every pair of columns once. Round t pairs all i + j = t modulo n, n odd, the
+number of columns or one less; in the latter case the column i = j = t/2, left alone, is paired with
+the last one. So the pairs of a round are disjoint: a round is one gather of partners, one dot
+product and one combination of columns, for the whole batch.
 
 Rotations. Columns i < j at a cosine above `tolerance` are turned until they are orthogonal and the
-longer one is column i; others only change places if need be. The angle is right to its last digits,
-so that near the end what is left of a cosine is rounding: two errors of u = eps/2 in each entry of
-either column, 4u at most, and sqrt(p) u from a dot product of p terms of either sign. The tolerance
-is twice their sum, (4 + sqrt(p)) eps. A sweep that moves nothing has measured every pair, and ends
-the work: |U'U - I| <= q tolerance, below LAPACK's threshold 50 p eps for every q <= p.
+longer one is column i; others only change places if need be. The angle is accurate to its last
+digits, so near the end what is left of a cosine is rounding: two errors of u = eps/2 in each entry
+of either column, 4u at most, and sqrt(p) u from a dot product of p terms of random sign. The
+tolerance is twice their sum, (4 + sqrt(p)) eps. A sweep that moves nothing has measured every pair,
+and ends the work: |U'U - I| <= q tolerance, below LAPACK's threshold 50 p eps for every q <= p.
 
 Range. Each matrix is scaled by a power of two to just below the root of overflow. Columns shorter
-than sqrt(tiny/eps), whose squares lack digits, are zeros: in relation to the largest entry,
+than sqrt(tiny/eps), whose squares lose digits, count as zero: relative to the largest entry,
 1e-298 in float64 and 1e-32 in float32.
 """
 
@@ -40,13 +40,13 @@ import numpy as np
 from decaf_theory.arrays import Array, eps, namespace, require_real, transpose, working
 from decaf_theory.tsvd.mixing import exponent_of, first_false, scale_by
 
-SWEEPS = 100  # 5 to 15 are usual; 36 the most met, rows graded over 290 decades
+SWEEPS = 100  # 5 to 15 are usual; the most seen is 36, for rows graded over 290 decades
 
 
 def svd(A: Array) -> tuple[Array, Array, Array]:
     """Return U [..., p, m], S [..., m] decreasing and Vh [..., m, q], m = min(p, q), A = U S Vh.
 
-    U and V have orthonormal columns also where A is rank-deficient or zero. Half types are raised
+    U and V have orthonormal columns even if A is rank-deficient or zero. Half types are raised
     to float32. ValueError: dtype, an empty side, a non-finite entry, a singular value beyond the
     dtype; LinAlgError (a ValueError): no convergence. They name the batch index of the matrix.
     """
@@ -80,7 +80,7 @@ def prepare(A: Array) -> tuple[Array, Array]:
 
 
 def finish(A: Array, U: Array, S: Array, Vh: Array, exponent: Array) -> tuple[Array, Array, Array]:
-    """Undo `prepare` on the results; ValueError where a singular value overflows."""
+    """Undo `prepare` on the results; ValueError if a singular value overflows."""
     xp = namespace(S)
     with np.errstate(over="ignore"):
         S = scale_by(S, exponent[..., None])
@@ -115,7 +115,7 @@ def shortest(x: Array) -> float:
 
 @cache
 def partners(q: int) -> np.ndarray[Any, Any]:
-    """Return the partner of each column in each round [rounds, q]; its own where it sits out."""
+    """Return the partner of each column in each round [rounds, q]; itself when it sits out."""
     n = q - 1 + q % 2
     i, t = np.arange(n), np.arange(n)[:, None]
     table = (t - i) % n
@@ -144,7 +144,7 @@ def _orthogonal_rows(Z: Array, p: int) -> tuple[Array, Array]:
 
 
 def _round(Z: Array, p: int, partner: Array) -> tuple[Array, Array]:
-    """Turn every row of Z against its partner; return all rows and which moved."""
+    """Rotate every row of Z with its partner; return all rows and which of them moved."""
     xp = namespace(Z)
     own = xp.arange(Z.shape[-2], device=Z.device)
     first, alone = own < partner, own == partner
@@ -174,7 +174,7 @@ def _round(Z: Array, p: int, partner: Array) -> tuple[Array, Array]:
 def _unit_rows(rows: Array, S: Array) -> Array:
     """Return rows [..., q, p], of lengths S, as orthonormal ones; new ones where S is zero.
 
-    Those come last. The axis with most room outside the j rows before has at least (p - j)/p of its
+    Those come last. The axis least covered by the j rows before has at least (p - j)/p of its
     square there, so that one Gram-Schmidt step loses at most a factor sqrt(p), and two are exact.
     """
     xp = namespace(rows)

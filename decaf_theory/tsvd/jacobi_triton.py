@@ -1,4 +1,4 @@
-"""The solver of `jacobi` as one Triton kernel: one program a matrix, all rotations in registers.
+"""The solver of `jacobi` as one Triton kernel: one program per matrix, rotations in registers.
 
 from decaf_theory.tsvd.jacobi_triton import svd
 U, S, Vh = svd(A)               # as jacobi.svd, torch tensors [..., p, q] on CUDA, p, q <= 64
@@ -7,10 +7,10 @@ The rounds, rotations, tolerance and range are those of `jacobi`, and so are che
 only the order of summation differs. Needs Triton, which is an extra: pip install
 "decaf-theory[gpu]".
 
-No speed is known: this was run in Triton's interpreter, which shows that the results are right, and
-compiled for sm_80 and sm_90, which shows the registers it takes, but not timed on a GPU.
+Its speed is not known: it was run in Triton's interpreter, which shows that the results are right,
+and compiled for sm_80 and sm_90, which shows the registers it takes, but not timed on a GPU.
 
-python -m decaf_theory.tsvd.jacobi_triton prints a table of registers and spills; needs no GPU.
+python -m decaf_theory.tsvd.jacobi_triton prints a table of registers and spills, without a GPU.
 """
 # mypy: disable-error-code="import-not-found,import-untyped,unused-ignore"
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -40,7 +40,7 @@ except ImportError as error:
         "decaf_theory.tsvd.jacobi.svd gives the same without it"
     ) from error
 
-SIDES = (8, 16, 32, 64)  # what it is compiled for; smaller matrices are filled up with zeros
+SIDES = (8, 16, 32, 64)  # what it is compiled for; smaller matrices are padded with zeros
 TARGETS = (80, 90)
 
 
@@ -123,7 +123,7 @@ def _solve(
 
 @triton.jit
 def _partner(row, t, n, q):
-    """Return whom each row meets in round t; itself where it sits out."""
+    """Return the partner of each row in round t; itself when it sits out."""
     partner = (t + n - row) % n
     alone = tl.where(q > n, n, row)  # an even number: the last row is there
     partner = tl.where(partner == row, alone, partner)
@@ -142,7 +142,7 @@ def _round(
     Q: tl.constexpr,
     SHORT: tl.constexpr,
 ):
-    """Turn rows of X, and of Z with them; return also the squares before, and if any moved."""
+    """Rotate rows of X, and of Z with them; also return the squares before, and if any moved."""
     first = row < partner
     other = tl.gather(X, tl.broadcast_to(partner[:, None], (Q, P)), 0)
     alpha = tl.sum(X * X, axis=1)

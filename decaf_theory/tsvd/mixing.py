@@ -1,4 +1,4 @@
-"""What every path of the kernel shares: neighbours of a row, safe scaling, bad numbers."""
+"""What all paths of the kernel share: neighbours of a row, safe scaling, bad numbers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def entries(Pi: Array, N: int) -> Entries:
     if len(shape) != 2 or shape[0] < 1 or shape[1] != N:
         raise ValueError(
             f"Pi must be [n, {N}] for {N} agents, got shape {tuple(shape)}; "
-            f"it needs a row at least, and a column for each agent"
+            f"it needs at least one row, and a column for each agent"
         )
     odd = np.flatnonzero(~np.isfinite(values))
     if len(odd):
@@ -56,9 +56,9 @@ def entries(Pi: Array, N: int) -> Entries:
 
 
 def neighbours(found: Entries, rows: Host) -> tuple[Host, Host]:
-    """Return (index, weights [n, m]): which agents the n rows weight, m the most of any of them.
+    """Return (index, weights [n, m]): the agents that the n rows weight, at most m in a row.
 
-    index is [n, m], or [1, N] where some row weights all N agents, so that one gather serves every
+    index is [n, m], or [1, N] if some row weights all N agents, so that one gather serves every
     row. Rows with fewer neighbours are padded with weight zero.
     """
     counts = found.counts[rows]
@@ -99,7 +99,7 @@ def _entries(Pi: Array) -> tuple[Host, Host, Host, tuple[int, ...]]:
 
 
 def _real(x: Array) -> Host:
-    """Return x as float64; ValueError for what is no array of real numbers."""
+    """Return x as float64; ValueError unless it is an array of real numbers."""
     if is_torch_array(x) and not x.is_complex():
         x = x.double()  # NumPy has no type for bfloat16
     try:
@@ -152,7 +152,7 @@ def power_of_two(exponent: Array, reference: Array) -> Array:
 
 
 def scale_by(x: Array, exponent: Array) -> Array:
-    """Return x 2^exponent for integer exponents, in two steps as 2^exponent may overflow alone."""
+    """Return x 2^exponent for integer exponents, in two steps: 2^exponent itself may overflow."""
     half = exponent // 2
     return x * power_of_two(half, x) * power_of_two(exponent - half, x)
 
@@ -167,8 +167,8 @@ def normalized(panels: Factors, weights: np.ndarray[Any, Any]) -> tuple[Factors,
 
     panels [..., g, m, ., .], weights [n, m], g = 1 or n. Columns b_j of B and rows a_j of A get
     sizes in [1/2, 1) by powers of two, which go into the weights, whose largest in a row i is in
-    [1/8, 1): no product of finite factors overflows inside, and none vanishes that is not
-    negligible beside the largest of its own row.
+    [1/8, 1): no product of finite factors overflows inside, and only those vanish that are
+    negligible compared with the largest of their own row.
     """
     xp = namespace(panels.B)
     B, A = panels
@@ -222,7 +222,7 @@ def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> 
 
 
 def check_overflow(singular_values: Array) -> None:
-    """Raise ValueError where a singular value, of [..., r], is infinite: it exceeds its dtype."""
+    """Raise ValueError if a singular value, of [..., r], is infinite: it exceeds its dtype."""
     finite = namespace(singular_values).isfinite(singular_values[..., 0])
     if not bool(namespace(finite).all(finite)):
         raise ValueError(

@@ -1,14 +1,14 @@
 """The panel path: one Gram matrix for each factor and layer, outputs as products with the factors.
 
-A stack X [n, d] holds the rank directions of the agents, one a row. It is read once for its Gram
-matrix, in float64, and once for the output; between them lie matrices of the size n = m r alone
-(`core`). Two arrangements, by cost:
+A stack X [n, d] holds the rank directions of the agents, one per row. It is read once for its Gram
+matrix, in float64, and once for the output; in between, all matrices have the size n = m r
+(`core`). Two arrangements, chosen by cost:
 
-shared    one stack of all N agents serves every row; the Gram matrices of a row are sub-blocks, the
-    output is one product with coefficients that are zero outside the row's agents.
-gathered  one stack of m agents for every row: N = 10^4 agents on a ring cost O(N m^2 r^2 d).
+shared    one stack of all N agents serves every row; the Gram matrices of a row are sub-blocks, and
+    the output is one product with coefficients that are zero outside the row's agents.
+gathered  each row has a stack of its m agents: N = 10^4 agents on a ring cost O(N m^2 r^2 d).
 
-Layers, or rows, go through in blocks, so that little memory is needed beside the factors.
+Layers, or rows, are processed in blocks, so that little memory is needed besides the factors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from decaf_theory.tsvd.mixing import TSVD, Info, padded
 
 Host: TypeAlias = np.ndarray[Any, Any]
 
-BLOCK = 2**21  # numbers of a stack that are in work at a time
+BLOCK = 2**21  # numbers of a stack that are processed at a time
 CHUNK = 2**17  # of these, converted to float64 at a time: they stay in the cache
 
 
 def shares_stack(N: int, n: int, m: int, r: int, rank: int) -> bool:
-    """Return whether one stack for all rows costs less than a stack for every row.
+    """Return whether one stack for all rows costs less than one stack per row.
 
     In multiply-adds per r^2 d: N^2/2 for the Gram matrix (its symmetric half) and N n rank/r for
-    the output, against n m^2/2, n m rank/r, and n m copied entries, each worth some 16/r.
+    the output, compared with n m^2/2, n m rank/r, and n m copied entries, each worth some 16/r.
     """
     return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 16 / r)
 
@@ -44,7 +44,7 @@ def panel_rows(
     """Return TSVD_r(sum_j w_ij B_j A_j), the refused elements, and whether any number was unfit.
 
     factors B [L, N, d, r], A [L, N, r, k]; index [n, m] or [1, N], weights [n, m]. Refused elements
-    [L, n] hold an index into `core.REASONS`; what the result says of them is to be replaced.
+    [L, n] hold an index into `core.REASONS`; their results have to be replaced.
     """
     B, A = transpose(factors.B), factors.A
     L, N, r, d = B.shape
@@ -72,7 +72,7 @@ def panel_rows(
 
 
 def _blocks(L: int, n: int, entries: int, shared: bool) -> Iterator[tuple[slice, slice]]:
-    """Yield the layers and rows that are in work together; `entries` in each of their stacks."""
+    """Yield the layers and rows to be processed together; `entries` in each of their stacks."""
     step = max(1, BLOCK // entries)
     if shared:
         yield from ((slice(at, at + step), slice(0, n)) for at in range(0, L, step))
@@ -135,7 +135,7 @@ def _gram(X: Array) -> Array:
 
 
 class Grams(NamedTuple):
-    """Both stacks, of which a direction with a square out of range is zeroed, and their Grams."""
+    """Both stacks, with directions whose squares are out of range zeroed, and their Grams."""
 
     stacks: Factors
     G: Array  # [2, c, g, n, n]
@@ -144,10 +144,10 @@ class Grams(NamedTuple):
 
 
 def _grams(stacks: Factors) -> Grams:
-    """Return the Gram matrices of both stacks in float64, and what they cannot hold.
+    """Return the Gram matrices of both stacks in float64, and the directions out of their range.
 
     Squares that are not finite, or so small that digits were lost, need another look at the data:
-    a direction of zeros is fit, and so is one that is to be multiplied with zeros.
+    a direction of zeros is fit, and so is one that will be multiplied by zeros.
     """
     xp = namespace(stacks.B)
     G = xp.stack([_gram(X) for X in stacks])

@@ -1,6 +1,6 @@
 """The qr path: thin QR of the stacked factors, then the SVD of a small core. Backward stable.
 
-M_i = B_cat D_i A_cat = Q_B (R_B D_i R_A') Q_A'. Where a row weights all agents, one pair of QR
+M_i = B_cat D_i A_cat = Q_B (R_B D_i R_A') Q_A'. If some row weights all agents, one pair of QR
 factorizations serves every row, because only D_i differs.
 """
 

@@ -12,7 +12,7 @@ from decaf_theory.tsvd.mixing import TSVD, gather, normalized, rescaled
 from decaf_theory.tsvd.qr import qr_rows
 
 Host: TypeAlias = np.ndarray[Any, Any]
-BLOCK = 2**20  # numbers of a stack that are in work at a time
+BLOCK = 2**20  # numbers of a stack that are processed at a time
 
 
 def redo(
@@ -20,7 +20,7 @@ def redo(
 ) -> None:
     """Replace the elements `again` [L, n] of a truncation, in place.
 
-    factors B [L, N, d, r], A [L, N, r, k] are finite. Where one stack serves all rows, its layer is
+    factors B [L, N, d, r], A [L, N, r, k] are finite. If one stack serves all rows, its layer is
     factored once for all of them.
     """
     xp, shared = namespace(factors.B), weights.shape[1] == factors.B.shape[1]

@@ -1,4 +1,4 @@
-"""The page that shows a whole run: `report.html`, one file that asks for nothing else.
+"""The page that shows a whole run: `report.html`, one self-contained file.
 
     write(results, figures, names, to)
 
@@ -37,14 +37,14 @@ BEGIN = "python -m verification"
 def write(results: Path, figures: Path, names: Sequence[str], to: Path) -> Path:
     """Write the page with the figures `names` as far as they are drawn; return its path.
 
-    StoreError: what the page needs is missing or damaged, with the command that makes it.
+    StoreError: a file that the page needs is missing or damaged, with the command that makes it.
     """
     write_atomically(to, render(content(results, figures, names)).encode())
     return to
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """Return the page. What it may run is its own script alone, by the sum in its policy."""
+    """Return the page. By the sum in its policy it may run only its own script."""
     script = (HERE / "page.js").read_text()
     sum_ = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
@@ -61,7 +61,7 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return what the page shows, as the template names it."""
+    """Return the contents of the page, under the template's names."""
     run = store.read_json(results / "run.json")
     verdicts = {record["claim"]: record for record in store.read_json(results / "verdicts.json")}
     texts = store.read_json(results / "claims.json")
@@ -69,7 +69,7 @@ def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any
     unknown = sorted(verdicts.keys() - set(ids))
     if unknown:
         raise store.StoreError(
-            f"{results}/claims.json says nothing of {', '.join(unknown)}; run {BEGIN} again"
+            f"{results}/claims.json says nothing about {', '.join(unknown)}; run {BEGIN} again"
         )
     hunted = _attacks(results)
     claims = [
@@ -103,7 +103,7 @@ def entry(
     ids: Sequence[str],
     hunted: Mapping[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Return what the page shows of one claim."""
+    """Return the contents of the page for one claim."""
     name, found = text["claim"], verdict["rows"] > 0
     rows = [Row.from_json(row) for row in store.read_rows(results, name)] if found else []
     decides, tightest = deciding_row(rows), tightest_row(rows)
@@ -149,7 +149,7 @@ def totals(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def drawn(
     figures: Path, names: Sequence[str], ids: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return the figures that are there, each with the paragraphs of its caption."""
+    """Return the figures that were drawn, each with the paragraphs of its caption."""
     found = []
     for name in names:
         image, caption = figures / f"{name}.svg", figures / f"{name}.txt"
@@ -170,7 +170,7 @@ def _attacks(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bench(results: Path) -> list[dict[str, Any]]:
-    """Return the verdicts of the benchmark that have a goal, none where none was run."""
+    """Return the verdicts of the benchmark that have a goal; none if it was not run."""
     try:
         return [row for row in bench(results) if row["kind"] == "verdict" and row.get("limit")]
     except MissingError:

@@ -1,7 +1,7 @@
 """Prose with `$...$` formulas as HTML with MathML, which browsers draw without any request.
 
-MathML breaks no lines. So a long formula becomes several `<math>` elements, parted before its
-relations and, where that is not enough, before its sums: there the browser may break.
+MathML breaks no lines. So a long formula becomes several `<math>` elements, split before its
+relations and, if that is not enough, before its sums: there the browser may break.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def prose(text: str, ids: Sequence[str] = (), own: str = "") -> Markup:
 
 
 def _word(word: str, ids: Sequence[str], own: str) -> str:
-    """Return what stands between two spaces; a line may break inside long formulas alone.
+    """Return the text between two spaces as HTML; lines may break only inside long formulas.
 
     Without the spans a browser would also break between a formula and the comma after it.
     """
@@ -78,7 +78,7 @@ def _length(latex: str) -> int:
 
 
 def _before(latex: str, breaks: frozenset[str]) -> list[str]:
-    """Return the pieces before the tokens of `breaks` that stand in no bracket."""
+    """Return the pieces split before the tokens of `breaks` that are outside brackets."""
     pieces, depth, last = [""], 0, ""
     for token in TOKEN.findall(latex):
         depth += (token in OPENING) - (token in CLOSING)

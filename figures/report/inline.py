@@ -1,4 +1,4 @@
-"""A drawn figure as a part of the page: its SVG without what would reach beyond it."""
+"""A drawn figure as part of the page: its SVG, changed so as not to affect the rest."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ POINTS = re.compile(r"([\d.]+)pt")
 
 
 def figure(path: Path, name: str) -> Markup:
-    """Return the SVG of a file: ids of its own, styles for itself alone, no fixed size.
+    """Return the SVG of a file: with its own ids, styles for itself only, and no fixed size.
 
-    ValueError: the file is no SVG.
+    ValueError: the file is not an SVG.
     """
     try:
         root = ElementTree.fromstring(path.read_bytes())

@@ -41,7 +41,7 @@ class Strip(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """The strips of a claim, the ticks of their common axis, and the rows that have no place."""
+    """The strips of a claim, the ticks of their common axis, and the number of rows off it."""
 
     strips: list[Strip]
     ticks: list[tuple[float, str]]
@@ -49,7 +49,7 @@ class Plot(NamedTuple):
 
 
 def used(row: Row) -> float:
-    """Return the share of its room that a row uses, in [0, 2]; NaN where numbers are not finite."""
+    """Return the share of its room that a row uses, in [0, 2]; NaN if numbers are not finite."""
     return min(max(1 - row.margin, 0.0), 2.0) if math.isfinite(row.margin) else math.nan
 
 
@@ -78,7 +78,7 @@ def labels(rows: Sequence[Row]) -> list[str]:
 
 
 def strip(label: str, rows: Sequence[Row], end: float, decides: Row | None) -> Strip:
-    """Return the dots of some rows, those of one place stacked from the middle outward."""
+    """Return the dots of some rows, those at one place stacked from the middle outwards."""
     bins = Counter(_bin(row, end) for row in rows)
     seen: Counter[int] = Counter()
     marks = []

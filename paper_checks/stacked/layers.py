@@ -32,7 +32,7 @@ class StackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base's frozen weight; some models ask a layer for its dtype."""
+        """The base's frozen weight; some models read a layer's dtype from it."""
         return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:

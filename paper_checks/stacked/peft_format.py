@@ -56,8 +56,8 @@ def load_into(stacked: Stacked, folders: Sequence[str | Path]) -> None:
 
     The adapters' scales go into B, so that the updates are theirs whatever `scale` the sites have.
     Directions that an adapter of smaller rank lacks keep their row of A, with B = 0 there: the
-    update is the adapter's, and they can still train. ValueError: another number of folders, and
-    whatever does not fit: sites, shapes, ranks, heads.
+    update is the adapter's, and they can still train. ValueError: the wrong number of folders, or
+    sites, shapes, ranks or heads that do not fit.
     """
     if len(folders) != stacked.agents:
         raise ValueError(
@@ -96,14 +96,14 @@ def float64(X: Tensor) -> Array:
 
 
 def _fitted(name: str, factors: Factors, site: StackedLinear) -> Factors:
-    """Return the factors at the site's rank and scale; ValueError where they do not fit."""
+    """Return the factors at the site's rank and scale; ValueError if they do not fit."""
     d, k = site.B.shape[-2], site.A.shape[-1]
     _require_shape(f"site {name}", factors.shape, (d, k))
     rank = site.A.shape[-2]
     if factors.rank > rank:
         raise ValueError(f"site {name}: adapters of rank {factors.rank} do not fit in rank {rank}")
     B, A = pad_rank(factors, rank)
-    missing = ~np.any(A, axis=-1)  # [N, r]: rows that give nothing to the update
+    missing = ~np.any(A, axis=-1)  # [N, r]: rows that contribute nothing to the update
     return Factors(
         np.where(missing[:, None, :], 0.0, B / site.scale),
         np.where(missing[:, :, None], float64(site.A), A),

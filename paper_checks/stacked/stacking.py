@@ -20,7 +20,7 @@ from paper_checks.stacked.layers import Layer, StackedHead, StackedLinear, at_le
 class Stacked:
     """A model of N agents: its stacked layers by dotted name, and how they were named.
 
-    targets, saved: the names by which `stack` was asked for the sites and for the heads.
+    targets, saved: the names of the sites and of the heads that were given to `stack`.
     """
 
     model: nn.Module
@@ -37,7 +37,7 @@ class Stacked:
         }
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return all that trains: B and A of every site, then every head."""
+        """Return everything that trains: B and A of every site, then every head."""
         return [X for layer in self.layers for X in layer.parameters() if X.requires_grad]
 
     @property
@@ -47,11 +47,11 @@ class Stacked:
 
     @contextmanager
     def only(self, agent: int | None) -> Iterator[None]:
-        """Let the model take one agent's batches, whose gradients land in its slice; None: all's.
+        """Let the model take one agent's batches, whose gradients go to its slice; None: all.
 
         Less memory, the same gradients: with dropout off they agree to rounding, with dropout on
-        other masks are drawn. Call backward inside, because gradient checkpointing computes the
-        forward pass again. ValueError: no such agent.
+        different masks are drawn. Call backward inside, because gradient checkpointing recomputes
+        the forward pass. ValueError: no such agent.
         """
         if agent is not None and not 0 <= agent < self.agents:
             raise ValueError(f"agent must be in 0 .. {self.agents - 1}, got {agent}")
@@ -82,12 +82,12 @@ def stack(
     Every nn.Linear whose dotted name is a target or ends with ".target" becomes a StackedLinear,
     every nn.Linear of a module that `heads` names so becomes a StackedHead. B starts at 0 and A
     uniform in +-1/sqrt(k), as peft draws it; all agents share one A under `equal_start`, else each
-    draws its own. ValueError: a number out of range, a name that matches nothing or other layers
-    than nn.Linear, rank > min(d, k), a model that is stacked already.
+    draws its own. ValueError: a number out of range, a name that matches nothing or layers other
+    than nn.Linear, rank > min(d, k), a model that is already stacked.
     """
     _check_numbers(agents, rank, scale, dropout)
     if any(isinstance(module, Layer) for module in model.modules()):
-        raise ValueError("the model is stacked already; load it afresh to stack it again")
+        raise ValueError("the model is already stacked; load it again to stack it anew")
     linear, dense = _sites(model, targets), _dense(model, heads)
     _require_one_name(model, {**linear, **dense})
     for name, layer in linear.items():
@@ -123,7 +123,7 @@ def _matches(name: str, wanted: str) -> bool:
 
 
 def _named(model: nn.Module, wanted: str, what: str) -> dict[str, nn.Module]:
-    """Return the modules of a name; ValueError with the nearest names where there is none."""
+    """Return the modules of a name; ValueError with the nearest names if there is none."""
     found = {name: module for name, module in model.named_modules() if _matches(name, wanted)}
     if not found:
         names = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
@@ -166,7 +166,7 @@ def _dense(model: nn.Module, heads: Sequence[str]) -> dict[str, nn.Linear]:
 
 
 def _require_one_name(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """Raise ValueError where a layer stands at a second place, which would keep the bare base."""
+    """Raise ValueError if a layer is used in a second place, which would keep the bare base."""
     known = {id(layer): name for name, layer in layers.items()}
     for name, module in model.named_modules(remove_duplicate=False):
         first = known.get(id(module), name)

@@ -34,11 +34,11 @@ __all__ = ["TASKS", "Data", "Task", "load_task"]
 def load_task(config: Config) -> Task:
     """Return the task of config.task["name"] with the frozen model of config.model.
 
-    Of the config its task, model, lora.targets, data and data_dir are read, and no seed is: all
-    runs of a configuration meet the same model and examples; partition and training draw the
-    rest. data.shots: at most that many training examples of every class, in all. data_dir: the
-    folder that holds the data sets (one folder each, see data.py and images.py); None takes the
-    hub. ValueError names what is missing and how to get it.
+    It reads the config's task, model, lora.targets, data and data_dir, but no seed: all runs of a
+    configuration see the same model and examples; partition and training draw the rest.
+    data.shots: at most that many training examples of every class, in all. data_dir: the folder
+    that holds the data sets (one folder each, see data.py and images.py); None takes the hub.
+    ValueError names what is missing and how to get it.
     """
     name, kind = config.task["name"], config.model.get("kind")
     if name not in TASKS:
@@ -54,7 +54,7 @@ def load_task(config: Config) -> Task:
     task = TASKS[name][kind](config, folder)
     if task.metric == "f1" and task.classes != 2:
         raise ValueError(
-            f"task.metric f1 is that of the second of two classes; {name} has {task.classes}: "
+            f"task.metric f1 is the score of the second of two classes; {name} has {task.classes}: "
             f"use accuracy"
         )
     return task

@@ -61,7 +61,7 @@ def answer_scores(model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor
     """Return the logits [n, answers] of the token ids `answers` after the last token of prompts.
 
     inputs: input_ids [n, L], padded on the right, and last [n], the position of the last token.
-    Padding comes after it, where a causal model does not look, so that no mask is needed.
+    Padding comes after it, where a causal model does not look, so no mask is needed.
     """
     hidden = model.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
     rows = hidden.new_tensor(range(len(hidden))).long()
@@ -77,14 +77,14 @@ def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
 
 
 def _prompt(name: str, example: Example, cut: int = 0) -> str:
-    """Return the prompt, `cut` words short at the end of its middle (the passage)."""
+    """Return the prompt without the last `cut` words of its middle (the passage)."""
     before, middle, after = (text.format(**example.fields) for text in TEXTS[name].prompt)
     words = middle.split(" ")
     return before + " ".join(words[: len(words) - cut]) + after
 
 
 def _answer(tokenizer: Any, word: str) -> int:
-    """Return the token that ends "Answer: yes": the answer with the blank before it."""
+    """Return the token that ends "Answer: yes": the answer with the space before it."""
     return int(tokenizer(f"Answer: {word}", add_special_tokens=False)["input_ids"][-1])
 
 

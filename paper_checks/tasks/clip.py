@@ -1,7 +1,8 @@
 """Images classified by CLIP against class prompts, with both encoders trained.
 
 Every agent encodes the prompts with its own adapters: the text tower is part of the gradient, and a
-step costs N times the number of classes texts. Adapters sit on q, k, v of both towers; no head.
+step encodes N times as many texts as there are classes. Adapters are on q, k, v of both towers; no
+head.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
 def scores(model: Any, inputs: dict[str, Any], texts: dict[str, Any], agents: int) -> Tensor:
     """Return exp(logit scale) cos(image, prompt of class) [N*b, classes] of agent-major images.
 
-    The prompts [classes, L] are encoded once an agent, so that both towers carry its adapters.
+    The prompts [classes, L] are encoded once per agent, so that both towers carry its adapters.
     """
     pictures = inputs["pixel_values"].to(model.dtype)
     image = model.visual_projection(model.vision_model(pixel_values=pictures).pooler_output)

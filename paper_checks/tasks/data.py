@@ -1,6 +1,6 @@
 """Text data sets: SST-2, WiC and BoolQ from a folder or the hub, and a made-up one for tests.
 
-A folder given as --data-dir holds one folder a data set:
+A folder given as --data-dir holds one folder per data set:
 sst2    train.tsv, test.tsv      header `sentence<tab>label`, labels 0 | 1
 wic     {train,test}.data.txt    word, part of speech, positions, two sentences, by tabs
         {train,test}.gold.txt    T | F (T: the word means the same in both)
@@ -50,7 +50,7 @@ def read(name: str, data: configs.Data, data_dir: Path | None) -> dict[str, list
     """Return {"train": ..., "test": ...} of data set `name`, as many as `data` wants.
 
     data.shots: at most that many of every class; data.train_samples, data.test_samples: in all.
-    What is cut away is drawn from a fixed stream, so that every run tests on the same examples.
+    They are drawn from a fixed stream, so that every run tests on the same examples.
     """
     texts = TEXTS[name]
     if data_dir is None and name != "toy-text":
@@ -92,10 +92,10 @@ def _from_hub(name: str, texts: TextSet) -> dict[str, list[Example]]:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of a file of a data set; ValueError says how to get what is absent."""
+    """Return the lines of a data set's file; ValueError says how to get it if it is missing."""
     if not path.is_file():
         raise ValueError(
-            f"data file {path} is absent: put the data set there (formats: "
+            f"data file {path} is missing: put the data set there (formats: "
             "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
         )
     # not splitlines: that cuts at U+0085 and U+2028 inside a sentence, too
@@ -137,7 +137,7 @@ WIC_COLUMNS = {"word": 0, "first": 3, "second": 4}
 
 def _field(row: list[str], at: int, where: Path) -> str:
     if at >= len(row):
-        raise ValueError(f"{where}: a row has {len(row)} fields where {at + 1} are wanted: {row}")
+        raise ValueError(f"{where}: a row has {len(row)} fields but needs at least {at + 1}: {row}")
     return row[at]
 
 
@@ -162,7 +162,7 @@ def _boolq_test(folder: Path) -> list[Example]:
     examples = []
     for line in lines(folder / "dev_mosaic_format.jsonl"):
         row = json.loads(line)
-        # the last one: a passage may speak of questions itself
+        # the last one: a passage may itself contain the word
         passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
         fields = {"question": question.strip().removesuffix("?"), "passage": passage}
         if _official(folder) or _held_out(passage):
@@ -178,7 +178,7 @@ def _official(folder: Path) -> bool:
 
 
 def _held_out(passage: str) -> bool:
-    """Whether a passage is tested on: one in four, by a hash that blanks do not change."""
+    """Whether a passage is tested on: one in four, by a hash that ignores white space."""
     return sha256(" ".join(passage.split()).encode()).digest()[0] % 4 == 0
 
 

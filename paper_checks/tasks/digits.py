@@ -1,4 +1,4 @@
-"""vit-digits: a small vision transformer pretrained here on five digits, tuned on five others.
+"""vit-digits: a small vision transformer pretrained here on five digits, fine-tuned on the others.
 
 Real images that come with scikit-learn, 8 x 8. Every image is moved by up to one pixel and, drawn
 for half of them, inverted (dark for light), in the pretraining and in the fine-tuning. A class is
@@ -139,8 +139,8 @@ def unseen() -> tuple[Data, Data]:
 def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> nn.Module:
     """Return the ViT trained on the seen digits, with a new head; computed once, then cached.
 
-    The cache is $DECAF_CACHE or ~/.cache/decaf-theory, a file a content key: sizes, training, the
-    version of torch and the source of this file. Bit-equal on one machine.
+    The cache is $DECAF_CACHE or ~/.cache/decaf-theory, one file per content key: sizes, training,
+    the version of torch and the source of this file. Bit-equal on one machine.
     """
     from safetensors.torch import load_file, save
 
@@ -165,7 +165,7 @@ def _cached(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Path:
 
 
 def _train(sizes: Mapping[str, int], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Train every weight on the seen digits in all forms; return the weights but the head's."""
+    """Train all weights on the seen digits in all forms; return them without the head's."""
     import torch
 
     pictures, labels = images(SEEN)

@@ -41,7 +41,7 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 class Listing(NamedTuple):
-    """Images not yet opened: what names each of them, and their classes [n]."""
+    """Images not yet opened: how to find each of them, and their classes [n]."""
 
     items: Any  # paths, or (hub data set, row)
     labels: np.ndarray
@@ -59,7 +59,7 @@ class Pictures:
         return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the images at `index` [m] as the model wants them."""
+        """Return the images at `index` [m] as the model expects them."""
         opened = [_open(self.items[int(i)]) for i in index]
         return self.processor(images=opened, return_tensors="pt")["pixel_values"]
 

@@ -34,7 +34,7 @@ PACKAGES = {
 
 
 class Source(NamedTuple):
-    """What `from_pretrained` takes: a folder or hub name, a GGUF file in it, the portable name."""
+    """The source of a model: a folder or hub name, a GGUF file in it, the portable name."""
 
     place: str
     gguf: str | None
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
     @property
     def keywords(self) -> dict[str, str]:
-        """Keyword arguments of from_pretrained beside the place."""
+        """Keyword arguments of from_pretrained besides the place."""
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
 
@@ -100,10 +100,10 @@ def language_model(
 
 
 def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: Any) -> nn.Module:
-    """Return loader.from_pretrained(source), float32 or the half type asked, frozen, in eval mode.
+    """Return loader.from_pretrained(source), float32 or a given half type, frozen, in eval mode.
 
     What the checkpoint lacks (a new head) is drawn from a fixed stream. ValueError: weights that
-    cannot be had, with the reason.
+    cannot be loaded, with the reason.
     """
     import torch
 
@@ -152,7 +152,7 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def overridden(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults, those that the settings name with the settings' values."""
+    """Return the defaults, overridden by the settings that name them."""
     return {name: settings.get(name, value) for name, value in defaults.items()}
 
 

@@ -59,7 +59,7 @@ def _pair(name: str, example: Example) -> tuple[str, str | None]:
 
 
 def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int) -> Data:
-    """Tokenize once: ids, mask and segments [n, max_length]; too long texts lose their ends."""
+    """Tokenize once: ids, mask and segments [n, max_length]; texts that are too long are cut."""
     import torch
 
     pairs = [_pair(name, example) for example in examples]

@@ -15,9 +15,11 @@ import torch
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues
-from verification.attacks._tensors import Tensors, fro, norm_of, plain, root, within
+from verification.attacks.tensors import Tensors, fro, norm_of, plain, root, within
 
-HALVES, THIRDS, HEAVY = (0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1)
+HALVES = (0.5, 0.5)
+THIRDS = (1 / 3, 1 / 3, 1 / 3)
+HEAVY = (0.7, 0.2, 0.1)
 NORMS = ("fro", "op", "nuc")
 
 
@@ -68,7 +70,8 @@ def consensus_distances(norm: str, weights: Sequence[float] = HEAVY) -> Attack:
         w = torch.tensor(weights, dtype=M.dtype)[:, None, None]
         X = w.sqrt() * (p["B"] - (w * p["B"]).sum(1, keepdim=True))
         Y = w.sqrt() * (p["A"] - (w * p["A"]).sum(1, keepdim=True))
-        X, Y = X.transpose(1, 2).flatten(2), Y.flatten(1, 2)
+        X = X.transpose(1, 2).flatten(2)
+        Y = Y.flatten(1, 2)
         size = {(Z, kind): norm_of(P, kind) for Z, P in (("X", X), ("Y", Y)) for kind in NORMS[:2]}
         bound = {
             "nuc": size["X", "fro"] * size["Y", "fro"],
@@ -100,7 +103,9 @@ def network(topology: str, N: int) -> Attack:
         bound = constant * spread(p["B"]) * spread(p["A"])
         return norm_of(lost, "nuc").mean(-1) / bound
 
-    d, k, r = 2, 3, 2
+    d = 2
+    k = 3
+    r = 2
     return Attack({"B": (N, d, r), "A": (N, r, k)}, ratio, partial(plain, Pi=Pi.tolist()))
 
 
@@ -132,7 +137,9 @@ def odd_rank(norm: str, weights: tuple[float, ...], r: int) -> Attack:
 
 def mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     """T13: |TSVD_r(M) - Bbar Abar| against its worst case on sigma_max <= 1."""
-    d, k, r = 4, 3, 2
+    d = 4
+    k = 3
+    r = 2
     loose = "" if max(weights) <= 0.5 else "for all weights; whether T11's factor tau holds is open"
     worst = bounds.decaf_dlora_worst_case(c=1.0, r=r, norm=norm)
 

@@ -1,21 +1,21 @@
 """Decentralized SGD on quadratics as differentiable recursions: the domain of the rates' attacks.
 
 The points of all agents, a momentum where there is one, and a last entry 1 are one vector w; a
-round is w+ = M w + noise of covariance V, so that W = E w w' obeys W+ = M W M' + V. Everything is
-batched over restarts, [s, ...]. `decaf_theory.moments`, by which the claims judge, is not used.
+round is w+ = M w + noise of covariance V, so that W = E w w' obeys W+ = M W M' + V. Steps, mixing
+and what is measured are those of `decaf_theory.moments`; paths are found by doubling, in about
+half the time of its `trace`. Everything is batched over restarts, [s, ...].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from decaf_theory import bounds
-from verification.attacks._tensors import Tensors, plain, root, single
+from decaf_theory import bounds, moments
+from verification.attacks.tensors import Tensors, plain, root, single
 
 
 class Network(NamedTuple):
@@ -41,6 +41,11 @@ class Problem(NamedTuple):
     Z: torch.Tensor  # [s, N, p, p]
     x0: torch.Tensor  # [s, p]
     lr: torch.Tensor  # [s]
+
+    @property
+    def quadratics(self) -> moments.Quadratics:
+        """The losses and their noise as `moments` reads them."""
+        return moments.Quadratics(self.H, self.b, self.Z @ self.Z.mT)
 
     @property
     def variance(self) -> torch.Tensor:
@@ -111,7 +116,8 @@ class Domain(NamedTuple):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The free parameters of one problem."""
-        N, p = self.N, self.p
+        N = self.N
+        p = self.p
         return {"H": (N, p, p), "b": (N, p), "Z": (N, p, p), "x0": (p,), "length": ()}
 
     def problem(self, p: Tensors) -> Problem:
@@ -123,7 +129,8 @@ class Domain(NamedTuple):
         shorter = self.any_step * p["length"].abs().clamp_max(self.range)
         mean = p["b"].mean(1, keepdim=True)
         b = self.drift * (p["b"] - mean) + (not self.bounded) * mean
-        x0, Z = p["x0"] * (not self.at_rest), p["Z"] * self.noise
+        x0 = p["x0"] * (not self.at_rest)
+        Z = p["Z"] * self.noise
         return Problem(H, b, Z, x0, self.longest * torch.exp(-shorter))
 
     def instance(self, net: Network, **extra: Any) -> Callable[[Mapping[str, Any]], Any]:
@@ -140,13 +147,6 @@ class Domain(NamedTuple):
 # ---------------------------------------------------------------- rounds
 
 
-def _diagonal(blocks: torch.Tensor) -> torch.Tensor:
-    """Return the block-diagonal matrices of blocks [s, N, p, p], [s, N p, N p]."""
-    s, N, p, _ = blocks.shape
-    eye = torch.eye(N, dtype=blocks.dtype)
-    return torch.einsum("siab,ij->siajb", blocks, eye).reshape(s, N * p, N * p)
-
-
 def bordered(A: torch.Tensor, a: torch.Tensor, corner: float = 1.0) -> torch.Tensor:
     """Return [[A, a], [0, corner]], [s, n + 1, n + 1]."""
     last = torch.zeros_like(A[:, :1, :1]) + corner
@@ -156,24 +156,25 @@ def bordered(A: torch.Tensor, a: torch.Tensor, corner: float = 1.0) -> torch.Ten
 
 def moved(problem: Problem) -> Round:
     """Return every agent's step x_i - lr (H_i x_i - b_i + noise)."""
+    unit = moments.local_step(problem.quadratics, 1.0)  # x - (H x - b + noise)
+    eye = torch.eye(unit.A.shape[-1], dtype=unit.A.dtype)
     lr = problem.lr[:, None, None]
-    H, Z = _diagonal(problem.H), lr * _diagonal(problem.Z)
-    A = torch.eye(H.shape[-1], dtype=H.dtype) - lr * H
-    a = lr[..., 0] * problem.b.flatten(1)
-    return Round(bordered(A, a), bordered(Z @ Z.mT, 0 * a, 0.0))
+    a = lr[..., 0] * unit.a
+    return Round(bordered(eye + lr * (unit.A - eye), a), bordered(lr**2 * unit.Q, 0 * a, 0.0))
 
 
-def mixed(net: Network, p: int, like: torch.Tensor) -> torch.Tensor:
+def mixed(net: Network, p: int) -> torch.Tensor:
     """Return the matrix that mixes the points and keeps the last entry, [1, n + 1, n + 1]."""
-    P = torch.kron(net.Pi, torch.eye(p, dtype=like.dtype))[None]
+    P = moments.with_identity(net.Pi, p)[None]
     return bordered(P, P[..., 0] * 0)
 
 
 def heavy_ball(problem: Problem, net: Network, beta: float) -> Round:
     """Return v+ = beta v + H x - b + noise, x+ = Pi (x - lr v+) on w = (x, v, 1)."""
     unit = moved(problem._replace(lr=torch.ones_like(problem.lr)))  # x - (H x - b + noise)
-    n, lr = unit.M.shape[-1] - 1, problem.lr[:, None, None]
-    P = mixed(net, problem.H.shape[-1], problem.H)[:, :n, :n]
+    n = unit.M.shape[-1] - 1
+    lr = problem.lr[:, None, None]
+    P = mixed(net, problem.H.shape[-1])[:, :n, :n]
     eye = torch.eye(n, dtype=lr.dtype)
     pull = torch.cat([eye - unit.M[:, :n, :n], beta * eye + 0 * lr], -1)  # v+ of (x, v)
     keep = torch.cat([P + 0 * lr, 0 * lr + 0 * P], -1)
@@ -185,7 +186,8 @@ def heavy_ball(problem: Problem, net: Network, beta: float) -> Round:
 
 def sgd(problem: Problem, net: Network) -> Round:
     """Return one round of decentralized SGD in the order of the network."""
-    step, P = moved(problem), mixed(net, problem.H.shape[-1], problem.H)
+    step = moved(problem)
+    P = mixed(net, problem.H.shape[-1])
     if net.order == "CB":
         return Round(P + step.M - torch.eye(P.shape[-1], dtype=P.dtype), step.V)
     return Round(P @ step.M, P @ step.V @ P.mT)
@@ -201,7 +203,8 @@ def start(problem: Problem) -> torch.Tensor:
 
 def path(turn: Round, W: torch.Tensor, steps: int) -> torch.Tensor:
     """Return W before each of `steps` = 2^m rounds, by doubling, [s, steps, n + 1, n + 1]."""
-    found, (M, V) = W[:, None], turn
+    found = W[:, None]
+    M, V = turn
     while found.shape[1] < steps:
         later = M[:, None] @ found @ M.mT[:, None] + V[:, None]
         found = torch.cat([found, later], 1)
@@ -211,7 +214,8 @@ def path(turn: Round, W: torch.Tensor, steps: int) -> torch.Tensor:
 
 def average(turn: Round, W: torch.Tensor, doublings: int) -> torch.Tensor:
     """Return the average of W over the first 2^doublings rounds, [s, n + 1, n + 1]."""
-    total, (M, V) = W, turn
+    total = W
+    M, V = turn
     for i in range(doublings):
         total = total + M @ total @ M.mT + 2**i * V
         M, V = M @ M, M @ V @ M.mT + V
@@ -227,30 +231,25 @@ def square(R: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
     return ((R @ W) * R).sum((-2, -1))
 
 
-def of_mean(H: torch.Tensor, b: torch.Tensor, N: int) -> torch.Tensor:
-    """Return the matrix [s, m, N p + 1] of w -> H xbar - b for H [s, m, p], b [s, m]."""
-    return torch.cat([H.repeat(1, 1, N) / N, -b[..., None]], -1)
+def row_of(square: moments.Square) -> torch.Tensor:
+    """Return the matrix [s or 1, m, n + 1] of w -> R x - q."""
+    R = torch.cat([square.R, -square.q[..., None]], -1)
+    return R if R.dim() == 3 else R[None]
 
 
 def gradient(problem: Problem) -> torch.Tensor:
     """Return the matrix of w -> grad F(xbar)."""
-    return of_mean(problem.H.mean(1), problem.b.mean(1), problem.H.shape[1])
+    return row_of(moments.mean_gradient(problem.quadratics))
 
 
 def heterogeneity(problem: Problem) -> torch.Tensor:
     """Return the matrix of w -> (grad f_i(xbar) - grad F(xbar))_i / sqrt N."""
-    H, b = problem.H, problem.b
-    N = H.shape[1]
-    apart = (H - H.mean(1, keepdim=True)).flatten(1, 2), (b - b.mean(1, keepdim=True)).flatten(1)
-    return of_mean(apart[0] / sqrt(N), apart[1] / sqrt(N), N)
+    return row_of(moments.heterogeneity(problem.quadratics))
 
 
 def disagreement(problem: Problem) -> torch.Tensor:
     """Return the matrix of w -> (x_i - xbar)_i / sqrt N, [1, N p, N p + 1]."""
-    N, p = problem.b.shape[1:]
-    apart = (torch.eye(N, dtype=problem.H.dtype) - 1 / N) / sqrt(N)
-    R = torch.kron(apart, torch.eye(p, dtype=apart.dtype))
-    return torch.cat([R, 0 * R[:, :1]], -1)[None]
+    return row_of(moments.consensus(problem.quadratics))
 
 
 def largest(problem: Problem, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

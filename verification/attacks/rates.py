@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from decaf_theory.adversary import Attack
 from verification.attacks import quadratics as q
-from verification.attacks._tensors import Tensors, plain, root, single
 from verification.attacks.quadratics import Domain, Network, Problem
+from verification.attacks.tensors import Tensors, plain, root, single
 
 STEPS = 64
 
@@ -95,7 +95,8 @@ def corollary(net: Network, steps: int, loose: str = "") -> Attack:
         problem = domain.problem(free)
         W = q.path(q.sgd(problem, net), q.start(problem), steps)
         # a ceiling of kappa, as in the claim: the largest of the means and the last covariance
-        R, mean = q.heterogeneity(problem), W[..., -1]
+        R = q.heterogeneity(problem)
+        mean = W[..., -1]
         offset = ((R[:, None] @ mean[..., None]) ** 2).sum((-2, -1)).amax(-1)
         last = W[:, -1] - mean[:, -1, :, None] * mean[:, -1, None, :]
         kappa = root(offset + q.square(R, last))
@@ -144,11 +145,76 @@ def rest(net: Network) -> Attack:
     return Attack(domain.shapes, ratio, instance, project)
 
 
+class Erring(NamedTuple):
+    """A problem whose mixing adds e = K y + k + G noise, and one round of it."""
+
+    problem: Problem
+    net: Network
+    error: torch.Tensor  # of w -> K y + k, [s, N, N + 1]
+    noise: torch.Tensor  # G times the root of the noise covariance, [s, N, N]
+    turn: q.Round
+
+    def mean_square(self, R: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
+        """Return E|R e|^2 for R [1, m, N], [s, (T)]."""
+        drawn = ((R @ self.noise) ** 2).sum((1, 2))
+        return q.square(R @ self.error, W) + (drawn if W.dim() == 3 else drawn[:, None])
+
+
+def _erring(problem: Problem, net: Network, errors: tuple[torch.Tensor, ...]) -> Erring:
+    K, k, G = errors
+    Z = torch.diag_embed(problem.Z[..., 0, 0])
+    push = (G - problem.lr[:, None, None] * net.Pi) @ Z
+    error = q.bordered(K, k, 0.0)
+    M = q.sgd(problem, net).M + error
+    turn = q.Round(M, q.bordered(push @ push.mT, 0 * k, 0.0))
+    return Erring(problem, net, error[:, :-1], G @ Z, turn)
+
+
+def _mean_of(N: int) -> torch.Tensor:
+    return torch.full((1, 1, N), 1 / N, dtype=torch.float64)
+
+
+def _spread_ratio(run: Erring, steps: int) -> torch.Tensor:
+    """Return the largest E Xi_t against its bound with errors."""
+    problem = run.problem
+    net = run.net
+    W = q.path(run.turn, q.start(problem), steps)
+    Xi, kappa = q.largest(problem, W)
+    apart = torch.eye(net.N, dtype=torch.float64)[None] - _mean_of(net.N)
+    spread = run.mean_square(apart, W).amax(-1)
+    drift = root(problem.variance * net.S / net.N) + kappa * net.q
+    drift = problem.lr * drift + root(spread) / (sqrt(net.N) * (1 - net.lam))
+    return Xi / (drift / (1 - problem.lr * net.q)) ** 2
+
+
+def _gradient_ratio(run: Erring, part: str, doublings: int, dependent: bool) -> torch.Tensor:
+    """Return the mean squared gradient against one form of the rate with errors."""
+    problem = run.problem
+    net = run.net
+    W = q.average(run.turn, q.start(problem), doublings)
+    D = root(q.square(q.disagreement(problem), W))
+    ebar = root(run.mean_square(_mean_of(net.N), W))
+    bias = ebar / problem.lr
+    found = q.square(q.gradient(problem), W)
+    descent = 2 * problem.gap / (problem.lr * 2**doublings)
+    floor = problem.lr * problem.variance / net.N
+    if part in ("sharp", "joint"):
+        noise = root(problem.variance / net.N)
+        # the joint form counts noise and disagreement together against the errors
+        grown = noise if part == "sharp" else root(D**2 + noise**2) - D
+        cross = dependent * 2 * ebar * grown
+        return found / _sharp(problem.lr, descent + floor + cross, D + bias)
+    if dependent:
+        return found / (descent + 2 * floor + 2 * D**2 + 2 * bias**2)
+    return found / (descent + floor + (D + bias) ** 2)
+
+
 def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> Attack:
     """T29, T29-sharp, T29-joint: rates and Xi when mixing adds e = K y + k + G xi."""
     step = longest(net, 1.9 if part in ("sharp", "joint") else 1.0)
     domain = Domain(net.N, 1, step, bounded=part != "E Xi_t")
-    N, steps = net.N, 2**doublings
+    N = net.N
+    steps = 2**doublings
 
     def errors(free: Tensors, problem: Problem) -> tuple[torch.Tensor, ...]:
         lr = problem.lr[:, None, None]
@@ -156,37 +222,10 @@ def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> 
 
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)
-        K, k, G = errors(free, problem)
-        Z = torch.diag_embed(problem.Z[..., 0, 0])
-        push = (G - problem.lr[:, None, None] * net.Pi) @ Z
-        error = q.bordered(K, k, 0.0)
-        M = q.sgd(problem, net).M + error
-        turn = q.Round(M, q.bordered(push @ push.mT, 0 * k, 0.0))
-        mean = torch.full((1, 1, N), 1 / N, dtype=K.dtype)
-        fixed = 2 * problem.gap / (problem.lr * steps)
-        floor = problem.lr * problem.variance / N
+        run = _erring(problem, net, errors(free, problem))
         if part == "E Xi_t":
-            W = q.path(turn, q.start(problem), steps)
-            Xi, kappa = q.largest(problem, W)
-            apart = torch.eye(N, dtype=K.dtype)[None] - mean
-            spread = q.square(apart @ error[:, :-1], W).amax(-1) + ((apart @ G @ Z) ** 2).sum(
-                (1, 2)
-            )
-            drift = root(problem.variance * net.S / N) + kappa * net.q
-            drift = problem.lr * drift + root(spread) / (sqrt(N) * (1 - net.lam))
-            return Xi / (drift / (1 - problem.lr * net.q)) ** 2
-        W = q.average(turn, q.start(problem), doublings)
-        D = root(q.square(q.disagreement(problem), W))
-        ebar = root(q.square(mean @ error[:, :-1], W) + ((mean @ G @ Z) ** 2).sum((1, 2)))
-        found, bias = q.square(q.gradient(problem), W), ebar / problem.lr
-        if part in ("sharp", "joint"):
-            noise = root(problem.variance / N)
-            grown = noise if part == "sharp" else root(D**2 + noise**2) - D
-            cross = dependent * 2 * ebar * grown
-            return found / _sharp(problem.lr, fixed + floor + cross, D + bias)
-        if dependent:
-            return found / (fixed + 2 * floor + 2 * D**2 + 2 * bias**2)
-        return found / (fixed + floor + (D + bias) ** 2)
+            return _spread_ratio(run, steps)
+        return _gradient_ratio(run, part, doublings, dependent)
 
     written = domain.instance(net, steps=steps, dependent=dependent, part=part)
 

@@ -15,9 +15,9 @@ import torch
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack, clip_singular_values
 from verification.attacks import quadratics as q
-from verification.attacks._tensors import Tensors, norm_of, plain, root, single
 from verification.attacks.quadratics import Domain, Network, Problem
 from verification.attacks.rates import STEPS, longest
+from verification.attacks.tensors import Tensors, norm_of, plain, root, single
 from verification.claims.interference.dlora_path import RECORDED
 
 ROUNDS = 32
@@ -29,10 +29,12 @@ def _eigenvalues(net: Network) -> list[float]:
 
 def _several_steps(problem: Problem, net: Network, K: int) -> torch.Tensor:
     """Return W at every point of K local steps a round, [s, ROUNDS, K, n + 1, n + 1]."""
-    step, P = q.moved(problem), q.mixed(net, problem.H.shape[-1], problem.H)
+    step = q.moved(problem)
+    P = q.mixed(net, problem.H.shape[-1])
     M, V = step
     for _ in range(K - 1):
-        M, V = step.M @ M, step.M @ V @ step.M.mT + step.V
+        M = step.M @ M
+        V = step.M @ V @ step.M.mT + step.V
     W = [q.path(q.Round(P @ M, P @ V @ P.mT), q.start(problem), ROUNDS)]
     for _ in range(K - 1):
         W.append(step.M[:, None] @ W[-1] @ step.M.mT[:, None] + step.V[:, None])
@@ -103,7 +105,8 @@ def changing(lam: float, N: int, steps: int) -> Attack:
 
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)
-        step, W = q.moved(problem), [q.start(problem)]
+        step = q.moved(problem)
+        W = [q.start(problem)]
         for Pi in matrices(free)[:, : steps - 1].unbind(1):
             P = q.bordered(Pi, 0 * Pi[..., 0])
             W.append(P @ (step.M @ W[-1] @ step.M.mT + step.V) @ P.mT)
@@ -121,7 +124,9 @@ def changing(lam: float, N: int, steps: int) -> Attack:
 
 def trajectory(net: Network, d: int, k: int, r: int) -> Attack:
     """T14: the mean |I_i|_* along DLoRA's path from a common start against its bound, no noise."""
-    s, rounds, N = 0.75, 5, net.N
+    s = 0.75
+    rounds = 5
+    N = net.N
     singular = float(torch.linalg.eigvalsh(net.Pi).abs().amin()) < 1e-12
     loose = "" if singular else "T10's factor 1 - min l^2 is given away where Pi is invertible"
 
@@ -145,8 +150,13 @@ def trajectory(net: Network, d: int, k: int, r: int) -> Attack:
         return norm_of((w * (apart[0] @ apart[1])).sum(2), "nuc").mean(-1)
 
     def ratio(p: Tensors) -> torch.Tensor:
-        lr, B, A = step(p)[:, None, None, None], p["B"][:, None], p["A"][:, None]
-        B, A, found, tops = B.expand(-1, N, -1, -1), A.expand(-1, N, -1, -1), [], []
+        lr = step(p)[:, None, None, None]
+        B = p["B"][:, None]
+        A = p["A"][:, None]
+        B = B.expand(-1, N, -1, -1)
+        A = A.expand(-1, N, -1, -1)
+        found = []
+        tops = []
         for t in range(rounds):
             tops += [norm_of(B, "op").amax(-1), norm_of(A, "op").amax(-1)]
             g = s * B @ A - p["targets"]

@@ -14,10 +14,12 @@ import torch
 
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack
-from verification.attacks._tensors import Tensors, blocks, fro, plain, single, within
+from verification.attacks.tensors import Tensors, blocks, fro, plain, single, within
 from verification.claims.smoothness import frozen
 
-S, C, L = 0.75, 1.5, 1.25
+S = 0.75
+C = 1.5
+L = 1.25
 FLOOR = 12.0  # points are at least c exp(-12) apart: nearer ones drown in rounding
 POINTS = ("B", "A", "B_end", "A_end")
 
@@ -32,7 +34,8 @@ def _step(p: Tensors, norm: str) -> torch.Tensor:
 
 def _product_step(p: Tensors) -> torch.Tensor:
     """Return |B A - B'A'|_F, from the midpoints: the products themselves would cancel."""
-    middle_B, middle_A = (p["B"] + p["B_end"]) / 2, (p["A"] + p["A_end"]) / 2
+    middle_B = (p["B"] + p["B_end"]) / 2
+    middle_A = (p["A"] + p["A_end"]) / 2
     return fro((p["B"] - p["B_end"]) @ middle_A + middle_B @ (p["A"] - p["A_end"]))
 
 
@@ -60,8 +63,10 @@ def _ends(p: Tensors, G: float) -> Tensors:
     """
     h = C * torch.exp(-p["length"].abs().clamp_max(FLOOR))[:, None, None]
     size = blocks(p["dB"], p["dA"], "euclid")[:, None, None]
-    dB, dA = h * p["dB"] / size, h * p["dA"] / size
-    B, A = (C - h / 2) * p["B"], (C - h / 2) * p["A"]
+    dB = h * p["dB"] / size
+    dA = h * p["dA"] / size
+    B = (C - h / 2) * p["B"]
+    A = (C - h / 2) * p["A"]
     moved = S * fro(dB @ A + B @ dA)[:, None, None]
     dg = (L * moved).clamp_max(G) * p["dg"]
     return {
@@ -101,7 +106,8 @@ def _slope(
         points = {**start, "B_end": end["B"], "A_end": end["A"], "h": end["g"]}
         return plain(points, L=L, G=G, s=S, c=C, norm=norm)
 
-    d, k = 3, 2
+    d = 3
+    k = 2
     middle = {"B": (d, r), "A": (r, k), "g": (d, k)}
     steps = {"dB": (d, r), "dA": (r, k), "dg": (d, k), "length": ()}
     return Attack({**middle, **steps}, ratio, instance, project, loose)
@@ -138,7 +144,8 @@ def factor_gradient() -> Attack:
 
 def frozen_step() -> Attack:
     """T6: the change of grad_B against s^2 L sigma_1(A)^2 |dB|, for a quadratic loss."""
-    s, L = frozen.S, frozen.L
+    s = frozen.S
+    L = frozen.L
 
     def ratio(p: Tensors) -> torch.Tensor:
         top = torch.linalg.svdvals(p["A"])[:, 0]

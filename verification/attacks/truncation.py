@@ -10,12 +10,13 @@ import torch
 
 from decaf_theory import bounds
 from decaf_theory.adversary import Attack, truncate
-from verification.attacks._tensors import Tensors, fro, isometry, norm_of, plain, root, single
 from verification.attacks.mixes import HALVES, mixed, of_mix
+from verification.attacks.tensors import Tensors, fro, isometry, norm_of, plain, root, single
 
 # steps are at least exp(-FLOOR), where what is compared is of their size or of its square: shorter
 # ones drown in rounding
-FLOOR, FLOOR_OF_SQUARES = 12.0, 8.0
+FLOOR = 12.0
+FLOOR_OF_SQUARES = 8.0
 
 
 def lower_rank(K: int, r: int, d: int, k: int) -> Attack:
@@ -43,7 +44,9 @@ def perturbation(part: str, r: int, d: int, k: int, loose: str = "") -> Attack:
 
     def ratio(p: Tensors) -> torch.Tensor:
         q = _perturbed(p, r)
-        s, gap, e = q["sigma"], q["gap"], q["e"]
+        s = q["sigma"]
+        gap = q["gap"]
+        e = q["e"]
         constant = (s[:, r - 1] - e) / (gap - 2 * e)
         if part:
             share = 2 * e / gap
@@ -143,7 +146,8 @@ def aligned_error(r: int, d: int, k: int) -> Attack:
 
     def ratio(p: Tensors) -> torch.Tensor:
         M, Q = mixed(p, HALVES)
-        B, A = p["B"].mean(1), p["A"].mean(1)
+        B = p["B"].mean(1)
+        A = p["A"].mean(1)
         U, S, Vh = torch.linalg.svd(M, full_matrices=False)
         sigma = root(S[:, :r])
         Z = torch.cat([U[..., :r] * sigma[:, None], Vh[:, :r].mT * sigma[:, None]], 1)

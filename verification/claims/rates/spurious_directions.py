@@ -46,7 +46,9 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\tanh(s^2 \sqrt{2 \sigma_i(K)}\, \alpha^{3/2} t)$. With $p_i$ these singular values, the mean
     product is then $s (\sum p_i^2)^{1/2} \sim \alpha^{1/2}$ away from $\bar W$, the squared
     gradient of the factors $2 s^4 \sum p_i^3 \sim \alpha^{3/2}$ and the error of mixing
-    $\sim \alpha^{7/4}$; at $r = r^*$ the last two are of order $\alpha^2$.
+    $\sim \alpha^{7/4}$; at $r = r^*$ the last two are of order $\alpha^2$. So the squared gradient
+    stays $o(\alpha)$ here, where $\bar W$ has nothing outside its $r^*$ directions, and under noise
+    the rate survives; not so in general (T30-law, T30-needed).
 
     Assumptions: $\sigma_{r - r^*}(K) > 0$; small steps.
 

@@ -33,7 +33,8 @@ def root(x: torch.Tensor) -> torch.Tensor:
 
 def blocks(B: torch.Tensor, A: torch.Tensor, norm: str) -> torch.Tensor:
     """Return the two blocks' Frobenius norms combined: "sum", "euclid" or "max", [...]."""
-    b, a = fro(B), fro(A)
+    b = fro(B)
+    a = fro(A)
     if norm == "sum":
         return b + a
     return torch.maximum(b, a) if norm == "max" else root(b**2 + a**2)
