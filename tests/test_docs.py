@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verification import store
+from verification import cli
 from verification.claim import Claim
 from verification.claims import CLAIMS
 from verification.cli import main
@@ -34,7 +34,7 @@ def test_the_page_of_claims_has_them_all():
 
 def test_docs_writes_the_page_where_it_is_kept(monkeypatch):
     written = {}
-    monkeypatch.setattr(store, "write_atomically", written.__setitem__)
+    monkeypatch.setattr(cli, "write_atomically", written.__setitem__)
     assert main(["docs"]) == 0
     assert written == {ROOT / "docs" / "claims.md": page(CLAIMS).encode()}
 

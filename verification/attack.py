@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from decaf_theory.files import write_atomically
 from verification.claim import Claim, Instance, Outcome
 from verification.options import MAIN
 from verification.replay import ReplayError, Stored, dump, find
 from verification.run import Ledger
-from verification.store import strict, write_atomically
+from verification.store import strict
 
 if TYPE_CHECKING:  # it loads torch
     from decaf_theory.adversary import Attack

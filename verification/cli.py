@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from decaf_theory.files import write_atomically
 from verification import options, replay, store, table, texts
 from verification.claim import Claim, Outcome, Row, judge
 from verification.ledger import page
@@ -258,7 +259,7 @@ def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
     file = args.file or ledger.folder.parent / "docs" / "claims.md"
     text = page(ledger.claims).encode()
     try:
-        store.write_atomically(file, text)
+        write_atomically(file, text)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}; name another file") from error
     print(f"{len(ledger.claims)} claims -> {shown(file)}")

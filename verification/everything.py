@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import decaf_theory
+from decaf_theory.files import write_atomically
 from verification import store
 
 OK, DIFFERS, FAILED = 0, 1, 2
@@ -223,7 +224,7 @@ def record(out: Path, name: str, entry: Mapping[str, Any] | None) -> None:
     table = {key: value for key, value in _table(out).items() if key != name}
     if entry:
         table[name] = dict(entry)
-    store.write_atomically(out / FILE, (json.dumps(table, indent=1) + "\n").encode())
+    write_atomically(out / FILE, (json.dumps(table, indent=1) + "\n").encode())
 
 
 def _table(out: Path) -> dict[str, Any]:

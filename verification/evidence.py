@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -19,6 +19,10 @@ EPS = float(np.finfo(np.float64).eps)
 NEAR = 1e-6  # how near to its bound an extremal family is brought by its parameters
 
 
+@overload
+def ulps(count: float, *sizes: float) -> float: ...
+@overload
+def ulps(count: Any, *sizes: Any) -> Any: ...
 def ulps(count: Any, *sizes: Any) -> Any:
     """Return `count` roundings, each of eps times the product of `sizes` (of eps for none)."""
     return math.prod(sizes, start=count * EPS)

@@ -89,9 +89,9 @@ def _argument(tokens: list[str]) -> str:
     if not tokens:
         raise ValueError("a command lacks its argument")
     if tokens[-1].isdigit():
-        first, *rest = tokens.pop()
-        tokens += ["".join(rest)] if rest else []
-        return first
+        digits = tokens.pop()
+        tokens += [digits[1:]] if digits[1:] else []
+        return digits[0]
     return _atom(tokens)
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+from decaf_theory.files import write_atomically
 from verification.claim import RELATIONS, Claim, Outcome, Row
 from verification.formulas import plain
 from verification.options import MAIN
 from verification.run import Ledger
-from verification.store import number, strict, write_atomically
+from verification.store import number, strict
 
 READING = """
 import json

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.files import write_atomically
 from verification import replay
 from verification.claim import Claim
 from verification.ledger import NOTATION, SECTION, TITLES, paragraphs
 from verification.options import MAIN
 from verification.run import Ledger, Settings
-from verification.store import Record, strict, write_atomically
+from verification.store import Record, strict
 
 FILE = "claims.json"
 

@@ -61,7 +61,8 @@ class Problem(NamedTuple):
     def gap(self) -> torch.Tensor:
         """F(x0) - F*, for a positive definite mean Hessian, [s]."""
         step = torch.linalg.solve(self.H.mean(1), self.slope[..., None])[..., 0]
-        return (self.slope * step).sum(-1) / 2
+        twice: torch.Tensor = (self.slope * step).sum(-1)
+        return twice / 2
 
 
 class Round(NamedTuple):
@@ -97,7 +98,8 @@ LEAST = 1e-3  # mean curvature of F, relative to L, before the other curvatures 
 def _unit(H: torch.Tensor) -> torch.Tensor:
     """Return H [s, N, p, p] scaled to the largest |eigenvalue| 1; zero stays zero."""
     largest = torch.linalg.eigvalsh(H).abs().amax((1, 2)).clamp_min(1e-300)
-    return H / largest[:, None, None, None]
+    scale: torch.Tensor = largest[:, None, None, None]
+    return H / scale
 
 
 class Domain(NamedTuple):
@@ -219,7 +221,8 @@ def average(turn: Round, W: torch.Tensor, doublings: int) -> torch.Tensor:
     for i in range(doublings):
         total = total + M @ total @ M.mT + 2**i * V
         M, V = M @ M, M @ V @ M.mT + V
-    return total / 2**doublings
+    mean: torch.Tensor = total / 2**doublings
+    return mean
 
 
 # ---------------------------------------------------------------- what is measured

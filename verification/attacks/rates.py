@@ -204,9 +204,10 @@ def _gradient_ratio(run: Erring, part: str, doublings: int, dependent: bool) -> 
         grown = noise if part == "sharp" else root(D**2 + noise**2) - D
         cross = dependent * 2 * ebar * grown
         return found / _sharp(problem.lr, descent + floor + cross, D + bias)
+    limit: torch.Tensor = descent + floor + (D + bias) ** 2
     if dependent:
-        return found / (descent + 2 * floor + 2 * D**2 + 2 * bias**2)
-    return found / (descent + floor + (D + bias) ** 2)
+        limit = descent + 2 * floor + 2 * D**2 + 2 * bias**2
+    return found / limit
 
 
 def erring(net: Network, part: str, doublings: int, dependent: bool = False) -> Attack:

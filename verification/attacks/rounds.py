@@ -24,7 +24,8 @@ ROUNDS = 32
 
 
 def _eigenvalues(net: Network) -> list[float]:
-    return torch.linalg.eigvalsh(net.Pi)[:-1].tolist()
+    ascending: list[float] = torch.linalg.eigvalsh(net.Pi)[:-1].tolist()
+    return ascending
 
 
 def _several_steps(problem: Problem, net: Network, K: int) -> torch.Tensor:
@@ -101,7 +102,8 @@ def changing(lam: float, N: int, steps: int) -> Attack:
     def matrices(free: Tensors) -> torch.Tensor:
         """Return Pi_t = J + U X_t U', U a basis of the deviations, [s, T, N, N]."""
         X = clip_singular_values((free["X"] + free["X"].mT) / 2, lam)
-        return 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
+        symmetric: torch.Tensor = 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
+        return symmetric
 
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)

@@ -151,7 +151,8 @@ def frozen_step() -> Attack:
         top = torch.linalg.svdvals(p["A"])[:, 0]
         step = p["B"] - p["B_end"]
         constant = bounds.frozen_smoothness(s=s, L=L, sigma_max_A=1.0) * top**2
-        return s**2 * L * fro(step @ p["A"] @ p["A"].mT) / (constant * fro(step))
+        steepness: torch.Tensor = s**2 * L * fro(step @ p["A"] @ p["A"].mT) / (constant * fro(step))
+        return steepness
 
     return Attack({"A": (2, 4), "B": (3, 2), "B_end": (3, 2)}, ratio, plain)
 

@@ -17,7 +17,8 @@ def norm_of(M: torch.Tensor, norm: str, skip: int = 0) -> torch.Tensor:
     """Return the norm of M [..., d, k] without its `skip` largest singular values, [...]."""
     sigma = torch.linalg.svdvals(M)[..., skip:]
     if norm == "op":
-        return sigma[..., 0]
+        largest: torch.Tensor = sigma[..., 0]
+        return largest
     return sigma.sum(-1) if norm == "nuc" else root((sigma**2).sum(-1))
 
 

@@ -69,7 +69,8 @@ def spaces() -> Attack:
         cosines = (U[..., 0] * V[..., 0]).sum(-1), (Vh[:, 0] * Wh[:, 0]).sum(-1)
         sines = root(2 - cosines[0] ** 2 - cosines[1] ** 2)
         bound = bounds.wedin(e_fro=1.0, gap=1.0) * fro(p["N"] - p["M"])
-        return sines * (R[:, 0] - S[:, 1]) / bound
+        gap: torch.Tensor = R[:, 0] - S[:, 1]
+        return sines * gap / bound
 
     def project(p: Tensors) -> Tensors:
         """Enlarge N until sigma_1(N) >= 1.01 sigma_2(M): a gap is assumed."""

@@ -14,7 +14,7 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Context, Row
+from verification.claim import Context, Row, Value
 from verification.evidence import at_most, ulps
 from verification.instances.quadratics import (
     Case,
@@ -60,6 +60,6 @@ def at_rest(
     largest = float(abs(host(rest.mean)).max() ** 2 + abs(host(rest.cov)).max())
     slip = ulps(8 * N, largest)
     slip *= 2 / (LR * (1 - net.lam))
-    params = {"curve": "consensus", "part": part, "topology": name, "N": N, "order": ORDER}
-    gap = {"gap": 1 - net.lam, "lr": LR}
-    return at_most("E Xi at rest", Xi, bound, rounding=slip, held=held, **params, **gap)
+    params: dict[str, Value] = {"curve": "consensus", "part": part, "topology": name, "N": N}
+    params |= {"order": ORDER, "gap": 1 - net.lam, "lr": LR}
+    return at_most("E Xi at rest", Xi, bound, rounding=slip, held=held, **params)

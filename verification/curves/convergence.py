@@ -27,14 +27,14 @@ from verification.claim import Context, Row, Value
 from verification.evidence import at_most, ulps
 from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import Case, constants, size
-from verification.instances.targets import at_all_agents
+from verification.instances.targets import at_all_agents, loss_gap, smoothness
 from verification.instances.turned import TURNED, Path, path_of, slopes_at_mean
 
 N, D, K, R = 6, 4, 3, 2
 GRAPHS = ("ring", "complete", "bipartite")
 KAPPA, TAU, LR = 0.5, 0.2, 2.0**-4
-HORIZONS = 2 ** np.arange(9)
-STEPS = int(HORIZONS[-1])
+HORIZONS = [2**i for i in range(9)]
+STEPS = HORIZONS[-1]
 # all rows of simulated runs at once: four methods, three graphs
 LEVEL = bonferroni(0.999, 4 * len(GRAPHS) * len(HORIZONS))
 
@@ -66,8 +66,10 @@ def simulation(ctx: Context, method: str | Method, graph: str) -> Config:
 
 def running(x: Any) -> np.ndarray:
     """Return the averages over t < T at each horizon, of x [steps, ...]: [horizons, ...]."""
-    total = np.cumsum(host(x), axis=0)[HORIZONS - 1]
-    return total / HORIZONS.reshape(-1, *[1] * (total.ndim - 1))
+    horizons = np.array(HORIZONS)
+    total = np.cumsum(host(x), axis=0)[horizons - 1]
+    averages: np.ndarray = total / horizons.reshape(-1, *[1] * (total.ndim - 1))
+    return averages
 
 
 def of_quadratics(ctx: Context) -> Iterator[Row]:
@@ -108,11 +110,11 @@ def of_quadratics(ctx: Context) -> Iterator[Row]:
 
 
 def _rate(T: int, **letters: float) -> float:
-    return bounds.dsgd_rate(lr=LR, T=int(T), N=N, **letters)
+    return bounds.dsgd_rate(lr=LR, T=T, N=N, **letters)
 
 
 def _where(method: str, graph: str, T: int) -> dict[str, Value]:
-    return {"curve": "convergence", "method": method, "topology": graph, "T": int(T)}
+    return {"curve": "convergence", "method": method, "topology": graph, "T": T}
 
 
 def simulated(ctx: Context, method: str, graph: str) -> np.ndarray:
@@ -152,22 +154,23 @@ def of_factors(ctx: Context, method: str) -> Iterator[Row]:
 
 def _rows_of(method: str, graph: str, path: Path) -> Iterator[Row]:
     """Yield the row of each horizon."""
-    constants_of_W, c = problem().constants, float(path.c.max())
-    L = bounds.smoothness_sharp(L=1.0, c=c, G=constants_of_W.G(1.0, c), s=1.0)
+    c = float(path.c.max())
+    L = smoothness(problem(), 1.0, c)
     norms = {"A_norm": float(path.norm_A.max()), "B_norm": float(path.norm_B.max())}
     variance = bounds.isotropic_factor_variance(s=1.0, tau=TAU, d=D, k=K, **norms)
+    sigma = variance**0.5
     # F(W) = |W - Wbar|^2 / 2 + F*, and Wbar has rank r
-    loss = problem().loss(product(common_start())[None])
-    gap = float(loss.mean()) - constants_of_W.F_star
+    gap = loss_gap(problem(), product(common_start())[None])
     points = float(np.hypot(path.norm_B, path.norm_A).max())
     averages = zip(*map(running, (path.gradient, path.Xi, path.ebar**2)), strict=True)
     for T, (runs, spreads, errors) in zip(HORIZONS, averages, strict=True):
-        letters = {"F_gap": gap, "L": L, "sigma": variance**0.5}
         limits = np.array(
             [
-                _rate(T, Xi=x, **letters)
+                _rate(T, F_gap=gap, L=L, sigma=sigma, Xi=x)
                 if method == "dlora"
-                else bounds.mixing_error_rate(lr=LR, T=int(T), N=N, Xi=x, ebar=e**0.5, **letters)
+                else bounds.mixing_error_rate(
+                    F_gap=gap, lr=LR, T=T, L=L, sigma=sigma, N=N, Xi=x, ebar=e**0.5
+                )
                 for x, e in zip(spreads.tolist(), errors.tolist(), strict=True)
             ]
         )

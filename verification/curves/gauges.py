@@ -6,7 +6,7 @@ turned by an angle, or stretched by t: (t B, A/t).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import cos, pi, sin
 
 import numpy as np
@@ -15,7 +15,7 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, gauge
 from decaf_theory.measure import product_distance
 from decaf_theory.methods import METHODS
-from verification.claim import Context, Row
+from verification.claim import Context, Row, Value
 from verification.evidence import same, ulps
 from verification.instances.mixes import isometry
 
@@ -25,7 +25,7 @@ ANGLES = tuple(pi * i / 8 for i in range(9))
 STRETCHES = tuple(2.0 ** (i / 2) for i in range(9))
 
 # |mixed - B A| / |B A| at agent 0, whose gauge is the identity: turned by an angle, stretched by t
-LAWS = {
+LAWS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "decaf": (lambda angle: 0.0, lambda t: 0.0),
     "dlora": (lambda angle: sin(angle / 2) ** 2, lambda t: (1 + t) ** 2 / (4 * t) - 1),
     "dlora_fa": (lambda angle: sin(angle / 2), lambda t: abs(1 + t) / 2 - 1),
@@ -57,5 +57,5 @@ def _lost(
     size = float(np.prod([np.linalg.norm(host(X)) for X in pair]))
     # a mix, QR and SVD of factors with D and K rows: each max(D, K) eps of their norms
     slip = ulps(20 * max(D, K), size)
-    params = {"curve": "gauges", "method": method, "lost": lost, **where}
+    params: dict[str, Value] = {"curve": "gauges", "method": method, "lost": lost, **where}
     return same("what the mix loses is the closed form", lost - law, rounding=slip, **params)

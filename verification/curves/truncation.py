@@ -45,8 +45,9 @@ def against_worst_case(ctx: Context) -> Iterator[Row]:
         limit = bounds.truncation_worst_case(c=1.0, r=r, n=K, pi_max=1 / 3, norm="fro")
         held = bool(host(inside_omega(mix.factors, 1.0)).all())
         measured = truncation_error(truncated)
-        slip = {"rounding": allowance(mix), "held": held}
-        yield from quantiles("|E| against rank, fro", measured, limit, **slip, **_where(mix))
+        slip = allowance(mix)
+        case = "|E| against rank, fro"
+        yield from quantiles(case, measured, limit, rounding=slip, held=held, **_where(mix))
 
 
 def against_interference(ctx: Context) -> Iterator[Row]:

@@ -44,7 +44,7 @@ class Suprema(NamedTuple):
 
 def random_errors(ctx: Context, case: Case, dependent: bool) -> Errors:
     """Return errors of up to half a step; dependent ones hold the noise, negated, up to once."""
-    rng = ctx.rng("errors", case.params["topology"])
+    rng = ctx.rng("errors", str(case.params["topology"]))
     lr = host(case.lr)
     n = case.problem.N * case.problem.p
     count = len(lr)

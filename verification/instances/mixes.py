@@ -55,7 +55,8 @@ def stochastic(rng: np.random.Generator, rows: int, m: int) -> np.ndarray:
 def isometry(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Return random matrices (..., rows, columns) whose nonzero singular values are all one."""
     U, _, Vh = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
-    return U @ Vh
+    partial_isometry: np.ndarray = U @ Vh
+    return partial_isometry
 
 
 def _plain(m: int, d: int, k: int, r: int, scale: float = 1.0, tilt: float = 1.0) -> Draw:

@@ -154,7 +154,8 @@ def stored(pair: Pair, **extra: Any) -> dict[str, Any]:
 
 def first(X: Any) -> list[Any]:
     """Return the first instance as nested lists."""
-    return host(X)[0].tolist()
+    nested: list[Any] = host(X)[0].tolist()
+    return nested
 
 
 def load(instance: Mapping[str, Any]) -> Pair:

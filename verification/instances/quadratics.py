@@ -139,7 +139,8 @@ Draw = Callable[[np.random.Generator, int, int, int], tuple[np.ndarray, np.ndarr
 
 
 def _symmetric(x: np.ndarray) -> np.ndarray:
-    return (x + x.mT) / 2
+    mean: np.ndarray = (x + x.mT) / 2
+    return mean
 
 
 def _semidefinite(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -288,7 +289,8 @@ def consensus_limits(case: Case, net: Network, letters: Constants, kappa: Any) -
 def step_allowed(case: Case, net: Network, letters: Constants) -> np.ndarray:
     """Return where lr <= 1/L and lr L q < 1, [...]."""
     feedback = host(case.lr) * letters.L
-    return (feedback <= 1) & (feedback * net.q < 1)
+    allowed: np.ndarray = (feedback <= 1) & (feedback * net.q < 1)
+    return allowed
 
 
 def noise_on_a_path(lr: float = 1.0, **extra: Any) -> dict[str, Any]:

@@ -117,8 +117,8 @@ def random_slopes(rng: np.random.Generator, pair: Pair, L: float, G: float, s: f
     h = convert(rng.standard_normal((3 * move.shape[0], *move.shape[1:])), move)
     h = 1.5 * G * h / xp.linalg.matrix_norm(h, ord=2, keepdims=True)
     g = h + L * xp.concat([move, -move, other])
-    points = (p.map(lambda X: xp.concat([X, X, X])) for p in (pair.start, pair.end))
-    thrice = pair._replace(**dict(zip(("start", "end"), points, strict=True)))
+    start, end = (p.map(lambda X: xp.concat([X, X, X])) for p in (pair.start, pair.end))
+    thrice = pair._replace(start=start, end=end)
     return Slope(thrice, clip(g, G), clip(h, G), L, G, s)
 
 

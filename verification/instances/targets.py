@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from decaf_theory import bounds
+from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, pad_rank
 from decaf_theory.problems.approximation import approximation, planted, spread
+from decaf_theory.problems.base import Problem
 from decaf_theory.simulate import Config, Visit, visits
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import tsvd
@@ -32,7 +35,8 @@ class Setting(NamedTuple):
     @property
     def targets(self) -> np.ndarray:
         """The targets W_i* [N, d, k]."""
-        return self.Wbar + self.D
+        shifted: np.ndarray = self.Wbar + self.D
+        return shifted
 
     @property
     def N(self) -> int:
@@ -58,6 +62,28 @@ def setting(
 def fitted(W: np.ndarray, r: int, s: float) -> Factors:
     """Return balanced factors of rank r with s B A = W, W [d, k] of rank r at most."""
     return pad_rank(tsvd(W / s, min(r, *W.shape)).factors, r)
+
+
+def prescribed(ctx: Context, problem: Problem) -> Factors:
+    """Return the start that the problem prescribes, on the run's device."""
+    assert problem.start is not None
+    return problem.start.map(ctx.array)
+
+
+def loss_gap(problem: Problem, W: Array) -> float:
+    """Return F(W) - F* of a problem that knows F*, W [1, d, k]."""
+    least = problem.constants.F_star
+    assert least is not None
+    return float(problem.loss(W).mean()) - least
+
+
+def smoothness(problem: Problem, s: float, c: float) -> float:
+    """Return L* of the factors on Omega_c (T2), of a problem that knows L and G."""
+    L = problem.constants.L
+    G = problem.constants.G
+    assert L is not None
+    assert G is not None
+    return bounds.smoothness_sharp(L=L, c=c, G=G(s, c), s=s)
 
 
 def last_visit(config: Config) -> Visit:

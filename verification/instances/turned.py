@@ -103,7 +103,7 @@ def path_of(config: Config) -> Path:
         tops.append(_largest(sigma_max(y)))
     tops.append(_largest(sigma_max(after.factors)))
     stacked = (np.stack([host(x) for x in column]) for column in zip(*columns, strict=True))
-    return Path(*stacked, c=np.max(tops, axis=0))
+    return Path._make([*stacked, np.max(tops, axis=0)])
 
 
 def _sizes(factors: Factors) -> tuple[np.ndarray, np.ndarray]:
@@ -114,4 +114,5 @@ def _sizes(factors: Factors) -> tuple[np.ndarray, np.ndarray]:
 
 def _largest(x: Any) -> np.ndarray:
     """Return the largest over agents, [runs]."""
-    return host(x).max(axis=-1)
+    largest: np.ndarray = host(x).max(axis=-1)
+    return largest

@@ -139,6 +139,7 @@ def one_round(ctx: Context) -> Iterator[Row]:
             order="mix_first",
         )
         first, last = visits(config)
+        assert last.mix.before is not None  # what the step made of the first mix
         for case, Z, value in (
             ("mixed", first.factors, mixed),
             ("after a step", last.mix.before, stepped),

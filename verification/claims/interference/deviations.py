@@ -66,7 +66,8 @@ def _slip(mix: Mix) -> float:
     right side is off by another p eps.
     """
     d, k = mix.factors.shape
-    return ulps(4 * max(d, k, mix.Pi.shape[-1] * mix.factors.rank) * min(d, k))
+    p: int = max(d, k, mix.Pi.shape[-1] * mix.factors.rank)
+    return ulps(4 * p * min(d, k))
 
 
 def _spectra(X: Any) -> tuple[np.ndarray, np.ndarray]:

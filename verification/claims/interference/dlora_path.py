@@ -22,7 +22,7 @@ from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 from verification.claim import Claim, Context, Row
 from verification.evidence import EPS, at_most, same, ulps
-from verification.instances.targets import at_all_agents, fitted
+from verification.instances.targets import at_all_agents, fitted, smoothness
 
 N = 6
 D = 4
@@ -172,18 +172,19 @@ def along_path(ctx: Context, case: str, runs: Runs, last: int = max(RECORDED) + 
 
 def limit(runs: Runs, lr: float, c: float) -> tuple[float, bool]:
     """Return the bound at one step size and one c, and whether lr L* q < 1 (0 where it is not)."""
-    constants = approximation(runs.targets).constants
+    problem = approximation(runs.targets)
+    kappa = problem.constants.kappa
+    assert kappa is not None
     lam = sqrt_rho(runs.Pi)
     agents = len(runs.Pi)
     q = bounds.network_q(lam=lam, order="CB")
     S_CB = bounds.network_S(eigenvalues=mixing_eigenvalues(runs.Pi).tolist(), order="CB")
-    G = constants.G(runs.s, c)
-    L_hat = bounds.smoothness_sharp(L=constants.L, c=c, G=G, s=runs.s)
-    letters = {"lr": lr, "s": runs.s, "c": c, "N": agents, "L_hat": L_hat, "q": q, "S": S_CB}
+    L_hat = smoothness(problem, runs.s, c)
+    letters = {"lr": lr, "s": runs.s, "c": c, "L_hat": L_hat, "q": q, "S": S_CB}
     if lr * L_hat * q >= 1:
         return 0.0, False
     return bounds.interference_trajectory(
-        **letters, sigma_W=runs.sigma, kappa_W=constants.kappa
+        N=agents, sigma_W=runs.sigma, kappa_W=kappa, **letters
     ), True
 
 
@@ -267,7 +268,8 @@ def after(ctx: Context, runs: Runs, steps: int) -> np.ndarray:
     """Return s mean_i I_i / lr^2 in the last round, [runs, d, k]."""
     _, stepped = deque(played(ctx, runs, steps), maxlen=1).pop()
     mean = host(interference(stepped, runs.Pi)).mean(axis=-3)
-    return runs.s * mean / runs.lr[:, None, None] ** 2
+    scaled: np.ndarray = runs.s * mean / runs.lr[:, None, None] ** 2
+    return scaled
 
 
 def predicted(runs: Runs) -> np.ndarray:

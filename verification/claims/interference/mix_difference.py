@@ -13,7 +13,7 @@ are small structured mixes. `measured` is the curve,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product as cartesian
 from math import log, sqrt
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_factors, spectrum, subtract
 from decaf_theory.measure import NORMS, schatten
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Row
+from verification.claim import Claim, Context, Row, Value
 from verification.evidence import at_least, at_most, same, ulps
 from verification.instances.mixes import Mix, gaussian, isometry, load, mixes, stochastic, stored
 from verification.instances.omega import inside_omega, mix_of, mix_on_omega, signed
@@ -35,7 +35,7 @@ C = 1.5
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 D = 72
 K = 66
-SCALE = {
+SCALE: dict[str, Callable[[float, int], float]] = {
     "eta/r": lambda eta, r: eta / r,
     "eta/sqrt(r)": lambda eta, r: eta / sqrt(r),
     "constant": lambda eta, r: eta,
@@ -113,7 +113,8 @@ def slip(mix: Mix) -> float:
     truncation of M + E, |E|_op <= p eps c^2, which adds |E| to the bound whatever the gap of M.
     """
     r = mix.factors.rank
-    return ulps(8 * max(*mix.factors.shape, mix.Pi.shape[-1] * r) * 2 * r)
+    p: int = max(*mix.factors.shape, mix.Pi.shape[-1] * r)
+    return ulps(8 * p * 2 * r)
 
 
 def held(mix: Mix, c: float) -> Any:
@@ -141,14 +142,15 @@ def curves(pair: Mix, r: int) -> Iterator[Row]:
     for scaling, norm in cartesian(SCALE, NORMS):
         difference, mix, adapter = (float(x[0, 0]) for x in found.norms(norm))
         s = SCALE[scaling](ETA, r)
-        params = {"r": r, "scaling": scaling, "norm": norm, "family": pair.family}
+        params: dict[str, Value] = {"r": r, "scaling": scaling, "norm": norm}
+        params["family"] = pair.family
         bound = law(scaling, norm, r, C)
         rounding = s * C**2 * slip(pair)
         for quantity, value in (("difference", difference), ("adapter", adapter)):
             case = f"{quantity}, sign pair"
-            names = {**params, "quantity": quantity}
+            names = params | {"quantity": quantity}
             yield at_most(case, s * value, bound, rounding=rounding, **names)
-        names = {**params, "quantity": "relative difference"}
+        names = params | {"quantity": "relative difference"}
         case = "relative difference, sign pair"
         relative = difference / mix
         yield at_least(case, relative, 1.0, rounding=2 * slip(pair), **names)
@@ -196,7 +198,8 @@ def fitted_target(ctx: Context, r: int) -> Row:
     s = ETA / r
     pair = sign_pair(ctx, r, c)
     difference = s * float(spectra(pair, r).norms("fro").difference[0, 0])
-    params = {"r": r, "scaling": "eta/r", "norm": "fro", "quantity": "difference"}
+    params: dict[str, Value] = {"r": r, "scaling": "eta/r", "norm": "fro"}
+    params["quantity"] = "difference"
     return at_least(
         "difference, fitted target",
         difference,

@@ -12,7 +12,7 @@ from decaf_theory import bounds
 from decaf_theory.arrays import host, namespace
 from decaf_theory.lowrank import Factors, mix_products
 from decaf_theory.measure import interference
-from verification.claim import Claim, Context, Row
+from verification.claim import Claim, Context, Row, Value
 from verification.evidence import same, ulps
 
 
@@ -78,20 +78,14 @@ def mean_squares(ctx: Context, case: Case, law: str, values: dict[float, float])
     """Yield the two identities of one case."""
     of_I, of_M, rounding = enumerate_squares(ctx, case, values)
     t = sum(p * value**2 for value, p in values.items()) ** 0.5
-    letters = {
-        "d": case.d,
-        "k": case.k,
-        "r": case.r,
-        "tau_A": A_SCALE * t,
-        "tau_B": t,
-        "pi": case.weights,
-    }
-    params = {"law": law, "d": case.d, "k": case.k, "r": case.r, "m": len(case.weights)}
+    params: dict[str, Value] = {"law": law, "d": case.d, "k": case.k, "r": case.r}
+    params["m"] = len(case.weights)
     for quantity, measured, formula in (
         ("interference", of_I, bounds.interference_mean_square),
         ("mix", of_M, bounds.mix_mean_square),
     ):
-        residual = measured - formula(**letters)
+        exact = formula(d=case.d, k=case.k, r=case.r, tau_A=A_SCALE * t, tau_B=t, pi=case.weights)
+        residual = measured - exact
         yield same(f"{quantity}, {law}", residual, rounding=rounding, **params)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, balance, gauge, pad_rank
-from verification.claim import Claim, Context, Row
+from verification.claim import Claim, Context, Row, Value
 from verification.claims.interference.mix_difference import ETA, SCALE, C, sign_pair, slip, spectra
 from verification.evidence import at_most, same, ulps
 from verification.instances.mixes import Mix, gaussian, isometry
@@ -117,7 +117,7 @@ def halving(case: str, few: Mix, many: Mix, eta: float, reading: tuple[str, str,
         size = SCALE[scaling](eta, r) * float(found.difference[0, 0])
         values.append(float(found.difference[0, 0] / found.mix[0, 0]) if is_relative else size)
     rounding = 4 * slip(many) * max(values)
-    params = {"r": many.factors.rank, "scaling": scaling, "norm": norm}
+    params: dict[str, Value] = {"r": many.factors.rank, "scaling": scaling, "norm": norm}
     name = "relative difference" if is_relative else "difference"
     return at_most(case, values[1], values[0] / 2, rounding=rounding, **params, quantity=name)
 
@@ -182,7 +182,8 @@ def fixed_products(ctx: Context) -> Iterator[Row]:
 def zero_tail(mix: Mix) -> float:
     """Return the rounding of the spectrum of M: 4 p eps max |B_j| |A_j|, p = max(d, k, m r)."""
     B, A = (float(np.linalg.norm(host(X), axis=(-2, -1)).max()) for X in mix.factors)
-    return ulps(4 * max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1]), B, A)
+    p: int = max(*mix.factors.shape, mix.factors.rank * mix.Pi.shape[-1])
+    return ulps(4 * p, B, A)
 
 
 def random_gauges(ctx: Context, fixed: Factors, r: int, draws: int) -> Mix:

@@ -12,8 +12,9 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from decaf_theory.stats import local_slopes, richardson
-from verification.claim import Claim, Context, Row
+from verification.claim import Claim, Context, Row, Value
 from verification.evidence import at_least, at_most, same, ulps
+from verification.instances.targets import prescribed
 
 W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
 
@@ -59,7 +60,7 @@ def _run(problem: Problem, method: str, lr: float, rounds: int, start: Factors) 
 def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
     """The size of DeCAF's products against the three regimes."""
     problem = PROBLEMS["P6"](w=float(W), d=4, k=3)
-    start = Factors(ctx.array(problem.start.B), ctx.array(problem.start.A))
+    start = prescribed(ctx, problem)
     trace = _run(problem, "decaf", float(lr), rounds, start)
     B, A = (host(X)[0] for X in trace.final)
     where = {"lr": float(lr), "w": float(W), "rounds": rounds, "d": 4, "k": 3, "r": 1}
@@ -110,8 +111,7 @@ def _threshold_on_both_sides() -> Row:
 def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) -> Iterator[Row]:
     """The final loss, extrapolated to step size 0, and the order of its excess over 3/8."""
     problem = PROBLEMS["P6"](w=0.6)
-    B = problem.start.B.copy()
-    A = problem.start.A.copy()
+    B, A = (host(X).copy() for X in prescribed(ctx, problem))
     B[0, 1, 0] = A[0, 0, 1] = tilt
     start = Factors(ctx.array(B), ctx.array(A))
     losses = []
@@ -119,7 +119,8 @@ def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) ->
         # the slowest mode contracts by about 1 - lr a round, e^-30 in all
         trace = _run(problem, method, lr, int(30 / lr), start)
         losses.append(float(trace.loss[0, -1]))
-    where = {"method": method, "tilt": tilt, "finest_lr": lrs[-1], "w": 0.6, "d": 3, "k": 2, "r": 1}
+    where: dict[str, Value] = {"method": method, "tilt": tilt, "finest_lr": lrs[-1]}
+    where |= {"w": 0.6, "d": 3, "k": 2, "r": 1}
     limit = richardson(losses, order=1)
     case = "loss at step size 0 = 3/8"
     yield same(case, limit.value - 3 / 8, rounding=limit.error, **where)

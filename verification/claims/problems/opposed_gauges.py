@@ -13,6 +13,7 @@ from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from verification.claim import Claim, Context, Row
 from verification.evidence import same, ulps
+from verification.instances.targets import prescribed
 
 LR = 0.1
 STEPS = 120  # 0.7^120 is below eps
@@ -52,7 +53,7 @@ def rows(ctx: Context) -> Iterator[Row]:
 
 def _from_first_mix_to_end(ctx: Context, problem: Problem, r: int) -> Iterator[Row]:
     where = {"N": problem.N, "d": problem.d, "k": problem.k, "r": r}
-    start = Factors(ctx.array(problem.start.B), ctx.array(problem.start.A))
+    start = prescribed(ctx, problem)
     mixed = METHODS["dlora"].mix(start, problem.Pi, 0)
     largest = max(np.max(np.abs(host(X))) for X in mixed)
     # two agents cancel to the last bit, three up to the rounding of cos 120 degrees
@@ -94,7 +95,7 @@ def _run(problem: Problem, method: str, start: Factors, steps: int, runs: int = 
 def _whatever_the_noise(ctx: Context) -> Row:
     problem = PROBLEMS["P1"](tau=1.0)
     runs = ctx.pick(4, 40)
-    start = Factors(ctx.array(problem.start.B), ctx.array(problem.start.A))
+    start = prescribed(ctx, problem)
     trace = _run(problem, "dlora", start, STEPS, runs)
     moved = np.max(np.abs(trace.loss - trace.loss[:, :1]))
     case = "DLoRA: no noise moves it"

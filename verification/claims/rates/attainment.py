@@ -164,7 +164,8 @@ def largest_kappa(instance: Instance) -> float:
     for _ in range(steps.bit_length()):
         found.append(moments.expectation(square, moments.advance(recursion, case.start)))
         recursion = moments.compose(recursion, recursion)
-    return float(np.max(found)) ** 0.5
+    largest: float = float(np.max(found)) ** 0.5
+    return largest
 
 
 def _ratio(case: Case, order: str) -> tuple[float, float]:

@@ -62,7 +62,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 def _weak_convexity(case: Case) -> np.ndarray:
     """Return m = max(0, -least eigenvalue of any H_i), [...]."""
     least = np.linalg.eigvalsh(host(case.problem.H)).min(axis=(-2, -1))
-    return np.maximum(0.0, -least)
+    concavity: np.ndarray = np.maximum(0.0, -least)
+    return concavity
 
 
 def judged(case: Case, order: str, steps: int) -> Row:

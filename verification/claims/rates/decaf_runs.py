@@ -14,7 +14,7 @@ from decaf_theory import bounds
 from decaf_theory.arrays import host
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.problems.approximation import approximation
-from decaf_theory.simulate import Config, simulate, visits
+from decaf_theory.simulate import Config, simulate, start_factors, visits
 from decaf_theory.stats import local_slopes, richardson
 from decaf_theory.topology import sqrt_rho
 from decaf_theory.tsvd import tsvd
@@ -23,7 +23,13 @@ from verification.curves.convergence import of_decaf
 from verification.evidence import at_most, ulps
 from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import network
-from verification.instances.targets import at_all_agents, fitted, setting
+from verification.instances.targets import (
+    at_all_agents,
+    fitted,
+    loss_gap,
+    setting,
+    smoothness,
+)
 from verification.instances.turned import TURNED, Path, means_of, mixing_error, norms, path_of
 
 R = 2
@@ -61,7 +67,9 @@ def order(ctx: Context) -> Iterator[Row]:
         mu = np.inf
         for visit in islice(visits(config), 1, None):
             sup = np.maximum(sup, host(norms(mixing_error(visit))).max(axis=-1))
-            mu = min(mu, float(visit.mix.truncated.singular_values[..., -1].min()))
+            truncated = visit.mix.truncated
+            assert truncated is not None  # DeCAF truncates at every mix
+            mu = min(mu, float(truncated.singular_values[..., -1].min()))
         slopes = local_slopes(lrs, sup)
         limit = richardson(slopes[-3:].tolist()).value
         params: dict[str, Value] = {"topology": name, "finest_slope": float(slopes[-1])}
@@ -125,20 +133,22 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
     tilt = 0.3 * ctx.rng("start").standard_normal(B.shape)
     start = Factors(0.7 * B + tilt, 0.7 * A)
     problem = approximation(case.targets)
-    gap = float(problem.loss(S * product(start)[None]).mean()) - problem.constants.F_star
+    gap = loss_gap(problem, S * product(start)[None])
     common = at_all_agents(ctx, start, case.N)
-    for name, config in case.simulations(method=TURNED, start=common, s=S, lr=lr, steps=steps):
+    simulations = case.simulations(method=TURNED, start=common, s=S, lr=lr, steps=steps)
+    for (name, config), Pi in zip(simulations, case.Pi, strict=True):
         path = path_of(config)
         c = float(path.c[0])
-        letters = _letters(problem.constants.G(S, c), c)
-        net = network(config.Pi, "MS")
+        L = smoothness(problem, S, c)
+        net = network(Pi, "MS")
         params: dict[str, Value] = {"topology": name, "T": steps, "lr": lr, "c": c}
         points = _largest_point(path)
         terms = case.N + sum(case.Wbar.shape) + R
-        yield _mean_gradient(path, config, gap, steps, params)
-        held = lr * letters["L"] * net.q < 1
+        yield _mean_gradient(path, config, lr, gap, steps, params)
+        held = lr * L * net.q < 1
         limit = bounds.mixing_error_consensus(
             lr=lr,
+            L=L,
             sigma=0.0,
             kappa=float(path.kappa.max()),
             N=case.N,
@@ -146,39 +156,39 @@ def _without_noise(ctx: Context) -> Iterator[Row]:
             S=net.S,
             lam=net.lam,
             eps=float(path.apart.max()),
-            **letters,
         )
         limit = limit if held else 0.0
         # rounding is one more error of mixing, as in `rate_rounding`; deviations sum it over
         # 1/((1 - lam)(1 - lr L q)) rounds, and are measured up to as much once more
-        summed = 1 + 1 / ((1 - net.lam) * (1 - lr * letters["L"] * net.q)) if held else 1.0
+        summed = 1 + 1 / ((1 - net.lam) * (1 - lr * L * net.q)) if held else 1.0
         eta = ulps(4 * terms, points, summed)
         slip = 2 * eta * limit**0.5 + eta**2
         largest = float(path.Xi.max())
         yield at_most("largest Xi, no noise", largest, limit, rounding=slip, held=held, **params)
 
 
-def _mean_gradient(path: Path, config: Config, gap: float, T: int, params: dict[str, Value]) -> Row:
+def _mean_gradient(
+    path: Path, config: Config, lr: float, gap: float, T: int, params: dict[str, Value]
+) -> Row:
     """Return the row of one run without noise, its averages taken for those of T rounds."""
     problem = config.problem
-    c = float(path.c[0])
-    letters = _letters(problem.constants.G(S, c), c)
-    held = config.lr * letters["L"] <= 1
+    L = smoothness(problem, S, float(path.c[0]))
+    held = lr * L <= 1
     bound = 0.0
     if held:
         bound = bounds.mixing_error_rate(
             F_gap=gap,
-            lr=config.lr,
+            lr=lr,
             T=T,
+            L=L,
             sigma=0.0,
             N=problem.N,
             Xi=float(path.Xi.mean()),
             ebar=float((path.ebar**2).mean()) ** 0.5,
             errors="predictable",
-            **letters,
         )
-    terms = problem.N + problem.d + problem.k + config.start.rank
-    slip = rate_rounding(bound, _largest_point(path), terms=terms, lr=config.lr)
+    terms = problem.N + problem.d + problem.k + start_factors(config).rank
+    slip = rate_rounding(bound, _largest_point(path), terms=terms, lr=lr)
     gradient = float(path.gradient.mean())
     return at_most("mean gradient, no noise", gradient, bound, rounding=slip, held=held, **params)
 
@@ -203,6 +213,7 @@ def replay(instance: Instance) -> Row:
     not add up.
     """
     targets = np.asarray(instance["targets"])
+    lr = float(instance["lr"])
     N = len(targets)
     problem = approximation(targets)
     common = tsvd(targets.mean(axis=0) / S, 1).factors
@@ -212,23 +223,18 @@ def replay(instance: Instance) -> Row:
         Pi=np.full((N, N), 1 / N),
         start=common.map(lambda X: np.tile(X, (N, 1, 1))),
         s=S,
-        lr=instance["lr"],
+        lr=lr,
         steps=instance["settle"],
         record_every=instance["settle"],
     )
     rest = simulate(settling).final
     config = replace(settling, start=rest, steps=1)
     path = path_of(config)
-    gap = float(problem.loss(S * product(rest)[0, :1]).mean()) - problem.constants.F_star
+    gap = loss_gap(problem, S * product(rest)[0, :1])
     T = instance["rounds"]
-    params: dict[str, Value] = {"topology": "complete", "T": T, "lr": config.lr}
+    params: dict[str, Value] = {"topology": "complete", "T": T, "lr": lr}
     params |= {"c": float(path.c[0]), "start": "at rest"}
-    return _mean_gradient(path, config, gap, T, params)
-
-
-def _letters(G: float, c: float) -> dict[str, float]:
-    """Return L = L* of the factors on Omega_c, for weight-space losses with L = 1."""
-    return {"L": bounds.smoothness_sharp(L=1.0, c=c, G=G, s=S)}
+    return _mean_gradient(path, config, lr, gap, T, params)
 
 
 def _all_noise_paths(ctx: Context) -> Iterator[Row]:
@@ -256,21 +262,21 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
         noise=noise,
     )
     path = path_of(config)
-    gap = float(problem.loss(S * product(start)[None]).mean()) - problem.constants.F_star
+    gap = loss_gap(problem, S * product(start)[None])
     c = float(path.c.max())
     norms_of = {"A_norm": float(path.norm_A.max()), "B_norm": float(path.norm_B.max())}
-    letters = _letters(problem.constants.G(S, c), c)
+    L = smoothness(problem, S, c)
     variance = bounds.isotropic_factor_variance(s=S, tau=tau, d=d, k=k, **norms_of)
-    held = lr * letters["L"] <= 1
+    held = lr * L <= 1
     bound = bounds.mixing_error_rate(
         F_gap=gap,
         lr=lr,
         T=steps,
+        L=L,
         sigma=variance**0.5,
         N=N,
         Xi=float(path.Xi.mean()),
         ebar=float((path.ebar**2).mean()) ** 0.5,
-        **letters,
     )
     params: dict[str, Value] = {"T": steps, "lr": lr, "c": c, "paths": len(signs)}
     bound = bound if held else 0.0

@@ -203,10 +203,11 @@ def _remainder(graph: str, power: float) -> Row:
     net = network(TOPOLOGIES[graph](N), "MS")
     excess = []
     for T in horizons:
-        letters = {"lr": sqrt(N / T), "L": L, "sigma": sigma, "N": N}
-        Xi = bounds.consensus_bound(kappa=1.0, q=net.q, S=net.S, **letters)
+        lr = sqrt(N / T)
+        Xi = bounds.consensus_bound(lr=lr, L=L, sigma=sigma, kappa=1.0, N=N, q=net.q, S=net.S)
         leading = (F_gap + L * sigma**2 / 2) / sqrt(N * T)
-        excess.append(bounds.dsgd_sharp(F_gap=F_gap, T=T, Xi=Xi, **letters) / leading - 1)
+        sharp = bounds.dsgd_sharp(F_gap=F_gap, lr=lr, T=T, L=L, sigma=sigma, N=N, Xi=Xi)
+        excess.append(sharp / leading - 1)
     slope = local_slopes(horizons, excess)[0]
     # an excess is a quotient of some 16 operations, less 1; the slope is of two of them
     slip = ulps(32) / min(excess)

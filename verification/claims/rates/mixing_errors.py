@@ -81,7 +81,9 @@ def rounding_of(case: Case, errors: Errors, steps: int) -> np.ndarray:
     K_square = host((errors.K**2).sum(-1).sum(-1))
     slopes = 2 * L**2 + K_square / host(case.lr) ** 2
     offset = (host(case.problem.b) ** 2).sum(axis=-1).max(axis=-1)
-    return ulps(4 * n, 2 * slopes * steps * suprema(case, errors, steps).size + offset)
+    squares = 2 * slopes * steps * suprema(case, errors, steps).size + offset
+    slip: np.ndarray = ulps(4 * n, squares)
+    return slip
 
 
 def rate_row(

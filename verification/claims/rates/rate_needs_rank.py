@@ -17,6 +17,7 @@ from decaf_theory.stats import richardson
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Claim, Context, Instance, Row, Value
 from verification.evidence import at_most, ulps
+from verification.instances.targets import smoothness
 
 GRAPHS = ("complete", "ring", "path", "star", "bipartite")
 ETA = 1.0
@@ -55,8 +56,15 @@ class Setting(NamedTuple):
         root[..., 1, 1] = np.sqrt(p)[:, None]
         problem = approximation(self.mean + self.c[:, None, None] * FLIP)
         start = Factors(root, root)
-        letters = {"Pi": self.Pi, "lr": lr, "steps": steps, "runs": runs}
-        return Config(method=method, problem=problem, start=start, **letters)
+        return Config(
+            method=method,
+            problem=problem,
+            start=start,
+            Pi=self.Pi,
+            lr=lr,
+            steps=steps,
+            runs=runs,
+        )
 
 
 def setting(graph: str, N: int, second: float = -ETA) -> Setting:
@@ -81,7 +89,8 @@ def slope(visit: Visit, mean: np.ndarray) -> np.ndarray:
     else:
         point = factors.map(lambda X: X.mean(axis=1))
     found = factor_gradients(product(point) - mean, point, 1.0)
-    return sum(np.sum(X**2, axis=(-2, -1)) for X in found)
+    square: np.ndarray = sum(np.sum(X**2, axis=(-2, -1)) for X in found)
+    return square
 
 
 def law(ctx: Context) -> Iterator[Row]:
@@ -196,7 +205,8 @@ def average(method: str, case: Setting, horizons: tuple[int, ...]) -> np.ndarray
     total = np.zeros(len(T))
     for visit in visits(config):
         total += (visit.step < T) * slope(visit, case.mean)
-    return total / T * np.sqrt(agents * T)
+    scaled: np.ndarray = total / T * np.sqrt(agents * T)
+    return scaled
 
 
 def needed(ctx: Context) -> Iterator[Row]:
@@ -233,8 +243,7 @@ def replay(stored: Instance) -> Row:
     for visit in visits(config):
         total += float(slope(visit, case.mean)[0])
         largest = max(largest, float(sigma_max(visit.factors).max()))
-    assert config.problem.constants.G is not None
-    L = bounds.smoothness_sharp(L=1.0, c=largest, G=config.problem.constants.G(1.0, largest), s=1.0)
+    L = smoothness(config.problem, 1.0, largest)
     gap = ((stored["start"] + eta) ** 2) / 2
     letters = {"F_gap": gap, "lr": lr, "L": L, "sigma": 0.0}
     bound = bounds.dsgd_sharp(T=T, N=agents, Xi=0.0, **letters)

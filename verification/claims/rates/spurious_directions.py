@@ -98,21 +98,24 @@ def settled(case: Setting, r: int, s: float) -> Rest:
     residuals = []
     simulations = case.simulations(rank=r, s=s, lr=STEPS, runs=len(STEPS), steps=1)
     for start, (_, config) in zip(starts, simulations, strict=True):
-        x, residual = fixed_point(rounds_of(config), start.reshape(len(STEPS), -1), STEPS)
-        found.append(_measured(case, config, x.reshape(start.shape), rank))
+        x, residual = fixed_point(rounds_of(config, r), start.reshape(len(STEPS), -1), STEPS)
+        found.append(_measured(case, config, x.reshape(start.shape), r, rank))
         residuals.append(residual)
-    columns = (np.stack(column, axis=1) for column in zip(*found, strict=True))
-    return Rest(*columns, residual=max(residuals))
+    spurious, distance, gradient, error = (
+        np.stack(column, axis=1) for column in zip(*found, strict=True)
+    )
+    return Rest(spurious, distance, gradient, error, max(residuals))
 
 
-def rounds_of(config: Config) -> Map:
-    """Return DeCAF's rounds as a map of the agents' products, [runs, N d k] -> [runs, N d k]."""
+def rounds_of(config: Config, r: int) -> Map:
+    """Return DeCAF's rounds at rank r as a map of all products, [runs, N d k] -> [runs, N d k]."""
     problem = config.problem
 
     def rounds(x: np.ndarray, lr: np.ndarray, steps: int) -> np.ndarray:
-        balanced = tsvd(x.reshape(-1, problem.N, problem.d, problem.k), config.rank).factors
+        balanced = tsvd(x.reshape(-1, problem.N, problem.d, problem.k), r).factors
         last = last_visit(replace(config, start=balanced, lr=lr, runs=len(lr), steps=steps))
-        return product(last.factors).reshape(x.shape)
+        products: np.ndarray = product(last.factors).reshape(x.shape)
+        return products
 
     return rounds
 
@@ -149,13 +152,15 @@ def jacobian(rounds: Map, x: np.ndarray, lr: np.ndarray) -> np.ndarray:
     return (moved[:, 0] - moved[:, 1]).mT / (2 * h)
 
 
-def _measured(case: Setting, config: Config, P: np.ndarray, rank: int) -> tuple[np.ndarray, ...]:
+def _measured(
+    case: Setting, config: Config, P: np.ndarray, r: int, rank: int
+) -> tuple[np.ndarray, ...]:
     """Return what `Rest` holds of one graph, from the agents' products P [steps, N, d, k]."""
     mean = P.mean(axis=1)
-    spurious = np.linalg.svd(mean, compute_uv=False)[:, rank : config.rank]
+    spurious = np.linalg.svd(mean, compute_uv=False)[:, rank:r]
     distance = np.linalg.norm(config.s * mean - case.Wbar, axis=(-2, -1))
     # one agent's balanced factors as the frame of all
-    own = tsvd(P, config.rank).factors
+    own = tsvd(P, r).factors
     first = own.map(lambda X: np.repeat(X[:, :1], case.N, axis=1))
     here, after = visits(replace(config, method=TURNED, start=align(own, first)))
     gradient, _ = slopes_at_mean(here)
@@ -219,7 +224,7 @@ def _powers(case: Setting, found: Rest, powers: dict[str, float]) -> Iterator[Ro
         slopes = [local_slopes(STEPS, column) for column in getattr(found, name).T]
         limits = [richardson(values.tolist(), ratio=ROOT).value for values in slopes]
         far = int(np.argmax(np.abs(np.array(limits) - power)))
-        params = {"power": power, "topology": case.names[far]}
+        params: dict[str, Value] = {"power": power, "topology": case.names[far]}
         case_name = f"{name}: |slope - power| at lr = 0"
         yield at_most(case_name, abs(limits[far] - power), 0.05, rounding=slip, **params)
 

@@ -56,8 +56,9 @@ def _mean_square(ctx: Context, m: int, d: int, k: int, r: int) -> Row:
     xp = namespace(lost)
     found = ETA**2 / r * float(xp.mean(xp.sum(lost**2, axis=(-3, -2, -1))))
     exact = ETA**2 * d * k * (m - 1) / m**2
-    letters = {"d": d, "k": k, "tau_A": 1.0, "tau_B": 1.0, "pi": [1 / m] * m}
-    law = ETA**2 / r * bounds.interference_mean_square(r=r, **letters)
+    weights = [1 / m] * m
+    of_signs = bounds.interference_mean_square(d=d, k=k, r=r, tau_A=1.0, tau_B=1.0, pi=weights)
+    law = ETA**2 / r * of_signs
     # sums of m r products, of d k squares, in pairs over 2^entries signs
     slip = ulps(8 * (m * r + d * k + entries), ETA**2, d, k, r)
     error = max(abs(found - exact), abs(law - exact))

@@ -98,11 +98,11 @@ def evidence(
             yield from judged("random", slope, norm)
     for (d, k, r), norm, share in cartesian(SHAPES, norms, (0.1, 1.0, 10.0)):
         # share: of G against 2 s L c^2, the two parts of L*
-        letters = {"L": L, "c": C, "G": share * 2 * S * L * C**2, "s": S}
+        steep = share * 2 * S * L * C**2
         rng = ctx.rng("climb", d, k, r, norm)
-        found = climb(ctx, rng, (d, k, r), norm, ctx.pick(8, 100), **letters)
+        found = climb(ctx, rng, (d, k, r), norm, ctx.pick(8, 100), L=L, c=C, G=steep, s=S)
         yield from judged("searched", found, norm)
-        yield from judged("extremal", extremal(ctx, d, k, r, **letters), norm)
+        yield from judged("extremal", extremal(ctx, d, k, r, L=L, c=C, G=steep, s=S), norm)
 
 
 def instance(r: int) -> Mapping[str, Any]:

@@ -50,11 +50,13 @@ def mixed(ctx: Context) -> Iterator[Row]:
         yield in_mixed_norms("random", slope, least_mixed(slope))
     for d, k, r in SHAPES:
         for share in (0.1, 1.0, 10.0):
-            letters = {"L": L, "c": C, "G": share * 2 * S * L * C**2, "s": S}
+            steep = share * 2 * S * L * C**2
             rng = ctx.rng("climb", d, k, r)
             restarts = ctx.pick(8, 100)
-            found = climb(ctx, rng, (d, k, r), "sum", restarts, **letters, displacement="euclid")
-            top = extremal(ctx, d, k, r, **letters)
+            found = climb(
+                ctx, rng, (d, k, r), "sum", restarts, L=L, c=C, G=steep, s=S, displacement="euclid"
+            )
+            top = extremal(ctx, d, k, r, L=L, c=C, G=steep, s=S)
             for case, slope in (("searched", found), ("extremal", top)):
                 yield in_mixed_norms(case, slope, least_mixed(slope), G=slope.G)
     yield replay_mixed(instance_at_corner())
@@ -147,9 +149,8 @@ def lemma1(slope: Slope, C: float, c: float | None = None) -> float:
 def exceeded_iff() -> Row:
     """Return the identity of two predicates: sqrt(2) L* > Lemma 1's constant, and the criterion."""
     r, G = np.meshgrid(np.arange(1, 40), 10.0 ** np.linspace(-3, 3, 61))
-    letters = {"L": L, "c": C, "s": S}
-    most = each(partial(bounds.smoothness_mixed_norm, **letters), G=G)
-    paper = each(partial(bounds.lemma1_smoothness, **letters, C=S * C), G=G, r=r)
+    most = each(partial(bounds.smoothness_mixed_norm, L=L, c=C, s=S), G=G)
+    paper = each(partial(bounds.lemma1_smoothness, L=L, C=S * C, c=C, s=S), G=G, r=r)
     curved = 2 * S * L * C**2 * (np.sqrt(r) - sqrt(2))
     criterion = (r <= 2) | (curved < (sqrt(2) - 1) * G)
     differ = 1.0 * ((most > paper) != criterion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import sqrt
 from typing import Any
 
@@ -128,7 +128,7 @@ def gap(ctx: Context) -> Iterator[Row]:
 
 
 # the factor L_hat / L* in each scaling, with K = 2 L eta c^2 / G
-LAWS = {
+LAWS: dict[str, Callable[[float, np.ndarray], np.ndarray]] = {
     "eta/r": lambda K, r: (K / np.sqrt(r) + 1) / (K / r + 1),
     "eta/sqrt(r)": lambda K, r: (K + 1) / (K / np.sqrt(r) + 1),
     "constant": lambda K, r: (K * np.sqrt(r) + 1) / (K + 1),

@@ -99,8 +99,9 @@ def _rank_after_a_step(ctx: Context, r: int, rank: int, d: int, k: int) -> Row:
 def _trapped(steps: int) -> Iterator[Row]:
     """P12 with the step first: rank one for ever, the loss never below 1/4."""
     problem = PROBLEMS["P12"]()
-    options = {"problem": problem, "Pi": np.full((2, 2), 0.5), "lr": 0.2, "steps": steps}
-    trace = simulate(Config(method="decaf", **options)).require_finished()
+    Pi = np.full((2, 2), 0.5)
+    config = Config(problem=problem, method="decaf", Pi=Pi, lr=0.2, steps=steps)
+    trace = simulate(config).require_finished()
     where = {"steps": steps, "d": problem.d, "k": problem.k}
     # the loss is a sum of d k squares of numbers of size one
     slip = ulps(10 * problem.d * problem.k)

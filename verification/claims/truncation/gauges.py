@@ -14,7 +14,7 @@ from decaf_theory.lowrank import Factors, align, balance, gauge, mix_products, p
 from decaf_theory.measure import factor_gradients, product_distance, truncation_error
 from decaf_theory.methods import METHODS
 from decaf_theory.tsvd import tsvd_of_mix
-from verification.claim import Claim, Context, Instance, Row
+from verification.claim import Claim, Context, Instance, Row, Value
 from verification.curves.gauges import of_methods
 from verification.evidence import at_most, same, ulps
 from verification.instances.mixes import Mix, allowance, gaussian, isometry, load, mixes, stored
@@ -215,7 +215,7 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
     d, k = left.shape
     # the squared norms of both factors, off by the rounding of QR, SVD and alignment
     slip = ulps(20 * max(d, k), (_size(Z) + _size(other)) ** 2)
-    size = {"family": family, "d": d, "k": k, "r": left.rank}
+    size: dict[str, Value] = {"family": family, "d": d, "k": k, "r": left.rank}
     return at_most(
         "min |Z - Z'O|_F^2 <= bound",
         gap,

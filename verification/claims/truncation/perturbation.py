@@ -184,7 +184,7 @@ def replay_false(instance: Instance) -> Row:
     left, right = _stored(instance)
     r = instance["rank"]
     d, k = left.shape[-2:]
-    moved = product_distance(*(tsvd(X, r).factors for X in (left, right)))
+    moved = product_distance(tsvd(left, r).factors, tsvd(right, r).factors)
     apart = np.linalg.norm(left - right, axis=(-2, -1))
     # two truncations and a distance, each max(d, k) eps |M|
     slip = ulps(20 * max(d, k), np.linalg.norm(left, axis=(-2, -1)))
