@@ -1,4 +1,4 @@
-"""The rows of the claims, evaluated once a session for all tests that look at them."""
+"""The rows of the claims, evaluated once per session for all tests that use them."""
 
 from functools import cache
 

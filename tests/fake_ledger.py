@@ -1,4 +1,4 @@
-"""A ledger of small claims for the tests of the runner: one of each kind of ending."""
+"""A ledger of small claims for the tests of the runner: one for each way to end."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def _raises(ctx):
 
 
 def _killed_once(ctx):
-    """The process that meets this claim first is killed; the second one finds the note it left."""
+    """The first process that gets this claim is killed; the second one finds the note it left."""
     note = Path(os.environ["FAKE_LEDGER_NOTE"])
     if not note.exists():
         note.touch()
@@ -64,7 +64,7 @@ def _killed_once(ctx):
 
 
 def _killed(ctx):
-    """Every process that meets this claim is killed."""
+    """Every process that gets this claim is killed."""
     os.kill(os.getpid(), signal.SIGKILL)
     yield
 

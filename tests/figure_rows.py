@@ -1,4 +1,4 @@
-"""The least rows of the sources that are no claims: benchmark, attacks, adapters, runs."""
+"""The fewest rows of the sources that are not claims: benchmark, attacks, adapters, runs."""
 
 import json
 

@@ -54,7 +54,7 @@ def left(chosen, folder):
 
 
 def trial(number, folder, draw):
-    """Return the kills of one trial; AssertionError unless it ends as the undisturbed run does."""
+    """Return the kills of one trial; AssertionError unless it ends like the undisturbed run."""
     chosen, start = config(number), time.perf_counter()
     finetune.finetune(chosen, folder / "whole")  # here, so that children find all loaded
     seconds = time.perf_counter() - start

@@ -31,7 +31,7 @@ def sparse_star(N):
 
 
 def most_memory(call):
-    """Return what a call returns, and the most bytes that it held at a time."""
+    """Return the result of a call, and the most bytes that it held at a time."""
     tracemalloc.start()
     try:
         return call(), tracemalloc.get_traced_memory()[1]
@@ -56,7 +56,7 @@ def slack(factors, Pi):
 
 
 def assert_near(left, right, allowed):
-    """Assert equal shapes and entries within `allowed`; NaN is never near."""
+    """Assert equal shapes and entries within `allowed`; NaN is never close."""
     assert np.shape(left) == np.shape(right)
     assert np.max(np.abs(np.asarray(left) - np.asarray(right)), initial=0.0) <= allowed
 

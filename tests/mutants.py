@@ -1,8 +1,8 @@
 """The mutation table, mutants.txt: one-line breakages, each of which some test must catch.
 
-Beside it, explained.txt: breakages that no test could catch, with the reason.
+Next to it, explained.txt: breakages that no test could catch, with the reason.
 
-The tests that are asked are those of the file's room (TESTS), fastest first.
+A breakage is run against the tests of its file or package (TESTS), fastest first.
 """
 
 from pathlib import Path
@@ -70,10 +70,10 @@ def table(name: str) -> list[tuple[str, str, str]]:
 
 
 def changes(name: str = "mutants.txt") -> list[Change]:
-    """Return a table as changes; an entry whose text has moved fails here, by name."""
+    """Return a table as changes; an entry whose text has changed fails here, by name."""
     return [written(*entry) for entry in table(name)]
 
 
 def asked_for(path: str) -> list[str]:
-    """Return the test files that answer for a file."""
+    """Return the test files that cover a file."""
     return next(tests for room, tests in TESTS.items() if path.startswith(room))

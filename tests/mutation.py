@@ -81,7 +81,7 @@ def _run_child(change: Change | None, tests: list[str], log: str) -> None:
 
 
 def serve() -> None:
-    """Answer one JSON line a change on standard output: its exit code."""
+    """Write one JSON line per change to standard output: its exit code."""
     for name in PRELOADED:
         importlib.import_module(name)
     assert "decaf_theory" not in sys.modules

@@ -62,7 +62,7 @@ def task(config=None, dtype=torch.float32):
 
 
 def randomize(stacked, seed=0):
-    """Give every agent factors and heads of its own."""
+    """Give every agent its own factors and heads."""
     draw = np.random.default_rng(seed)
     with torch.no_grad():
         for layer in (*stacked.sites.values(), *stacked.heads.values()):

@@ -1,4 +1,4 @@
-"""A run, small but whole, for the tests of the report page: every claim, some with their rows."""
+"""A small but complete run for the tests of the report page: all claims, some with their rows."""
 
 import hashlib
 from pathlib import Path

@@ -217,7 +217,7 @@ class Claim:
     replay: Callable[[Instance], Row] | None = None  # the row of an instance, computed anew
     # plain numbers and lists that attain the bound, or violate it if the claim is false
     instance: Callable[[], Instance] | None = None
-    # counterexamples/<script>.py prints the row of `instance` with NumPy alone
+    # counterexamples/<script>.py prints the row of `instance`; needs only NumPy
     script: str | None = None
 
     @property

@@ -75,7 +75,7 @@ Layer = StackedLinear | StackedHead
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of trained tensors beside a base of `dtype`."""
+    """Return the dtype of trained tensors on a base of `dtype`."""
     return torch.promote_types(dtype, torch.float32)
 
 
