@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from decaf_theory import bounds, topology
+from decaf_theory import bounds
 from decaf_theory.topology import (
     TOPOLOGIES,
     NegativeWeightWarning,
@@ -20,6 +20,7 @@ from decaf_theory.topology import (
     metropolis,
     mixing_eigenvalues,
     require_mixing,
+    spectra,
     spectral_gap,
     sqrt_rho,
 )
@@ -460,7 +461,7 @@ def test_a_slow_but_mixing_graph_is_let_through():
 def test_a_gap_below_sqrt_N_eps_is_lost_in_rounding(monkeypatch):
     Pi = TOPOLOGIES["ring"](400)
     for gap, mixes in ((20 * EPS, False), (21 * EPS, True)):
-        monkeypatch.setattr(topology, "sqrt_rho", lambda Pi, gap=gap: 1 - gap)
+        monkeypatch.setattr(spectra, "sqrt_rho", lambda Pi, gap=gap: 1 - gap)
         with nullcontext() if mixes else pytest.raises(ValueError, match="lost in rounding"):
             require_mixing(Pi)
 

@@ -6,7 +6,7 @@ does all runs, and watches the losses of every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +43,16 @@ class Runs(NamedTuple):
 LR = 0.05
 
 
-def lora(case: Runs, record_every: int | None = None) -> Config:
-    """Return the runs of a LoRA method on P2, which record only the first and the last step."""
+CURVES = ("agent_loss", "gradient", "consensus_factors")
+
+
+def lora(
+    case: Runs, record_every: int | None = None, record: Sequence[str] | None = CURVES
+) -> Config:
+    """Return the runs of a LoRA method on P2, which record only the first and the last step.
+
+    record: the quantities of `Trace`, by default those of convergence curves; None for all.
+    """
     problem = PROBLEMS["P2"](
         N=case.N, d=case.d, k=case.k, rank=case.r, tau=case.noise, noise="rademacher"
     )
@@ -57,6 +65,7 @@ def lora(case: Runs, record_every: int | None = None) -> Config:
         steps=case.steps,
         runs=case.runs,
         record_every=record_every or case.steps,
+        record=record,
     )
 
 
