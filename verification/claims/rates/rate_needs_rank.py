@@ -260,7 +260,7 @@ CLAIMS = [
         "rates",
         "numerical",
         law,
-        loose="its bounds are the accuracy to which limits are known",
+        loose="its bound is the accuracy to which a limit is known",
         not_attacked="an asymptotic law",
     ),
     Claim(
