@@ -35,7 +35,9 @@ def ticking():
 # ---------------------------------------------------------------- G5
 
 
-@pytest.mark.parametrize("loop", [simulation.numpy_loop, simulation.torch_loop])
+@pytest.mark.parametrize(
+    "loop", [simulation.numpy_loop, simulation.torch_loop, simulation.batched_loop]
+)
 def test_a_loop_by_hand_ends_where_the_simulator_does(loop):
     config = simulation.lora(LORA)
     trace = simulate(config)
@@ -218,6 +220,7 @@ def test_the_goals_judge_every_ratio_that_is_asked_for(fake, monkeypatch):
         ("G5", "NumPy loop / ours"): LORA.runs,
         ("G5", "recording curves / ours"): 1.0,
         ("G5", "recording all / ours"): 1.0,
+        ("G5", "NumPy loop / bare arithmetic"): LORA.runs,
         ("G5", "autograd / ours"): LORA.runs,
         ("G6", "few / copy of few"): 1.0,
         ("G6", "many / copy of many"): 1.0,

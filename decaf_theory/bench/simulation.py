@@ -93,6 +93,27 @@ def numpy_loop(config: Config) -> Callable[[], float]:
     return run
 
 
+def batched_loop(config: Config) -> Callable[[], float]:
+    """Return DLoRA for all runs at once, the bare arithmetic without noise: the floor of any loop.
+
+    It watches nothing, records nothing, and serves this one method on this one problem.
+    """
+    lr, Pi = config.lr, np.asarray(config.graph)
+    target = targets(config.problem)
+    start = start_factors(config)
+
+    def run() -> float:
+        B, A = start.map(np.array)
+        for _ in range(config.steps):
+            g = B @ A
+            g -= target
+            B, A = B - lr * (g @ A.mT), A - lr * (B.mT @ g)
+            B, A = ((Pi @ X.reshape((*X.shape[:2], -1))).reshape(X.shape) for X in (B, A))
+        return float(np.mean(np.sum((B[0] @ A[0] - target) ** 2, axis=(-2, -1)) / 2))
+
+    return run
+
+
 def torch_loop(config: Config) -> Callable[[], float]:
     """Return the same with torch's autograd, agent by agent, without noise."""
     import torch

@@ -44,6 +44,7 @@ def g5(settings: Settings) -> Iterator[Row]:
         curves = simulation.lora(case, record_every=1)
         everything = simulation.lora(case, record_every=1, record=None)
         numpy_loop, torch_loop = simulation.numpy_loop(config), simulation.torch_loop(config)
+        batched_loop = simulation.batched_loop(config)
         field = [
             ours("ours", config),
             ours("recording curves", curves),
@@ -58,9 +59,13 @@ def g5(settings: Settings) -> Iterator[Row]:
         if not case.noise:
             field.append(by_hand("autograd", config, torch_loop, "torch"))
             limits.append(Limit("autograd", "ours", ">=", 80))
+            # what no loop can beat that makes the same products
+            work = case.N * case.steps * case.runs
+            field.append(Contestant("bare arithmetic", "numpy", batched_loop, 1 / work))
+            limits.append(Limit("NumPy loop", "bare arithmetic"))
         yield from compete("G5", case, field, limits, settings)
         if not case.noise:
-            yield same_losses(case, config, [numpy_loop(), torch_loop()])
+            yield same_losses(case, config, [numpy_loop(), torch_loop(), batched_loop()])
 
 
 def same_losses(case: Runs, config: Config, losses: list[float]) -> Row:
