@@ -40,10 +40,6 @@ NAMED = [
     for name, variants in CASES.items()
     for i, kwargs in enumerate(variants)
 ]
-QUADRATIC = set(PROBLEMS) - {"P8", "P9"}
-# the docstring says that G is attained (P8 only in the limit; P5, P10, P12: upper)
-G_ATTAINED = {"P1", "P2", "P3", "P4", "P6", "P7", "P9", "P11", "P13"}
-KAPPA_EVERYWHERE = set(PROBLEMS) - {"P10", "P11"}
 
 every_problem = pytest.mark.parametrize("problem", NAMED)
 
@@ -106,15 +102,14 @@ def test_each_agents_loss_depends_on_its_own_point_alone(problem):
 @every_problem
 def test_the_gradient_is_that_of_the_loss(problem):
     h = 2.0**-12
+    W = points(problem, 3)
     # W_11 on both sides of P9's knees and between them; no difference crosses one
-    W = points(problem, 3) if problem.name != "P9" else points(problem, 3, 0.01)
     W[1:, :, 0, 0] += np.array([[4.0], [-20.0]])
     D = points(problem, 3, seed=1)
     slope = (problem.loss(W + h * D) - problem.loss(W - h * D)) / (2 * h)
     exact = np.sum(problem.grad(W) * D, axis=(-2, -1))
-    # central differences are exact for quadratics; the logistic has |f'''| <= 1/(6 sqrt3)
-    third = 1 / (6 * np.sqrt(3)) if problem.name == "P8" else 0.0
-    truncation = third * h**2 / 6 * norm(D) ** 3
+    # central differences are exact for quadratics
+    truncation = problem.constants.third * h**2 / 6 * norm(D) ** 3
     # a loss is a sum of d k terms of the size of its scale: |W - target|^2 L <= the last two
     scale = np.abs(problem.loss(W)) + problem.constants.L * (norm(W) + 2) ** 2
     rounding = 2 * problem.d * problem.k * EPS * scale / h
@@ -130,14 +125,13 @@ def test_L_is_never_exceeded_and_is_attained(problem):
         # of gradients of size L (|W| + |V| + |target|), entry by entry
         rounding = 10 * EPS * problem.d * problem.k * L * (norm(W) + norm(V) + 10)
         assert np.all(change <= L * norm(V) + rounding)
-    h = 1.0 if problem.name in QUADRATIC else 2.0**-13
-    # where the curvature is largest: the logistic's is at 0, P9's at W_11 = x0
-    at = np.zeros((problem.d, problem.k))
-    if problem.name == "P9":
-        at[0, 0] = -5.0 if problem.N == 2 else -2.0
-    largest = np.max(np.linalg.norm(hessians(problem, at, h), ord=2, axis=(1, 2)))
-    # the logistic curvature falls off from 1/4 by a relative h^2/12 at the end of the step
-    assert largest == pytest.approx(L, rel=max(h**2 if h < 1 else 0.0, 1000 * EPS / h))
+    third = problem.constants.third
+    h = 2.0**-13 if third else 0.125  # below the distance to P9's knees
+    H = hessians(problem, problem.stiffest, h)
+    largest = np.max(np.linalg.norm(H, ord=2, axis=(1, 2)))
+    # each column of a Hessian is off by at most third h / 2
+    off = np.sqrt(problem.d * problem.k) * third * h / 2
+    assert largest == pytest.approx(L, rel=1000 * EPS / h, abs=off)
 
 
 def omega(problem, c, seed, count=50):
@@ -158,7 +152,7 @@ def test_G_is_never_exceeded_on_omega_and_attained_where_said(problem, s, c):
     W = problem.W0 + s * product(omega(problem, c, seed=1))[:, None]
     g = problem.grad(W)
     assert np.all(np.linalg.norm(g, ord=2, axis=(-2, -1)) <= G * (1 + 100 * EPS))
-    if problem.name not in G_ATTAINED:
+    if "G" in problem.constants.upper:
         return
     at_zero = problem.grad(problem.W0[None])
     agent = np.argmax(np.linalg.norm(at_zero, ord=2, axis=(-2, -1)))
@@ -176,17 +170,22 @@ def dissent(problem, W):
 
 @every_problem
 def test_kappa_is_never_exceeded_on_its_domain_and_exact_where_it_is_global(problem):
-    kappa = problem.constants.kappa
+    kappa, radius = problem.constants.kappa, problem.constants.within
     W = points(problem, 50)[:, :1]
-    if problem.name in KAPPA_EVERYWHERE:
+    if "kappa" not in problem.constants.upper:
         # differences of gradients of the size of W and the targets, d k of them
         rounding = 100 * EPS * (kappa + norm(W).max() * problem.constants.L) ** 2
         np.testing.assert_allclose(dissent(problem, W), kappa**2, rtol=0, atol=rounding)
         return
-    radius = {"P10": 2.0, "P11": 1.0 if problem.constants.L == 1.0 else 3.0}[problem.name]
-    inside = W / norm(W)[..., None, None] * radius * generator(0, "radius").random((50, 1, 1, 1))
-    assert np.all(dissent(problem, inside) <= kappa**2 * (1 + 100 * EPS))
-    if problem.name == "P11":
+    if radius < np.inf:
+        W *= radius / norm(W)[..., None, None] * generator(0, "radius").random((50, 1, 1, 1))
+    assert np.all(dissent(problem, W) <= kappa**2 * (1 + 100 * EPS))
+
+
+def test_P11_attains_kappa_at_an_end_of_its_interval():
+    for kwargs in CASES["P11"]:
+        problem = PROBLEMS["P11"](**kwargs)
+        kappa, radius = problem.constants.kappa, problem.constants.within
         ends = radius * np.array([1.0, -1.0])[:, None, None, None]
         assert dissent(problem, ends).max() == pytest.approx(kappa**2, rel=100 * EPS)
 

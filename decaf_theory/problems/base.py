@@ -25,6 +25,9 @@ class Constants:
     of sup_W (1/N) sum_i |grad f_i(W) - grad F(W)|_F^2 over the domain stated by the problem.
     sigma: the square root of the bound on E|noise|_F^2 of one agent's gradient. F_star: inf F.
     None means unknown: code that needs such a constant says so, everything else runs.
+    within: kappa holds for |W|_F <= within. third: a bound on the third derivative of every f_i
+    along unit directions, 0 for piecewise quadratics. upper: which of "G" and "kappa" are upper
+    bounds only: G that no point attains, kappa that is not the deviation at every W.
     """
 
     L: float | None = None
@@ -32,6 +35,9 @@ class Constants:
     kappa: float | None = None
     sigma: float | None = None
     F_star: float | None = None
+    within: float = math.inf
+    third: float = 0.0
+    upper: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Problem:
     all leading axes; None if gradients are exact. They are the gradient noise itself, unless
     noise_at(draws, W) makes it from them, of the same shape; it may depend on the agents' points W.
     Pi [N, N], start (factors [N, d, r], [N, r, k]): if the problem prescribes them.
+    stiffest [d, k]: a point at which some f_i has curvature L; W0 if none is given.
     """
 
     name: str
@@ -59,11 +66,14 @@ class Problem:
     Pi: Array | None = None
     start: Factors | None = None
     noise_at: Callable[[Array, Array], Array] | None = None
+    stiffest: Array = None
 
     def __post_init__(self) -> None:
-        """Let W0 be zero if none is given."""
+        """Let W0 be zero and the stiffest point W0 if none is given."""
         if self.W0 is None:
             object.__setattr__(self, "W0", np.zeros((self.d, self.k)))
+        if self.stiffest is None:
+            object.__setattr__(self, "stiffest", self.W0)
 
 
 def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:

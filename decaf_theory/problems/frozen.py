@@ -6,6 +6,7 @@ mixes only B on the first is the same as running full-matrix DSGD on the second,
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -71,6 +72,8 @@ def column_quadratic(
         ),
         sigma=tau * (d * k) ** 0.5,
         F_star=quadratic_minimum(W_star, [np.diag(row) for row in h]),
+        within=radius,
+        upper=("G", "kappa"),
     )
     return Problem(name, N, d, k, loss, grad, constants, np.zeros((d, k)), entry_noise(tau, noise))
 
@@ -100,13 +103,14 @@ def frozen(
     kappa: float,
     sigma: float,
     F_star: float,
+    within: float = math.inf,
 ) -> Problem:
     """Return the problem B -> f_i(W0 + s B A) in B [d, r] for a frozen A [r, k].
 
     The gradient is s grad f_i(W) A' and the noise s (noise) A': the same draws as in W. Of the
     constants, those given are the caller's; G(s', c') = s |A|_op G_W(s |A|_op s', c'), because
     adapters s' B' A' of B in Omega_c' make W - W0 = (s |A|_op s') B' (A' A / |A|_op) with both
-    factors in Omega_c'.
+    factors in Omega_c', upper.
     """
     A = np.array(A, dtype=np.float64)
     r, k = A.shape
@@ -127,7 +131,15 @@ def frozen(
     noise: Noise | None = None if base is None else pulled_back
     G_W = problem.constants.G
     assert G_W is not None  # of the problems here
-    constants = Constants(L, lambda s_, c: s * size * G_W(s * size * s_, c), kappa, sigma, F_star)
+    constants = Constants(
+        L,
+        lambda s_, c: s * size * G_W(s * size * s_, c),
+        kappa,
+        sigma,
+        F_star,
+        within,
+        upper=("G",) if within == math.inf else ("G", "kappa"),
+    )
     return Problem(
         name,
         problem.N,
@@ -238,4 +250,5 @@ def frozen_curvature(
         kappa=float(s**2 * radius * np.sqrt(np.linalg.norm(bend, ord=2)) + s * pull),
         sigma=float(s * tau * np.sqrt(d) * np.linalg.norm(A)),
         F_star=quadratic_minimum(targets, S, A, s),
+        within=radius,
     )

@@ -46,7 +46,8 @@ def bernoulli_logit(*, p: Sequence[float] = (1 / 4, 1 / 2, 3 / 4, 9 / 10)) -> Pr
     f_i' - F' = pbar - p_i: kappa^2 = Var p at every w. A label y ~ Bernoulli(p_i) gives the
     gradient sig(w) - y, so the noise p_i - y does not depend on w and has variance p_i (1 - p_i):
     sigma^2 = max_i. F' = 0 at w* = logit(pbar), where F is the entropy of pbar: F_star =
-    -pbar log pbar - (1 - pbar) log(1 - pbar). All of these hold on the whole line.
+    -pbar log pbar - (1 - pbar) log(1 - pbar). |f_i^(3)| = sig (1 - sig) |1 - 2 sig| <= 1/(6 sqrt3).
+    All of these hold on the whole line.
     """
     share = np.array(p, dtype=np.float64)
     if share.ndim != 1 or share.size == 0 or not np.all((share > 0) & (share < 1)):
@@ -74,6 +75,8 @@ def bernoulli_logit(*, p: Sequence[float] = (1 / 4, 1 / 2, 3 / 4, 9 / 10)) -> Pr
         kappa=float(np.std(share)),
         sigma=float(np.sqrt(np.max(share * (1 - share)))),
         F_star=-mean * math.log(mean) - (1 - mean) * math.log1p(-mean),
+        third=1 / (6 * math.sqrt(3)),
+        upper=("G",),
     )
     noise: Noise = labels
     return Problem("P8", share.size, 1, 1, loss, grad, constants, np.zeros((1, 1)), noise)
@@ -119,7 +122,9 @@ def huber(
         return xp.broadcast_to(value, points(W, N)[:-2])
 
     constants = Constants(L, lambda s, c: G, 0.0, tau * (d * k) ** 0.5, 0.0)
-    return Problem("P9", N, d, k, loss, grad, constants, np.zeros((d, k)), entry_noise(tau, noise))
+    middle = x0 * (np.eye(d, 1) @ np.eye(1, k))
+    drawn = entry_noise(tau, noise)
+    return Problem("P9", N, d, k, loss, grad, constants, noise=drawn, stiffest=middle)
 
 
 def points(W: Array, N: int) -> tuple[int, ...]:
@@ -158,5 +163,7 @@ def indefinite_pair(
         kappa=(L - eps / 2) * radius + abs(b),
         sigma=0.0,
         F_star=0.0,
+        within=radius,
+        upper=("kappa",),
     )
     return Problem("P11", 2, 1, 1, loss, grad, constants, np.zeros((1, 1)))

@@ -58,6 +58,7 @@ def rank_trap(
         0.0,
         tau * (d * k) ** 0.5,
         0.0,
+        upper=("G",),
     )
     A = np.broadcast_to(np.eye(2, k), (N, 2, k)).copy()
     start = Factors(np.zeros((N, d, 2)), A)
