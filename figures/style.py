@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ METHODS = {
     "centralized": {**line("sky", "P", "-."), "label": "centralized"},
     "local": {**line("grey", "x", "-."), "label": "local"},
 }
+
 # and so does a topology
 TOPOLOGIES = {
     "complete": line("black", "o", "-"),
@@ -73,6 +74,23 @@ TOPOLOGIES = {
     "exponential": line("green", "^", "-"),
     "erdos_renyi": line("grey", "v", "-."),
 }
+
+
+def methods(names: Collection[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the looks of these methods, in the order of METHODS; the others come last, in black.
+
+    A method that has no look of its own yet is drawn and labelled all the same.
+    """
+    known = [(name, look) for name, look in METHODS.items() if name in names]
+    others = sorted(set(names) - METHODS.keys())
+    dots = [(0, (1, n)) for n in range(1, len(others) + 1)]
+    plain = {"color": "black", "marker": "."}
+    return known + [
+        (name, {**plain, "linestyle": dash, "label": name})
+        for name, dash in zip(others, dots, strict=True)
+    ]
+
+
 BOUND = {"color": OKABE_ITO["black"], "linestyle": ":", "linewidth": 1.0}
 
 

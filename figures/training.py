@@ -60,7 +60,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 def panel(axis: Any, rows: Sequence[Row], x: str, unit: float) -> None:
     """Draw every method's median score with its band over seeds, the first graph of each."""
-    for method, look in style.METHODS.items():
+    for method, look in style.methods({row["mix.method"] for row in rows}):
         own = [row for row in rows if row["mix.method"] == method]
         own = [row for row in own if row["mix.graph"] == min(r["mix.graph"] for r in own)]
         if own:

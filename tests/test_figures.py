@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from figures import FIGURES, rows, style
+from figures import FIGURES, rows, style, training
 from figures.__main__ import caption, main
 from tests import figure_rows
 from verification import store
@@ -176,3 +176,25 @@ def test_a_folder_that_cannot_be_written_is_bad_usage(tmp_path, capsys):
 def test_every_method_and_topology_has_a_look_of_its_own(table):
     looks = [(look["color"], look["marker"]) for look in table.values()]
     assert len(set(looks)) == len(looks)
+
+
+def test_a_method_without_a_look_is_drawn_and_labelled_all_the_same():
+    looks = style.methods({"dlora", "mine", "another"})
+    assert [name for name, _ in looks] == ["dlora", "another", "mine"]
+    assert looks[0][1] == style.METHODS["dlora"]
+    assert [look["label"] for _, look in looks[1:]] == ["another", "mine"]
+    assert looks[1][1]["linestyle"] != looks[2][1]["linestyle"]
+
+
+def test_the_figure_of_training_leaves_out_no_method(results):
+    found = rows_of(results, "training")
+    renamed = [
+        {**row, "mix.method": "mine"} if row.get("mix.method") == "decaf" else row for row in found
+    ]
+    with style.look():
+        _, axes = style.grid(1, 1, 1.75)
+        own = [row for row in training.shown(renamed) if row["data.partition"] == "iid"]
+        training.panel(axes[0], own, "round", 1)
+        labels = axes[0].get_legend_handles_labels()[1]
+    assert "mine" in labels
+    assert len(labels) == len({row["mix.method"] for row in own})
