@@ -17,7 +17,7 @@ Check the theory of decentralized LoRA: every claim is tested on exactly specifi
 instances and gets a verdict. Without a command, all claims are judged (`run`)."""
 EPILOG = f"""\
 examples:
-  {MAIN}                        judge all claims, in about half a minute
+  {MAIN}                        judge all claims, in about a minute
   {MAIN} --only T17 T18         judge two of them
   {MAIN} explain T18            what does T18 say, and why is it true?
   {MAIN} COMMAND --help         the options of a command
