@@ -35,12 +35,20 @@ def test_without_a_breakage_the_asked_tests_pass(tmp_path):
     assert dict(zip(asked, codes, strict=True)) == dict.fromkeys(asked, 0)
 
 
-@pytest.mark.slow
-def test_every_breakage_of_the_table_is_caught(tmp_path):
+def test_the_table_reaches_every_file_of_the_kernel():
     table = changes()
     assert len(table) >= 140
     assert {path for path in DRAWN_FROM if path.startswith(KERNEL)} <= {c.path for c in table}
-    assert survivors(table, tmp_path) == []
+
+
+@pytest.mark.slow
+def test_every_fourth_breakage_of_the_table_is_caught(tmp_path):
+    assert survivors(changes()[::4], tmp_path) == []
+
+
+@pytest.mark.night
+def test_every_breakage_of_the_table_is_caught(tmp_path):
+    assert survivors(changes(), tmp_path) == []
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def order(ctx: Context) -> Iterator[Row]:
     $O(\alpha^2)$ (T9, T18). Outputs are balanced; a local step changes the imbalance by
     $O(\alpha^2)$, and averaging balanced factors that differ by $O(\alpha)$ too. Put into T30.
 
-    Counterexample (without $\mu > 0$): see T32.
+    Counterexample (without that assumption): see T32.
 
     Source: derived here. The rows extrapolate the slopes of five halvings to $\alpha = 0$: the
     corrections are of relative order $\alpha/(1-\lambda)$.
