@@ -23,7 +23,8 @@ from paper_checks.observe import CLAIMS, trained
 from paper_checks.run import Run
 from paper_checks.stacked import Stacked
 from verification import store
-from verification.claim import Claim, Row, judge
+from verification.claim import Claim, Row
+from verification.judge import judge
 
 ROWS, RUN = "rows.jsonl", "run.json"
 TRAINING = "training"

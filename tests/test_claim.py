@@ -15,10 +15,10 @@ from verification.claim import (
     Row,
     collect,
     deciding_row,
-    judge,
     tightest_row,
 )
 from verification.evidence import at_least, at_most, same
+from verification.judge import judge
 
 NAN, INF = math.nan, math.inf
 

@@ -28,8 +28,9 @@ from decaf_theory.measure import (
     weighted_deviations,
 )
 from decaf_theory.tsvd import TSVD
-from verification.claim import Claim, Outcome, Row, Value, Verdict, judge
+from verification.claim import Claim, Outcome, Row, Value
 from verification.evidence import at_most, ulps
+from verification.judge import Verdict, judge
 
 WIDTH = 96
 NORMS_OF_MIX = ("mix", "interference", "truncation")  # in every row: a figure relates them

@@ -343,6 +343,13 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "noise-free": 0,
+            "all noise paths": 0,
+            "extremal kappa": 0.99,
+            "extremal sigma": 0.99,
+            "stored": 0.99,
+        },
     ),
     Claim(
         "T14-law",

@@ -129,4 +129,18 @@ def _least_loss(ctx: Context, method: str, tilt: float, lrs: Sequence[float]) ->
     yield same("order of 3/8 - F in lr = 2", slope.value - 2, rounding=slope.error, **where)
 
 
-CLAIMS = [Claim("P6", "problems", "derived", rows, not_attacked="exact paths of given instances")]
+CLAIMS = [
+    Claim(
+        "P6",
+        "problems",
+        "derived",
+        rows,
+        not_attacked="exact paths of given instances",
+        reaches={
+            "below: p <= q^t": 0.44,
+            "at equality: p <= 1/(1 + 2 lr t/(1 + lr))": 0.95,
+            "above: p >= 1 - (w^(-1/2) - 1)/lr": 1,
+            "p = 1e-12 shrinks up to the threshold, grows beyond: by a share (fractions)": 0.5,
+        },
+    )
+]

@@ -248,5 +248,15 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=at_the_horizon,
+        reaches={
+            "mean gradient, MS": 1,
+            "|slope + 1/2|, MS": 0.15,
+            "|slope + 1/3|, MS": 0.89,
+            "mean gradient, CB": 0.02,
+            "|slope + 1/2|, CB": 0.17,
+            "|slope + 1/3|, CB": 0.89,
+            "mean gradient, MS, horizon": 0.42,
+            "mean gradient, MS, agents": 0.42,
+        },
     )
 ]

@@ -311,5 +311,11 @@ CLAIMS = [
         not_attacked="T29 along runs of DeCAF; T29 is attacked",
         replay=replay,
         instance=at_rest,
+        reaches={
+            "mean gradient, no noise": 0.99,
+            "largest Xi, no noise": 0.01,
+            "mean gradient, all noise paths": 0.01,
+            "mean gradient, decaf": 0.45,
+        },
     ),
 ]

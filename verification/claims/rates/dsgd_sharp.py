@@ -244,6 +244,15 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=parabola,
+        reaches={
+            "mean gradient, measured Xi, MS": 0.74,
+            "mean gradient, bound on Xi, MS": 0.74,
+            "sharp <= T25, MS": 1,
+            "mean gradient, measured Xi, CB": 0.6,
+            "mean gradient, bound on Xi, CB": 0.32,
+            "sharp <= T25, CB": 1,
+            "mean gradient, MS": 1,
+        },
     ),
     Claim(
         "T28-sharp",
@@ -254,5 +263,9 @@ CLAIMS = [
         attacks=attacks_corollary,
         replay=replay,
         instance=noisy_start,
+        reaches={
+            "mean gradient, MS": 1,
+            "|slope + power|": 0.15,
+        },
     ),
 ]

@@ -130,5 +130,13 @@ CLAIMS = [
         attacks=attacks,
         replay=replay_joint,
         instance=in_common,
+        reaches={
+            "mean gradient": 0.2,
+            "mean gradient, dependent": 1,
+            "joint <= T29, dependent": 0.99,
+            "joint <= T29, predictable": 1,
+            "joint <= T29-sharp, dependent": 1,
+            "joint <= T29-sharp, predictable": 1,
+        },
     )
 ]

@@ -116,5 +116,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=slopes_alone,
+        regimes=("K",),
+        reaches={
+            "E Xi at every step, K = 1": 1,
+            "E Xi at every step, K = 2": 1,
+            "E Xi at every step, K = 5": 1,
+        },
     )
 ]

@@ -297,6 +297,12 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=doubled_noise,
+        reaches={
+            "E Xi_t": 1,
+            "mean gradient": 1,
+            "E Xi_t, dependent": 1,
+            "mean gradient, dependent": 1,
+        },
     ),
     Claim(
         "T29-predictable",
@@ -317,5 +323,9 @@ CLAIMS = [
         attacks=attacks_sharp,
         replay=lambda instance: replay(instance, with_cross_term),
         instance=cancelled,
+        reaches={
+            "mean gradient": 1,
+            "mean gradient, dependent": 1,
+        },
     ),
 ]

@@ -135,5 +135,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=drift_alone,
+        regimes=("beta",),
+        reaches={
+            "E Xi_t, beta = 0.0": 1,
+            "E Xi_t, beta = 0.5": 1,
+            "E Xi_t, beta = 0.9": 1,
+        },
     )
 ]

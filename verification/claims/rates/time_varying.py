@@ -125,5 +125,8 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=drift_alone,
+        reaches={
+            "E Xi_t": 1,
+        },
     )
 ]

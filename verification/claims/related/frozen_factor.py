@@ -137,4 +137,17 @@ def attacks() -> dict[str, Any]:
     return {"r = 2": price(2, 4, 3)}
 
 
-CLAIMS = [Claim("R1", "methods", "derived", rows, attacks=attacks, replay=replay, instance=leading)]
+CLAIMS = [
+    Claim(
+        "R1",
+        "methods",
+        "derived",
+        rows,
+        attacks=attacks,
+        replay=replay,
+        instance=leading,
+        reaches={
+            "best rank-r error <= price": 1,
+        },
+    )
+]

@@ -202,6 +202,17 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "random gradient, by sigma_1": 0.86,
+            "random gradient, by c": 0.79,
+            "random noise": 0.77,
+            "random heterogeneity": 0.77,
+            "extremal gradient, by sigma_1": 1,
+            "extremal gradient, by c": 1,
+            "extremal noise": 1,
+            "extremal heterogeneity": 1,
+            "stored gradient, by c": 1,
+        },
     ),
     Claim(
         "T5-converse",

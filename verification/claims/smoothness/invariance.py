@@ -166,7 +166,22 @@ def attacks() -> dict[str, Any]:
 
 
 CLAIMS = [
-    Claim("T7", "smoothness", "derived", mixing, attacks=attacks, replay=replay, instance=instance),
+    Claim(
+        "T7",
+        "smoothness",
+        "derived",
+        mixing,
+        attacks=attacks,
+        replay=replay,
+        instance=instance,
+        reaches={
+            "random dlora": 1,
+            "random decaf": 0.99,
+            "extremal dlora": 1,
+            "extremal decaf": 1,
+            "stored decaf": 1,
+        },
+    ),
     Claim(
         "T7-unbalanced",
         "smoothness",

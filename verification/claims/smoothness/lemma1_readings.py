@@ -233,6 +233,12 @@ CLAIMS = [
         attacks=attacks,
         replay=replay_mixed,
         instance=instance_at_corner,
+        reaches={
+            "random sum, euclid": 0.82,
+            "searched sum, euclid": 1,
+            "extremal sum, euclid": 1,
+            "stored sum, euclid": 1,
+        },
     ),
     reading("T4a", sum_against_euclid, instance_mixed),
     reading("T4b", scale_forgotten, instance_scale),

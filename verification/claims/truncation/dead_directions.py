@@ -155,7 +155,24 @@ def replay(instance: Instance) -> Row:
 
 
 CLAIMS = [
-    Claim("T23", "truncation", "derived", rows, not_attacked="exact zeros and ranks"),
+    Claim(
+        "T23",
+        "truncation",
+        "derived",
+        rows,
+        not_attacked="exact zeros and ranks",
+        reaches={
+            "P12: F >= 1/4": 1,
+            "P12: numerical rank <= 1": 1,
+            "dead start: F <= 0.625, decaf, mix_first, drop": 1,
+            "dead start: F <= 0.625, decaf, mix_first, keep": 1,
+            "dead start: F <= 0.625, decaf, step_first, drop": 1,
+            "dead start: F <= 0.625, dlora, mix_first, drop": 1,
+            "dead direction: F >= 0.25, decaf, step_first, drop": 1,
+            "dead direction: F <= 0.5, decaf, step_first, keep": 1,
+            "dead direction: F <= 0.5, dlora, step_first, drop": 1,
+        },
+    ),
     Claim(
         "T23-start",
         "truncation",

@@ -218,6 +218,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|dP| <= (sigma_r - e)/(gap - 2 e) |dM|": 1,
+            "|dP| <= integrated constant |dM|": 1,
+            "|(sin U, sin V)|_F <= sqrt(2) |dM|_F/gap": 1,
+        },
     ),
     Claim(
         "T19-tie",

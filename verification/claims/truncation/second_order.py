@@ -131,5 +131,10 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|E|_F <= bound, first agent": 0,
+            "|E|_F <= bound, TSVD_r(M)": 0.92,
+            "|E|_F <= bound, stored": 1,
+        },
     )
 ]

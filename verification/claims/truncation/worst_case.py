@@ -70,6 +70,8 @@ def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row
     n = min(mix.factors.shape)
     truncated = tsvd_of_mix(mix.factors, mix.Pi, r)
     top = sigma_max(mix.factors)
+    # which of the bound's terms are the least
+    part = {"narrow": n < 2 * r, "heavy": bool((host(mix.Pi).max(-1) > 0.5).all())}
     # an SVD is off by a small multiple of max(d, k) eps sigma_1
     allowed = c * (1 + ulps(4 * max(*mix.factors.shape, r)))
     held = (top <= allowed).all(-1)[:, None]
@@ -80,7 +82,14 @@ def _bounded(mix: Mix, c: float, norms: tuple[str, ...] = NORMS) -> Iterator[Row
             ),
             pi_max=host(mix.Pi).max(-1),
         )
-        where = {"rounding": allowance(mix), "held": held, "norm": norm, "c": c, **mix.params}
+        where = {
+            "rounding": allowance(mix),
+            "held": held,
+            "norm": norm,
+            "c": c,
+            **part,
+            **mix.params,
+        }
         yield at_most(
             f"|E| <= worst case, {norm}", truncation_error(truncated, norm), bound, **where
         )
@@ -158,5 +167,20 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|E| <= worst case, fro": 1,
+            "|E| <= worst case, op": 1,
+            "|E| <= worst case, nuc": 1,
+            "|E| <= worst case, fro, narrow": 1,
+            "|E| <= worst case, op, narrow": 1,
+            "|E| <= worst case, nuc, narrow": 1,
+            "|E| <= worst case, fro, heavy": 1,
+            "|E| <= worst case, op, heavy": 1,
+            "|E| <= worst case, nuc, heavy": 1,
+            "|E| <= worst case, fro, heavy, narrow": 1,
+            "|E| <= worst case, op, heavy, narrow": 1,
+            "|E| <= worst case, nuc, heavy, narrow": 1,
+            "|E| against rank, fro": 1,
+        },
     )
 ]
