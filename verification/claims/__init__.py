@@ -28,6 +28,7 @@ FILES = (
     "truncation.perturbation",
     "truncation.gauges",
     "truncation.second_order",
+    "truncation.without_neighbourhood",
     "truncation.gossip",
     "truncation.dead_directions",
     "truncation.conservation",
