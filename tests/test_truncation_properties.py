@@ -117,6 +117,8 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
         assert norms(P - Q)[norm] <= bound + 4 * room
         worst_case = bounds.decaf_dlora_worst_case(c=c, r=factors.rank, norm=norm)
         assert norms(P - Q)[norm] <= worst_case + 4 * room
+        letters = {"mix": norms(M)[norm], "reflected": norms(M - 2 * Q)[norm]}
+        assert norms(P - Q)[norm] <= bounds.decaf_dlora_by_norms(**letters) + 4 * room
     K = np.linalg.matrix_rank(Q)
     if 1 <= K <= factors.rank < min(factors.shape):
         event("Q below rank r" if K < factors.rank else "Q of rank r")

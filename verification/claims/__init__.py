@@ -19,6 +19,7 @@ FILES = (
     "interference.odd_rank",
     "interference.random_factors",
     "interference.mix_difference",
+    "interference.measured_mixes",
     "interference.readings",
     "interference.dlora_path",
     "truncation.eckart_young",
