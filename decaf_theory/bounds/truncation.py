@@ -274,7 +274,7 @@ def _gap(sigma_r: float, sigma_next: float) -> float:
 
 
 def _check_spectrum(kept: Sequence[float]) -> None:
-    if not kept:
+    if len(kept) == 0:  # of an array, too
         raise ValueError("kept must hold the r largest singular values of M, got none")
     for s in kept:
         nonnegative(kept=s)
