@@ -51,6 +51,7 @@ TESTS = {
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "verification/claim.py": ["tests/test_claim.py"],
+    "verification/claims/truncation": ["tests/test_claims_truncation.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
 }
 

@@ -36,7 +36,8 @@ def truncation_worst_case(*, c: float, r: int, n: int, pi_max: float, norm: str)
         c^2 min(r (n - r) / n, p (1 - pi_max))              "nuc"
         p = min(r, n - r),   f = sqrt(r)/2 if n >= 2 r else r sqrt(n - r)/n
 
-    Tight where the agents are enough: op by r + 1 agents that each omit one coordinate, fro by
+    Sharp in (r, n, pi_max): some agents with that largest weight attain it, not those of every list
+    of weights. Attained: op by r + 1 agents that each omit one coordinate, fro by
     B_j = A_j' = c u_j (x) I_r with sum_j pi_j exp(2 i theta_j) = 0 (orthogonal products where
     pi_max >= 1/2), nuc by mutually orthogonal products.
     Source: derived (T16): the spectrum sums to at most r c^2, and pi_j B_j A_j is a candidate.
@@ -116,7 +117,7 @@ def truncation_second_order(
         sigma_r = sigma_r(P0),   delta = max_j |B_j A_j - P0|_op
 
     inf where delta >= sigma_r. Tight in the limit of two unit vectors at angles +-theta -> 0,
-    r = 1. Source: derived (T21), by Schur complements.
+    r = 1; `truncation_by_reference` needs no delta. Source: derived (T21), by Schur complements.
     """
     nonnegative(mean_square=mean_square, square_mean=square_mean, sigma_r=sigma_r, delta=delta)
     if delta >= sigma_r:
