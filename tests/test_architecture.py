@@ -54,7 +54,8 @@ ROOM_ALLOWED = {
     ),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
-        *("verification.claim", "verification.store", "verification.adapter_report"),
+        *("verification.claim", "verification.store"),
+        *("verification.adapter_evidence", "verification.adapter_report"),
     ),
 }
 
