@@ -53,6 +53,7 @@ TESTS = {
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],
+    "verification/claims/truncation": ["tests/test_claims_truncation.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
 }
 

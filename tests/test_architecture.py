@@ -55,7 +55,7 @@ ROOM_ALLOWED = {
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
         *("verification.claim", "verification.judge", "verification.store"),
-        "verification.adapter_report",
+        *("verification.adapter_evidence", "verification.adapter_report"),
     ),
 }
 

@@ -122,6 +122,33 @@ WORKED = [
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=1.5), 1.6),
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=4), inf),
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=5), inf),
+    # (5 + 2 * 3)/(2 * 4), by either of the two
+    (
+        "truncation_by_reference",
+        dict(mean_square=5, misalignment=3, sigma_r=4, reference_r=1),
+        11 / 8,
+    ),
+    (
+        "truncation_by_reference",
+        dict(mean_square=5, misalignment=3, sigma_r=1, reference_r=4),
+        11 / 8,
+    ),
+    (
+        "truncation_by_reference",
+        dict(mean_square=5, misalignment=3, sigma_r=0, reference_r=0),
+        0,
+    ),
+    # sqrt(9 + 16) - 4; the same next to a value as large as the level 5
+    ("truncation_by_spread", dict(mean_square=9, kept=[4]), 1),
+    ("truncation_by_spread", dict(mean_square=9, kept=[5, 4]), 1),
+    # 2 sqrt((9 + 9 + 25/4)/2) - 11/2: both values join; 2 sqrt((6 + 2)/2) - 2; nothing kept
+    ("truncation_by_spread", dict(mean_square=9, kept=[3, 2.5]), sqrt(48.5) - 5.5),
+    ("truncation_by_spread", dict(mean_square=6, kept=[9, 1, 1]), 2),
+    ("truncation_by_spread", dict(mean_square=6, kept=[1, 1]), 2),
+    ("truncation_by_spread", dict(mean_square=8, kept=[0, 0]), 4),
+    ("truncation_by_spread", dict(mean_square=0, kept=[0, 0]), 0),
+    ("truncation_by_spread", dict(mean_square=inf, kept=[2, 1]), inf),
+    ("decaf_dlora_by_norms", dict(mix=3, reflected=4), 3.5),
     ("tsvd_condition", dict(sigma_r=5, sigma_next=3), 2.5),
     ("tsvd_condition", dict(sigma_r=5, sigma_next=0), 1),
     ("tsvd_condition", dict(sigma_r=1, sigma_next=1 - 1 / 128), 128),

@@ -50,6 +50,11 @@ VALID = {
     "decaf_dlora_lower_rank": dict(K=1, r=3, n=5),
     "decaf_dlora_worst_case": dict(c=1.0, r=2, norm="op"),
     "truncation_second_order": dict(mean_square=1.0, square_mean=1.0, sigma_r=1.0, delta=0.5),
+    "truncation_by_reference": dict(
+        mean_square=1.0, misalignment=1.0, sigma_r=1.0, reference_r=1.0
+    ),
+    "truncation_by_spread": dict(mean_square=1.0, kept=[2.0, 1.0]),
+    "decaf_dlora_by_norms": dict(mix=1.0, reflected=1.0),
     "tsvd_condition": dict(sigma_r=1.0, sigma_next=0.0),
     "tsvd_perturbation": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
     "tsvd_perturbation_integrated": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
@@ -100,7 +105,7 @@ RULES = {
 RULE = dict.fromkeys("N T K d k r q m n".split(), "count")
 RULE |= dict(pi_max="largest weight", lam="below one", beta="below one", lam_min="at most one")
 RULE |= dict(D="count from zero", t="count from zero", gap="wedin's gap", lr="nonnegative")
-RULE |= dict.fromkeys(["eigenvalues", "pi"], "sequence")
+RULE |= dict.fromkeys(["eigenvalues", "pi", "kept"], "sequence")
 RULE |= dict.fromkeys(["order", "norm", "errors"], "choice")
 SPECIAL = {
     ("lemma1_gap", "r"): "real from one",
@@ -223,6 +228,18 @@ def test_singular_values_must_decrease():
         letters = {} if bound is bounds.tsvd_condition else {"e": 0.1}
         with pytest.raises(ValueError, match=r"^sigma_next must be <= sigma_r = 1, got 1\.5"):
             bound(sigma_r=1, sigma_next=1.5, **letters)
+
+
+def test_the_singular_values_kept_are_at_least_one_and_decrease():
+    bound = bounds.truncation_by_spread
+    with pytest.raises(ValueError, match=r"^kept must hold .*, got none"):
+        bound(mean_square=1, kept=[])
+    with pytest.raises(ValueError, match=r"^kept must not increase, got \[1, 2\]; sort it"):
+        bound(mean_square=1, kept=[1, 2])
+    for value in (-1e-9, nan):
+        with pytest.raises(ValueError, match=rf"^kept must be >= 0, got {value}"):
+            bound(mean_square=1, kept=[1, value])
+    assert bound(mean_square=1, kept=[0, 0]) > 0
 
 
 def test_the_rank_of_what_is_compared_is_at_most_the_rank_kept():

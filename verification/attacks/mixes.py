@@ -150,7 +150,22 @@ def mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     return of_mix(weights, (d, k, r), ratio, c=1.0, norm=norm, loose=loose)
 
 
-def truncation_in_a_ball(norm: str, weights: Sequence[float], size: tuple[int, int, int]) -> Attack:
+def measured_mixes(norm: str, weights: Sequence[float]) -> Attack:
+    """T13-data: |TSVD_r(M) - Bbar Abar| against the mean of |M| and |M - 2 Bbar Abar|."""
+    r = 2
+    half = bounds.decaf_dlora_by_norms(mix=0.5, reflected=0.5)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, mean = mixed(p, weights)
+        sizes = norm_of(M, norm) + norm_of(M - 2 * mean, norm)
+        return norm_of(truncate(M, r) - mean, norm) / (half * sizes)
+
+    return of_mix(weights, (4, 3, r), ratio, norm=norm)
+
+
+def truncation_in_a_ball(
+    norm: str, weights: Sequence[float], size: tuple[int, int, int], loose: str = ""
+) -> Attack:
     """T16: |M - TSVD_r(M)| against its worst case on sigma_max <= 1."""
     d, k, r = size
     worst = bounds.truncation_worst_case(c=1.0, r=r, n=min(d, k), pi_max=max(weights), norm=norm)
@@ -158,7 +173,7 @@ def truncation_in_a_ball(norm: str, weights: Sequence[float], size: tuple[int, i
     def ratio(p: Tensors) -> torch.Tensor:
         return norm_of(mixed(p, weights)[0], norm, skip=r) / worst
 
-    return of_mix(weights, size, ratio, c=1.0, norm=norm)
+    return of_mix(weights, size, ratio, c=1.0, norm=norm, loose=loose)
 
 
 def truncation_against_averaging() -> Attack:
