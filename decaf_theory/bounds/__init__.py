@@ -68,6 +68,7 @@ from decaf_theory.bounds.smoothness import (
 from decaf_theory.bounds.truncation import (
     GOLDEN_RATIO,
     decaf_dlora_difference,
+    decaf_dlora_heavy,
     decaf_dlora_lower_rank,
     decaf_dlora_worst_case,
     decaf_mixing_error,
@@ -87,6 +88,7 @@ __all__ = [
     "convex_curvature",
     "corollary_horizon",
     "decaf_dlora_difference",
+    "decaf_dlora_heavy",
     "decaf_dlora_lower_rank",
     "decaf_dlora_worst_case",
     "decaf_mixing_error",

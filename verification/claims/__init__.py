@@ -25,6 +25,7 @@ FILES = (
     "truncation.worst_case",
     "truncation.beats_averaging",
     "truncation.golden_ratio",
+    "truncation.heavy_weight",
     "truncation.perturbation",
     "truncation.gauges",
     "truncation.second_order",
