@@ -30,6 +30,7 @@ FILES = (
     "truncation.gauges",
     "truncation.second_order",
     "truncation.gossip",
+    "truncation.open_set",
     "truncation.dead_directions",
     "truncation.conservation",
     "rates.dsgd",
