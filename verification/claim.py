@@ -210,6 +210,8 @@ class Claim:
     # functions of decaf_theory.bounds that it judges: lowering one by two percent breaks a row
     bounds: tuple[Callable[..., Any], ...] = ()
     loose: str = ""  # why no row reaches its bound, if it is an inequality and none does
+    # false, and by how much is set by a parameter that was chosen: its verdict has no tightness
+    chosen_excess: bool = False
     conditional: bool = False  # whether its assumptions are judged row by row, and fail in some
     # the searches for a counterexample, by name; called late, since they load torch
     attacks: Callable[[], Mapping[str, Attack]] | None = None
@@ -247,8 +249,8 @@ class Verdict:
 def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
     """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies.
 
-    Tightness is the largest of the rows, slack the least; rows that do not apply count in `rows`
-    alone.
+    Tightness is the largest of the rows, None if the claim's excess was chosen; slack is the least.
+    Rows that do not apply count in `rows` alone.
     """
     found = list(rows)
     applicable = [row for row in found if row.assumptions_held]
@@ -261,7 +263,7 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
         claim.id,
         claim.status,
         worst,
-        max(ratios, default=None),
+        None if claim.chosen_excess else max(ratios, default=None),
         min(finite, default=None),
         len(found),
         seconds,
