@@ -110,6 +110,17 @@ WORKED = [
     ("decaf_dlora_worst_case", dict(c=3, r=4, norm="fro"), 18),
     ("decaf_dlora_worst_case", dict(c=3, r=4, norm="op"), 9),
     ("decaf_dlora_worst_case", dict(c=3, r=4, norm="nuc"), 36),
+    # tau = 3/4 at 3/4: x = (sqrt(21/16) - 1)/4 and y = 1/8 for more than two agents
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=5, pi_max=0.75, norm="op"), 6.75),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=2, pi_max=0.75, norm="fro"), 13.5),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.75, norm="fro"), 9 + 9 * sqrt(21) / 8),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=2, pi_max=0.75, norm="nuc"), 27),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.75, norm="nuc"), 31.5),
+    # x is negative below (sqrt 5 - 1)/2; tau + y = 1.0675 at 0.55 says less than 1
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.6, norm="fro"), 17.28),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.55, norm="nuc"), 36),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.4, norm="nuc"), 36),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=1, pi_max=1, norm="nuc"), 0),
     # 1.5 sqrt(1 + sqrt 2) + 5/sqrt(8 * 2); the larger sigma_r counts in the first term alone
     (
         "decaf_mixing_error",

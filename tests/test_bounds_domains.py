@@ -49,6 +49,7 @@ VALID = {
     "decaf_dlora_difference": dict(interference=1.0, norm="op"),
     "decaf_dlora_lower_rank": dict(K=1, r=3, n=5),
     "decaf_dlora_worst_case": dict(c=1.0, r=2, norm="op"),
+    "decaf_dlora_heavy": dict(WEIGHT, c=1.0, r=2, m=3),
     "truncation_second_order": dict(mean_square=1.0, square_mean=1.0, sigma_r=1.0, delta=0.5),
     "truncation_by_reference": dict(
         mean_square=1.0, misalignment=1.0, sigma_r=1.0, reference_r=1.0

@@ -176,6 +176,13 @@ def test_a_verdict_takes_tightness_and_slack_from_the_rows_that_apply():
     assert judge(claim_of(), [BROKEN]).slack is None
 
 
+def test_an_excess_that_was_chosen_is_no_tightness():
+    claim = replace(claim_of(), expected="violated")
+    assert judge(claim, [BEYOND]).tightness == BEYOND.tightness
+    verdict = judge(replace(claim, chosen_excess=True), [BEYOND])
+    assert (verdict.outcome, verdict.tightness) == ("violated", None)
+
+
 def test_a_ratio_that_overflows_is_no_tightness():
     assert judge(claim_of(), [le(1e300, 1e-300), le(1, 2)]).tightness == 0.5
 

@@ -44,6 +44,7 @@ def test_what_a_claim_says_of_itself_is_of_the_vocabulary(name):
     assert claim.area in TITLES
     assert claim.status in STATUSES
     assert claim.expected in ("holds", "violated")
+    assert not claim.chosen_excess or claim.expected == "violated"
 
 
 @each

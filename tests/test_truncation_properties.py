@@ -119,6 +119,10 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
         assert norms(P - Q)[norm] <= worst_case + 4 * room
         letters = {"mix": norms(M)[norm], "reflected": norms(M - 2 * Q)[norm]}
         assert norms(P - Q)[norm] <= bounds.decaf_dlora_by_norms(**letters) + 4 * room
+        letters = {"c": c, "r": factors.rank, "m": Pi.shape[1], "pi_max": float(Pi.max())}
+        heavy = bounds.decaf_dlora_heavy(norm=norm, **letters)
+        assert heavy <= worst_case
+        assert norms(P - Q)[norm] <= heavy + 4 * room
     K = np.linalg.matrix_rank(Q)
     if 1 <= K <= factors.rank < min(factors.shape):
         event("Q below rank r" if K < factors.rank else "Q of rank r")
@@ -126,6 +130,24 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
         constant = bounds.decaf_dlora_lower_rank(**letters)
         # what matrix_rank calls zero is off by max(d, k) eps |Q|
         assert norms(P - Q)["fro"] <= constant * norms(M - Q)["fro"] + 10 * room
+
+
+@given(st.integers(0, 2**20), st.integers(1, 3), st.floats(0.5, 1), st.floats(0, 1))
+def test_t18_two_agents_lose_at_most_tau_by_interference_and_truncation_together(
+    seed, r, heavy, toward
+):
+    d, k = r + 2, r + 1
+    B, A = (
+        np.linalg.qr(X if X.shape[-2] > r else X.mT)[0] for X in gaussian(2, d, k, r, seed=seed)
+    )
+    A = A.mT
+    B[1], A[1] = (toward * -X[0] + (1 - toward) * X[1] for X in (B, A))  # still of norm <= 1
+    factors, Pi = Factors(B, A), np.array([[heavy, 1 - heavy]])
+    M, P, Q, _ = dense(factors, Pi)
+    lost = norms(M - Q)["nuc"] + norms(M - P)["nuc"]
+    event("within 1 % of the bound" if lost > 0.99 * 4 * heavy * (1 - heavy) * r else "below it")
+    bound = bounds.interference_worst_case(c=1.0, q=r, pi_max=heavy, norm="nuc")
+    assert lost <= bound + 4 * slack(factors, Pi)
 
 
 @given(drawn(), st.integers(-6, -1), st.integers(0, 2**20))

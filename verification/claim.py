@@ -215,6 +215,8 @@ class Claim:
     # regime -> how near to its bound it comes in every run; `reaches ID` prints what to paste
     reaches: Mapping[str, float] = field(default_factory=dict)
     regimes: tuple[str, ...] = ()  # coordinates that tell regimes apart although they are numbers
+    # false, and by how much is set by a parameter that was chosen: its verdict has no tightness
+    chosen_excess: bool = False
     conditional: bool = False  # whether its assumptions are judged row by row, and fail in some
     # the searches for a counterexample, by name; called late, since they load torch
     attacks: Callable[[], Mapping[str, Attack]] | None = None

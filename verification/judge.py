@@ -55,7 +55,8 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
     """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies.
 
     Where that is as expected but a regime went slack: slack. Tightness is the largest of the rows,
-    slack the least; rows that do not apply count in `rows` alone.
+    None if the claim's excess was chosen; slack is the least. Rows that do not apply count in
+    `rows` alone.
     """
     found = list(rows)
     outcomes = {row.outcome for row in found}
@@ -68,7 +69,7 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
         claim.id,
         claim.status,
         outcome,
-        best(found),
+        None if claim.chosen_excess else best(found),
         min(slacks, default=None),
         len(found),
         seconds,

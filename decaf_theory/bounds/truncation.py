@@ -10,6 +10,7 @@ from itertools import pairwise
 from math import fsum, hypot, inf, log1p, sqrt
 
 from decaf_theory.bounds._checks import count, largest_weight, nonnegative, one_of
+from decaf_theory.bounds.interference import tau
 
 GOLDEN_RATIO = (1 + sqrt(5)) / 2
 
@@ -105,6 +106,31 @@ def decaf_dlora_worst_case(*, c: float, r: int, norm: str) -> float:
     count(r=r)
     one_of(("fro", "op", "nuc"), norm=norm)
     return {"fro": sqrt(r), "op": 1, "nuc": r}[norm] * c**2
+
+
+def decaf_dlora_heavy(*, c: float, r: int, m: int, pi_max: float, norm: str) -> float:
+    """Return the upper bound on |P - Q| under Assumption 2 that knows the largest of m weights.
+
+        c^2 tau ("op"),   c^2 sqrt(r) (tau + x) ("fro"),   c^2 r min(1, tau + y) ("nuc")
+        P = TSVD_r(M), Q = Bbar Abar;   tau = tau(pi), pi = pi_max, rho = 1 - pi
+        x = rho (sqrt(pi + pi^2) - 1),   y = rho (pi - rho),   0 if negative or for two agents
+
+    Never above `decaf_dlora_worst_case`, which it is where pi <= 1/2. Tight in operator norm, for
+    two agents, and where x = 0 in Frobenius norm: c-isometries, the heavy agent's (B, A) against
+    (-B, -A). Elsewhere y <= tau/4 and x <= 0.104 tau. Source: derived (T18-heavy).
+    """
+    nonnegative(c=c)
+    count(r=r, m=m)
+    largest_weight(pi_max)
+    one_of(("fro", "op", "nuc"), norm=norm)
+    rest = 1 - pi_max
+    beyond = {
+        "op": 0.0,
+        "fro": rest * (sqrt(pi_max + pi_max**2) - 1),
+        "nuc": rest * (pi_max - rest),
+    }
+    share = tau(pi_max=pi_max) + (max(0.0, beyond[norm]) if m > 2 else 0.0)
+    return min(1.0, share) * decaf_dlora_worst_case(c=c, r=r, norm=norm)
 
 
 def truncation_second_order(
