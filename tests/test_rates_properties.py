@@ -18,9 +18,10 @@ from verification.claims.rates import (
     local_steps,
     mixing_errors,
     momentum,
+    random_rounds,
     time_varying,
 )
-from verification.instances import erring
+from verification.instances import erring, laws
 from verification.instances.mixes import FAMILIES as MIXES
 from verification.instances.mixes import Mix
 from verification.instances.quadratics import FAMILIES, GRAPHS, Case, draw, load, network
@@ -125,6 +126,30 @@ def test_no_sequence_of_graphs_breaks_the_bound(drawn, graphs):
         Pis.append(TOPOLOGIES[graphs[t % len(graphs)]](N)[np.ix_(order, order)])
     case = case_of(drawn, q=time_varying.network_of(Pis).q)
     assert time_varying.judged(case, Pis).outcome in ALLOWED
+
+
+LAWS = {
+    "pairs": lambda N, p: laws.pairwise_gossip(N),
+    "matching": lambda N, p: laws.random_matching(N),
+    "dropped": lambda N, p: laws.dropped_links(TOPOLOGIES["path"](N), p),
+    "directed": lambda N, p: laws.directed_peers(N),
+    "all or nothing": laws.all_or_nothing,
+}
+
+
+@given(
+    drawn=cases,
+    name=st.sampled_from(sorted(LAWS)),
+    N=st.integers(2, 5),
+    p=st.sampled_from([0.01, 0.3, 0.9]),
+)
+def test_no_law_of_the_rounds_breaks_the_bound(drawn, name, N, p):
+    event(name)
+    family, _, share, seed = drawn
+    law = LAWS[name](N, p)
+    # a ring has the N of the law; its matrix is not used
+    case = case_of((family, ("ring", N), share, seed), q=random_rounds.network_of(law).q)
+    assert random_rounds.judged(case, law, 12).outcome in ALLOWED
 
 
 @given(data=st.data())

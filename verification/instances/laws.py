@@ -57,10 +57,15 @@ def erdos_renyi(N: int, p: float) -> Law:
     return _law(found)
 
 
-def directed_ring(N: int) -> Law:
+def directed_peers(N: int) -> Law:
     """Return rounds in which each agent averages with the one h ahead, h uniform in 1 ... N - 1."""
     eye = np.eye(N)
     return _equally_likely([(eye + np.roll(eye, h, axis=1)) / 2 for h in range(1, N)])
+
+
+def all_or_nothing(N: int, rho: float) -> Law:
+    """Return rounds in which all agents average, with probability 1 - rho, or none does."""
+    return _law([(np.eye(N), rho), (np.full((N, N), 1 / N), 1 - rho)])
 
 
 def _matchings(agents: list[int]) -> Iterator[list[tuple[int, int]]]:
