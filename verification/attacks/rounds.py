@@ -93,24 +93,29 @@ def momentum(net: Network, beta: float, **more: bool) -> Attack:
     return Attack(domain.shapes, ratio, domain.instance(net, beta=beta, steps=STEPS))
 
 
+def mixing_matrices(X: torch.Tensor, lam: float) -> torch.Tensor:
+    """Return Pi = J + U X U' for X symmetrized, clipped to |X|_op <= lam; U a basis off consensus.
+
+    X [s, T, N - 1, N - 1] -> Pi [s, T, N, N].
+    """
+    N = X.shape[-1] + 1
+    basis = torch.linalg.svd(torch.eye(N, dtype=torch.float64) - 1 / N)[0][:, : N - 1]
+    X = clip_singular_values((X + X.mT) / 2, lam)
+    symmetric: torch.Tensor = 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
+    return symmetric
+
+
 def changing(lam: float, N: int, steps: int) -> Attack:
     """T37: the largest E Xi_t for any sequence of matrices with |Pi_t - J|_op <= lam."""
     S = bounds.time_varying_S(lam=lam, N=N)
     net = q.network([[1 / N] * N] * N)._replace(q=bounds.network_q(lam=lam, order="MS"), S=S)
     domain = Domain(N, 1, longest(net))
-    basis = torch.linalg.svd(torch.eye(N, dtype=torch.float64) - 1 / N)[0][:, : N - 1]
-
-    def matrices(free: Tensors) -> torch.Tensor:
-        """Return Pi_t = J + U X_t U', U a basis of the deviations, [s, T, N, N]."""
-        X = clip_singular_values((free["X"] + free["X"].mT) / 2, lam)
-        symmetric: torch.Tensor = 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
-        return symmetric
 
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)
         step = q.moved(problem)
         W = [q.start(problem)]
-        for Pi in matrices(free)[:, : steps - 1].unbind(1):
+        for Pi in mixing_matrices(free["X"], lam)[:, : steps - 1].unbind(1):
             P = q.bordered(Pi, 0 * Pi[..., 0])
             W.append(P @ (step.M @ W[-1] @ step.M.mT + step.V) @ P.mT)
         Xi, kappa = q.largest(problem, torch.stack(W, 1))
@@ -119,7 +124,7 @@ def changing(lam: float, N: int, steps: int) -> Attack:
     written = domain.instance(net)
 
     def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**written(p), "Pis": matrices(single(p))[0].tolist()}
+        return {**written(p), "Pis": mixing_matrices(single(p)["X"], lam)[0].tolist()}
 
     shapes = {**domain.shapes, "X": (steps, N - 1, N - 1)}
     return Attack(shapes, ratio, instance)

@@ -50,6 +50,7 @@ FILES = (
     "rates.momentum",
     "rates.time_varying",
     "rates.random_rounds",
+    "rates.mean_descent",
     "problems.opposed_gauges",
     "problems.competing_targets",
     "problems.sampling_noise",

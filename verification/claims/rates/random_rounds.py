@@ -48,13 +48,14 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Source: derived here.
     """
-    for name, law in _laws().items():
-        yield judged(_random(ctx, name, law), law, STEPS, sequence=name)
+    for name, law in various().items():
+        yield judged(random_case(ctx, name, law), law, STEPS, sequence=name)
     for extremal in (noise_alone(), one_pair()):
         yield from attained(replay(extremal))
 
 
-def _laws() -> dict[str, Law]:
+def various() -> dict[str, Law]:
+    """Return laws of all kinds, of few agents."""
     ring = TOPOLOGIES["ring"](4)
     links = [(i, (i + 1) % 4) for i in range(4)]
     return {
@@ -69,7 +70,7 @@ def _laws() -> dict[str, Law]:
     }
 
 
-def _random(ctx: Context, name: str, law: Law) -> Case:
+def random_case(ctx: Context, name: str, law: Law) -> Case:
     """Return problems of all families, with lr log-uniform up to what the law allows."""
     rng = ctx.rng("law", name)
     case = drawn(ctx, rng, name, law.Pis[0], ctx.pick(3, 24), 2)
