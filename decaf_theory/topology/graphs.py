@@ -183,9 +183,8 @@ def exponential(N: int, *, sparse: bool = False) -> Matrix:
     hops = 1 << np.arange((N - 1).bit_length())
     i = np.tile(np.arange(N), len(hops))
     links = _links(N, i, (i + np.repeat(hops, N)) % N, sparse)
-    return metropolis_weights(
-        (links != 0).astype(np.float64)
-    )  # hops of 2^l and N - 2^m may coincide
+    # hops of 2^l and N - 2^m may coincide
+    return metropolis_weights((links != 0).astype(np.float64))
 
 
 def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0, sparse: bool = False) -> Matrix:
