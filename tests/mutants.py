@@ -19,7 +19,11 @@ TESTS = {
         "tests/test_bounds_derived.py",
         "tests/test_bounds_domains.py",
     ],
-    "decaf_theory/topology": ["tests/test_topology.py", "tests/test_topology_sparse.py"],
+    "decaf_theory/topology": [
+        "tests/test_topology.py",
+        "tests/test_topology_random.py",
+        "tests/test_topology_sparse.py",
+    ],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
     "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py"],

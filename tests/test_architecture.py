@@ -24,7 +24,7 @@ ALLOWED = {
     "bounds": set(),
     "stats": {"arrays"},
     "small_steps": set(),
-    "topology": {"arrays"},
+    "topology": {"arrays", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
     "methods": {"arrays", "lowrank", "tsvd", "measure", "methods"},

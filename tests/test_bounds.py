@@ -259,6 +259,21 @@ WORKED = [
         (1 + 2 * sqrt(3.75)) ** 2,
     ),
     ("dsgd_sharp", dict(F_gap=3, lr=1, T=8, L=2, sigma=3, N=3, Xi=0.25), inf),
+    # step 1/4, u = 1/4: 6/(.25*8) + .25*9/4 + Xi + 2 (1/8)^2 9/(4*3/4), at u + 2 u^2 = 3/8
+    (
+        "momentum_rate",
+        dict(F_gap=3, lr=0.125, T=8, L=1, sigma=3, N=4, Xi=0.5, beta=0.5),
+        3 + 0.5625 + 0.5 + 3 / 32,
+    ),
+    # u + 2 u^2 = 1 at u = 1/2; beyond, and at a smaller step for beta = 3/4
+    (
+        "momentum_rate",
+        dict(F_gap=3, lr=0.25, T=8, L=1, sigma=0, N=4, Xi=0.5, beta=0.5),
+        1.5 + 0.5,
+    ),
+    ("momentum_rate", dict(F_gap=3, lr=0.26, T=8, L=1, sigma=3, N=4, Xi=0.5, beta=0.5), inf),
+    ("momentum_rate", dict(F_gap=3, lr=0.0625, T=8, L=1, sigma=3, N=4, Xi=0.5, beta=0.75), inf),
+    ("momentum_rate", dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=0.5, beta=0), 6.5),
     # 6/(.125*8) + .125*2*9/3 + 8/16 (9*.5/3 + 4*4), at lr L q = 1/2
     (
         "dsgd_textbook",

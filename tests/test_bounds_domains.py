@@ -77,6 +77,7 @@ VALID = {
     "local_drift": dict(lam=0.5, lr=0.1, L=2.0, kappa=1.0, N=3, K=2),
     "local_steps_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], N=3, K=2),
     "momentum_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], beta=0.5),
+    "momentum_rate": dict(RATE, Xi=1.0, beta=0.5),
     "time_varying_S": dict(lam=0.5, N=2),
     "sqrt_rho_complete": dict(N=3),
     "sqrt_rho_ring": dict(N=3),
@@ -117,6 +118,7 @@ SPECIAL = {
     ("dsgd_sharp", "lr"): "positive",
     ("dsgd_textbook", "lr"): "positive",
     ("mixing_error_rate", "lr"): "positive",
+    ("momentum_rate", "lr"): "positive",
     ("sqrt_rho_bipartite_optimal", "n"): "count from two",
     ("convex_curvature", "m"): "nonnegative",
 }

@@ -319,6 +319,29 @@ def momentum_q_S(*, lam: float, eigenvalues: Sequence[float], beta: float) -> tu
     return network_q(lam=lam, order="MS") / (1 - beta), S
 
 
+def momentum_rate(
+    *, F_gap: float, lr: float, T: int, L: float, sigma: float, N: int, Xi: float, beta: float
+) -> float:
+    """Return the upper bound on (1/T) sum_{t<T} E |grad F(z_t)|^2 for local heavy-ball momentum.
+
+        z = xbar - lr beta/(1 - beta) vbar:  `dsgd_rate` with the step a = lr / (1 - beta) and
+        Xi + 2 (a beta)^2 sigma^2 / (N (1 - beta^2)) for Xi
+
+    Steps as in `momentum_q_S`; Xi is that of the agents about their own mean. inf unless u = a L
+    has u + 2 (u beta / (1 - beta))^2 <= 1. Tight only as beta -> 0, where it is `dsgd_rate`.
+    Source: derived (T36-rate).
+    """
+    below_one(beta=beta)
+    nonnegative(Xi=Xi, sigma=sigma)
+    count(N=N)
+    step = lr / (1 - beta)
+    u = step * L
+    if u + 2 * (u * beta / (1 - beta)) ** 2 > INSIDE:
+        return inf
+    lag = 2 * (step * beta * sigma) ** 2 / (N * (1 - beta**2))
+    return dsgd_rate(F_gap=F_gap, lr=step, T=T, L=L, sigma=sigma, N=N, Xi=Xi + lag)
+
+
 def time_varying_S(*, lam: float, N: int) -> float:
     """Return the S of `consensus_bound` for matrices Pi_t with |Pi_t - J|_op <= lam, order MS.
 

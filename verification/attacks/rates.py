@@ -25,12 +25,12 @@ def longest(net: Network, largest: float = 1.0, feedback: float = 0.999) -> floa
     return (1 - 2.0**-20) * min(largest, feedback / max(net.q, 1e-3))
 
 
-def _fixed(problem: Problem, net: Network, steps: int) -> torch.Tensor:
+def fixed(problem: Problem, net: Network, steps: int) -> torch.Tensor:
     """Return 2 (F(x0) - F*) / (lr T) + lr sigma^2 / N: what a rate pays without disagreement."""
     return 2 * problem.gap / (problem.lr * steps) + problem.lr * problem.variance / net.N
 
 
-def _sharp(u: torch.Tensor, R: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
+def sharp(u: torch.Tensor, R: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
     """Return the rate of T25-sharp for R and the disagreement D^2."""
     return (((1 - u).abs() * D + root(D**2 + (2 - u) * R)) / (2 - u)) ** 2
 
@@ -66,7 +66,7 @@ def rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool) 
             * (problem.variance * net.S / net.N + (kappa * net.q) ** 2),
         }
         found = q.square(q.gradient(problem), W).mean(-1)
-        return found / (_fixed(problem, net, steps) + last[part])
+        return found / (fixed(problem, net, steps) + last[part])
 
     extra = {"order": net.order, "steps": steps, "part": f"mean gradient, {part}"}
     return Attack(domain.shapes, ratio, domain.instance(net, **extra))
@@ -81,7 +81,7 @@ def sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) ->
         problem = domain.problem(free)
         W = q.average(q.sgd(problem, net), q.start(problem), doublings)
         D = root(q.square(q.disagreement(problem), W))
-        bound = _sharp(problem.lr, _fixed(problem, net, steps), D)
+        bound = sharp(problem.lr, fixed(problem, net, steps), D)
         return q.square(q.gradient(problem), W) / bound
 
     return Attack(domain.shapes, ratio, domain.instance(net, order=net.order, steps=steps))
@@ -125,7 +125,7 @@ def rest(net: Network) -> Attack:
         w = torch.cat([rest, torch.ones_like(rest[:, :1])], 1)
         kappa = root(((q.heterogeneity(problem) @ w) ** 2).sum((-2, -1)))
         m = (-problem.H.flatten(1).amin(-1)).clamp_min(0.0)
-        bound = _fixed(problem, net, steps)
+        bound = fixed(problem, net, steps)
         bound = bound + ((1 + m) / 2) ** 2 * q.consensus_limit(problem, net, kappa)
         return ((q.gradient(problem) @ w) ** 2).sum((-2, -1)) / bound
 
@@ -203,7 +203,7 @@ def _gradient_ratio(run: Erring, part: str, doublings: int, dependent: bool) -> 
         # the joint form counts noise and disagreement together against the errors
         grown = noise if part == "sharp" else root(D**2 + noise**2) - D
         cross = dependent * 2 * ebar * grown
-        return found / _sharp(problem.lr, descent + floor + cross, D + bias)
+        return found / sharp(problem.lr, descent + floor + cross, D + bias)
     limit: torch.Tensor = descent + floor + (D + bias) ** 2
     if dependent:
         limit = descent + 2 * floor + 2 * D**2 + 2 * bias**2

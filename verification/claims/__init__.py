@@ -53,6 +53,8 @@ FILES = (
     "rates.local_steps",
     "rates.momentum",
     "rates.time_varying",
+    "rates.random_rounds",
+    "rates.mean_descent",
     "problems.opposed_gauges",
     "problems.competing_targets",
     "problems.sampling_noise",
