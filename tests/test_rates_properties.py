@@ -18,6 +18,7 @@ from verification.claims.rates import (
     local_steps,
     mixing_errors,
     momentum,
+    polyak_lojasiewicz,
     time_varying,
 )
 from verification.instances import erring
@@ -95,6 +96,12 @@ def test_no_mix_breaks_the_bound_on_the_error_of_mixing(family, rows, seed):
 @given(drawn=cases, order=st.sampled_from(moments.ORDERS))
 def test_no_quadratic_breaks_the_rate_of_weakly_convex_losses(drawn, order):
     assert convex.judged(case_of(drawn, order), order, 20).outcome in ALLOWED
+
+
+@given(drawn=cases, order=st.sampled_from(moments.ORDERS))
+def test_no_quadratic_breaks_the_decay_of_the_gap(drawn, order):
+    for row in polyak_lojasiewicz.judged(case_of(drawn, order), order, 20):
+        assert row.outcome in ALLOWED
 
 
 @given(drawn=cases, K=st.integers(1, 5))

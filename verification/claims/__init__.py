@@ -49,6 +49,7 @@ FILES = (
     "rates.local_steps",
     "rates.momentum",
     "rates.time_varying",
+    "rates.polyak_lojasiewicz",
     "problems.opposed_gauges",
     "problems.competing_targets",
     "problems.sampling_noise",
