@@ -50,6 +50,7 @@ FILES = (
     "rates.momentum",
     "rates.time_varying",
     "rates.polyak_lojasiewicz",
+    "rates.settling",
     "problems.opposed_gauges",
     "problems.competing_targets",
     "problems.sampling_noise",

@@ -61,7 +61,7 @@ def rows(ctx: Context) -> Iterator[Row]:
         for case in cases(ctx, order, instances=ctx.pick(3, 24)):
             yield from judged(case, order, STEPS)
         for name, N in GRAPHS:
-            yield at_rest(convex(ctx, name, N), order, LONG)
+            yield at_rest(convex(ctx, name, N, order), order, LONG)
         for epsilon in (2.0**-2, 2.0**-6, 2.0**-10):
             yield _share_of_disagreement(epsilon, order)
     yield from attained(replay(noisy()))
@@ -198,13 +198,14 @@ def at_rest(case: Case, order: str, steps: int) -> Row:
     return at_most("F - F* at rest", gap, bound, rounding=slip, held=held, **params)
 
 
-def convex(ctx: Context, name: str, N: int) -> Case:
-    """Return strongly convex losses on one graph, their steps log-uniform in [1/30, 1]/L."""
+def convex(ctx: Context, name: str, N: int, order: str) -> Case:
+    """Return strongly convex losses on one graph, with the steps of `cases`: those are stable."""
     rng = ctx.rng("convex", name)
     H, b, noise, x0 = draw(rng, "convex", ctx.pick(6, 60), N, 3)
     problem = moments.quadratics(ctx.array(H), b=ctx.array(b), noise=ctx.array(noise))
     case = Case(problem, TOPOLOGIES[name](N), None, ctx.array(x0), {"topology": name, "N": N})
-    lr = 30.0 ** rng.uniform(-1, 0, len(H)) / constants(case._replace(lr=0.0)).L
+    longest = 1 / (constants(case).L * max(1.0, network(case.Pi, order).q))
+    lr = longest * 30.0 ** rng.uniform(-1, 0, len(H))
     return case._replace(lr=ctx.array(lr))
 
 
