@@ -15,6 +15,7 @@ from verification.claims.rates import (
     convex,
     decaf_as_dlora,
     dsgd_sharp,
+    joint_errors,
     local_steps,
     mixing_errors,
     momentum,
@@ -77,7 +78,7 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
         -dependent * step[..., None] * rng.uniform(0, 2, (2, 1, 1)) * np.eye(n),
     )
     slip = mixing_errors.rounding_of(case, errors, 12)
-    forms = (bounds.mixing_error_rate, bounds.dsgd_sharp, mixing_errors.with_cross_term)
+    forms = (bounds.mixing_error_rate, bounds.dsgd_sharp, joint_errors.with_cross_term)
     rows = [mixing_errors.rate_row(case, errors, 12, slip, dependent, form) for form in forms]
     for row in (mixing_errors.consensus_row(case, errors, 12), *rows):
         assert row.outcome in ALLOWED
