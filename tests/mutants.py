@@ -52,6 +52,7 @@ TESTS = {
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
+    "verification/instances": ["tests/test_guards.py"],
 }
 
 FOLDER = Path(__file__).parent
