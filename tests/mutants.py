@@ -59,6 +59,7 @@ TESTS = {
     "verification/reaches.py": ["tests/test_judge.py"],
     "verification/claims/truncation": ["tests/test_claims_truncation.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
+    "verification/instances": ["tests/test_guards.py"],
 }
 
 FOLDER = Path(__file__).parent

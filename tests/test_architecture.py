@@ -23,7 +23,7 @@ ALLOWED = {
     "rng": {"arrays"},
     "bounds": set(),
     "stats": {"arrays"},
-    "small_steps": set(),
+    "small_steps": {"bounds"},
     "topology": {"arrays", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},

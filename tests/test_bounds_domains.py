@@ -68,6 +68,7 @@ VALID = {
     "dsgd_rate": dict(RATE, Xi=1.0),
     "dsgd_sharp": dict(RATE, Xi=1.0, ebar=1.0, errors="predictable"),
     "dsgd_textbook": dict(RATE, **NETWORK),
+    "dsgd_gap": dict(RATE, mu=0.5, Xi=1.0),
     "dsgd_corollary": dict(NETWORK, F_gap=1.0, L=1.0, sigma=1.0, N=3, T=50),
     "corollary_horizon": dict(L=1.0, N=2, q=1.0),
     "safe_step": dict(L=1.0, q=1.0),
@@ -116,6 +117,8 @@ SPECIAL = {
     ("safe_step", "L"): "positive",
     ("dsgd_rate", "lr"): "positive",
     ("dsgd_sharp", "lr"): "positive",
+    ("dsgd_gap", "lr"): "positive",
+    ("dsgd_gap", "mu"): "positive",
     ("dsgd_textbook", "lr"): "positive",
     ("mixing_error_rate", "lr"): "positive",
     ("momentum_rate", "lr"): "positive",
@@ -128,6 +131,7 @@ SPECIAL |= {(name, "q"): "nonnegative" for name in VALID if name != "interferenc
 TIED = {
     ("local_steps_q_S", "N"): 3,
     ("convex_curvature", "L"): 0.5,
+    ("dsgd_gap", "L"): 0.5,
     ("tsvd_condition", "sigma_next"): 1,
     ("tsvd_perturbation", "sigma_next"): 1,
     ("tsvd_perturbation_integrated", "sigma_next"): 1,
@@ -253,3 +257,8 @@ def test_the_rank_of_what_is_compared_is_at_most_the_rank_kept():
 def test_curvature_below_minus_L_contradicts_smoothness():
     with pytest.raises(ValueError, match=r"^m must be <= L = 1 .*, got 1\.5"):
         bounds.convex_curvature(L=1, m=1.5)
+
+
+def test_a_constant_of_pl_beyond_L_contradicts_smoothness():
+    with pytest.raises(ValueError, match=r"^mu must be <= L = 2\.0 .*, got 2\.5"):
+        bounds.dsgd_gap(**{**VALID["dsgd_gap"], "mu": 2.5})

@@ -15,10 +15,12 @@ from verification.claims.rates import (
     convex,
     decaf_as_dlora,
     dsgd_sharp,
+    joint_errors,
     local_steps,
     mean_descent,
     mixing_errors,
     momentum,
+    polyak_lojasiewicz,
     random_rounds,
     time_varying,
 )
@@ -78,7 +80,7 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
         -dependent * step[..., None] * rng.uniform(0, 2, (2, 1, 1)) * np.eye(n),
     )
     slip = mixing_errors.rounding_of(case, errors, 12)
-    forms = (bounds.mixing_error_rate, bounds.dsgd_sharp, mixing_errors.with_cross_term)
+    forms = (bounds.mixing_error_rate, bounds.dsgd_sharp, joint_errors.with_cross_term)
     rows = [mixing_errors.rate_row(case, errors, 12, slip, dependent, form) for form in forms]
     for row in (mixing_errors.consensus_row(case, errors, 12), *rows):
         assert row.outcome in ALLOWED
@@ -97,6 +99,12 @@ def test_no_mix_breaks_the_bound_on_the_error_of_mixing(family, rows, seed):
 @given(drawn=cases, order=st.sampled_from(moments.ORDERS))
 def test_no_quadratic_breaks_the_rate_of_weakly_convex_losses(drawn, order):
     assert convex.judged(case_of(drawn, order), order, 20).outcome in ALLOWED
+
+
+@given(drawn=cases, order=st.sampled_from(moments.ORDERS))
+def test_no_quadratic_breaks_the_decay_of_the_gap(drawn, order):
+    for row in polyak_lojasiewicz.judged(case_of(drawn, order), order, 20):
+        assert row.outcome in ALLOWED
 
 
 @given(drawn=cases, K=st.integers(1, 5))

@@ -1,4 +1,4 @@
-"""Attacks on the rates of decentralized SGD: T25, T28, T29 and their sharper forms, T34.
+"""Attacks on the rates of decentralized SGD: T25, T28, T29 and their sharper forms, T34, T38.
 
 Quadratics in a few dimensions with L = 1, all their data free: curvatures, slopes, noise, start and
 step size. The bounds are those of `decaf_theory.bounds`, written for tensors.
@@ -6,8 +6,8 @@ step size. The bounds are those of `decaf_theory.bounds`, written for tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import sqrt
+from collections.abc import Callable, Mapping
+from math import inf, sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -114,12 +114,9 @@ def rest(net: Network) -> Attack:
     domain = Domain(net.N, 1, longest(net), noise=False, bounded=True, range=8.0)
     steps = 2**60
 
-    def turn(problem: Problem) -> torch.Tensor:
-        return q.sgd(problem, net).M
-
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)
-        M = turn(problem)
+        M = q.sgd(problem, net).M
         eye = torch.eye(M.shape[-1] - 1, dtype=M.dtype)
         rest = torch.linalg.solve(eye - M[:, :-1, :-1], M[:, :-1, -1:])
         w = torch.cat([rest, torch.ones_like(rest[:, :1])], 1)
@@ -129,20 +126,43 @@ def rest(net: Network) -> Attack:
         bound = bound + ((1 + m) / 2) ** 2 * q.consensus_limit(problem, net, kappa)
         return ((q.gradient(problem) @ w) ** 2).sum((-2, -1)) / bound
 
+    instance = domain.instance(net, order=net.order, steps=steps)
+    return Attack(domain.shapes, ratio, instance, _stable(domain, net))
+
+
+def settled(net: Network, **more: bool) -> Attack:
+    """T38: the gap at rest against its floor."""
+    domain = Domain(net.N, 1, longest(net, feedback=inf), bounded=True, range=8.0, **more)
+    doublings = 40
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        mu = problem.H.mean(1)[:, 0, 0]
+        W = q.late(q.sgd(problem, net), q.start(problem), doublings)
+        Xi = q.square(q.disagreement(problem), W)
+        floor = (Xi + problem.lr * problem.variance / net.N) / (2 * mu)
+        # of a quadratic in one dimension
+        return q.square(q.gradient(problem), W) / (2 * mu) / floor
+
+    instance = domain.instance(net, order=net.order, steps=2**doublings)
+    return Attack(domain.shapes, ratio, instance, _stable(domain, net))
+
+
+def _stable(domain: Domain, net: Network) -> Callable[[Tensors], Tensors]:
+    """Return the projection that shortens the step until the recursion is stable."""
+
     def project(free: Tensors) -> Tensors:
-        """Shorten the step until the recursion is stable."""
         length = free["length"]
         for _ in range(int(domain.range)):
             with torch.no_grad():
-                M = turn(domain.problem({**free, "length": length}))
+                M = q.sgd(domain.problem({**free, "length": length}), net).M
                 stable = torch.linalg.eigvals(M[:, :-1, :-1]).abs().amax(-1) < 1 - 1e-9
             if stable.all():
                 break
             length = torch.where(stable, length, length.abs() + 1.0)
         return {**free, "length": length}
 
-    instance = domain.instance(net, order=net.order, steps=steps)
-    return Attack(domain.shapes, ratio, instance, project)
+    return project
 
 
 class Erring(NamedTuple):

@@ -55,6 +55,8 @@ FILES = (
     "rates.time_varying",
     "rates.random_rounds",
     "rates.mean_descent",
+    "rates.polyak_lojasiewicz",
+    "rates.settling",
     "problems.opposed_gauges",
     "problems.competing_targets",
     "problems.sampling_noise",

@@ -39,7 +39,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Extremal: LoRA's start with the step first, gradient $-e_1 e_1'$ at zero: the product has rank
     one after one step and stays so, at a loss that tends to the least one of rank one, 1/4, where
-    rank two reaches 0 (problem P12).
+    rank two reaches 0 (problem P12). Runs that step first, keep the old rows of $A$ in dead
+    directions or average the factors leave the start: their loss falls from record to record.
 
     Source: derived here.
     """
