@@ -1,0 +1,309 @@
+"""One instance of each claim on mixes and smoothness: its row is that of formulas in plain NumPy.
+
+No two letters are equal and nothing is extremal, so that none can stand for another.
+"""
+
+import numpy as np
+import pytest
+
+from tests.claim_rows import CLAIMS
+from tests.dense import ORDER, PI, agents, balanced, blocks, mix, size, truncated, turned_onto
+from verification.claim import Context
+from verification.claims.interference import dlora_path
+
+# sums and SVDs of fewer than 40 numbers, with gaps and conditions below 100
+NEAR = 1e-10
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+
+
+def replayed(name, instance, measured, bound):
+    """Assert both numbers of the row of an instance whose assumptions hold."""
+    plain = {key: x.tolist() if isinstance(x, np.ndarray) else x for key, x in instance.items()}
+    row = CLAIMS[name].replay(plain)
+    assert row.assumptions_held
+    assert row.measured == pytest.approx(measured, rel=NEAR)
+    assert row.bound == pytest.approx(bound, rel=NEAR)
+    return row
+
+
+# ---------------------------------------------------------------- smoothness
+
+
+def points(d, k, r, c):
+    """Two points of Omega_c, stored, and their factors."""
+    (B, B_end), (A, A_end) = agents(d, k, r, m=2, top=c)
+    stored = {"c": c, "B": B, "A": A, "B_end": B_end, "A_end": A_end}
+    return stored, (B, A), (B_end, A_end)
+
+
+@pytest.mark.parametrize("norm", ["sum", "euclid"])
+def test_t1_is_the_move_of_the_product_against_that_of_the_factors(norm):
+    stored, (B, A), (C, D) = points(4, 3, 2, c=1.7)
+    constant = {"sum": 1, "euclid": np.sqrt(2)}[norm] * 0.6 * 1.7
+    moved = 0.6 * size(B @ A - C @ D)
+    bound = constant * blocks(B - C, A - D, norm)
+    replayed("T1", {**stored, "s": 0.6, "norm": norm}, moved, bound)
+
+
+@pytest.mark.parametrize("norm", ["sum", "euclid", "max"])
+@pytest.mark.parametrize("name", ["T2", "T2-sharp"])
+def test_t2_is_the_change_of_the_factor_gradient_against_its_constant(name, norm):
+    stored, (B, A), (C, D) = points(4, 3, 2, c=1.7)
+    rng = np.random.default_rng(1)
+    L, s, c, r = 0.8, 0.6, 1.7, 2
+    g = rng.standard_normal((4, 3))
+    move = rng.standard_normal((4, 3))
+    h = g + 0.9 * L * s * size(B @ A - C @ D) * move / size(move)
+    G = 1.1 * max(size(g, "op"), size(h, "op"))
+    change = s * (g @ A.T - h @ D.T), s * (B.T @ g - C.T @ h)
+    constant = s * (2 * L * s * c**2 * (np.sqrt(r) if name == "T2" else 1) + G)
+    instance = {**stored, "L": L, "G": G, "s": s, "g": g, "h": h, "norm": norm}
+    replayed(name, instance, blocks(*change, norm), constant * blocks(B - C, A - D, norm))
+    if name == "T2-sharp" and norm == "euclid":
+        measured, bound = blocks(*change, "sum"), np.sqrt(2) * constant * blocks(B - C, A - D, norm)
+        replayed("T4-mixed", instance, measured, bound)
+
+
+def test_t5_is_the_factor_gradient_against_that_of_the_weights():
+    (B, _), (A, _) = agents(4, 3, 2, m=2, top=1.7)
+    g = np.random.default_rng(1).standard_normal((4, 3))
+    measured = 0.6 * blocks(g @ A.T, B.T @ g, "euclid")
+    instance = {"s": 0.6, "c": 1.7, "B": B, "A": A, "g": g}
+    replayed("T5", instance, measured, np.sqrt(2) * 0.6 * 1.7 * size(g))
+
+
+def test_t6_is_the_change_of_the_gradient_in_B_alone():
+    (B, C), (A, _) = agents(4, 3, 2, m=2)
+    s, L = 0.75, 1.25
+    measured = s**2 * L * size((B - C) @ A @ A.T)
+    replayed(
+        "T6", {"A": A, "B": B, "B_end": C}, measured, s**2 * L * size(A, "op") ** 2 * size(B - C)
+    )
+
+
+@pytest.mark.parametrize("method", ["dlora", "decaf"])
+def test_t7_is_the_largest_singular_value_of_the_mixed_factors(method):
+    B, A = agents(4, 3, 2)
+    M, Bbar, Abar = mix(B, A, WEIGHTS)
+    left, right = (Bbar, Abar) if method == "dlora" else balanced(M, 2)
+    measured = max(size(left, "op"), size(right, "op"))
+    instance = {"B": B, "A": A, "weights": WEIGHTS, "c": 2.0, "method": method}
+    replayed("T7", instance, measured, 2.0)
+
+
+# ---------------------------------------------------------------- interference
+
+
+def test_t10_is_the_mean_nuclear_norm_against_the_consensus_distances():
+    B, A = agents(4, 5, 2)
+    lost = [M - Bbar @ Abar for M, Bbar, Abar in (mix(B, A, row) for row in PI)]
+    Xi = [np.sum((X - X.mean(axis=0)) ** 2) / 3 for X in (A, B)]
+    least = np.sort(abs(np.linalg.eigvalsh(PI)))[0]
+    bound = (1 - least**2) * np.sqrt(Xi[0] * Xi[1])
+    measured = np.mean([size(X, "nuc") for X in lost])
+    replayed("T10", {"Pi": PI, "B": B, "A": A}, measured, bound)
+
+
+SHAPES = [(4, 5, 2), (5, 2, 3), (2, 5, 3)]  # r, then k, then d is the least
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(("d", "k", "r"), SHAPES)
+def test_t11_is_the_interference_against_the_least_of_the_three_sizes(d, k, r, norm):
+    B, A = agents(d, k, r)
+    for row, tau in ((WEIGHTS, 1.0), (np.array([0.6, 0.3, 0.1]), 4 * 0.6 * 0.4)):
+        M, Bbar, Abar = mix(B, A, row)
+        q = min(d, k, r)
+        bound = {"fro": np.sqrt(q), "op": 1, "nuc": q}[norm] * 4 * tau
+        instance = {"B": B, "A": A, "weights": row, "c": 2.0, "norm": norm}
+        replayed("T11", instance, size(M - Bbar @ Abar, norm), bound)
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_t13_is_the_difference_of_the_two_mixes_against_that_of_the_sign_pair(norm):
+    B, A = agents(4, 5, 3)
+    M, Bbar, Abar = mix(B, A, WEIGHTS)
+    measured = size(truncated(M, 3)[0] - Bbar @ Abar, norm)
+    bound = {"fro": np.sqrt(3), "op": 1, "nuc": 3}[norm] * 4
+    replayed("T13", {"B": B, "A": A, "weights": WEIGHTS, "c": 2.0, "norm": norm}, measured, bound)
+
+
+def stepped(runs, lr, rounds, noise=None):
+    """Play DLoRA: the factors before and after each step, by plain sums."""
+    N = len(runs.Pi)
+    B, A = np.stack([runs.start.B] * N), np.stack([runs.start.A] * N)
+    for t in range(rounds):
+        g = runs.s * B @ A - runs.targets + (0 if noise is None else noise[t])
+        after = B - lr * runs.s * g @ A.mT, A - lr * runs.s * B.mT @ g
+        yield (B, A), after
+        B, A = (np.tensordot(runs.Pi, X, 1) for X in after)
+
+
+def lost(runs, B, A):
+    """s times the mean over agents of |I_i|_*."""
+    mixed = [mix(B, A, row) for row in runs.Pi]
+    return runs.s * np.mean([size(M - Bbar @ Abar, "nuc") for M, Bbar, Abar in mixed])
+
+
+def path_limit(runs, lr, c):
+    """T14's bound with q and S of the order that combines."""
+    values = np.sort(np.linalg.eigvalsh(runs.Pi))[:-1]
+    q, S = 1 / (1 - max(abs(values))), sum(1 / (1 - values**2))
+    largest = max(size(W, "op") for W in runs.targets)
+    L = runs.s * (2 * runs.s * c**2 + runs.s * c**2 + largest)
+    apart = runs.targets - runs.targets.mean(axis=0)
+    kappa = np.sqrt(np.mean(np.sum(apart**2, axis=(1, 2))))
+    drift = runs.sigma * np.sqrt(S / len(runs.Pi)) + kappa * q
+    return (lr * drift / (1 - lr * L * q)) ** 2 * runs.s**3 * c**2
+
+
+def test_t14_takes_c_where_the_gradients_are_taken_and_norms_where_products_are_mixed():
+    runs = dlora_path.network_runs(Context("worked"), "path", "fitted")
+    for lr in (0.005, 0.01):
+        ((B, A), after) = next(stepped(runs, lr, 1))
+        c = max(size(X, "op") for pair in (B, A) for X in pair)
+        grown = max(size(X, "op") for pair in after for X in pair)
+        assert abs(grown / c - 1) > 1e-5
+        row = dlora_path.along_path(
+            Context("worked"), "one step", runs._replace(lr=np.array([lr])), last=1
+        )
+        assert row.assumptions_held
+        assert row.measured == pytest.approx(lost(runs, *after), rel=NEAR)
+        assert row.bound == pytest.approx(path_limit(runs, lr, c), rel=NEAR)
+
+
+def test_t14_takes_the_mean_over_paths_of_noise_and_the_largest_c_of_any():
+    runs = dlora_path.sign_noise(Context("worked"), "ring", 2)
+    lr = float(runs.lr[0])
+    found, c = [], 0.0
+    for path in range(len(runs.lr)):
+        paths = list(stepped(runs, lr, 2, runs.noise[:, path]))
+        found.append([lost(runs, *after) for _, after in paths])
+        c = max(c, *(size(X, "op") for at, _ in paths for pair in at for X in pair))
+    row = dlora_path.along_path(Context("worked"), "noise", runs)
+    assert row.measured == pytest.approx(max(np.mean(found, axis=0)), rel=NEAR)
+    assert row.bound == pytest.approx(path_limit(runs, lr, c), rel=NEAR)
+
+
+# ---------------------------------------------------------------- truncation
+
+
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize(("d", "k", "r"), [(7, 5, 2), (3, 5, 2), (5, 3, 2)])
+def test_t16_is_the_tail_against_the_worst_case_of_the_smaller_side(d, k, r, norm):
+    B, A = agents(d, k, r)
+    n = min(d, k)
+    for row in (WEIGHTS, np.array([0.4, 0.35, 0.25])):
+        tail = truncated(mix(B, A, row)[0], r)[1][r:]
+        error = {"fro": np.sqrt(np.sum(tail**2)), "op": tail[0], "nuc": np.sum(tail)}[norm]
+        flat = np.sqrt(r) / 2 if n >= 2 * r else r * np.sqrt(n - r) / n
+        p, others = min(r, n - r), 1 - max(row)
+        bound = {
+            "op": min(r / (r + 1), others),
+            "fro": min(flat, np.sqrt(p) * others),
+            "nuc": min(r * (n - r) / n, p * others),
+        }[norm]
+        instance = {"B": B, "A": A, "weights": row, "c": 2.0, "norm": norm}
+        replayed("T16", instance, error, 4 * bound)
+
+
+def test_t17_is_the_tail_against_the_interference():
+    B, A = agents(5, 4, 2)
+    M, Bbar, Abar = mix(B, A, WEIGHTS)
+    tail = truncated(M, 2)[1][2:]
+    instance = {"B": B, "A": A, "weights": WEIGHTS}
+    replayed("T17", instance, np.sqrt(np.sum(tail**2)), size(M - Bbar @ Abar))
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_t18_is_the_difference_of_the_mixes_against_the_interference(norm):
+    B, A = agents(5, 4, 2)
+    M, Bbar, Abar = mix(B, A, WEIGHTS)
+    constant = (1 + np.sqrt(5)) / 2 if norm == "fro" else 2
+    instance = {"B": B, "A": A, "weights": WEIGHTS, "norm": norm}
+    measured = size(truncated(M, 2)[0] - Bbar @ Abar, norm)
+    replayed("T18", instance, measured, constant * size(M - Bbar @ Abar, norm))
+
+
+def test_t18_rank_knows_the_rank_of_the_compared_matrix():
+    rng = np.random.default_rng(0)
+    M, B, A = rng.standard_normal((6, 5)), rng.standard_normal((6, 1)), rng.standard_normal((1, 5))
+    h = 1 / (3 - 1 + 1)  # p = min(K, n - r) = 1
+    u = (h + np.sqrt(h**2 + 4 * h)) / 2
+    measured = size(truncated(M, 3)[0] - B @ A)
+    bound = np.sqrt(1 + u) * size(M - B @ A)
+    replayed("T18-rank", {"M": M, "B": B, "A": A, "rank": 3}, measured, bound)
+
+
+def test_t19_takes_the_change_in_operator_norm_inside_and_in_frobenius_norm_outside():
+    rng = np.random.default_rng(3)
+    M, dM = rng.standard_normal((2, 5, 4))
+    r = 2
+    P, S = truncated(M, r)
+    gap = S[r - 1] - S[r]
+    dM *= 0.3 * gap / size(dM, "op")
+    e = size(dM, "op")
+    assert size(dM) > 1.2 * e
+    moved = size(truncated(M + dM, r)[0] - P)
+    instance = {"M": M, "N": M + dM, "rank": r}
+    replayed("T19", instance, moved, (S[r - 1] - e) / (gap - 2 * e) * size(dM))
+    constant = 0.5 + (S[r - 1] + S[r]) / (4 * e) * np.log(gap / (gap - 2 * e))
+    replayed("T19", {**instance, "part": "integrated"}, moved, constant * size(dM))
+    (U, _, Vh), (V, T, Wh) = np.linalg.svd(M), np.linalg.svd(M + dM)
+    sines = size(U[:, r:].T @ V[:, :r]), size(Vh[r:] @ Wh[:r].T)
+    bound = np.sqrt(2) * size(dM) / (T[r - 1] - S[r])
+    replayed("T19", {**instance, "part": "spaces"}, np.hypot(*sines), bound)
+
+
+def test_t20_distance_takes_the_larger_of_both_least_singular_values():
+    B, A = agents(5, 4, 2, m=2)
+    for scale in (1.0, 3.0):
+        products = scale * B[0] @ A[0], B[1] @ A[1]
+        sigma = max(truncated(P, 2)[1][1] for P in products)
+        left, right = (balanced(P, 2) for P in products)
+        near = turned_onto(right, left)
+        gap = blocks(left[0] - near[0], left[1] - near[1], "euclid")
+        stored = {"B": np.stack([scale * B[0], B[1]]), "A": A, "weights": [0.5, 0.5]}
+        bound = (1 + np.sqrt(2)) / sigma * size(products[0] - products[1]) ** 2
+        replayed("T20-distance", stored, gap**2, bound)
+
+
+def test_t21_takes_the_farthest_agent_and_the_least_kept_singular_value():
+    common, apart = agents(5, 4, 2, m=1, top=3.0), agents(5, 4, 2, top=0.3, seed=1)
+    size_of = np.array([1.0, 0.4, 0.2])[:, None, None]
+    B, A = (X + size_of * Y for X, Y in zip(common, apart, strict=True))
+    P0 = common[0][0] @ common[1][0]
+    M = mix(B, A, WEIGHTS)[0]
+    off = [b @ a - P0 for b, a in zip(B, A, strict=True)]
+    squares = sum(p * size(X) ** 2 for p, X in zip(WEIGHTS, off, strict=True)) + size(M - P0) ** 2
+    delta = max(size(X, "op") for X in off)
+    sigma = truncated(P0, 2)[1][1]
+    tail = truncated(M, 2)[1][2:]
+    instance = {"B": B, "A": A, "weights": WEIGHTS, "reference": P0}
+    bound = squares / (2 * (sigma - delta))
+    replayed("T21", instance, np.sqrt(np.sum(tail**2)), bound)
+
+
+def test_t30_is_the_distance_of_the_turned_output_against_both_terms():
+    B, A = agents(5, 4, 2)
+    for scale in (1.0, 3.0):  # unbalanced means, whose sigma_r is the smaller
+        M, Bbar, Abar = mix(scale * B, A, WEIGHTS)
+        P, S = truncated(M, 2)
+        near = turned_onto(balanced(M, 2), (Bbar, Abar))
+        e = blocks(near[0] - Bbar, near[1] - Abar, "euclid")
+        sigma_Q = truncated(Bbar @ Abar, 2)[1][1]
+        first = np.sqrt((1 + np.sqrt(2)) / max(S[1], sigma_Q)) * size(P - Bbar @ Abar)
+        second = size(Bbar.T @ Bbar - Abar @ Abar.T) / np.sqrt(8 * sigma_Q)
+        instance = {"B": scale * B, "A": A, "weights": WEIGHTS}
+        replayed("T30", instance, e, first + second)
+
+
+# ---------------------------------------------------------------- other methods
+
+
+def test_r1_is_the_tail_against_what_is_outside_the_rows():
+    rng = np.random.default_rng(0)
+    W, A = rng.standard_normal((5, 4)), rng.standard_normal((2, 4))
+    V = np.linalg.qr(A.T)[0]
+    tail = truncated(W, 2)[1][2:]
+    replayed("R1", {"W": W, "A": A}, np.sqrt(np.sum(tail**2)), size(W - W @ V @ V.T))
