@@ -201,6 +201,23 @@ def test_blocks_are_combined_in_three_norms():
     np.testing.assert_allclose(pairs.blocks(X, "max"), [4, 2])
 
 
+def test_roundings_of_pairs_and_slopes_are_worked():
+    pair = PAIRS["generic"]
+    d, k, r = *pair.start.shape, pair.start.rank
+    slope = slopes.random_slopes(np.random.default_rng(0), pair, 0.8, 0.5, 0.6)
+    assert pair.slip == pytest.approx(2 * (r + 4) * r * 1.5**2 * EPS)
+    assert slope.eps == pytest.approx(8 * max(d, k, r) * min(d, k, r) * EPS)
+    row = slopes.steepness("worked", slope, 3.0, "sum")
+    of_gradients = 4 * 0.6 * 1.5 * (slope.eps * 0.5 + 0.8 * 0.6 * pair.slip)
+    assert row.rounding == pytest.approx(of_gradients + slope.eps * row.bound)
+
+
+def test_a_step_of_rounding_alone_keeps_the_gradient():
+    pair = PAIRS["gauge-rotated"]
+    g = np.zeros_like(pair.product_step)
+    assert np.all(slopes.Slope(pair, g, g, 1e3, 1e-6, 1.0).held)
+
+
 def test_random_slopes_go_along_the_step_against_it_and_elsewhere():
     pair, L, s = PAIRS["generic"], 1.25, 0.75
     n, move = len(pair.start.B), 0.75 * PAIRS["generic"].product_step

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decaf_theory import bounds
+from decaf_theory import bounds, moments
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config
@@ -11,6 +11,8 @@ from tests.dense import PI, agents, balanced, mix, size, turned_onto
 from verification.claim import Context
 from verification.claims.rates import decaf_runs
 from verification.instances import quadratics, targets
+from verification.instances.consensus import spread_along
+from verification.instances.erring import rate_rounding
 from verification.instances.turned import TURNED, Path, path_of
 
 EPS = np.finfo(float).eps
@@ -81,6 +83,26 @@ def test_the_constants_of_a_case_are_the_largest_of_any_agent_and_the_gap_of_the
     assert found.sigma == pytest.approx([3**0.5])
     # Hbar = diag(3, 1), bbar = (2, 1): the minimizer (2/3, 1), at x0 = (1, 2) 3/2 (1/3)^2 + 1/2
     assert found.F_gap == pytest.approx([1 / 6 + 1 / 2])
+
+
+@pytest.mark.parametrize("N", [1, 3])
+def test_roundings_of_a_run_are_relative_to_the_largest_points_and_slopes(N):
+    H, b = [[[2.0]], [[0.5]], [[1.0]]][:N], [[3.0], [0.0], [-1.0]][:N]
+    stored = quadratics.stored(H, b, np.full((N, N), 1 / N), 0.1, [4.0])
+    case = quadratics.load(stored)
+    assert moments.expectation(quadratics.size(case.problem), case.start) == pytest.approx([16.0])
+    found = quadratics.run(case, "MS", 5)
+    # the points move towards 0 from 4
+    assert found.slip_points == pytest.approx([4 * N * 5 * 16 * EPS])
+    assert found.slip_gradient == pytest.approx([4 * found.slip_points[0] + 4 * N * 9 * EPS])
+    spread = spread_along(case.problem, case.start, [case.recursion("MS")] * 5)
+    assert spread.slip == pytest.approx([4 * N * 5 * 16 * EPS])
+
+
+def test_rounding_of_a_rate_is_that_of_one_more_error():
+    eta = 4 * 7 * EPS * 3.0 / 0.25
+    found = rate_rounding(9.0, 3.0, terms=7, lr=0.25)
+    assert found == pytest.approx(4 * eta * 3 + 2 * eta**2)
 
 
 def test_noise_on_a_path_has_a_doubly_stochastic_matrix():
