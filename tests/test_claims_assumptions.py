@@ -71,7 +71,7 @@ def test_a_slope_is_held_only_if_it_is_lipschitz_bounded_and_inside():
 
 @pytest.mark.parametrize("out", ["", "B", "A"])
 @pytest.mark.parametrize("agent", [0, 2])
-@pytest.mark.parametrize("name", ["T7", "T11", "T13", "T16"])
+@pytest.mark.parametrize("name", ["T7", "T11", "T11-odd", "T13", "T16"])
 def test_assumption_2_is_asked_of_both_factors_of_every_agent(name, agent, out):
     factors = dict(zip("BA", agents(5, 4, 2, top=1.9), strict=True))
     if out:

@@ -119,6 +119,16 @@ def test_t11_is_the_interference_against_the_least_of_the_three_sizes(d, k, r, n
         replayed("T11", instance, size(M - Bbar @ Abar, norm), bound)
 
 
+@pytest.mark.parametrize(("r", "zeta"), [(1, 0.1), (2, 0.0), (3, 0.1)])
+def test_t11_odd_knows_how_far_the_weights_are_from_two_halves(r, zeta):
+    row = np.array([0.45, 0.35, 0.2])  # .45 against .55
+    B, A = agents(5, 4, r)
+    M, Bbar, Abar = mix(B, A, row)
+    instance = {"B": B, "A": A, "weights": row, "c": 2.0, "norm": "fro"}
+    bound = 4 * np.sqrt(r - 1 + (1 - zeta**2) ** 2)
+    replayed("T11-rank-one" if r == 1 else "T11-odd", instance, size(M - Bbar @ Abar), bound)
+
+
 @pytest.mark.parametrize("norm", ORDER)
 def test_t13_is_the_difference_of_the_two_mixes_against_that_of_the_sign_pair(norm):
     B, A = agents(4, 5, 3)
