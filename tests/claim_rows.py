@@ -1,9 +1,12 @@
-"""The rows of the claims, evaluated once per session for all tests that use them."""
+"""The rows of the claims, evaluated once per session for all tests, and a path to judge."""
 
 from functools import cache
 
+import numpy as np
+
 from verification.claim import Context, collect
 from verification.claims import CLAIMS as LISTED
+from verification.instances.turned import Path
 
 CLAIMS = {claim.id: claim for claim in LISTED}
 
@@ -12,3 +15,12 @@ CLAIMS = {claim.id: claim for claim in LISTED}
 def rows_of(name, device="cpu"):
     """The rows of a quick run of a claim."""
     return tuple(collect(CLAIMS[name], Context(name, device=device)))
+
+
+def invented(steps, runs):
+    """A path of numbers near 0.15, of norms of A near one: all unequal, by step and by run."""
+    rng = np.random.default_rng(0)
+    names = [name for name in Path._fields if name != "c"]
+    columns = {name: 0.1 * rng.uniform(1, 2, (steps, runs)) for name in names}
+    columns["norm_A"] *= 7
+    return Path(**columns, c=rng.uniform(0.9, 1.1, runs))

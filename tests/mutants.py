@@ -86,6 +86,8 @@ TESTS = {
     "verification/claims/problems/competing_targets.py": [
         "tests/test_claims.py::test_a_claim_has_its_expected_outcome[P6]"
     ],
+    "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[0]],
+    "verification/curves": ["tests/test_claims_curves.py"],
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
 }

@@ -6,10 +6,13 @@ No two letters are equal and nothing is extremal, so that none can stand for ano
 import numpy as np
 import pytest
 
+from decaf_theory.lowrank import Factors
 from tests.claim_rows import CLAIMS
 from tests.dense import ORDER, PI, agents, balanced, blocks, mix, size, truncated, turned_onto
 from verification.claim import Context
 from verification.claims.interference import dlora_path
+from verification.claims.truncation import beats_averaging
+from verification.instances.mixes import Mix
 
 # sums and SVDs of fewer than 40 numbers, with gaps and conditions below 100
 NEAR = 1e-10
@@ -92,6 +95,21 @@ def test_t7_is_the_largest_singular_value_of_the_mixed_factors(method):
 
 
 # ---------------------------------------------------------------- interference
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_t9_is_the_interference_against_the_two_panels(norm):
+    B, A = agents(4, 5, 2)
+    M, Bbar, Abar = mix(B, A, WEIGHTS)
+    X = np.concatenate([np.sqrt(p) * (b - Bbar) for p, b in zip(WEIGHTS, B, strict=True)], axis=1)
+    Y = np.concatenate([np.sqrt(p) * (a - Abar) for p, a in zip(WEIGHTS, A, strict=True)], axis=0)
+    bound = {
+        "fro": min(size(X, "op") * size(Y), size(X) * size(Y, "op")),
+        "op": size(X, "op") * size(Y, "op"),
+        "nuc": size(X) * size(Y),
+    }[norm]
+    instance = {"B": B, "A": A, "weights": WEIGHTS, "norm": norm}
+    replayed("T9", instance, size(M - Bbar @ Abar, norm), bound)
 
 
 def test_t10_is_the_mean_nuclear_norm_against_the_consensus_distances():
@@ -223,6 +241,19 @@ def test_t17_is_the_tail_against_the_interference():
     tail = truncated(M, 2)[1][2:]
     instance = {"B": B, "A": A, "weights": WEIGHTS}
     replayed("T17", instance, np.sqrt(np.sum(tail**2)), size(M - Bbar @ Abar))
+
+
+def test_t17_compares_with_the_nearest_agent_in_each_norm():
+    B, A = agents(5, 4, 2)
+    M = mix(B, A, WEIGHTS)[0]
+    tail = truncated(M, 2)[1][2:]
+    of_tail = {"fro": np.sqrt(np.sum(tail**2)), "op": tail[0], "nuc": np.sum(tail)}
+    rows = beats_averaging._against_an_agent(Mix("", Factors(B[None], A[None]), WEIGHTS[None]))
+    for row in rows:
+        norm = row.params["norm"]
+        nearest = min(size(M - b @ a, norm) for b, a in zip(B, A, strict=True))
+        assert row.measured == pytest.approx(of_tail[norm], rel=NEAR)
+        assert row.bound == pytest.approx(nearest, rel=NEAR)
 
 
 @pytest.mark.parametrize("norm", ORDER)

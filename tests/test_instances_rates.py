@@ -7,13 +7,14 @@ from decaf_theory import bounds, moments
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config
+from tests.claim_rows import invented
 from tests.dense import PI, agents, balanced, mix, size, turned_onto
 from verification.claim import Context
 from verification.claims.rates import decaf_runs
 from verification.instances import quadratics, targets
 from verification.instances.consensus import spread_along
 from verification.instances.erring import rate_rounding
-from verification.instances.turned import TURNED, Path, path_of
+from verification.instances.turned import TURNED, path_of
 
 EPS = np.finfo(float).eps
 CTX = Context("instances")
@@ -189,19 +190,8 @@ def test_the_path_of_a_run_holds_what_is_measured_at_each_step_and_c_at_the_end_
         assert found.c[run] == pytest.approx(max(tops), rel=1e-12)
 
 
-NAMES = ("gradient", "kappa", "Xi", "ebar", "apart", "norm_B", "norm_A")
-
-
-def invented(runs):
-    """A path whose columns all differ, from step to step and from run to run."""
-    rng = np.random.default_rng(0)
-    columns = {name: 0.1 * rng.uniform(1, 2, (3, runs)) for name in NAMES}
-    columns["norm_A"] *= 7
-    return Path(**columns, c=rng.uniform(0.9, 1.1, runs))
-
-
 def test_the_certificate_puts_each_measured_letter_in_its_place(monkeypatch):
-    path = invented(5)
+    path = invented(3, 5)
     monkeypatch.setattr(decaf_runs, "path_of", lambda config: path)
     (row,) = decaf_runs._all_noise_paths(CTX)
     s, tau, lr, T, N, d, k = 0.75, 0.4, 2.0**-5, 3, 2, 2, 1
@@ -220,7 +210,7 @@ def test_the_certificate_puts_each_measured_letter_in_its_place(monkeypatch):
 def test_the_certificate_without_noise_takes_the_predictable_form_and_the_largest_spread(
     monkeypatch,
 ):
-    path = invented(1)
+    path = invented(3, 1)
     monkeypatch.setattr(decaf_runs, "path_of", lambda config: path)
     rows = {(row.case, row.params["topology"]): row for row in decaf_runs._without_noise(CTX)}
     case = targets.setting(CTX)
