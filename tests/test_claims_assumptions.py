@@ -8,7 +8,7 @@ from tests.claim_rows import CLAIMS
 from tests.dense import PI, Path, agents, case
 from verification.claim import Context, Outcome
 from verification.claims.interference import dlora_path
-from verification.instances import slopes
+from verification.instances import quadratics, slopes
 from verification.instances.omega import inside_omega
 from verification.instances.pairs import Pair
 
@@ -151,6 +151,17 @@ def test_a_rate_ends_at_its_largest_step(name, settings, largest, closed):
     shares = {BELOW: True, BEYOND: False} | ({1 - 1e-15: True} if closed else {})
     for share, inside in shares.items():
         assert applies(name, {**case(share * largest / L), **others}) is inside
+
+
+@pytest.mark.parametrize("part", ["E Xi_t", "mean gradient, measured Xi"])
+@pytest.mark.parametrize("name", ["T25", "T29"])
+def test_a_step_of_exactly_one_over_L_is_inside(name, part):
+    half, none = np.full((2, 2), 0.5), np.zeros((2, 2))
+    errors = {"K": none, "k": np.zeros(2), "G": none, "dependent": False}
+    others = {"order": "MS", "steps": 3, "part": part, **errors}
+    for lr, inside in ((1.0, True), (1 + 1e-12, False)):
+        pair = quadratics.stored(np.ones((2, 1, 1)), [[1.0], [-1.0]], half, lr, [2.0])
+        assert applies(name, {**pair, **others}) is inside
 
 
 @pytest.mark.parametrize("name", ["T25", "T25-sharp", "T29", "T29-sharp", "T29-joint"])
