@@ -8,6 +8,7 @@ from tests.claim_rows import CLAIMS
 from tests.dense import PI, Path, agents, case
 from verification.claim import Context, Outcome
 from verification.claims.interference import dlora_path
+from verification.claims.rates import dsgd_sharp
 from verification.instances import quadratics, slopes
 from verification.instances.omega import inside_omega
 from verification.instances.pairs import Pair
@@ -151,6 +152,12 @@ def test_a_rate_ends_at_its_largest_step(name, settings, largest, closed):
     shares = {BELOW: True, BEYOND: False} | ({1 - 1e-15: True} if closed else {})
     for share, inside in shares.items():
         assert applies(name, {**case(share * largest / L), **others}) is inside
+
+
+def test_the_sharp_rate_is_judged_up_to_two_over_L():
+    for share, inside in ((1.5, True), (1.999, True), (2.001, False)):
+        row = next(dsgd_sharp.judged(quadratics.load(case(share / L)), "MS", 7))
+        assert row.assumptions_held is inside
 
 
 @pytest.mark.parametrize("part", ["E Xi_t", "mean gradient, measured Xi"])

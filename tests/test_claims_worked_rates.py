@@ -82,8 +82,8 @@ def test_t25_sharp_is_the_root_of_its_quadratic(order, u):
 def test_t28_takes_its_step_from_the_horizon_and_kappa_from_all_steps(quiet):
     T, order = 400, "MS"  # 20 blocks of 20 steps, so that no step beyond T counts
     lr = np.sqrt(3 / T)
-    kind = {"quiet": True} if quiet else {"alike": True}  # kappa is then that of the largest mean
-    stored = case(lr, **kind)
+    # without noise, or of agents alike, kappa is known; from (1, 1) it grows for 300 steps
+    stored = {**case(lr, quiet=quiet, alike=not quiet), "x0": [1.0, 1.0]}
     L, sigma, gap = Path(stored).letters
     path = played(stored, order, T)
     q, S = network(order)
