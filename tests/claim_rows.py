@@ -18,9 +18,10 @@ def rows_of(name, device="cpu"):
 
 
 def invented(steps, runs):
-    """A path of numbers near 0.15, of norms of A near one: all unequal, by step and by run."""
+    """A path of numbers near 0.15, of norms of A near one: all unequal, largest halfway."""
     rng = np.random.default_rng(0)
     names = [name for name in Path._fields if name != "c"]
-    columns = {name: 0.1 * rng.uniform(1, 2, (steps, runs)) for name in names}
+    rising = {name: np.sort(0.1 * rng.uniform(1, 2, (steps, runs)), axis=0) for name in names}
+    columns = {name: np.roll(x, -(steps // 2), axis=0) for name, x in rising.items()}
     columns["norm_A"] *= 7
     return Path(**columns, c=rng.uniform(0.9, 1.1, runs))

@@ -171,6 +171,14 @@ def test_a_step_of_exactly_one_over_L_is_inside(name, part):
         assert applies(name, {**pair, **others}) is inside
 
 
+def test_the_textbook_form_reaches_lr_L_q_of_one_half():
+    others = {"order": "MS", "steps": 3, "part": "mean gradient, textbook"}
+    for lr, inside in ((0.5, True), (0.5 + 1e-12, False)):
+        Pi = [[0.75, 0.25], [0.25, 0.75]]  # q = 1
+        pair = quadratics.stored(np.ones((2, 1, 1)), [[1.0], [-1.0]], Pi, lr, [2.0])
+        assert applies("T25", {**pair, **others}) is inside
+
+
 @pytest.mark.parametrize("name", ["T25", "T25-sharp", "T29", "T29-sharp", "T29-joint"])
 def test_a_rate_needs_a_loss_that_is_bounded_below(name):
     errors = {"K": 0 * np.eye(6), "k": np.zeros(6), "G": 0 * np.eye(6), "dependent": False}
