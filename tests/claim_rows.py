@@ -3,11 +3,14 @@
 from functools import cache
 
 import numpy as np
+import pytest
 
 from verification.claim import Context, collect
 from verification.claims import CLAIMS as LISTED
 from verification.instances.turned import Path
 
+# of a row worked by hand: some hundred steps, or SVDs of fewer than 40 numbers of condition 100
+NEAR = 1e-9
 CLAIMS = {claim.id: claim for claim in LISTED}
 
 
@@ -25,3 +28,13 @@ def invented(steps, runs):
     columns = {name: np.roll(x, -(steps // 2), axis=0) for name, x in rising.items()}
     columns["norm_A"] *= 7
     return Path(**columns, c=rng.uniform(0.9, 1.1, runs))
+
+
+def replayed(name, instance, measured, bound, **settings):
+    """Assert both numbers of the row of an instance whose assumptions hold."""
+    found = {**instance, **settings}
+    plain = {key: x.tolist() if isinstance(x, np.ndarray) else x for key, x in found.items()}
+    row = CLAIMS[name].replay(plain)
+    assert row.assumptions_held
+    assert row.measured == pytest.approx(measured, rel=NEAR)
+    assert row.bound == pytest.approx(bound, rel=NEAR)

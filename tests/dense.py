@@ -3,6 +3,7 @@
 import numpy as np
 
 ORDER = {"fro": "fro", "op": 2, "nuc": "nuc"}
+WEIGHTS = np.array([0.5, 0.3, 0.2])
 PI = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6]])
 
 

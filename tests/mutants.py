@@ -12,7 +12,11 @@ from tests.mutation import Change, written
 BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
-WORKED = ["tests/test_claims_worked.py", "tests/test_claims_assumptions.py"]
+WORKED = [
+    "tests/test_claims_worked.py",
+    "tests/test_claims_worked_truncation.py",
+    "tests/test_claims_assumptions.py",
+]
 
 
 def extremal(*names: str) -> list[str]:
@@ -86,7 +90,7 @@ TESTS = {
     "verification/claims/problems/competing_targets.py": [
         "tests/test_claims.py::test_a_claim_has_its_expected_outcome[P6]"
     ],
-    "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[0]],
+    "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[1]],
     "verification/curves": ["tests/test_claims_curves.py"],
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],

@@ -5,11 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.claim_rows import CLAIMS
+from tests.claim_rows import replayed
 from tests.dense import PI, Path, case
 from verification.claims.rates import joint_errors, mixing_errors
 
-NEAR = 1e-9  # some hundred steps of contractions in fewer than ten numbers
 LAM, *REST = np.sort(abs(np.linalg.eigvalsh(PI)))[:-1][::-1]
 STEPS = 7
 
@@ -32,13 +31,6 @@ def played(stored, order, steps):
 
 def consensus(lr, L, sigma, kappa, q, S):
     return (lr * (sigma * np.sqrt(S / 3) + kappa * q) / (1 - lr * L * q)) ** 2
-
-
-def replayed(name, instance, measured, bound, **settings):
-    row = CLAIMS[name].replay({**instance, **settings})
-    assert row.assumptions_held
-    assert row.measured == pytest.approx(measured, rel=NEAR)
-    assert row.bound == pytest.approx(bound, rel=NEAR)
 
 
 def sharp(u, R, a, e=0.0, cross=0.0):
