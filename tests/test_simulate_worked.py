@@ -173,3 +173,17 @@ def test_a_base_moves_the_targets_and_nothing_else(method):
         np.testing.assert_allclose(
             getattr(based, name), getattr(plain, name), rtol=1e4 * EPS, atol=1e3 * EPS
         )
+
+
+@pytest.mark.parametrize("order", ["step_first", "combine"])
+def test_round_t_mixes_on_the_graph_of_round_t(order):
+    targets = np.random.default_rng(0).standard_normal((4, 3, 2))
+    graphs = [TOPOLOGIES[name](4) for name in ("ring", "star", "path")]
+    W = np.zeros((4, 3, 2))
+    for t in range(5):
+        Pi, step = graphs[t % 3], 0.3 * (W - targets)
+        mixed = np.tensordot(Pi, W if order == "combine" else W - step, axes=1)
+        W = mixed - step if order == "combine" else mixed
+    run = {"method": "dsgd", "order": order, "lr": 0.3, "steps": 5}
+    config = Config(problem=approximation(targets), Pi=lambda t: graphs[t % 3], **run)
+    np.testing.assert_allclose(simulate(config).final.B[0], W, rtol=0, atol=100 * EPS)
