@@ -6,7 +6,7 @@ No two letters are equal and nothing is extremal, so that none can stand for ano
 import numpy as np
 import pytest
 
-from tests.claim_rows import NEAR, replayed
+from tests.claim_rows import exactly, replayed
 from tests.dense import ORDER, PI, WEIGHTS, agents, balanced, blocks, mix, size, truncated
 from verification.claim import Context
 from verification.claims.interference import dlora_path
@@ -178,8 +178,8 @@ def test_t14_takes_c_where_the_gradients_are_taken_and_norms_where_products_are_
             Context("worked"), "one step", runs._replace(lr=np.array([lr])), last=1
         )
         assert row.assumptions_held
-        assert row.measured == pytest.approx(lost(runs, *after), rel=NEAR)
-        assert row.bound == pytest.approx(path_limit(runs, lr, c), rel=NEAR)
+        assert row.measured == exactly(lost(runs, *after))
+        assert row.bound == exactly(path_limit(runs, lr, c))
 
 
 def test_t14_takes_the_mean_over_paths_of_noise_and_the_largest_c_of_any():
@@ -191,5 +191,5 @@ def test_t14_takes_the_mean_over_paths_of_noise_and_the_largest_c_of_any():
         found.append([lost(runs, *after) for _, after in paths])
         c = max(c, *(size(X, "op") for at, _ in paths for pair in at for X in pair))
     row = dlora_path.along_path(Context("worked"), "noise", runs)
-    assert row.measured == pytest.approx(max(np.mean(found, axis=0)), rel=NEAR)
-    assert row.bound == pytest.approx(path_limit(runs, lr, c), rel=NEAR)
+    assert row.measured == exactly(max(np.mean(found, axis=0)))
+    assert row.bound == exactly(path_limit(runs, lr, c))

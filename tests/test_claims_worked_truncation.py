@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from decaf_theory.lowrank import Factors
-from tests.claim_rows import NEAR, replayed
+from tests.claim_rows import exactly, replayed
 from tests.dense import ORDER, WEIGHTS, agents, balanced, blocks, mix, size, truncated, turned_onto
 from verification.claims.truncation import beats_averaging
 from verification.instances.mixes import Mix
@@ -46,8 +46,8 @@ def test_t17_compares_with_the_nearest_agent_in_each_norm():
     for row in rows:
         norm = row.params["norm"]
         nearest = min(size(M - b @ a, norm) for b, a in zip(B, A, strict=True))
-        assert row.measured == pytest.approx(of_tail[norm], rel=NEAR)
-        assert row.bound == pytest.approx(nearest, rel=NEAR)
+        assert row.measured == exactly(of_tail[norm])
+        assert row.bound == exactly(nearest)
 
 
 @pytest.mark.parametrize("norm", ORDER)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from decaf_theory.lowrank import Factors, product
+from tests.claim_rows import exactly
 from tests.dense import agents, mix, size
 from verification.claim import Context
 from verification.instances import mixes, omega, pairs, slopes
@@ -205,11 +206,11 @@ def test_roundings_of_pairs_and_slopes_are_worked():
     pair = PAIRS["generic"]
     d, k, r = *pair.start.shape, pair.start.rank
     slope = slopes.random_slopes(np.random.default_rng(0), pair, 0.8, 0.5, 0.6)
-    assert pair.slip == pytest.approx(2 * (r + 4) * r * 1.5**2 * EPS)
-    assert slope.eps == pytest.approx(8 * max(d, k, r) * min(d, k, r) * EPS)
+    assert pair.slip == exactly(2 * (r + 4) * r * 1.5**2 * EPS)
+    assert slope.eps == exactly(8 * max(d, k, r) * min(d, k, r) * EPS)
     row = slopes.steepness("worked", slope, 3.0, "sum")
     of_gradients = 4 * 0.6 * 1.5 * (slope.eps * 0.5 + 0.8 * 0.6 * pair.slip)
-    assert row.rounding == pytest.approx(of_gradients + slope.eps * row.bound)
+    assert row.rounding == exactly(of_gradients + slope.eps * row.bound)
 
 
 def test_a_step_of_rounding_alone_keeps_the_gradient():

@@ -7,7 +7,7 @@ from decaf_theory import bounds, moments
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config
-from tests.claim_rows import invented
+from tests.claim_rows import exactly, invented
 from tests.dense import PI, agents, balanced, mix, size, turned_onto
 from verification.claim import Context
 from verification.claims.rates import decaf_runs
@@ -94,16 +94,16 @@ def test_roundings_of_a_run_are_relative_to_the_largest_points_and_slopes(N):
     assert moments.expectation(quadratics.size(case.problem), case.start) == pytest.approx([16.0])
     found = quadratics.run(case, "MS", 5)
     # the points move towards 0 from 4
-    assert found.slip_points == pytest.approx([4 * N * 5 * 16 * EPS])
-    assert found.slip_gradient == pytest.approx([4 * found.slip_points[0] + 4 * N * 9 * EPS])
+    assert found.slip_points == exactly([4 * N * 5 * 16 * EPS])
+    assert found.slip_gradient == exactly([4 * found.slip_points[0] + 4 * N * 9 * EPS])
     spread = spread_along(case.problem, case.start, [case.recursion("MS")] * 5)
-    assert spread.slip == pytest.approx([4 * N * 5 * 16 * EPS])
+    assert spread.slip == exactly([4 * N * 5 * 16 * EPS])
 
 
 def test_rounding_of_a_rate_is_that_of_one_more_error():
     eta = 4 * 7 * EPS * 3.0 / 0.25
     found = rate_rounding(9.0, 3.0, terms=7, lr=0.25)
-    assert found == pytest.approx(4 * eta * 3 + 2 * eta**2)
+    assert found == exactly(4 * eta * 3 + 2 * eta**2)
 
 
 def test_noise_on_a_path_has_a_doubly_stochastic_matrix():
