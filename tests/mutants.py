@@ -12,6 +12,19 @@ from tests.mutation import Change, written
 BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
+WORKED = [
+    "tests/test_claims_worked.py",
+    "tests/test_claims_worked_truncation.py",
+    "tests/test_claims_assumptions.py",
+]
+
+
+def extremal(*names: str) -> list[str]:
+    """Return the tests that the extremal rows of these claims reach their bounds."""
+    test = "tests/test_claims_extremal.py::test_every_extremal_row_reaches_its_bound"
+    return [f"{test}[{name}]" for name in names]
+
+
 TESTS = {
     BOUNDS: [
         "tests/test_bounds.py",
@@ -54,6 +67,35 @@ TESTS = {
     "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
+    "decaf_theory/stats.py": ["tests/test_stats.py"],
+    "decaf_theory/problems/base.py": ["tests/test_problems.py"],
+    "verification/instances": [
+        "tests/test_instances.py",
+        "tests/test_instances_rates.py",
+        *WORKED,
+        "tests/test_claims_worked_rates.py",
+        "tests/test_claims_smoothness.py",
+        "tests/test_claims_rates.py",
+        *extremal("T2-sharp", "T9", "T11", "T25", "T29", "T35", "T36", "T37"),
+    ],
+    "verification/claims/smoothness": [*WORKED, *extremal("T1", "T2", "T5", "T6", "T7")],
+    "verification/claims/interference": [*WORKED, *extremal("T9", "T10", "T11", "T13", "T14")],
+    "verification/claims/truncation": [
+        *WORKED,
+        "tests/test_claims_truncation.py",
+        *extremal("T16", "T18", "T18-rank", "T19"),
+    ],
+    "verification/claims/rates": [
+        "tests/test_claims_worked_rates.py",
+        "tests/test_instances_rates.py",
+        *WORKED,
+        *extremal("T25", "T25-sharp", "T29"),
+    ],
+    "verification/claims/problems/competing_targets.py": [
+        "tests/test_claims.py::test_a_claim_has_its_expected_outcome[P6]"
+    ],
+    "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[1]],
+    "verification/curves": ["tests/test_claims_curves.py"],
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],

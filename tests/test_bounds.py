@@ -209,6 +209,8 @@ WORKED = [
     ("orthogonal_gap", dict(r=3, pi=[0.3, 0.26, 0.2, 0.15, 0.09]), 0),
     ("orthogonal_gap", dict(r=3, pi=[0.2, 0.2, 0.2, 0.2, 0.2]), 0),
     ("orthogonal_gap", dict(r=3, pi=[0.46, 0.45, 0.03, 0.03, 0.03]), 0),
+    # delta = .04 and the heaviest left out 1 - .48 - 4 * .12 = .04, but no weight is above 1/4
+    ("orthogonal_gap", dict(r=3, pi=[0.24, 0.24, 0.24, 0.16, 0.12]), 0),
     # 1 - 2 * .01 - 4 * .2455 < 0: without the lightest the others close
     ("orthogonal_gap", dict(r=3, pi=[0.253, 0.246, 0.2455, 0.2455, 0.01]), 0),
     ("orthogonal_gap", dict(r=5, pi=[21 / 64, 17 / 64, 12 / 64, 9 / 64, 5 / 64]), 0),

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from decaf_theory.lowrank import product
+from tests.claim_rows import invented
 from verification.claim import Context, Outcome
 from verification.claims.rates.corollary import rows as rate_rows
 from verification.claims.smoothness.lemma1 import least
@@ -29,6 +32,38 @@ def test_quantiles_are_single_instances_in_order():
     assert [row.measured for row in rows] == [1.0, 3.0, 5.0, 5.0]
     assert all(row.bound == 2 * row.measured for row in rows)
     assert rows[-1].params == {"quantile": 1.0, "instances": 4}
+
+
+def test_an_estimate_has_the_two_ends_of_its_paired_interval():
+    runs, limits = np.array([1.0, 2.0, 4.0]), np.array([10.0, 10.0, 11.0])
+    row = convergence.estimated(runs, limits, 0.5, {"T": 3})
+    # differences -9, -8, -7: variance 1, two degrees of freedom
+    half = stats.t.ppf(1 - (1 - convergence.LEVEL) / 2, 2) / np.sqrt(3)
+    assert (row.measured, row.bound, row.rounding) == pytest.approx((7 / 3, 31 / 3, 0.5))
+    assert (row.low, row.high) == pytest.approx((7 / 3 - half, 7 / 3 + half))
+    # 0.1 % for all 108 rows together
+    assert convergence.LEVEL == pytest.approx(1 - 0.001 / 108)
+
+
+@pytest.mark.parametrize("method", ["dlora", "decaf"])
+def test_each_measured_letter_of_a_run_is_in_its_place(method):
+    path = invented(convergence.STEPS, 4)
+    rows = list(convergence._rows_of(method, "ring", path))
+    assert [row.params["T"] for row in rows] == convergence.HORIZONS
+    targets = -convergence.problem().grad(np.zeros((6, 4, 3)))
+    c = path.c.max()
+    L = 2 * c**2 + c**2 + max(np.linalg.norm(W, 2) for W in targets)
+    start = product(convergence.common_start())
+    gap = np.sum((start - targets.mean(axis=0)) ** 2) / 2
+    noise = 0.2**2 * (3 * path.norm_B.max() ** 2 + 4 * path.norm_A.max() ** 2) / 6
+    for row in rows:
+        T, lr = row.params["T"], 2.0**-4
+        Xi, ebar = path.Xi[:T].mean(axis=0), (path.ebar[:T] ** 2).mean(axis=0)
+        twice = 2 if method == "decaf" else 1
+        bound = 2 * gap / (lr * T) + twice * (lr * L * noise + L**2 * Xi)
+        bound = bound + (2 * ebar / lr**2 if method == "decaf" else 0)
+        assert row.measured == pytest.approx(path.gradient[:T].mean())
+        assert row.bound == pytest.approx(bound.mean())
 
 
 @pytest.mark.slow

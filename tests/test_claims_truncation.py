@@ -6,6 +6,7 @@ import pytest
 from decaf_theory import bounds
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import NORMS
+from decaf_theory.methods import METHODS, keeping_directions
 from decaf_theory.tsvd import tsvd_of_mix
 from tests.claim_rows import CLAIMS, rows_of
 from tests.mixes import assert_near, mix
@@ -13,6 +14,7 @@ from verification import attack
 from verification.claim import Context, Outcome
 from verification.claims.truncation import (
     beats_averaging,
+    dead_directions,
     eckart_young,
     golden_ratio,
     second_order,
@@ -108,6 +110,16 @@ def test_a_truncation_that_keeps_the_wrong_direction_is_noticed(monkeypatch):
 
     monkeypatch.setattr(eckart_young, "tsvd_of_mix", flipped)
     assert violated("T15")
+
+
+def test_a_direction_that_stays_alive_breaks_t23_at_every_rank(monkeypatch):
+    sizes = ((3, 2, 6, 5), (4, 1, 5, 7), (2, 1, 3, 2))
+    ctx = Context("T23")
+    held = [dead_directions._rank_after_a_step(ctx, *args) for args in sizes]
+    assert [row.outcome for row in held] == [Outcome.HOLDS] * 3
+    monkeypatch.setitem(METHODS, "decaf", keeping_directions(METHODS["decaf"]))
+    revived = [dead_directions._rank_after_a_step(ctx, *args) for args in sizes]
+    assert [row.outcome for row in revived] == [Outcome.VIOLATED] * 3
 
 
 # ---------------------------------------------------------------- shared instances

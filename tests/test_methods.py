@@ -223,6 +223,7 @@ def test_the_forms_of_W_and_their_gradients():
     np.testing.assert_allclose(A, s * state.B.mT @ g, rtol=0, atol=50 * EPS)
     whole = FULL_MATRIX.begin(state, s)
     np.testing.assert_allclose(whole.B, dense, rtol=0, atol=20 * EPS)
+    np.testing.assert_array_equal(whole.A, [np.eye(5)] * 3)
     np.testing.assert_array_equal(FULL_MATRIX.update(State(whole), s), whole.B)
     np.testing.assert_array_equal(FULL_MATRIX.gradients(g, State(whole), s).B, g)
     assert (LORA.scale(s), FULL_MATRIX.scale(s)) == (s, 1.0)

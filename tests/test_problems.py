@@ -265,6 +265,20 @@ def test_isotropic_noise_has_sigma_tau_root_dk(name):
     assert problem.constants.sigma**2 == pytest.approx(0.09 * problem.d * problem.k, rel=8 * EPS)
 
 
+@pytest.mark.parametrize(("kind", "fourth"), [("gauss", 3.0), ("rademacher", 1.0)])
+def test_entries_of_noise_have_their_moments_and_do_not_know_each_other(kind, fourth):
+    tau, shape = 0.3, (50, 20, 30, 40)
+    x = entry_noise(tau, kind)(generator(0, kind), shape) / tau
+    # six standard errors: x^2 has variance fourth - 1, x^4 of a normal x variance 96
+    se = 6 / np.sqrt(x.size)
+    assert abs(x.mean()) <= se
+    assert abs((x**2).mean() - 1) <= se * np.sqrt(fourth - 1) + 20 * EPS
+    assert abs((x**4).mean() - fourth) <= (se * np.sqrt(96) if kind == "gauss" else 20 * EPS)
+    for axis in range(4):
+        for apart in (1, 2, 7):
+            assert abs((x * np.roll(x, apart, axis=axis)).mean()) <= se
+
+
 def test_rademacher_noise_has_one_size():
     drawn = entry_noise(0.3, "rademacher")(generator(0, "x"), (5, 2, 3, 4))
     np.testing.assert_array_equal(np.abs(drawn), 0.3)

@@ -16,7 +16,7 @@ EPS = np.finfo(np.float64).eps
 
 
 def points(trace):
-    """Return the final products, [runs, N, d, k]; all problems here have W0 = 0 and s = 1."""
+    """Return the final products, [runs, N, d, k]; of problems with W0 = 0 and s = 1."""
     return product(trace.final)
 
 
@@ -156,3 +156,34 @@ def test_without_noise_dsgd_follows_the_exact_mean_of_the_moments(order, label):
     np.testing.assert_allclose(trace.gradient[0], exact.gradient, atol=100 * EPS)
     np.testing.assert_allclose(trace.consensus_products[0], exact.consensus, atol=100 * EPS)
     np.testing.assert_allclose(points(trace)[-1, :, 0, 0], exact.mean[-1, :, 0], atol=100 * EPS)
+
+
+@pytest.mark.parametrize("method", ["dlora", "decaf", "dsgd"])
+def test_a_base_moves_the_targets_and_nothing_else(method):
+    rng = np.random.default_rng(0)
+    base, targets = rng.standard_normal((4, 3)), rng.standard_normal((4, 4, 3))
+    moved = replace(approximation(targets + base), W0=base)
+    run = {"Pi": TOPOLOGIES["ring"](4), "method": method, "rank": 2, "lr": 0.2, "steps": 6}
+    plain, based = (
+        simulate(Config(problem=problem, **run)) for problem in (approximation(targets), moved)
+    )
+    # six contractions of numbers of size one
+    np.testing.assert_allclose(product(based.final), product(plain.final), atol=1e3 * EPS)
+    for name in ("loss", "agent_loss", "gradient", "adapter_norm"):
+        np.testing.assert_allclose(
+            getattr(based, name), getattr(plain, name), rtol=1e4 * EPS, atol=1e3 * EPS
+        )
+
+
+@pytest.mark.parametrize("order", ["step_first", "combine"])
+def test_round_t_mixes_on_the_graph_of_round_t(order):
+    targets = np.random.default_rng(0).standard_normal((4, 3, 2))
+    graphs = [TOPOLOGIES[name](4) for name in ("ring", "star", "path")]
+    W = np.zeros((4, 3, 2))
+    for t in range(5):
+        Pi, step = graphs[t % 3], 0.3 * (W - targets)
+        mixed = np.tensordot(Pi, W if order == "combine" else W - step, axes=1)
+        W = mixed - step if order == "combine" else mixed
+    run = {"method": "dsgd", "order": order, "lr": 0.3, "steps": 5}
+    config = Config(problem=approximation(targets), Pi=lambda t: graphs[t % 3], **run)
+    np.testing.assert_allclose(simulate(config).final.B[0], W, rtol=0, atol=100 * EPS)

@@ -13,7 +13,7 @@ from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, Trace, simulate
 from decaf_theory.stats import local_slopes, richardson
 from verification.claim import Claim, Context, Row, Value
-from verification.evidence import at_least, at_most, same, ulps
+from verification.evidence import at_least, at_most, attained, same, ulps
 from verification.instances.targets import prescribed
 
 W = Fraction(16, 25)  # w^(-1/2) - 1 = 1/4 exactly
@@ -36,17 +36,21 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Proof: with products $p\, e_1 e_1'$ and $p\, e_2 e_2'$ a step multiplies both factors by
     $1 + \alpha (1 - p)$, and the truncation of the mix keeps $w$ times the agent's own direction.
-    If $q = w (1 + \alpha)^2 < 1$, then $p_t \le q^t$. At $q = 1$,
+    If $q = w (1 + \alpha)^2 < 1$, then $p_t \le q^t p_0$. At $q = 1$,
     $p^+ = p (1 - \frac{\alpha}{1 + \alpha} p)^2$, so $1/p$ grows by at least
     $2 \alpha/(1 + \alpha)$ a round. If $q > 1$ and $\alpha \le 1/2$, the map increases on
     $[0, 1]$, so $p_t$ decreases from 1 to its fixed point $p_*$, $w (1 + \alpha (1 - p_*))^2 = 1$;
     its slope falls with $p$, so a round leaves at most $1 - 2 \alpha \sqrt w\, p_*$ of $p - p_*$.
+
+    Extremal: $p_t = q^t p_0$ in the limit of small $p_0$; the fixed point as $t \to \infty$.
 
     Source: derived here.
     """
     rounds = ctx.pick(60, 400)
     for lr in (Fraction(1, 8), Fraction(1, 5), Fraction(1, 4), Fraction(2, 7), Fraction(1, 2)):
         yield from _on_the_axes(ctx, lr, rounds)
+    for lr in (Fraction(1, 8), Fraction(1, 5)):
+        yield from _on_the_axes(ctx, lr, rounds, p0=2.0**-40)
     yield _threshold_on_both_sides()
     steps = ctx.pick((0.4, 0.2, 0.1), (0.2, 0.1, 0.05, 0.025))
     yield from _least_loss(ctx, "dlora", 0.0, steps)
@@ -60,25 +64,27 @@ def _run(problem: Problem, method: str, lr: float, rounds: int, start: Factors) 
     return simulate(config).require_finished()
 
 
-def _on_the_axes(ctx: Context, lr: Fraction, rounds: int) -> Iterator[Row]:
-    """The size of DeCAF's products against the three regimes."""
+def _on_the_axes(ctx: Context, lr: Fraction, rounds: int, p0: float = 1.0) -> Iterator[Row]:
+    """The size of DeCAF's products, relative to that of the start, against the three regimes."""
     problem = PROBLEMS["P6"](w=float(W), d=4, k=3)
-    start = prescribed(ctx, problem)
+    start = prescribed(ctx, problem).map(lambda X: p0**0.5 * X)
     trace = _run(problem, "decaf", float(lr), rounds, start)
     B, A = (host(X)[0] for X in trace.final)
     where = {"lr": float(lr), "w": float(W), "rounds": rounds, "d": 4, "k": 3, "r": 1}
+    where |= {"p_0": p0} if p0 < 1 else {}
     axes = np.zeros((2, 4, 3))
     axes[0, 0, 0] = axes[1, 1, 1] = 1.0
     off = np.max(np.abs((B @ A) * (1 - axes)))
     yield same("off-axis entries are exactly zero", off, rounding=0.0, **where)
 
-    p = float(trace.adapter_norm[0, -1])
+    p = float(trace.adapter_norm[0, -1]) / p0
     q = float(W * (1 + lr) ** 2)
     # a round multiplies p by few numbers, each by a TSVD of 2 x 2 entries: 20 roundings
     slip = ulps(20 * rounds)
     if q < 1:
         bound = q**rounds
-        yield at_most("below: p <= q^t", p, bound, rounding=slip * bound, **where)
+        row = at_most("below: p <= q^t", p, bound, rounding=slip * bound, **where)
+        yield from attained(row) if p0 < 1 else [row]
     elif q == 1:
         bound = 1 / (1 + 2 * float(lr / (1 + lr)) * rounds)
         case = "at equality: p <= 1/(1 + 2 lr t/(1 + lr))"
