@@ -24,7 +24,8 @@ HEAD = r"""# The claims
 
 Every statement that `python -m verification` judges, with its assumptions, a proof that can be
 followed, its extremal example and, where it is false as worded, its counterexample. This page is
-generated from the claims themselves (`python -m verification docs`).
+generated from the claims themselves (`python -m verification docs`). The ten results to know first
+are in [findings.md](findings.md).
 
 Status: *paraphrased* (of the paper, from public summaries of it), *derived* (a proof is given
 here), *numerical* (evidence only). A claim whose expected outcome is `violated` is worded as it
