@@ -70,6 +70,7 @@ TESTS = {
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],
     "verification/instances": [
+        "tests/test_guards.py",
         "tests/test_instances.py",
         "tests/test_instances_rates.py",
         *WORKED,
@@ -99,9 +100,7 @@ TESTS = {
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],
-    "verification/claims/truncation": ["tests/test_claims_truncation.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
-    "verification/instances": ["tests/test_guards.py"],
 }
 
 FOLDER = Path(__file__).parent
