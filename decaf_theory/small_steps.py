@@ -3,7 +3,8 @@ r"""What small steps do on isotropic approximation, to leading order in lr: laws
 f_i = |s B A - Wbar - D_i|_F^2 / 2 with sum_i D_i = 0, order MS, no noise, all agents started at one
 fit of Wbar = s B A. The deviations of the factors settle at lr s (I - Pi)^+ D A' and
 lr s (I - Pi)^+ B' D; the laws are squares of them, summed by one kernel for each quantity. They are
-no bounds: corrections are of relative order lr. D [N, d, k], Pi [..., N, N]; T14, T32, T33.
+no bounds: corrections are of relative order lr. D [N, d, k], Pi [..., N, N]; T14, T32, T33. Of
+other losses, in either order: where the mean of the agents goes (T39).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
+
+from decaf_theory.bounds._checks import network_order
 
 SLOW_STEPS = 2000  # of Runge and Kutta's fourth order, whose error is then below 1e-12
 
@@ -25,13 +28,31 @@ def interference_kernel(Pi: np.ndarray) -> np.ndarray:
     return kernel
 
 
-def drift_kernel(Pi: np.ndarray) -> np.ndarray:
-    """Return Pi (I - Pi)^+ [..., N, N], of the drift along the gauge; 0 on the complete graph.
+def drift_kernel(Pi: np.ndarray, order: str = "MS") -> np.ndarray:
+    """Return Pi (I - Pi)^+ [..., N, N] in order "MS", (I - Pi)^+ in order "CB".
 
-    Off the constants it is (Gamma - I) / 2 with the Gamma of `interference_kernel`.
+    Deviations settle at -lr times it times the gradients, exactly (T39), and the gauge drifts with
+    that of "MS" (T33), which is 0 on the complete graph and (Gamma - I) / 2 off the constants, with
+    the Gamma of `interference_kernel`. ValueError: another order.
     """
-    kernel: np.ndarray = Pi @ np.linalg.pinv(np.eye(Pi.shape[-1]) - Pi)
-    return kernel
+    network_order(order)
+    kernel: np.ndarray = np.linalg.pinv(np.eye(Pi.shape[-1]) - Pi)
+    return Pi @ kernel if order == "MS" else kernel
+
+
+def disagreement_slope(
+    kernel: np.ndarray, gradients: np.ndarray, hessians: np.ndarray
+) -> np.ndarray:
+    """Return half the gradient of psi [..., p] at a common point, of which lr is taken off grad F.
+
+        psi = (1/N) sum_ij Gamma1_ij <grad f_i, grad f_j>,   Gamma1 = `drift_kernel` of the order
+
+    gradients [..., N, p], hessians [..., N, p, p]. To first order in lr the mean of decentralized
+    SGD descends F - (lr/2) psi (T39).
+    """
+    mixed = kernel @ gradients
+    slope: np.ndarray = (hessians @ mixed[..., None])[..., 0].mean(axis=-2)
+    return slope
 
 
 def added_by_mixing(Pi: np.ndarray, D: np.ndarray, P: np.ndarray) -> np.ndarray:

@@ -50,6 +50,25 @@ def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) ->
     return mean_interval(x - y, level)
 
 
+def share_interval(hits: int, count: int, level: float = 0.95) -> Interval:
+    """Return the share hits / count of independent trials with its Clopper-Pearson interval.
+
+    It covers the probability at `level` at least, whatever it is. ValueError: count not an
+    integer >= 1, hits not one in 0 ... count, level outside (0, 1).
+    """
+    from scipy import stats  # here: it is slow to load and rarely needed
+
+    _require_level(level)
+    n = integer("count", count, 1)
+    k = integer("hits", hits, 0)
+    if k > n:
+        raise ValueError(f"hits must be <= count = {n}, got {k}")
+    tail = (1 - level) / 2
+    low = float(stats.beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
+    high = float(stats.beta.isf(tail, k + 1, n - k)) if k < n else 1.0
+    return Interval(k / n, low, high)
+
+
 def log_log_slope(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
     """Return the least-squares slope of log y against log x with its t-interval at `level`.
 

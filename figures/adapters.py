@@ -30,6 +30,10 @@ BOUNDS = {
         "|P - Bbar Abar| fro",
         {**style.line("green", "^", "-."), "label": "$|P-Q|$ (T18)"},
     ),
+    "T21-global": (
+        "|E| by the spread nuc",
+        {**style.line("purple", "D", ":"), "label": "$|E|_*$ (T21-global)"},
+    ),
 }
 FACES = ("full", "none", "left", "right", "top", "bottom")
 

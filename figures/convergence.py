@@ -19,7 +19,7 @@ in the variables that the method trains (D-SGD: the full matrix; DLoRA-FA: B; DL
 A). All start at the same point and see the same noise.
 Lines: means over {runs} simulated runs; bands: their simultaneous 99.9 % confidence intervals.
 Plus signs: the exact moments, where the problem is quadratic in what is trained (rows of T25).
-Dotted: the bounds, T25 with its explicit constants, for DeCAF T29 with the measured errors of
+Dotted: the bounds, T25 with its explicit constants, for DeCAF T29-joint with the measured errors of
 mixing (rows of T30-certificate).
 """
 GRAPHS = ("ring", "complete", "bipartite")
@@ -64,8 +64,8 @@ def panel(axis: Any, rows: Sequence[Row], method: str, graph: str) -> None:
     style.band(axis, T, columns["low"], columns["measured"], columns["high"], look)
     if method in ("dsgd", "dlora_fa"):
         axis.plot(*curve(rows, "T", evidence="exact", **wanted), **EXACT)
-    source = "T29" if method == "decaf" else "T25"
-    axis.plot(T, columns["bound"], **style.BOUND, label="bounds (T25, T29)")
+    source = "T29-joint" if method == "decaf" else "T25"
+    axis.plot(T, columns["bound"], **style.BOUND, label="bounds (T25, T29-joint)")
     axis.annotate(
         source,
         (T[len(T) // 2], columns["bound"][len(T) // 2]),

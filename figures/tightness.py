@@ -24,6 +24,7 @@ OUTCOMES = {
     "holds": style.line("blue", "o", "none"),
     "violated": style.line("vermilion", "s", "none"),
     "inconclusive": style.line("orange", "^", "none"),
+    "slack": style.line("purple", "D", "none"),
     "not_applicable": style.line("grey", "v", "none"),
     "error": style.line("black", "X", "none"),
 }

@@ -19,11 +19,9 @@ from paper_checks.tasks import Task
 from verification.adapter_report import Report, report_on
 from verification.claim import Row, deciding_row
 
-CLAIMS = ("T9", "T17", "T18", "T21")
-
 
 class Seen(NamedTuple):
-    """The theory's quantities just before a mix, and the rows of T9, T17, T18 and T21 there."""
+    """The theory's quantities just before a mix, and the rows of the bounds there."""
 
     numbers: dict[str, Any]
     rows: dict[str, list[Row]]

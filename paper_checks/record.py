@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 from decaf_theory.files import from_lines, to_json, write_atomically
 from paper_checks import mixing
 from paper_checks.config import Config
-from paper_checks.observe import CLAIMS, trained
+from paper_checks.observe import trained
 from paper_checks.run import Run
 from paper_checks.stacked import Stacked
 from verification import store
-from verification.claim import Claim, Row, judge
+from verification.adapter_evidence import EVIDENCE
+from verification.claim import Claim, Row
+from verification.judge import judge
 
 ROWS, RUN = "rows.jsonl", "run.json"
 TRAINING = "training"
@@ -113,7 +115,7 @@ def mixing_share(seconds: Mapping[str, float]) -> float:
 def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return outcome, tightness and number of rows of every claim that has rows."""
     found = {}
-    for name in CLAIMS:
+    for name in EVIDENCE:
         own = [Row.from_json(row) for row in rows if row["claim"] == name]
         if own:
             verdict = judge(Claim(name, "training", "derived", lambda _: iter(())), own)

@@ -1,6 +1,9 @@
-"""One BLAS thread for every test, the hypothesis profiles dev, ci and night, outside data."""
+"""One BLAS thread for every test, hypothesis profiles, one run of all claims, outside data."""
 
+import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -33,3 +36,27 @@ def outside_data():
         return Path(root) / name
 
     return find
+
+
+def run_quickly(folder: Path, *arguments: str) -> tuple[str, Path]:
+    """Return what a quick run of the claims prints, and where its results are."""
+    out = folder / "results"
+    command = [sys.executable, "-m", "verification", "--out", str(out), *arguments]
+    root = Path(__file__).parent.parent
+    run = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout, out
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory) -> tuple[str, Path]:
+    """What a quick run of all claims prints, and its results: one run for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "quick run"
+    folder.mkdir(exist_ok=True)
+    printed = folder / "printed.txt"
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not printed.exists():
+            printed.write_text(run_quickly(folder, "--jobs", "2")[0])
+    return printed.read_text(), folder / "results"

@@ -32,7 +32,11 @@ TESTS = {
         "tests/test_bounds_derived.py",
         "tests/test_bounds_domains.py",
     ],
-    "decaf_theory/topology": ["tests/test_topology.py", "tests/test_topology_sparse.py"],
+    "decaf_theory/topology": [
+        "tests/test_topology.py",
+        "tests/test_topology_random.py",
+        "tests/test_topology_sparse.py",
+    ],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
     "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py"],
@@ -66,6 +70,7 @@ TESTS = {
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],
     "verification/instances": [
+        "tests/test_guards.py",
         "tests/test_instances.py",
         "tests/test_instances_rates.py",
         *WORKED,
@@ -93,6 +98,8 @@ TESTS = {
     "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[1]],
     "verification/curves": ["tests/test_claims_curves.py"],
     "verification/claim.py": ["tests/test_claim.py"],
+    "verification/judge.py": ["tests/test_judge.py"],
+    "verification/reaches.py": ["tests/test_judge.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
 }
 

@@ -10,6 +10,7 @@ from decaf_theory import adapters, bounds
 from decaf_theory.lowrank import Factors
 from tests.adapter_files import EPS, STORED, write_agents
 from tests.dense_adapter_report import losses
+from verification.adapter_evidence import EVIDENCE
 from verification.adapter_report import report, report_on
 from verification.claim import Outcome
 
@@ -39,9 +40,7 @@ def test_the_report_on_stored_adapters_is_that_of_dense_matrices(topology):
     # relative norms of matrices of at most 64 columns, each off by some 64 eps
     assert ours == pytest.approx(dense, abs=10 * 64 * EPS)
     assert 0.4 < ours[0] < 0.6  # trained apart: substantial
-    assert outcomes(found) == {"T9": "holds", "T17": "holds", "T18": "holds"} | {
-        "T21": "not_applicable"
-    }
+    assert outcomes(found) == dict.fromkeys(EVIDENCE, "holds") | {"T21": "not_applicable"}
     assert found.as_expected
 
 
@@ -95,6 +94,11 @@ def dense_row(case, pi, B, A):
         return size(M - P), size(M - mean)
     if case.startswith("|E| against the nearest"):
         return size(M - P), min(size(M - b @ a) for b, a in zip(B, A, strict=True))
+    if case.startswith("|P - Bbar Abar| by norms"):
+        return size(P - mean), (size(M) + size(M - 2 * mean)) / 2
+    if case == "|E| by the spread nuc":
+        mean_square = sum(p * np.sum((b @ a - P) ** 2) for p, b, a in zip(pi, B, A, strict=True))
+        return size(M - P), bounds.truncation_by_spread(mean_square=mean_square, kept=S[:4])
     if case.startswith("|P - Bbar Abar|"):
         factor = (1 + math.sqrt(5)) / 2 if norm == "fro" else 2
         return size(P - mean), factor * size(M - mean)
@@ -122,6 +126,8 @@ def test_a_gauge_flip_attains_the_deviation_bounds_and_loses_everything(tmp_path
         # the nuclear bound too: A = B' up to isometries
         assert row.tightness == pytest.approx(1, abs=1e-12)
     total = found.total
+    for row in found.rows["T13-data"]:
+        assert row.tightness == pytest.approx(1, abs=1e-12)
     assert total["relative_interference"] == pytest.approx(1, abs=1e-12)
     assert total["relative_truncation"] <= 10 * 7 * EPS
     assert "would lose 100 % of the mixed update" in " ".join(found.text().split())
@@ -165,10 +171,37 @@ def test_two_vectors_at_a_small_angle_attain_the_second_order_bound(tmp_path):
         assert 1 - 1.5 * angle < tightness(found)["T21"] < 1
 
 
+@pytest.mark.parametrize("angle", [0.01, 0.5, 1.2])
+def test_two_vectors_at_any_angle_attain_the_bound_by_the_spread(tmp_path, angle):
+    vectors = [np.array([[math.cos(t)], [math.sin(t)], [0]]) for t in (angle, -angle)]
+    found = report(write_agents(tmp_path, [(v, v.T) for v in vectors], r=1))
+    (row,) = found.rows["T21-global"]
+    # the mix is diag(cos^2, sin^2)
+    assert row.measured == pytest.approx(min(math.sin(angle), math.cos(angle)) ** 2, rel=1e-10)
+    assert abs(row.measured - row.bound) <= row.rounding <= 1e-9 * row.bound
+
+
+def test_agents_that_share_a_direction_attain_the_bound_by_the_spread(tmp_path):
+    e = np.eye(5)
+    agents = [(e[:, [0, j]] * [2, 1], e[[0, j]]) for j in (1, 2, 3)]
+    found = report(write_agents(tmp_path, agents, r=2), "ring")
+    # M = diag(2, 1/3, 1/3, 1/3), S = 1 - 1/9, |E|_* = 2/3
+    (row,) = found.rows["T21-global"]
+    assert (row.measured, row.bound) == pytest.approx((2 / 3, 2 / 3), rel=1e-12)
+    assert row.outcome == Outcome.HOLDS
+    assert outcomes(found)["T21"] == "not_applicable"
+
+
+def test_agents_that_are_all_zero_break_no_bound(tmp_path):
+    found = report(write_agents(tmp_path, [(np.zeros((4, 2)), np.ones((2, 3)))] * 2, r=2))
+    assert found.as_expected
+    assert outcomes(found)["T21-global"] == outcomes(found)["T13-data"] == "holds"
+
+
 def test_bounds_that_need_the_agents_rank_do_not_apply_below_it():
     found = report(STORED, rank=2)
-    assert outcomes(found) == {"T9": "holds"} | dict.fromkeys(
-        ("T17", "T18", "T21"), "not_applicable"
+    assert outcomes(found) == {"T9": "holds", "T13-data": "holds"} | dict.fromkeys(
+        ("T17", "T18", "T21", "T21-global"), "not_applicable"
     )
     assert found.as_expected
     assert "r < agents' rank" in found.text()
@@ -180,7 +213,9 @@ def test_bounds_that_need_the_agents_rank_do_not_apply_below_it():
         ("interference_frobenius", "T9"),
         ("interference_operator", "T9"),
         ("interference_nuclear", "T9"),
+        ("decaf_dlora_by_norms", "T13-data"),
         ("decaf_dlora_difference", "T18"),
+        ("truncation_by_spread", "T21-global"),
     ],
 )
 def test_a_bound_that_is_too_small_is_seen(monkeypatch, name, claim):

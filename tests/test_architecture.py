@@ -23,8 +23,8 @@ ALLOWED = {
     "rng": {"arrays"},
     "bounds": set(),
     "stats": {"arrays"},
-    "small_steps": set(),
-    "topology": {"arrays"},
+    "small_steps": {"bounds"},
+    "topology": {"arrays", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
     "methods": {"arrays", "lowrank", "tsvd", "measure", "methods"},
@@ -54,7 +54,8 @@ ROOM_ALLOWED = {
     ),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
-        *("verification.claim", "verification.store", "verification.adapter_report"),
+        *("verification.claim", "verification.judge", "verification.store"),
+        *("verification.adapter_evidence", "verification.adapter_report"),
     ),
 }
 

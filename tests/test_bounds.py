@@ -110,6 +110,17 @@ WORKED = [
     ("decaf_dlora_worst_case", dict(c=3, r=4, norm="fro"), 18),
     ("decaf_dlora_worst_case", dict(c=3, r=4, norm="op"), 9),
     ("decaf_dlora_worst_case", dict(c=3, r=4, norm="nuc"), 36),
+    # tau = 3/4 at 3/4: x = (sqrt(21/16) - 1)/4 and y = 1/8 for more than two agents
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=5, pi_max=0.75, norm="op"), 6.75),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=2, pi_max=0.75, norm="fro"), 13.5),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.75, norm="fro"), 9 + 9 * sqrt(21) / 8),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=2, pi_max=0.75, norm="nuc"), 27),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.75, norm="nuc"), 31.5),
+    # x is negative below (sqrt 5 - 1)/2; tau + y = 1.0675 at 0.55 says less than 1
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.6, norm="fro"), 17.28),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.55, norm="nuc"), 36),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=3, pi_max=0.4, norm="nuc"), 36),
+    ("decaf_dlora_heavy", dict(c=3, r=4, m=1, pi_max=1, norm="nuc"), 0),
     # 1.5 sqrt(1 + sqrt 2) + 5/sqrt(8 * 2); the larger sigma_r counts in the first term alone
     (
         "decaf_mixing_error",
@@ -122,6 +133,33 @@ WORKED = [
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=1.5), 1.6),
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=4), inf),
     ("truncation_second_order", dict(mean_square=5, square_mean=3, sigma_r=4, delta=5), inf),
+    # (5 + 2 * 3)/(2 * 4), by either of the two
+    (
+        "truncation_by_reference",
+        dict(mean_square=5, misalignment=3, sigma_r=4, reference_r=1),
+        11 / 8,
+    ),
+    (
+        "truncation_by_reference",
+        dict(mean_square=5, misalignment=3, sigma_r=1, reference_r=4),
+        11 / 8,
+    ),
+    (
+        "truncation_by_reference",
+        dict(mean_square=5, misalignment=3, sigma_r=0, reference_r=0),
+        0,
+    ),
+    # sqrt(9 + 16) - 4; the same next to a value as large as the level 5
+    ("truncation_by_spread", dict(mean_square=9, kept=[4]), 1),
+    ("truncation_by_spread", dict(mean_square=9, kept=[5, 4]), 1),
+    # 2 sqrt((9 + 9 + 25/4)/2) - 11/2: both values join; 2 sqrt((6 + 2)/2) - 2; nothing kept
+    ("truncation_by_spread", dict(mean_square=9, kept=[3, 2.5]), sqrt(48.5) - 5.5),
+    ("truncation_by_spread", dict(mean_square=6, kept=[9, 1, 1]), 2),
+    ("truncation_by_spread", dict(mean_square=6, kept=[1, 1]), 2),
+    ("truncation_by_spread", dict(mean_square=8, kept=[0, 0]), 4),
+    ("truncation_by_spread", dict(mean_square=0, kept=[0, 0]), 0),
+    ("truncation_by_spread", dict(mean_square=inf, kept=[2, 1]), inf),
+    ("decaf_dlora_by_norms", dict(mix=3, reflected=4), 3.5),
     ("tsvd_condition", dict(sigma_r=5, sigma_next=3), 2.5),
     ("tsvd_condition", dict(sigma_r=5, sigma_next=0), 1),
     ("tsvd_condition", dict(sigma_r=1, sigma_next=1 - 1 / 128), 128),
@@ -223,6 +261,21 @@ WORKED = [
         (1 + 2 * sqrt(3.75)) ** 2,
     ),
     ("dsgd_sharp", dict(F_gap=3, lr=1, T=8, L=2, sigma=3, N=3, Xi=0.25), inf),
+    # step 1/4, u = 1/4: 6/(.25*8) + .25*9/4 + Xi + 2 (1/8)^2 9/(4*3/4), at u + 2 u^2 = 3/8
+    (
+        "momentum_rate",
+        dict(F_gap=3, lr=0.125, T=8, L=1, sigma=3, N=4, Xi=0.5, beta=0.5),
+        3 + 0.5625 + 0.5 + 3 / 32,
+    ),
+    # u + 2 u^2 = 1 at u = 1/2; beyond, and at a smaller step for beta = 3/4
+    (
+        "momentum_rate",
+        dict(F_gap=3, lr=0.25, T=8, L=1, sigma=0, N=4, Xi=0.5, beta=0.5),
+        1.5 + 0.5,
+    ),
+    ("momentum_rate", dict(F_gap=3, lr=0.26, T=8, L=1, sigma=3, N=4, Xi=0.5, beta=0.5), inf),
+    ("momentum_rate", dict(F_gap=3, lr=0.0625, T=8, L=1, sigma=3, N=4, Xi=0.5, beta=0.75), inf),
+    ("momentum_rate", dict(F_gap=3, lr=0.25, T=8, L=2, sigma=3, N=3, Xi=0.5, beta=0), 6.5),
     # 6/(.125*8) + .125*2*9/3 + 8/16 (9*.5/3 + 4*4), at lr L q = 1/2
     (
         "dsgd_textbook",

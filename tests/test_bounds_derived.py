@@ -304,3 +304,50 @@ def test_the_second_order_truncation_is_reached_by_two_close_vectors():
     )
     # error sin^2; bound (2 sin^2 + O(theta^4)) / (2 (1 - sin))
     assert 1 - 2 * theta < error / bound < 1
+
+
+spectra = st.lists(st.floats(0.01, 100), min_size=1, max_size=4).map(lambda x: sorted(x)[::-1])
+
+
+@given(kept=spectra, mean_square=positive, seed=seeds)
+def test_the_spread_is_the_best_reference_of_the_mean_s_singular_vectors(kept, mean_square, seed):
+    bound = bounds.truncation_by_spread(mean_square=mean_square, kept=kept)
+    rng = generator(seed, "references")
+
+    def by(values):
+        # |P_j - P0|^2 = |P_j - P|^2 + |P - P0|^2 on average, P0 in the singular vectors of P
+        apart = sum((s - p) ** 2 for s, p in zip(kept, values, strict=True))
+        return bounds.truncation_by_reference(
+            mean_square=mean_square + apart,
+            misalignment=0,
+            sigma_r=kept[-1],
+            reference_r=values[-1],
+        )
+
+    for _ in range(20):
+        values = sorted(np.array(kept) * np.exp(rng.normal(size=len(kept))))[::-1]
+        assert bound <= by(values) * (1 + 64 * EPS)
+    # the least: all values raised to a common level, found by halving
+    low, high = kept[-1], kept[0] + sqrt(mean_square)
+    for _ in range(100):
+        level = (low + high) / 2
+        raised = [max(s, level) for s in kept]
+        deficit = sum((p - s) * level for s, p in zip(kept, raised, strict=True))
+        spent = mean_square + sum((s - p) ** 2 for s, p in zip(kept, raised, strict=True))
+        low, high = (level, high) if 2 * deficit < spent else (low, level)
+    assert by([max(s, low) for s in kept]) == pytest.approx(bound, rel=64 * EPS)
+    assert bound <= mean_square / (2 * kept[-1]) * (1 + 64 * EPS)
+
+
+@pytest.mark.parametrize(("shared", "q", "n"), [(0, 1, 2), (2, 1, 3), (1, 2, 5), (0, 3, 4)])
+def test_the_spread_is_attained_at_every_rank(shared, q, n):
+    # n agents share 2 in `shared` directions, and hold 1 in q of n others, in turn
+    others = np.array([[(i - j) % n < q for i in range(n)] for j in range(n)], dtype=float)
+    products = [np.diag([2.0] * shared + list(x)) for x in others]
+    values = np.diagonal(np.mean(products, axis=0))
+    r = shared + q
+    P = np.diag(np.where(np.arange(shared + n) < r, values, 0))
+    bound = bounds.truncation_by_spread(
+        mean_square=np.mean([np.sum((X - P) ** 2) for X in products]), kept=list(values[:r])
+    )
+    assert bound == pytest.approx(np.sum(values[r:]), rel=64 * EPS)

@@ -49,7 +49,13 @@ VALID = {
     "decaf_dlora_difference": dict(interference=1.0, norm="op"),
     "decaf_dlora_lower_rank": dict(K=1, r=3, n=5),
     "decaf_dlora_worst_case": dict(c=1.0, r=2, norm="op"),
+    "decaf_dlora_heavy": dict(WEIGHT, c=1.0, r=2, m=3),
     "truncation_second_order": dict(mean_square=1.0, square_mean=1.0, sigma_r=1.0, delta=0.5),
+    "truncation_by_reference": dict(
+        mean_square=1.0, misalignment=1.0, sigma_r=1.0, reference_r=1.0
+    ),
+    "truncation_by_spread": dict(mean_square=1.0, kept=[2.0, 1.0]),
+    "decaf_dlora_by_norms": dict(mix=1.0, reflected=1.0),
     "tsvd_condition": dict(sigma_r=1.0, sigma_next=0.0),
     "tsvd_perturbation": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
     "tsvd_perturbation_integrated": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
@@ -62,6 +68,7 @@ VALID = {
     "dsgd_rate": dict(RATE, Xi=1.0),
     "dsgd_sharp": dict(RATE, Xi=1.0, ebar=1.0, errors="predictable"),
     "dsgd_textbook": dict(RATE, **NETWORK),
+    "dsgd_gap": dict(RATE, mu=0.5, Xi=1.0),
     "dsgd_corollary": dict(NETWORK, F_gap=1.0, L=1.0, sigma=1.0, N=3, T=50),
     "corollary_horizon": dict(L=1.0, N=2, q=1.0),
     "safe_step": dict(L=1.0, q=1.0),
@@ -71,6 +78,7 @@ VALID = {
     "local_drift": dict(lam=0.5, lr=0.1, L=2.0, kappa=1.0, N=3, K=2),
     "local_steps_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], N=3, K=2),
     "momentum_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], beta=0.5),
+    "momentum_rate": dict(RATE, Xi=1.0, beta=0.5),
     "time_varying_S": dict(lam=0.5, N=2),
     "sqrt_rho_complete": dict(N=3),
     "sqrt_rho_ring": dict(N=3),
@@ -100,7 +108,7 @@ RULES = {
 RULE = dict.fromkeys("N T K d k r q m n".split(), "count")
 RULE |= dict(pi_max="largest weight", lam="below one", beta="below one", lam_min="at most one")
 RULE |= dict(D="count from zero", t="count from zero", gap="wedin's gap", lr="nonnegative")
-RULE |= dict.fromkeys(["eigenvalues", "pi"], "sequence")
+RULE |= dict.fromkeys(["eigenvalues", "pi", "kept"], "sequence")
 RULE |= dict.fromkeys(["order", "norm", "errors"], "choice")
 SPECIAL = {
     ("lemma1_gap", "r"): "real from one",
@@ -109,8 +117,11 @@ SPECIAL = {
     ("safe_step", "L"): "positive",
     ("dsgd_rate", "lr"): "positive",
     ("dsgd_sharp", "lr"): "positive",
+    ("dsgd_gap", "lr"): "positive",
+    ("dsgd_gap", "mu"): "positive",
     ("dsgd_textbook", "lr"): "positive",
     ("mixing_error_rate", "lr"): "positive",
+    ("momentum_rate", "lr"): "positive",
     ("sqrt_rho_bipartite_optimal", "n"): "count from two",
     ("convex_curvature", "m"): "nonnegative",
 }
@@ -120,6 +131,7 @@ SPECIAL |= {(name, "q"): "nonnegative" for name in VALID if name != "interferenc
 TIED = {
     ("local_steps_q_S", "N"): 3,
     ("convex_curvature", "L"): 0.5,
+    ("dsgd_gap", "L"): 0.5,
     ("tsvd_condition", "sigma_next"): 1,
     ("tsvd_perturbation", "sigma_next"): 1,
     ("tsvd_perturbation_integrated", "sigma_next"): 1,
@@ -225,6 +237,18 @@ def test_singular_values_must_decrease():
             bound(sigma_r=1, sigma_next=1.5, **letters)
 
 
+def test_the_singular_values_kept_are_at_least_one_and_decrease():
+    bound = bounds.truncation_by_spread
+    with pytest.raises(ValueError, match=r"^kept must hold .*, got none"):
+        bound(mean_square=1, kept=[])
+    with pytest.raises(ValueError, match=r"^kept must not increase, got \[1, 2\]; sort it"):
+        bound(mean_square=1, kept=[1, 2])
+    for value in (-1e-9, nan):
+        with pytest.raises(ValueError, match=rf"^kept must be >= 0, got {value}"):
+            bound(mean_square=1, kept=[1, value])
+    assert bound(mean_square=1, kept=[0, 0]) > 0
+
+
 def test_the_rank_of_what_is_compared_is_at_most_the_rank_kept():
     with pytest.raises(ValueError, match=r"^K must be <= r = 2 .*, got 3"):
         bounds.decaf_dlora_lower_rank(K=3, r=2, n=5)
@@ -233,3 +257,8 @@ def test_the_rank_of_what_is_compared_is_at_most_the_rank_kept():
 def test_curvature_below_minus_L_contradicts_smoothness():
     with pytest.raises(ValueError, match=r"^m must be <= L = 1 .*, got 1\.5"):
         bounds.convex_curvature(L=1, m=1.5)
+
+
+def test_a_constant_of_pl_beyond_L_contradicts_smoothness():
+    with pytest.raises(ValueError, match=r"^mu must be <= L = 2\.0 .*, got 2\.5"):
+        bounds.dsgd_gap(**{**VALID["dsgd_gap"], "mu": 2.5})

@@ -218,3 +218,35 @@ def test_the_worked_example_of_two_agents_has_its_bounds():
     assert Xi > 27 / 550
     floor = bounds.dsgd_rate(F_gap=0, lr=0.25, T=1, L=1, sigma=1, N=2, Xi=0)
     assert floor == 1 / 8 > 1 / 14
+
+
+PL = dict(L=0.8, mu=0.5, sigma=2.0, N=4, Xi=0.3)
+
+
+@given(share=st.floats(0.01, 1), T=st.integers(1, 9), gap=positive)
+def test_the_gap_after_T_steps_is_that_of_T_single_steps(share, T, gap):
+    lr = share / 0.8
+    once = gap
+    for _ in range(T):
+        # (1 - lr mu) gap + lr/2 (L^2 Xi + lr L sigma^2/N)
+        own = (1 - lr / 2) * once + lr / 2 * (0.64 * 0.3 + lr * 0.8)
+        once = bounds.dsgd_gap(F_gap=once, lr=lr, T=1, **PL)
+        assert once == pytest.approx(own, rel=16 * EPS)
+    # T products and sums of numbers of one sign
+    assert bounds.dsgd_gap(F_gap=gap, lr=lr, T=T, **PL) == pytest.approx(once, rel=32 * T * EPS)
+
+
+def test_noise_at_the_longest_step_attains_the_gap_and_exceeds_it_beyond():
+    # f = x^2/2: at rest E x^2/2 = lr sigma^2/(2 N (2 - lr))
+    letters = dict(F_gap=3.0, T=2**60, L=1.0, mu=1.0, sigma=2.0, N=4, Xi=0.0)
+    longest = bounds.dsgd_gap(lr=1.0, **letters)
+    assert longest == 1 / 2
+    assert bounds.dsgd_gap(lr=1.01, **letters) == np.inf
+    assert 1.01 / (2 * (2 - 1.01)) > 1.01 * longest  # what the formula would be there
+
+
+def test_a_short_step_is_not_rounded_away():
+    letters = dict(F_gap=1.0, L=1.0, mu=1.0, sigma=0.0, N=1)
+    assert bounds.dsgd_gap(lr=1e-18, T=10**18, Xi=0, **letters) == pytest.approx(np.exp(-1))
+    floor = bounds.dsgd_gap(lr=1e-18, T=1, Xi=1.0, **{**letters, "F_gap": 0.0})
+    assert floor == pytest.approx(5e-19, rel=4 * EPS)

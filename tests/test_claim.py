@@ -15,10 +15,10 @@ from verification.claim import (
     Row,
     collect,
     deciding_row,
-    judge,
     tightest_row,
 )
 from verification.evidence import at_least, at_most, same
+from verification.judge import judge
 
 NAN, INF = math.nan, math.inf
 
@@ -174,6 +174,13 @@ def test_a_verdict_takes_tightness_and_slack_from_the_rows_that_apply():
     )
     assert judge(claim_of(), [BROKEN]).tightness is None
     assert judge(claim_of(), [BROKEN]).slack is None
+
+
+def test_an_excess_that_was_chosen_is_no_tightness():
+    claim = replace(claim_of(), expected="violated")
+    assert judge(claim, [BEYOND]).tightness == BEYOND.tightness
+    verdict = judge(replace(claim, chosen_excess=True), [BEYOND])
+    assert (verdict.outcome, verdict.tightness) == ("violated", None)
 
 
 def test_a_ratio_that_overflows_is_no_tightness():

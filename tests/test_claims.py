@@ -10,8 +10,10 @@ import pytest
 
 from decaf_theory import bounds
 from tests.claim_rows import CLAIMS, rows_of
-from verification.claim import RESOLUTION, Context, Outcome, judge
+from verification.claim import RESOLUTION, Context, Outcome
+from verification.judge import judge
 from verification.ledger import TITLES
+from verification.reaches import entry, found, missing
 from verification.replay import Stored, equal, program
 from verification.run import LEDGER
 
@@ -42,6 +44,7 @@ def test_what_a_claim_says_of_itself_is_of_the_vocabulary(name):
     assert claim.area in TITLES
     assert claim.status in STATUSES
     assert claim.expected in ("holds", "violated")
+    assert not claim.chosen_excess or claim.expected == "violated"
 
 
 @each
@@ -118,6 +121,15 @@ def test_an_inequality_is_attained_or_says_why_not_and_2_percent_less_is_refuted
         assert f"{best:.2f} of its bound" in claim.loose
     if not claim.loose:
         assert any(stricter(row).outcome == Outcome.VIOLATED for row in rows)
+
+
+@each
+def test_what_every_regime_reaches_is_stored_with_its_claim(name):
+    claim = CLAIMS[name]
+    assert not (claim.reaches and claim.expected == "violated")
+    assert all(0 <= value <= 1 for value in claim.reaches.values())
+    lacking = missing(claim, rows_of(name))
+    assert not lacking, f"to store in Claim({name!r}, ...):\n{entry(found(claim))}"
 
 
 @pytest.mark.slow

@@ -10,12 +10,16 @@ from decaf_theory.methods import METHODS, keeping_directions
 from decaf_theory.tsvd import tsvd_of_mix
 from tests.claim_rows import CLAIMS, rows_of
 from tests.mixes import assert_near, mix
+from verification import attack
 from verification.claim import Context, Outcome
 from verification.claims.truncation import (
     beats_averaging,
     dead_directions,
     eckart_young,
     golden_ratio,
+    second_order,
+    without_neighbourhood,
+    worst_case,
 )
 from verification.evidence import at_least, at_most
 from verification.instances.mixes import FAMILIES, Mix, load
@@ -36,6 +40,56 @@ def test_t18_and_t16_are_attained_in_every_norm(norm):
             row.tightness or 0.0 for row in rows_of(name) if row.params.get("norm", "") == norm
         )
         assert 1 - 1e-6 <= best <= 1 + 1e-9
+
+
+def test_t16_is_attained_at_every_rank_size_and_largest_weight():
+    found = [row for row in rows_of("T16") if row.params["family"] == "sharpest"]
+    bounded = [row for row in found if row.relation == "<="]
+    assert {(row.params["r"], row.params["k"]) for row in bounded} == SIZES
+    assert len(bounded) == len(SIZES) * 4 * len(NORMS)
+    for row in bounded:
+        # of d and k the lesser counts: a bound by the greater would not be reached
+        assert row.params["d"] > row.params["k"]
+        assert row.tightness == pytest.approx(1, abs=1e-9)
+
+
+SIZES = {(1, 2), (1, 4), (2, 3), (2, 5), (3, 4), (3, 5)}
+
+
+def test_t16_is_not_attained_by_every_list_of_weights():
+    row = worst_case.replay(worst_case.given_weights())
+    # |E|_F^2 = .6^2 + .4^2 against 2 (3/5)^2
+    assert row.tightness == pytest.approx(np.sqrt(0.52 / 0.72), rel=1e-12)
+
+
+@pytest.mark.night
+def test_a_search_comes_near_what_those_weights_reach_and_not_above():
+    pytest.importorskip("torch")
+    found, _ = attack.run(CLAIMS["T16"], "fro, given weights", seconds=0.0, seed=0)
+    best = np.sqrt(0.52 / 0.72)
+    assert attack.WEAKENED * best < found.ratio <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("t", [1 - 2.0**-20, 1.0, 1 + 2.0**-20])
+def test_t21_applies_until_the_farthest_agent_is_sigma_r_away(t):
+    # e_1 e_1' and (1 + t) e_1 e_1', with the first as reference: sigma_r = 1, delta = t
+    B = [[[1.0], [0.0]], [[1.0], [0.0]]]
+    A = [[[1.0, 0.0]], [[1 + t, 0.0]]]
+    reference = [[1.0, 0.0], [0.0, 0.0]]
+    row = second_order.replay({"B": B, "A": A, "weights": [0.5, 0.5], "reference": reference})
+    assert row.assumptions_held is (t < 1)
+    if t < 1:
+        # (t^2/2 + t^2/4) / (2 (1 - t)); of 1 - t = 2^-20 nothing is lost
+        assert row.bound == pytest.approx(0.75 * t**2 / (2 * (1 - t)), rel=1e-9)
+
+
+def test_t21_global_is_stronger_than_t21():
+    case = without_neighbourhood.Spread.of(load(second_order.extremal(0.3)))
+    P0 = np.array([[[[1.0, 0.0], [0.0, 0.0]]]])
+    ours = case.against(P0, "T21's own")
+    theirs = second_order.replay(second_order.extremal(0.3))
+    assert ours.measured == pytest.approx(theirs.measured, rel=1e-12)
+    assert ours.bound < (1 - np.sin(0.3) / 2) * theirs.bound
 
 
 def test_the_golden_ratio_fails_by_two_over_phi_in_operator_and_nuclear_norm():

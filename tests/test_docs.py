@@ -15,7 +15,6 @@ from verification.ledger import page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "claims.md").read_text()
-FULL_MODELS = ROOT / "docs" / "full_models.md"
 
 
 def listed() -> list[Claim]:
@@ -80,17 +79,3 @@ def test_the_ten_lines_of_the_readme_run():
         "its bound",
         "a safe step size",
     ]
-
-
-def test_the_dry_runs_shown_are_those_that_are_printed():
-    pytest.importorskip("transformers", reason="the architectures are transformers'")
-    shown = re.findall(r"```text\n\$ python -m (\S+ .*?)\n(.*?)```", FULL_MODELS.read_text(), re.S)
-    assert [command for command, _ in shown] == [
-        "paper_checks run llama2-7b-wic --dry-run",
-        "paper_checks run clip-flowers102 --dry-run",
-    ]
-    for command, text in shown:
-        done = subprocess.run(
-            [sys.executable, "-m", *command.split()], capture_output=True, text=True, cwd=ROOT
-        )
-        assert done.stdout == text, done.stderr

@@ -1,14 +1,17 @@
 """The dry run: counts against formulas, against a real step, and against published sizes."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from paper_checks import cli
 from paper_checks.architectures import ARCHITECTURES
-from paper_checks.config import Config, Data, Lora, Mix, Train, read
+from paper_checks.config import Config, Data, Lora, Mix, Train
 from paper_checks.cost import memory, step_cost
 from paper_checks.dryrun import GPUS, architecture_of, build, dry_run, traffic
 from paper_checks.stacked import stack
@@ -18,6 +21,12 @@ FULL_SIZE = [
     *("clip-flowers102", "llama2-7b-wic"),
     *(pytest.param(name, marks=pytest.mark.night) for name in OTHERS),
 ]
+PAGE = Path(__file__).parent.parent / "docs" / "full_models.md"
+SHOWN = dict(  # by name of the configuration
+    re.findall(
+        r"```text\n\$ python -m paper_checks run (\S+) --dry-run\n(.*?)```", PAGE.read_text(), re.S
+    )
+)
 N, LAYERS, D = 10, 32, 4096
 CLIP_TRAINABLE = 3 * 12 * 2 * (512 + 512) + 3 * 12 * 2 * (768 + 768)
 LLAMA_TRAINABLE = 2 * LAYERS * 4 * (D + D)
@@ -231,9 +240,15 @@ def test_what_a_dry_run_does_not_know_is_refused(config, settings, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_SIZE)
-def test_the_papers_configurations_have_a_dry_run(name):
-    report = dry_run(read(name))
+def test_the_papers_configurations_have_a_dry_run(name, capsys):
+    assert cli.main(["run", name, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
     trainable = LLAMA_TRAINABLE if name.startswith("llama") else CLIP_TRAINABLE
-    assert report.trainable == trainable
-    assert report.text().startswith(f"{name}: ")
-    assert max(map(len, report.text().splitlines())) <= 100
+    assert printed.startswith(f"{name}: ")
+    assert f"{trainable:,} parameters per agent" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+    assert SHOWN.get(name, printed) == printed
+
+
+def test_the_documentation_shows_dry_runs():
+    assert list(SHOWN) == ["llama2-7b-wic", "clip-flowers102"]

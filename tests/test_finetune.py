@@ -15,6 +15,7 @@ from decaf_theory.topology import TOPOLOGIES  # noqa: E402
 from paper_checks import checkpoint, finetune, mixing, moments, observe  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from verification.adapter_evidence import EVIDENCE  # noqa: E402
 
 EPS32 = float(np.finfo(np.float32).eps)
 
@@ -524,12 +525,12 @@ def test_the_quantities_are_those_of_dense_updates():
     assert numbers["numerical_rank"] == 2
 
 
-def test_every_case_of_the_four_claims_has_one_row_a_mix():
+def test_every_case_of_the_claims_has_one_row_per_mix():
     run = prepare(mix__agents=4)
     train(run, 4)
-    assert {row["claim"] for row in run.rows} == set(observe.CLAIMS)
+    assert {row["claim"] for row in run.rows} == set(EVIDENCE)
     found = [(row["claim"], row["case"], row["step"]) for row in run.rows]
-    assert len(found) == len(set(found)) == 2 * (3 + 4 + 3 + 1)
+    assert len(found) == len(set(found)) == 2 * (3 + 3 + 4 + 3 + 1 + 1)
     assert {row["step"] for row in run.rows} == {2, 4}
     assert all(row["outcome"] in ("holds", "not_applicable") for row in run.rows)
     assert all(row["sites"] == 2 and row["instances"] == 8 for row in run.rows)

@@ -378,3 +378,25 @@ def test_an_unknown_order_and_an_empty_average_are_named():
 def test_the_product_with_an_identity_may_be_rectangular():
     wide = moments.with_identity(np.array([[1.0, 2.0, 3.0]]), 2)
     np.testing.assert_array_equal(wide, [[1, 0, 2, 0, 3, 0], [0, 1, 0, 2, 0, 3]])
+
+
+def test_a_step_at_random_is_the_mixture_of_its_outcomes():
+    """Two steps of three outcomes each: the mean and covariance over all nine paths."""
+    rng = np.random.default_rng(5)
+    A, a, root = (rng.normal(size=(3, *shape)) for shape in ((2, 2), (2,), (2, 2)))
+    outcomes = moments.Recursion(A, a, root @ root.mT)
+    chances = np.array([0.5, 0.3, 0.2])
+    start = moments.at(np.array([[1.0, -2.0]]))
+    state = start
+    for _ in range(2):
+        state = moments.advance_at_random(outcomes, state, chances=chances)
+    mean, square = np.zeros(2), np.zeros((2, 2))
+    for path in itertools.product(range(3), repeat=2):
+        after = start
+        for i in path:
+            after = moments.advance(moments.Recursion(*(X[i] for X in outcomes)), after)
+        chance = np.prod(chances[list(path)])
+        mean += chance * after.mean
+        square += chance * (after.cov + np.outer(after.mean, after.mean))
+    np.testing.assert_allclose(state.mean, mean, rtol=0, atol=1000 * EPS)
+    np.testing.assert_allclose(state.cov, square - np.outer(mean, mean), rtol=0, atol=1000 * EPS)

@@ -21,6 +21,7 @@ DRAWN_FROM = [
 ]
 DRAWN = 200
 KERNEL = "decaf_theory/tsvd"
+ASKED = sorted({test for tests in TESTS.values() for test in tests})
 EXPLAINED = {(change.path, change.source) for change in changes("explained.txt")}
 
 
@@ -34,8 +35,14 @@ def unexplained(found: list[Change]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_without_a_breakage_the_asked_tests_pass(tmp_path):
-    asked = sorted({test for tests in TESTS.values() for test in tests})
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(["tests/test_lowrank.py"], id="of one file"),
+        pytest.param(ASKED, id="of all", marks=pytest.mark.night),
+    ],
+)
+def test_without_a_breakage_the_asked_tests_pass(asked, tmp_path):
     codes = exit_codes([(None, [test]) for test in asked], tmp_path)
     assert dict(zip(asked, codes, strict=True)) == dict.fromkeys(asked, 0)
 

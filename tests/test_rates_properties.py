@@ -9,18 +9,22 @@ from hypothesis import strategies as st
 
 from decaf_theory import bounds, moments
 from decaf_theory.topology import TOPOLOGIES
-from verification.claim import Outcome
+from verification.claim import RESOLUTION, Outcome
 from verification.claims.networks import spectral_gaps
 from verification.claims.rates import (
     convex,
     decaf_as_dlora,
     dsgd_sharp,
+    joint_errors,
     local_steps,
+    mean_descent,
     mixing_errors,
     momentum,
+    polyak_lojasiewicz,
+    random_rounds,
     time_varying,
 )
-from verification.instances import erring
+from verification.instances import descent, erring, laws
 from verification.instances.mixes import FAMILIES as MIXES
 from verification.instances.mixes import Mix
 from verification.instances.quadratics import FAMILIES, GRAPHS, Case, draw, load, network
@@ -76,7 +80,7 @@ def test_no_affine_error_of_mixing_breaks_its_rate(drawn, dependent, size, noisy
         -dependent * step[..., None] * rng.uniform(0, 2, (2, 1, 1)) * np.eye(n),
     )
     slip = mixing_errors.rounding_of(case, errors, 12)
-    forms = (bounds.mixing_error_rate, bounds.dsgd_sharp, mixing_errors.with_cross_term)
+    forms = (bounds.mixing_error_rate, bounds.dsgd_sharp, joint_errors.with_cross_term)
     rows = [mixing_errors.rate_row(case, errors, 12, slip, dependent, form) for form in forms]
     for row in (mixing_errors.consensus_row(case, errors, 12), *rows):
         assert row.outcome in ALLOWED
@@ -95,6 +99,12 @@ def test_no_mix_breaks_the_bound_on_the_error_of_mixing(family, rows, seed):
 @given(drawn=cases, order=st.sampled_from(moments.ORDERS))
 def test_no_quadratic_breaks_the_rate_of_weakly_convex_losses(drawn, order):
     assert convex.judged(case_of(drawn, order), order, 20).outcome in ALLOWED
+
+
+@given(drawn=cases, order=st.sampled_from(moments.ORDERS))
+def test_no_quadratic_breaks_the_decay_of_the_gap(drawn, order):
+    for row in polyak_lojasiewicz.judged(case_of(drawn, order), order, 20):
+        assert row.outcome in ALLOWED
 
 
 @given(drawn=cases, K=st.integers(1, 5))
@@ -125,6 +135,51 @@ def test_no_sequence_of_graphs_breaks_the_bound(drawn, graphs):
         Pis.append(TOPOLOGIES[graphs[t % len(graphs)]](N)[np.ix_(order, order)])
     case = case_of(drawn, q=time_varying.network_of(Pis).q)
     assert time_varying.judged(case, Pis).outcome in ALLOWED
+
+
+LAWS = {
+    "pairs": lambda N, p: laws.pairwise_gossip(N),
+    "matching": lambda N, p: laws.random_matching(N),
+    "dropped": lambda N, p: laws.dropped_links(TOPOLOGIES["path"](N), p),
+    "directed": lambda N, p: laws.directed_peers(N),
+    "all or nothing": laws.all_or_nothing,
+}
+
+
+@given(
+    drawn=cases,
+    name=st.sampled_from(sorted(LAWS)),
+    N=st.integers(2, 5),
+    p=st.sampled_from([0.01, 0.3, 0.9]),
+)
+def test_no_law_of_the_rounds_breaks_the_bound(drawn, name, N, p):
+    event(name)
+    family, _, share, seed = drawn
+    law = LAWS[name](N, p)
+    # a ring has the N of the law; its matrix is not used
+    case = case_of((family, ("ring", N), share, seed), q=random_rounds.network_of(law).q)
+    assert random_rounds.judged(case, law, 12).outcome in ALLOWED
+    for row in mean_descent.law_rows(case, law, 12):
+        assert row.outcome in ALLOWED
+
+
+@given(drawn=cases, K=st.integers(1, 4))
+def test_no_quadratic_breaks_the_rate_of_local_steps(drawn, K):
+    first = case_of(drawn)
+    net = local_steps.network_of(first, K)
+    for row in mean_descent.local_rows(case_of(drawn, q=net.q), K, 5):
+        assert row.outcome in ALLOWED
+
+
+@given(
+    drawn=cases, beta=st.sampled_from([0.0, 0.3, 0.9, 0.99]), slower=st.sampled_from([1.9, 1, 0.1])
+)
+def test_no_quadratic_breaks_the_rate_of_momentum(drawn, beta, slower):
+    event(f"beta = {beta}, step {slower}")
+    case = case_of(drawn)
+    case = case._replace(lr=case.lr * slower * (1 - beta))
+    for row in mean_descent.momentum_rows(case, beta, 15):
+        assert row.outcome in ALLOWED
 
 
 @given(data=st.data())
@@ -195,3 +250,38 @@ def test_local_steps_are_measured_before_every_step():
     """f = +-x from 0 with K = 3: deviations 0, 1, 2, then 3/2 after the mix, 5/2, 7/2."""
     found = local_steps.local_steps(load(local_steps.slopes_alone(3)), 3, 2)
     assert found.Xi[0] == pytest.approx(3.5**2, rel=1e-14)
+
+
+def test_the_point_ahead_of_the_mean_steps_along_the_mean_gradient():
+    """z+ = z - lr/(1 - beta) mean gradient, and the agents' distance from z holds its lag."""
+    rng = np.random.default_rng(4)
+    N, lr, beta, w = 3, 0.2, 0.6, 0.2 * 0.6 / 0.4
+    H, b, Pi = rng.uniform(0.5, 1.0, N), rng.standard_normal(N), TOPOLOGIES["path"](3)
+    problem = moments.quadratics(H[None, :, None, None], b=b[None, :, None])
+    case = Case(problem, Pi, np.array([lr]), np.ones((1, 1)), {})
+    x, v = rng.standard_normal((2, N))
+    state = moments.State(np.concatenate([x, v])[None], np.zeros((1, 2 * N, 2 * N)))
+    z = x.mean() - w * v.mean()
+    squares = mean_descent.squares_at_z(case, beta)
+    found = {name: moments.expectation(square, state).item() for name, square in squares.items()}
+    slope = H.mean() * z - b.mean()
+    assert found["gradient"] == pytest.approx(slope**2, rel=100 * EPS)
+    assert found["Xi"] == pytest.approx(np.mean((x - z) ** 2), rel=100 * EPS)
+    assert found["size"] == pytest.approx(2 * np.mean(x**2 + (w * v) ** 2), rel=100 * EPS)
+    after = moments.advance(momentum.heavy_ball(case, beta), state).mean[0]
+    ahead = after[:N].mean() - w * after[N:].mean()
+    assert ahead == pytest.approx(z - lr / (1 - beta) * np.mean(H * x - b), abs=100 * EPS)
+
+
+def test_averages_by_doubling_are_those_of_the_loop():
+    H, b, noise, x0 = draw(np.random.default_rng(3), "equal", 2, 5, 2)
+    problem = moments.quadratics(H, b=b, noise=noise)
+    L = np.abs(np.linalg.eigvalsh(H)).max(axis=(-2, -1))
+    case = Case(problem, TOPOLOGIES["ring"](5), 0.3 / L, x0, {})
+    period = mean_descent.local_period(case, 3)
+    squares = descent.squares_of(case.problem)
+    doubled = descent.descent_over_periods(case.start, period, squares, 7)
+    looped, _ = descent.descent_along(case, case.start, period * 7, squares)
+    assert np.all(np.abs(doubled.gradient - looped.gradient) <= looped.slip)
+    assert np.all(L**2 * np.abs(doubled.Xi - looped.Xi) <= looped.slip)
+    assert np.all(looped.slip <= RESOLUTION * looped.gradient)  # or nothing is compared

@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import run_quickly
 from verification.claims import CLAIMS
 from verification.table import summary
 
@@ -25,23 +24,10 @@ def entries(text: str) -> dict[str, dict[str, str]]:
     return {match["claim"]: match.groupdict() for match in found if match}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> list[tuple[str, Path]]:
-    """Two quick runs of all claims: what they print, and where their rows are."""
-    done = []
-    for jobs in ("1", "2"):
-        out = tmp_path_factory.mktemp("run") / "results"
-        command = [sys.executable, "-m", "verification", "--out", str(out), "--jobs", jobs]
-        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert run.returncode == 0, run.stdout + run.stderr
-        done.append((run.stdout, out))
-    return done
-
-
 @pytest.mark.slow
-def test_the_readme_shows_what_a_run_prints(runs):
+def test_the_readme_shows_what_a_run_prints(quick_run):
     shown = re.search(r"verification output: begin -->\n```text\n(.*?)```", README, re.S)[1]
-    printed = runs[0][0]
+    printed, _ = quick_run
     old, new = entries(shown), entries(printed)
     assert len(old) >= 24
     for claim in old:  # one that is new may wait for the next time the run is shown
@@ -60,15 +46,28 @@ def test_the_readme_shows_every_claim():
 
 
 @pytest.mark.slow
-def test_two_runs_store_equal_rows_byte_by_byte(runs):
-    first, second = ({p.name: p.read_bytes() for p in (out / "rows").iterdir()} for _, out in runs)
-    assert first.keys() == {f"{claim}.jsonl" for claim in entries(runs[0][0])}
-    assert first == second
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param([claim.id for claim in CLAIMS[::4]], id="every fourth claim"),
+        pytest.param([claim.id for claim in CLAIMS], id="all", marks=pytest.mark.night),
+    ],
+)
+def test_a_second_run_with_one_process_stores_equal_rows_byte_by_byte(quick_run, tmp_path, names):
+    printed, out = quick_run
+    first, second = stored(out), stored(run_quickly(tmp_path, "--jobs", "1", "--only", *names)[1])
+    assert first.keys() == {f"{claim}.jsonl" for claim in entries(printed)}
+    assert second.keys() == {f"{name}.jsonl" for name in names}
+    assert second.items() <= first.items()
+
+
+def stored(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "rows").iterdir()}
 
 
 @pytest.mark.slow
-def test_false_readings_come_out_violated_and_every_outcome_is_expected(runs):
-    verdicts = json.loads((runs[0][1] / "verdicts.json").read_text())
+def test_false_readings_come_out_violated_and_every_outcome_is_expected(quick_run):
+    verdicts = json.loads((quick_run[1] / "verdicts.json").read_text())
     assert all(verdict["outcome"] == verdict["expected"] for verdict in verdicts)
     assert sum(verdict["outcome"] == "violated" for verdict in verdicts) >= 8
 
@@ -77,7 +76,7 @@ def test_the_readme_has_exactly_the_two_commands():
     commands = re.findall(r"^pip install -c constraints.txt .*$", README, re.M)
     assert commands == [
         "pip install -c constraints.txt -e . && python -m verification",
-        "pip install -c constraints.txt -e '.[test]' && python -m pytest",
+        "pip install -c constraints.txt -e '.[test]' && python -m pytest -n auto --dist loadfile",
     ]
 
 

@@ -270,7 +270,11 @@ P3 = PROBLEMS["P3"](d=5, k=3)
         ({"rank": 0}, "rank must be in 1 ...*got 0"),
         ({"Pi": None}, "Pi must be given: problem P3 prescribes none"),
         ({"Pi": np.eye(3)}, r"Pi must be 4 x 4 for 4 agents, got shape \(3, 3\)"),
-        ({"Pi": np.tri(4) / 4}, "Pi must be symmetric"),
+        ({"Pi": np.tri(4) / 4}, "rows of Pi must sum to one, got 0.25 in row 0"),
+        (
+            {"Pi": np.eye(4)[[1, 1, 2, 3]]},
+            "columns of Pi must sum to one, got 0 in column 0; mixing would move the mean",
+        ),
         ({"Pi": 0.9 * PI}, "rows of Pi must sum to one"),
         ({"start": gaussian(), "rank": 1}, "rank must be that of the start, 2, got 1"),
         ({"start": gaussian(d=3, k=5)}, r"start must be B \[4, 5, r\] and A \[4, r, 3\]"),

@@ -17,7 +17,7 @@ from decaf_theory.methods import METHODS, Clock, Method
 from decaf_theory.methods.factor import average_factors
 from decaf_theory.problems import PROBLEMS, Problem, approximation
 from decaf_theory.simulate import Config, simulate, start_factors, visits
-from decaf_theory.topology import TOPOLOGIES
+from decaf_theory.topology import SCHEDULES, TOPOLOGIES
 from tests.own_methods import switching, tracking
 
 EPS = np.finfo(np.float64).eps
@@ -156,6 +156,39 @@ def test_a_graph_may_change_with_the_round_and_be_sparse():
     np.testing.assert_array_equal(found.comm_bytes[0], message * np.array([0, 6, 18]))
     again = simulate(run_of(Pi=lambda t: graphs[1] if t else graphs[0], steps=2))
     np.testing.assert_array_equal(again.comm_bytes, found.comm_bytes)
+
+
+def test_a_directed_round_is_heard_one_way_and_keeps_the_mean():
+    schedule = SCHEDULES["one_peer_exponential"](4)
+    state = start_factors(run_of(start=gaussian()))
+    for t in range(2):  # 0: i hears i + 1, 1: i hears i + 2
+        mixed = simulate(run_of(Pi=lambda _, t=t: schedule(t), start=gaussian(), lr=0.0, steps=1))
+        for X, Y in zip(state, mixed.final, strict=True):
+            np.testing.assert_array_equal(Y, (X + np.roll(X, -(2**t), axis=1)) / 2)
+        # 4 directed links, one message each
+        assert mixed.comm_bytes[0, -1] == 4 * 8 * (5 + 3) * 2
+    thin = SCHEDULES["one_peer_exponential"](4, sparse=True)
+    for method in ("dlora", "decaf"):
+        found, same = (simulate(run_of(method, Pi=Pi, steps=6)) for Pi in (schedule, thin))
+        np.testing.assert_allclose(found.loss, same.loss, rtol=1e4 * EPS)
+
+
+RANDOM = ["pairwise_gossip", "random_matching", "dropped_links", "erdos_renyi_redrawn"]
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_rounds_run_by_their_seed(name):
+    def run(seed):
+        return simulate(run_of("decaf", Pi=SCHEDULES[name](4, seed=seed), steps=8))
+
+    np.testing.assert_array_equal(run(0).loss, run(0).loss)
+    assert run(1).loss[0, -1] != run(0).loss[0, -1]
+    charged = np.diff(run(0).comm_bytes[0]) / (8 * (5 + 3) * 2)
+    schedule = SCHEDULES[name](4, seed=0)
+    links = [
+        np.count_nonzero(schedule(t)) - np.count_nonzero(schedule(t).diagonal()) for t in range(8)
+    ]
+    np.testing.assert_array_equal(charged, links)
 
 
 def test_a_bad_graph_of_a_later_round_is_refused_then():

@@ -31,7 +31,8 @@ def test_the_kernels_have_the_eigenvalues_of_their_series(name):
     allowed = 1e3 * N * EPS
     expected = (U * ((1 + mu) / (1 - mu))) @ U.T
     assert np.abs(small_steps.interference_kernel(Pi) - expected).max() < allowed
-    assert np.abs(small_steps.drift_kernel(Pi) - (U * (mu / (1 - mu))) @ U.T).max() < allowed
+    for order, series in (("MS", mu / (1 - mu)), ("CB", 1 / (1 - mu))):
+        assert np.abs(small_steps.drift_kernel(Pi, order) - (U * series) @ U.T).max() < allowed
 
 
 def test_nothing_drifts_on_the_complete_graph():
@@ -83,3 +84,26 @@ def test_the_slow_flow_of_one_side_alone_obeys_its_closed_form():
     q = found**2 / 2.0 if y > 0 else 2.0 / found**2
     # h^4 of the method, h < 1e-3 with rates of order one
     assert abs(log(q) - 1 / (2 * q**2) + 1 / 2 - 2 * 0.75**2 * y * 0.5) < 1e-11
+
+
+@pytest.mark.parametrize("order", ["MS", "CB"])
+def test_the_slope_of_disagreement_is_the_derivative_of_half_its_double_sum(order):
+    rng = generator(0, "psi")
+    Pi = TOPOLOGIES["path"](N)
+    Gamma = small_steps.drift_kernel(Pi, order)
+    H, b, x = (rng.standard_normal(shape) for shape in ((N, 3, 3), (N, 3), 3))
+    H = H + H.transpose(0, 2, 1)
+
+    def half_psi(x):
+        g = [H[i] @ x - b[i] for i in range(N)]
+        return sum(Gamma[i, j] * g[i] @ g[j] for i in range(N) for j in range(N)) / (2 * N)
+
+    # central differences of a quadratic are exact up to the rounding of numbers below 1000
+    slopes = [(half_psi(x + e) - half_psi(x - e)) / 2 for e in np.eye(3)]
+    found = small_steps.disagreement_slope(Gamma, H @ x - b, H)
+    assert found == pytest.approx(slopes, abs=1e3 * N**2 * EPS)
+
+
+def test_a_kernel_of_another_order_is_refused():
+    with pytest.raises(ValueError, match=r"^order must be one of"):
+        small_steps.drift_kernel(np.eye(2), "mix_first")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from decaf_theory.rng import generator
 from decaf_theory.stats import (
@@ -15,6 +16,7 @@ from decaf_theory.stats import (
     mean_interval,
     paired_interval,
     richardson,
+    share_interval,
 )
 
 EPS = 2.0**-52
@@ -142,6 +144,21 @@ def test_the_error_of_an_extrapolation_covers_the_next_power(h):
     assert abs(value - 1) <= error
 
 
+def test_the_interval_of_a_share_is_that_of_clopper_and_pearson():
+    # no hits in n trials: (1 - p)^n = 0.025 at the upper end
+    none = share_interval(0, 10)
+    assert (none.estimate, none.low) == (0.0, 0.0)
+    assert none.high == pytest.approx(1 - 0.025**0.1, rel=QUANTILE)
+    every = share_interval(10, 10)
+    assert (every.estimate, every.high) == (1.0, 1.0)
+    assert every.low == pytest.approx(0.025**0.1, rel=QUANTILE)
+    some = share_interval(3, 20, 0.9)
+    assert some.estimate == 0.15
+    # three hits or more at the lower end, three or less at the upper one; slopes of some tens
+    assert binom.sf(2, 20, some.low) == pytest.approx(0.05, rel=100 * QUANTILE)
+    assert binom.cdf(3, 20, some.high) == pytest.approx(0.05, rel=100 * QUANTILE)
+
+
 def test_levels_reach_up_to_the_ends():
     assert bonferroni(0.99, 2) == pytest.approx(0.995, abs=EPS)
     assert bonferroni(0.01, 1) == pytest.approx(0.01, abs=EPS)
@@ -176,6 +193,10 @@ def test_bonferroni_shares_the_risk():
         (lambda: richardson([1.0, nan]), "^values must be finite"),
         (lambda: richardson([1.0, 2.0], ratio=1), r"^ratio must be > 1 .*, got 1$"),
         (lambda: richardson([1.0, 2.0], order=0), "^order must be > 0, got 0"),
+        (lambda: share_interval(3, 2), "^hits must be <= count = 2, got 3"),
+        (lambda: share_interval(0, 0), "^count must be an integer >= 1, got 0"),
+        (lambda: share_interval(-1, 2), "^hits must be an integer >= 0, got -1"),
+        (lambda: share_interval(1, 2, 1.0), r"^level must lie in \(0, 1\), got 1\.0"),
         (lambda: bonferroni(1.0, 3), r"^level must lie in \(0, 1\), got 1\.0"),
         (lambda: bonferroni(0.95, 0), "^rows must be an integer >= 1, got 0"),
     ],

@@ -340,12 +340,13 @@ BAD = [
     ([[0.5, inf], [inf, 0.5]], "^Pi must be finite"),
     (
         [[0.5, 0.5], [0.3, 0.7]],
-        r"^Pi must be symmetric, got Pi\[0, 1\] = 0\.5, Pi\[1, 0\] = 0\.3$",
+        r"^columns of Pi must sum to one, got 0\.8 in column 0; .* the mean of the agents$",
     ),
     ([[0.5, 0.5], [0.5, 0.501]], r"^rows of Pi must sum to one, got 1\.001 in row 1"),
     ([[0.499, 0.5], [0.5, 0.5]], r"^rows of Pi must sum to one, got 0\.999 in row 0"),
     ([[0.5, 0.5], [0.5, 0.5 + 1e-7]], r"^rows of Pi must sum to one, got 1 in row 1"),
-    ([[0.5, 0.5], [0.5 + 1e-7, 0.5]], r"^Pi must be symmetric"),
+    ([[0.5, 0.5], [0.5 + 1e-7, 0.5]], "^rows of Pi must sum to one"),
+    ([[0.5, 0.5], [0.5 + 1e-7, 0.5 - 1e-7]], "^columns of Pi must sum to one"),
 ]
 
 
@@ -354,6 +355,35 @@ BAD = [
 def test_a_matrix_that_is_no_mixing_matrix_is_named(check, Pi, message):
     with pytest.raises(ValueError, match=message):
         check(Pi)
+
+
+DIRECTED = (np.eye(3) + np.roll(np.eye(3), 1, axis=1)) / 2
+SPECTRAL = {"sqrt_rho": sqrt_rho, "mixing_eigenvalues": mixing_eigenvalues}
+
+
+@pytest.mark.parametrize("form", both(DIRECTED))
+def test_a_directed_matrix_mixes_but_has_no_spectrum_of_a_symmetric_one(form):
+    check_mixing_matrix(form, 3)
+    for name, asked in SPECTRAL.items():
+        message = (
+            rf"^Pi must be symmetric for {name}, got Pi\[0, 1\] = 0\.5, Pi\[1, 0\] = 0; "
+            r"a directed Pi can be simulated, and has .* = sqrt_rho\(Pi.T @ Pi\) \*\* 0\.5$"
+        )
+        with pytest.raises(ValueError, match=message):
+            asked(form)
+    for asked in (spectral_gap, require_mixing):
+        with pytest.raises(ValueError, match=r"^Pi must be symmetric for sqrt_rho"):
+            asked(form)
+    # the hint: its singular values off consensus are |1 + e^(2 pi i/3)|/2 = 1/2
+    assert sqrt_rho(form.T @ form) ** 0.5 == pytest.approx(0.5, abs=solver_error(3))
+    assert spectral_norm(DIRECTED) == pytest.approx(0.5, abs=solver_error(3, 1.0))
+
+
+@pytest.mark.parametrize(("off", "passes"), [(1e-9, True), (1e-7, False)])
+def test_a_rounded_symmetric_matrix_is_symmetric(off, passes):
+    Pi = np.full((3, 3), 1 / 3) + off * (DIRECTED - DIRECTED.T)
+    with nullcontext() if passes else pytest.raises(ValueError, match=r"^Pi must be symmetric"):
+        sqrt_rho(Pi)
 
 
 def test_other_arrays_are_refused():

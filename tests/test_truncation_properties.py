@@ -117,6 +117,12 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
         assert norms(P - Q)[norm] <= bound + 4 * room
         worst_case = bounds.decaf_dlora_worst_case(c=c, r=factors.rank, norm=norm)
         assert norms(P - Q)[norm] <= worst_case + 4 * room
+        letters = {"mix": norms(M)[norm], "reflected": norms(M - 2 * Q)[norm]}
+        assert norms(P - Q)[norm] <= bounds.decaf_dlora_by_norms(**letters) + 4 * room
+        letters = {"c": c, "r": factors.rank, "m": Pi.shape[1], "pi_max": float(Pi.max())}
+        heavy = bounds.decaf_dlora_heavy(norm=norm, **letters)
+        assert heavy <= worst_case
+        assert norms(P - Q)[norm] <= heavy + 4 * room
     K = np.linalg.matrix_rank(Q)
     if 1 <= K <= factors.rank < min(factors.shape):
         event("Q below rank r" if K < factors.rank else "Q of rank r")
@@ -124,6 +130,24 @@ def test_t18_the_methods_differ_by_phi_or_two_times_the_interference(case):
         constant = bounds.decaf_dlora_lower_rank(**letters)
         # what matrix_rank calls zero is off by max(d, k) eps |Q|
         assert norms(P - Q)["fro"] <= constant * norms(M - Q)["fro"] + 10 * room
+
+
+@given(st.integers(0, 2**20), st.integers(1, 3), st.floats(0.5, 1), st.floats(0, 1))
+def test_t18_two_agents_lose_at_most_tau_by_interference_and_truncation_together(
+    seed, r, heavy, toward
+):
+    d, k = r + 2, r + 1
+    B, A = (
+        np.linalg.qr(X if X.shape[-2] > r else X.mT)[0] for X in gaussian(2, d, k, r, seed=seed)
+    )
+    A = A.mT
+    B[1], A[1] = (toward * -X[0] + (1 - toward) * X[1] for X in (B, A))  # still of norm <= 1
+    factors, Pi = Factors(B, A), np.array([[heavy, 1 - heavy]])
+    M, P, Q, _ = dense(factors, Pi)
+    lost = norms(M - Q)["nuc"] + norms(M - P)["nuc"]
+    event("within 1 % of the bound" if lost > 0.99 * 4 * heavy * (1 - heavy) * r else "below it")
+    bound = bounds.interference_worst_case(c=1.0, q=r, pi_max=heavy, norm="nuc")
+    assert lost <= bound + 4 * slack(factors, Pi)
 
 
 @given(drawn(), st.integers(-6, -1), st.integers(0, 2**20))
@@ -201,6 +225,47 @@ def test_t21_the_error_is_of_second_order_near_a_common_product(case):
             delta=delta,
         )
         assert sqrt(np.sum(S[r:] ** 2)) <= bound + 4 * room
+
+
+@given(drawn(), st.integers(0, 2**20))
+def test_t21_global_the_error_is_of_second_order_without_a_neighbourhood(case, seed):
+    factors, Pi = case
+    M, P, _, S = dense(factors, Pi)
+    r, agents = factors.rank, product(factors)
+    room = slack(factors, np.eye(Pi.shape[1]))
+    error = np.sum(S[r:])
+
+    def mean_square(reference):
+        return float(Pi[0] @ np.sum((agents - reference) ** 2, axis=(-2, -1)))
+
+    # a distance that is off by `room` moves the bound by sqrt(r) of it, as does the spectrum
+    spread = bounds.truncation_by_spread(mean_square=mean_square(P), kept=S[:r].tolist())
+    assert error <= spread + 4 * (1 + sqrt(r)) * room
+    random = product(gaussian(1, *factors.shape, r, seed=seed))[0]
+    for reference in (P, agents[-1], random, 1.5 * P + room * random):
+        U, p, Vh = np.linalg.svd(reference, full_matrices=False)
+        reference = (U[:, :r] * p[:r]) @ Vh[:r]
+        larger = max(S[r - 1], p[r - 1])
+        if larger <= 1e6 * room:
+            event("sigma_r vanishes")
+            continue
+        event("sigma_r is there")
+        square, size = mean_square(reference), np.linalg.norm(reference)
+        bound = bounds.truncation_by_reference(
+            mean_square=square,
+            misalignment=max(0.0, float(S[:r] @ p[:r] - np.sum(M * reference))),
+            sigma_r=S[r - 1],
+            reference_r=p[r - 1],
+        )
+        moved = (sqrt(square) + room + 4 * size) * room / larger
+        # the divisor is off by `room`, a millionth of it
+        assert error <= bound * (1 + 2e-6) + 2 * (room + moved)
+        # the same in the form without the misalignment
+        least = 2 * larger * error + np.sum(S[r:] ** 2) + np.sum((S[:r] - p[:r]) ** 2)
+        lhs = square + np.sum((M - reference) ** 2)
+        whole = np.linalg.norm(M) + size + sqrt(square)
+        # five terms, products of two numbers of at most `whole`, sums of at most four: 4 room each
+        assert least <= lhs + 5 * 2 * 4 * room * (whole + room)
 
 
 @given(drawn(), st.integers(0, 2**20))

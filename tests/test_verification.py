@@ -15,6 +15,7 @@ import pytest
 from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
 from verification import options, store, table
+from verification.adapter_evidence import EVIDENCE
 from verification.cli import ACTIONS, main
 from verification.run import LEDGER
 
@@ -31,7 +32,7 @@ def call(tmp_path, ledger, capsys):
     """Run a command line against the fake ledger: exit code, stdout, stderr."""
 
     def run(*arguments, out=tmp_path / "out"):
-        writes = arguments[0] not in ("list", "counterexamples")
+        writes = arguments[0] not in ("list", "counterexamples", "reaches")
         try:
             code = main([*arguments, *(["--out", str(out)] * writes)], ledger=ledger)
         except SystemExit as stop:
@@ -61,7 +62,7 @@ def test_outcomes_as_expected_end_with_zero_and_a_line_that_counts(call, tmp_pat
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
 
 
-def test_a_verdict_is_stored_with_its_eight_fields(call, tmp_path):
+def test_a_verdict_is_stored_with_its_nine_fields(call, tmp_path):
     call("--only", "T2-square")
     (verdict,) = stored(tmp_path, "verdicts.json")
     seconds = verdict.pop("seconds")
@@ -74,6 +75,7 @@ def test_a_verdict_is_stored_with_its_eight_fields(call, tmp_path):
         "tightness": 2.0,
         "slack": -2.0,
         "rows": 1,
+        "regimes": [{"name": "square", "rows": 1, "tightness": 2.0, "reaches": None}],
     }
 
 
@@ -90,6 +92,43 @@ def test_an_unexpected_outcome_is_marked_shown_and_ends_with_one(call, monkeypat
     assert marked.startswith("T2-square")
     assert "deciding row square: 4 <= 2 (rounding 0.0e+00) violated" in out
     assert "0 hold, 0 violated as expected, 1 unexpected" in out
+
+
+def reaching(monkeypatch, **reaches):
+    """Let the true claim of the fake ledger store what its regimes reach."""
+    claim = replace(fake_ledger.TRUE, reaches=reaches)
+    monkeypatch.setattr(fake_ledger, "CLAIMS", [claim])
+
+
+def test_a_regime_that_went_slack_is_unexpected_named_and_shown(call, monkeypatch):
+    reaching(monkeypatch, largest=1.0, smallest=0.5)
+    code, out, _ = call("--only", "T1")
+    assert code == 1
+    (marked,) = [line for line in out.splitlines() if line.endswith(table.MARK)]
+    assert " slack " in marked
+    assert re.search(
+        r"^T1: regime 'largest' reaches 0\.\d{4} of its bound, stored: 1 \(1 rows\)\n"
+        r"regime 'smallest' reaches - of its bound, stored: 0.5 \(0 rows\)$",
+        out,
+        re.MULTILINE,
+    )
+    _, out, _ = call("explain", "T1")
+    assert re.search(r"^regime +rows +tightness +stored$", out, re.MULTILINE)
+    assert re.search(r"^largest +1 +0\.\d{4} +1 +<- slack$", out, re.MULTILINE)
+    assert re.search(r"^smallest +0 +- +0.5 +<- slack$", out, re.MULTILINE)
+    assert "0.5 to 1 in 2" in call("list")[1]
+
+
+def test_what_is_missing_is_printed_and_once_stored_no_longer(call, monkeypatch):
+    monkeypatch.setattr(fake_ledger, "CLAIMS", [fake_ledger.TRUE, fake_ledger.FALSE])
+    code, out, _ = call("reaches")
+    assert code == 0
+    (value,) = re.findall(r'^ +"largest": ([\d.]+),$', out, re.MULTILINE)
+    assert out.splitlines()[::2] == ["T1", f'            "largest": {value},']
+    reaching(monkeypatch, largest=float(value))
+    assert call("reaches") == (0, "", "")
+    assert call("reaches", "T1") == (0, out, "")
+    assert call("--only", "T1")[0] == 0
 
 
 @pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
@@ -441,7 +480,7 @@ def test_adapters_are_reported_and_their_rows_join_the_run(call, tmp_path):
     assert "4 agents, ring graph" in out
     assert re.search(r"^\d+ rows -> .*rows/adapters.jsonl$", out, re.MULTILINE)
     rows = store.read_rows(tmp_path / "out", "adapters")
-    assert {row["claim"] for row in rows} == {"T9", "T17", "T18", "T21"}
+    assert {row["claim"] for row in rows} == set(EVIDENCE)
     assert store.read_rows(tmp_path / "out", "T1")  # a run of another size is left as it is
 
 

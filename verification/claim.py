@@ -1,4 +1,4 @@
-"""The records of claims and of rows of evidence, and how rows are judged. No theory here."""
+"""The records of claims and of rows of evidence. No theory here."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ Value = str | int | float | bool
 class Outcome(StrEnum):
     """The outcome of a row or a claim, ordered by severity.
 
-    ERROR never applies to a row: it is the outcome of a claim whose program raised.
+    Two never apply to a row. ERROR: the claim's program raised. SLACK: all rows are as expected,
+    but a regime stays below what it reached (`Claim.reaches`).
     """
 
     ERROR = "error"
     VIOLATED = "violated"
     INCONCLUSIVE = "inconclusive"
+    SLACK = "slack"
     HOLDS = "holds"
     NOT_APPLICABLE = "not_applicable"
 
@@ -210,6 +212,11 @@ class Claim:
     # functions of decaf_theory.bounds that it judges: lowering one by two percent breaks a row
     bounds: tuple[Callable[..., Any], ...] = ()
     loose: str = ""  # why no row reaches its bound, if it is an inequality and none does
+    # regime -> how near to its bound it comes in every run; `reaches ID` prints what to paste
+    reaches: Mapping[str, float] = field(default_factory=dict)
+    regimes: tuple[str, ...] = ()  # coordinates that tell regimes apart although they are numbers
+    # false, and by how much is set by a parameter that was chosen: its verdict has no tightness
+    chosen_excess: bool = False
     conditional: bool = False  # whether its assumptions are judged row by row, and fail in some
     # the searches for a counterexample, by name; called late, since they load torch
     attacks: Callable[[], Mapping[str, Attack]] | None = None
@@ -229,43 +236,6 @@ class Claim:
     def statement(self) -> str:
         """The one-line statement."""
         return self.text.split("\n", 1)[0]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The judgement of a claim: its worst row, its best tightness, its least slack."""
-
-    claim: str
-    status: str
-    outcome: Outcome
-    tightness: float | None
-    slack: float | None
-    rows: int
-    seconds: float
-
-
-def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
-    """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies.
-
-    Tightness is the largest of the rows, slack the least; rows that do not apply count in `rows`
-    alone.
-    """
-    found = list(rows)
-    applicable = [row for row in found if row.assumptions_held]
-    outcomes = {row.outcome for row in found}
-    worst = next((o for o in Outcome if o in outcomes), Outcome.NOT_APPLICABLE)
-    # finite: a ratio may overflow, and one NaN would make the maximum depend on the order
-    ratios = [t for row in applicable if (t := row.tightness) is not None and math.isfinite(t)]
-    finite = [row.slack for row in applicable if math.isfinite(row.slack)]
-    return Verdict(
-        claim.id,
-        claim.status,
-        worst,
-        max(ratios, default=None),
-        min(finite, default=None),
-        len(found),
-        seconds,
-    )
 
 
 def deciding_row(rows: Iterable[Row]) -> Row | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from decaf_theory.files import write_atomically
-from verification import options, replay, store, table, texts
-from verification.claim import Claim, Outcome, Row, judge
+from verification import options, reaches, replay, store, table, texts
+from verification.claim import Claim, Outcome, Row
+from verification.judge import judge, regimes_of
 from verification.ledger import page
 from verification.options import MAIN, UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
@@ -80,6 +81,7 @@ def keep(run: store.Run, evidence: Evidence, expected: dict[str, str]) -> None:
         "slack": verdict.slack,
         "rows": verdict.rows,
         "seconds": round(verdict.seconds, 3),
+        "regimes": [asdict(regime) for regime in verdict.regimes],
     }
     run.put(verdict.claim, (row.as_json() for row in evidence.rows), record)
 
@@ -126,27 +128,29 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     verdicts = [run.verdicts[claim.id] for claim in wanted]
     print(table.table(verdicts, {c.id: c.statement for c in claims}, table.width()))
     for evidence in surprises:
-        print(f"\n{evidence.verdict.claim}: {evidence.error or table.deciding(evidence.rows)}")
+        why = evidence.error or table.why(evidence.verdict, evidence.rows)
+        print(f"\n{evidence.verdict.claim}: {why}")
     where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {args.out}"
     print(f"\n{table.summary(verdicts)} {where}")
     return DIFFERS if surprises else OK
 
 
 def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print id, area, status and statement of every claim."""
+    """Print id, area, status, what its regimes reach and statement of every claim."""
     print(table.listing(chosen(args, ledger.claims)))
     return OK
 
 
 def explain(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print a claim's text, the stored rows that decided it, and its counterexample."""
+    """Print a claim's text, the stored rows that decided it, its regimes, its counterexample."""
     claim = replay.find(ledger.claims, args.id)
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {claim.expected})\n")
     print(f"{table.explanation(claim, table.width())}\n")
     try:
         rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
         print(f"rows: {len(rows)}, in {store.rows_path(args.out, claim.id)}")
-        print(table.deciding(rows))
+        texts_of_rows = (table.deciding(rows), table.regimes(regimes_of(claim, rows)))
+        print("\n".join(filter(None, texts_of_rows)))
     except store.StoreError as error:
         print(f"no deciding rows: {error}")
     kept = ledger.counterexample(claim.id)
@@ -184,6 +188,14 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
             path = ledger.counterexample(claim.id)
             row = replay.store(claim, path)
             print(f"{shown(path)}: {table.row_line(row)}")
+    return OK
+
+
+def print_reaches(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Print `reaches` of the claims asked for, or of those that lack the value of a regime."""
+    for claim in chosen(args, ledger.claims):
+        if args.ids or reaches.missing(claim, claim.rows(Settings().context(claim.id))):
+            print(f"{claim.id}\n{reaches.entry(reaches.found(claim))}", flush=True)
     return OK
 
 
@@ -277,4 +289,5 @@ ACTIONS: dict[str, Action] = {
     "all": do_everything,
     "docs": write_docs,
     "counterexamples": store_counterexamples,
+    "reaches": print_reaches,
 }

@@ -24,11 +24,13 @@ HEAD = r"""# The claims
 
 Every statement that `python -m verification` judges, with its assumptions, a proof that can be
 followed, its extremal example and, where it is false as worded, its counterexample. This page is
-generated from the claims themselves (`python -m verification docs`).
+generated from the claims themselves (`python -m verification docs`). The ten results to know first
+are in [findings.md](findings.md).
 
 Status: *paraphrased* (of the paper, from public summaries of it), *derived* (a proof is given
 here), *numerical* (evidence only). A claim whose expected outcome is `violated` is worded as it
-might be read, and false.
+might be read, and false. Tightness by regime: how near to its bound, measured/bound, a claim comes
+in each norm, order, ..., whatever is drawn; the least, the most, and how many there are.
 
 ## Notation
 """
@@ -79,8 +81,18 @@ def entry(claim: Claim) -> str:
     again = f"`{MAIN} --only {claim.id}`"
     if claim.expected == "violated":
         again += f", `{MAIN} replay verification/counterexamples/{claim.id}.json`"
-    head = f"### {claim.id}\n\n*{claim.status}, expected: {claim.expected}*"
+    known = f"{claim.status}, expected: {claim.expected}"
+    if claim.reaches:
+        known += f"; tightness by regime: {span(claim)}"
+    head = f"### {claim.id}\n\n*{known}*"
     return "\n\n".join([head, *body, f"Again: {again}"])
+
+
+def span(claim: Claim) -> str:
+    """Return the least and the most that its regimes reach, and how many they are; "" for none."""
+    values = sorted(set(claim.reaches.values()))
+    ends = " to ".join(f"{value:g}" for value in dict.fromkeys([*values[:1], *values[-1:]]))
+    return f"{ends} in {len(claim.reaches)}" if values else ""
 
 
 def paragraphs(text: str) -> list[str]:

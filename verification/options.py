@@ -195,13 +195,15 @@ COMMANDS = {
     ),
     "list": Command(
         "list the claims",
-        "Prints id, area, status and statement of each claim.",
+        "Prints id, area and status of each claim; how near its regimes come to their bounds, the\n"
+        "least and the most, and their number; and its statement.",
         ("list", "list T17 T18"),
         (IDS,),
     ),
     "explain": Command(
-        "show a claim: statement, proof, deciding rows, counterexample",
-        "The deciding rows are those of the last run that wrote to the folder --out.",
+        "show a claim: statement, proof, deciding rows, regimes, counterexample",
+        "The rows are those of the last run that wrote to the folder --out. They show how near\n"
+        "every regime (norm, order, ...) comes to its bound, and how near it should come.",
         ("explain T18",),
         (option("id", metavar="ID", help="a claim"), OUT),
     ),
@@ -264,5 +266,12 @@ COMMANDS = {
         "Writes verification/counterexamples/ID.json for each claim expected to be violated.",
         ("counterexamples", "counterexamples T18-op"),
         (IDS,),
+    ),
+    "reaches": Command(
+        "for maintainers: print how near regimes come to their bounds",
+        "Prints the field `reaches` of the claims in which a value is missing, or of those named,\n"
+        "from eight quick runs and a full one.",
+        ("reaches", "reaches T18"),
+        (option("ids", nargs="*", metavar="ID", help="these claims (default: the incomplete)"),),
     ),
 }

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from verification.claim import Claim, Context, Outcome, Row, Verdict, collect, judge
+from verification.claim import Claim, Context, Outcome, Row, collect
+from verification.judge import Verdict, judge
 
 ATTEMPTS = 2  # how often a claim is tried if its process is killed
 LOG = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from typing import Any
 
 from verification.claim import Claim, Outcome, Row, deciding_row, tightest_row
 from verification.formulas import plain
-from verification.ledger import paragraphs
+from verification.judge import Regime, Verdict
+from verification.ledger import paragraphs, span
 
 COLUMNS = ("claim", "statement", "outcome", "expected", "tightness", "rows", "seconds")
 WIDTH = 120
@@ -87,13 +88,15 @@ def summary(verdicts: Sequence[Record]) -> str:
 
 
 def listing(claims: Sequence[Claim]) -> str:
-    """Return id, area, status and statement of every claim."""
-    lines = [(c.id, c.area, c.status, plain(c.statement)) for c in claims]
-    widths = [max(len(line[i]) for line in lines) for i in range(3)]
-    return "\n".join(
-        "  ".join([*(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=False)), line[3]])
-        for line in lines
-    )
+    """Return id, area, status, what its regimes reach, and statement of every claim."""
+    return aligned([(c.id, c.area, c.status, span(c) or "-", plain(c.statement)) for c in claims])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = (map(str.ljust, line, widths) for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in texts)
 
 
 def explanation(claim: Claim, columns: int = WIDTH) -> str:
@@ -123,3 +126,30 @@ def deciding(rows: Sequence[Row]) -> str:
     decides, tightest = deciding_row(rows), tightest_row(rows)
     named = {"deciding row": decides, "tightest row": None if tightest is decides else tightest}
     return "\n".join(f"{name} {row_line(row)}" for name, row in named.items() if row)
+
+
+def why(verdict: Verdict, rows: Sequence[Row]) -> str:
+    """Return what made an outcome: the regimes that went slack, or the deciding row."""
+    if verdict.outcome != Outcome.SLACK:
+        return deciding(rows)
+    return "\n".join(
+        f"regime {regime.name!r} reaches {ratio(regime.tightness)} of its bound, "
+        f"stored: {regime.reaches:g} ({regime.rows} rows)"
+        for regime in verdict.regimes
+        if regime.went_slack
+    )
+
+
+def regimes(found: Sequence[Regime]) -> str:
+    """Return how near each regime comes to its bound, and what is stored of it."""
+    lines = [
+        (
+            regime.name,
+            str(regime.rows),
+            ratio(regime.tightness),
+            "-" if regime.reaches is None else f"{regime.reaches:g}",
+            "<- slack" if regime.went_slack else "",
+        )
+        for regime in found
+    ]
+    return aligned([("regime", "rows", "tightness", "stored", ""), *lines]) if lines else ""

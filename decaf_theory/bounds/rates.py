@@ -1,4 +1,4 @@
-r"""Part D: rates of decentralized SGD on F = (1/N) sum_i f_i, each f_i L-smooth (T25-T29, T34-T37).
+r"""Part D: rates of decentralized SGD on F = (1/N) sum_i f_i, each f_i L-smooth (T25-T29, T34-T38).
 
 Order "MS": mix, then step at the mixed point (y = Pi x, x+ = y - lr g(y)). Order "CB": combine
 (x+ = Pi x - lr g(x)). The constants of one are false for the other. lam = sqrt(rho) = |Pi - J|_op;
@@ -9,7 +9,7 @@ agent, kappa^2 = (1/N) sum_i |grad f_i - grad F|^2 at the mean; all agents start
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum, hypot, inf, sqrt, ulp
+from math import exp, expm1, fsum, hypot, inf, log1p, sqrt, ulp
 
 from decaf_theory.bounds._checks import (
     below_one,
@@ -148,6 +148,31 @@ def dsgd_textbook(
         return inf
     Xi = 8 * lr**2 * (sigma**2 * S / N + (kappa * q) ** 2)
     return dsgd_rate(F_gap=F_gap, lr=lr, T=T, L=L, sigma=sigma, N=N, Xi=Xi)
+
+
+def dsgd_gap(
+    *, F_gap: float, lr: float, T: int, L: float, mu: float, sigma: float, N: int, Xi: float
+) -> float:
+    """Return the upper bound on E F(xbar_T) - F* where |grad F|^2 >= 2 mu (F - F*).
+
+        (1 - lr mu)^T F_gap + (1 - (1 - lr mu)^T) (L^2 Xi + lr L sigma^2/N) / (2 mu)
+
+    F_gap = F(xbar_0) - F*; Xi bounds E Xi_t for t < T. inf where lr L > 1. At T = 1 it is one
+    descent step, as T -> infinity the floor. Tight as T -> infinity: the noise at lr L = 1, equal
+    quadratics with mu = L; Xi for N = 2, f'' = L and -(L - eps), mu = eps/2. Not tight in F_gap:
+    quadratics contract with (1 - lr mu)^2. Source: derived (T38).
+    """
+    nonnegative(F_gap=F_gap, L=L, Xi=Xi)
+    positive(mu=mu)
+    count(T=T)
+    if mu > L:
+        raise ValueError(f"mu must be <= L = {L} (2 mu F_gap <= |grad F|^2 <= 2 L F_gap), got {mu}")
+    if not _step_allowed(lr, L, 1):
+        return inf
+    # by logarithms: 1 - lr mu rounds a small lr mu away
+    forgotten = T * log1p(-lr * mu) if lr * mu < 1 else -inf
+    floor = (L**2 * Xi + _noise_floor(lr, L, sigma, N)) / (2 * mu)
+    return exp(forgotten) * F_gap - expm1(forgotten) * floor
 
 
 def dsgd_corollary(
@@ -317,6 +342,29 @@ def momentum_q_S(*, lam: float, eigenvalues: Sequence[float], beta: float) -> tu
         for mu in eigenvalues
     )
     return network_q(lam=lam, order="MS") / (1 - beta), S
+
+
+def momentum_rate(
+    *, F_gap: float, lr: float, T: int, L: float, sigma: float, N: int, Xi: float, beta: float
+) -> float:
+    """Return the upper bound on (1/T) sum_{t<T} E |grad F(z_t)|^2 for local heavy-ball momentum.
+
+        z = xbar - lr beta/(1 - beta) vbar:  `dsgd_rate` with the step a = lr / (1 - beta) and
+        Xi + 2 (a beta)^2 sigma^2 / (N (1 - beta^2)) for Xi
+
+    Steps as in `momentum_q_S`; Xi is that of the agents about their own mean. inf unless u = a L
+    has u + 2 (u beta / (1 - beta))^2 <= 1. Tight only as beta -> 0, where it is `dsgd_rate`.
+    Source: derived (T36-rate).
+    """
+    below_one(beta=beta)
+    nonnegative(Xi=Xi, sigma=sigma)
+    count(N=N)
+    step = lr / (1 - beta)
+    u = step * L
+    if u + 2 * (u * beta / (1 - beta)) ** 2 > INSIDE:
+        return inf
+    lag = 2 * (step * beta * sigma) ** 2 / (N * (1 - beta**2))
+    return dsgd_rate(F_gap=F_gap, lr=step, T=T, L=L, sigma=sigma, N=N, Xi=Xi + lag)
 
 
 def time_varying_S(*, lam: float, N: int) -> float:

@@ -5,9 +5,12 @@ M = sum_j pi_j B_j A_j, P = TSVD_r(M), E = M - P; in units of the factor product
 
 from __future__ import annotations
 
-from math import inf, log1p, sqrt
+from collections.abc import Sequence
+from itertools import pairwise
+from math import fsum, hypot, inf, log1p, sqrt
 
 from decaf_theory.bounds._checks import count, largest_weight, nonnegative, one_of
+from decaf_theory.bounds.interference import tau
 
 GOLDEN_RATIO = (1 + sqrt(5)) / 2
 
@@ -34,7 +37,8 @@ def truncation_worst_case(*, c: float, r: int, n: int, pi_max: float, norm: str)
         c^2 min(r (n - r) / n, p (1 - pi_max))              "nuc"
         p = min(r, n - r),   f = sqrt(r)/2 if n >= 2 r else r sqrt(n - r)/n
 
-    Tight where the agents are enough: op by r + 1 agents that each omit one coordinate, fro by
+    Sharp in (r, n, pi_max): some agents with that largest weight attain it, not those of every list
+    of weights. Attained: op by r + 1 agents that each omit one coordinate, fro by
     B_j = A_j' = c u_j (x) I_r with sum_j pi_j exp(2 i theta_j) = 0 (orthogonal products where
     pi_max >= 1/2), nuc by mutually orthogonal products.
     Source: derived (T16): the spectrum sums to at most r c^2, and pi_j B_j A_j is a candidate.
@@ -104,6 +108,31 @@ def decaf_dlora_worst_case(*, c: float, r: int, norm: str) -> float:
     return {"fro": sqrt(r), "op": 1, "nuc": r}[norm] * c**2
 
 
+def decaf_dlora_heavy(*, c: float, r: int, m: int, pi_max: float, norm: str) -> float:
+    """Return the upper bound on |P - Q| under Assumption 2 that knows the largest of m weights.
+
+        c^2 tau ("op"),   c^2 sqrt(r) (tau + x) ("fro"),   c^2 r min(1, tau + y) ("nuc")
+        P = TSVD_r(M), Q = Bbar Abar;   tau = tau(pi), pi = pi_max, rho = 1 - pi
+        x = rho (sqrt(pi + pi^2) - 1),   y = rho (pi - rho),   0 if negative or for two agents
+
+    Never above `decaf_dlora_worst_case`, which it is where pi <= 1/2. Tight in operator norm, for
+    two agents, and where x = 0 in Frobenius norm: c-isometries, the heavy agent's (B, A) against
+    (-B, -A). Elsewhere y <= tau/4 and x <= 0.104 tau. Source: derived (T18-heavy).
+    """
+    nonnegative(c=c)
+    count(r=r, m=m)
+    largest_weight(pi_max)
+    one_of(("fro", "op", "nuc"), norm=norm)
+    rest = 1 - pi_max
+    beyond = {
+        "op": 0.0,
+        "fro": rest * (sqrt(pi_max + pi_max**2) - 1),
+        "nuc": rest * (pi_max - rest),
+    }
+    share = tau(pi_max=pi_max) + (max(0.0, beyond[norm]) if m > 2 else 0.0)
+    return min(1.0, share) * decaf_dlora_worst_case(c=c, r=r, norm=norm)
+
+
 def truncation_second_order(
     *, mean_square: float, square_mean: float, sigma_r: float, delta: float
 ) -> float:
@@ -114,12 +143,66 @@ def truncation_second_order(
         sigma_r = sigma_r(P0),   delta = max_j |B_j A_j - P0|_op
 
     inf where delta >= sigma_r. Tight in the limit of two unit vectors at angles +-theta -> 0,
-    r = 1. Source: derived (T21), by Schur complements.
+    r = 1; `truncation_by_reference` needs no delta. Source: derived (T21), by Schur complements.
     """
     nonnegative(mean_square=mean_square, square_mean=square_mean, sigma_r=sigma_r, delta=delta)
     if delta >= sigma_r:
         return inf
     return (mean_square + square_mean) / (2 * (sigma_r - delta))
+
+
+def truncation_by_reference(
+    *, mean_square: float, misalignment: float, sigma_r: float, reference_r: float
+) -> float:
+    """Return the upper bound on |E|_* by the products' distance to any matrix P0 of rank <= r.
+
+        (mean_square + 2 misalignment) / (2 max(sigma_r, reference_r))
+        mean_square = sum_j pi_j |B_j A_j - P0|_F^2,   sigma_r = sigma_r(M), reference_r that of P0
+        misalignment = sum_{i<=r} sigma_i(M) sigma_i(P0) - <M, P0>, 0 for P0 = TSVD_r(M)
+
+    0 where both sigma_r vanish, as M has rank < r then. Tight: `truncation_by_spread`, its least
+    value over P0, is attained at P0 of M's singular vectors. Source: derived (T21-global).
+    """
+    nonnegative(mean_square=mean_square, misalignment=misalignment)
+    nonnegative(sigma_r=sigma_r, reference_r=reference_r)
+    larger = max(sigma_r, reference_r)
+    return (mean_square + 2 * misalignment) / (2 * larger) if larger > 0 else 0.0
+
+
+def truncation_by_spread(*, mean_square: float, kept: Sequence[float]) -> float:
+    """Return the largest |E|_* of a mean of products of rank <= r, by what can be measured.
+
+        q level - s_{r-q+1} - ... - s_r,   level = sqrt((mean_square + s_{r-q+1}^2 + ... + s_r^2)/q)
+        mean_square = sum_j pi_j |B_j A_j - TSVD_r(M)|_F^2,   kept = sigma_1(M) >= ... >= sigma_r(M)
+
+    q is the least with q = r or level <= s_{r-q}. sqrt(mean_square + s_1^2) - s_1 at r = 1; never
+    above mean_square / (2 sigma_r). Tight for every r and spectrum: agents that share a part and
+    hold q of n' > q orthogonal directions besides. Source: derived (T21-global).
+    """
+    nonnegative(mean_square=mean_square)
+    _check_spectrum(kept)
+    r = len(kept)
+    for q in range(1, r + 1):
+        block = kept[r - q :]
+        mean = fsum(block) / q
+        # q level - q mean without its cancellation: (x^2 - y^2) / (x + y)
+        square = mean_square + fsum((s - mean) ** 2 for s in block)
+        level = hypot(mean, sqrt(square / q))
+        if q == r or level <= kept[r - q - 1]:
+            break
+    return square / (level + mean) if 0 < square < inf else square
+
+
+def decaf_dlora_by_norms(*, mix: float, reflected: float) -> float:
+    """Return the upper bound on |TSVD_r(M) - Q| in a unitarily invariant norm, for any matrix Q.
+
+        (mix + reflected) / 2,   mix = |M|, reflected = |M - 2 Q|, in that norm
+
+    P = U U' M, so with the reflection S = 2 U U' - 1, P - Q = ((M - 2 Q) + S M) / 2.
+    Tight: Q = 0 for M of rank <= r (DLoRA's mix of a sign pair), Q = E. Source: derived (T13-data).
+    """
+    nonnegative(mix=mix, reflected=reflected)
+    return (mix + reflected) / 2
 
 
 def tsvd_condition(*, sigma_r: float, sigma_next: float) -> float:
@@ -215,3 +298,12 @@ def _gap(sigma_r: float, sigma_next: float) -> float:
     if sigma_next > sigma_r:
         raise ValueError(f"sigma_next must be <= sigma_r = {sigma_r}, got {sigma_next}")
     return sigma_r - sigma_next
+
+
+def _check_spectrum(kept: Sequence[float]) -> None:
+    if len(kept) == 0:  # of an array, too
+        raise ValueError("kept must hold the r largest singular values of M, got none")
+    for s in kept:
+        nonnegative(kept=s)
+    if any(later > s for s, later in pairwise(kept)):
+        raise ValueError(f"kept must not increase, got {list(kept)}; sort it, largest first")

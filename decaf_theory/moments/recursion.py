@@ -7,12 +7,12 @@ are again a `Recursion`, reached with about log2(t) products: 1e5 steps or 1e12 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import Array, eps, namespace, transpose
+from decaf_theory.arrays import Array, convert, eps, namespace, transpose
 
 AT_REST = 3  # powers of eps that the slowest mode has decayed by
 
@@ -60,6 +60,20 @@ def advance(recursion: Recursion, state: State) -> State:
     """Return mean and covariance one application of the recursion later."""
     mean = times(recursion.A, state.mean) + recursion.a
     return State(mean, carry(recursion.A, state.cov) + recursion.Q)
+
+
+def advance_at_random(outcomes: Recursion, state: State, *, chances: Array) -> State:
+    """Return mean and covariance after one of several recursions, drawn independently of x.
+
+    outcomes: one recursion each along the first axis; chances: their probabilities, [outcomes].
+    """
+    xp = namespace(state.mean)
+    chances = convert(chances, state.mean)
+    after = advance(outcomes, state)
+    mean = xp.tensordot(chances, after.mean, axes=([0], [0]))
+    apart = after.mean - mean
+    spread = after.cov + apart[..., :, None] * apart[..., None, :]
+    return State(mean, xp.tensordot(chances, spread, axes=([0], [0])))
 
 
 def compose(first: Recursion, then: Recursion) -> Recursion:
@@ -113,16 +127,22 @@ def trace(
 
 
 def trace_along(
-    recursions: Iterable[Recursion], start: State, squares: Mapping[str, Square]
+    recursions: Iterable[Recursion],
+    start: State,
+    squares: Mapping[str, Square],
+    step: Callable[[Recursion, State], State] = advance,
 ) -> dict[str, Array]:
-    """Return the expectations of the squares before each of the recursions, taken in turn."""
+    """Return the expectations of the squares before each of the recursions, taken in turn.
+
+    step: what a recursion does to mean and covariance, such as `advance_at_random`.
+    """
     xp = namespace(start.mean)
     found: dict[str, list[Array]] = {name: [] for name in squares}
     state = start
     for recursion in recursions:
         for name, square in squares.items():
             found[name].append(expectation(square, state))
-        state = advance(recursion, state)
+        state = step(recursion, state)
     return {name: xp.stack(values, axis=-1) for name, values in found.items()}
 
 

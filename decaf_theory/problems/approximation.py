@@ -110,7 +110,8 @@ def gauge_flip(
     N = 2: (B, A), (-B, -A). N = 3, r even: rotations by 0, 120, 240 degrees. The common target is
     W* = B A + c^2 (E_11 + ... + E_rr) / 2, whose row and column spaces are those of the start. The
     first DLoRA mix gives (0, 0), where every factor gradient s B'g, s g A' vanishes whatever the
-    noise: the loss stays |W*|_F^2 / 2. DeCAF continues from the common product, down to 0.
+    noise: the loss stays |W*|_F^2 / 2. DeCAF continues from the common product, down to 0. Such
+    starts have measure zero: from 1e-12 away DLoRA reaches 0, too.
     Constants of `approximation`: kappa = 0, F_star = 0.
     """
     require("N", N, "2 or 3", N in (2, 3))

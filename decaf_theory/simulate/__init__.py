@@ -23,8 +23,9 @@ for all. Constants that you have not proved stay out; only bounds and advice nee
         grad=lambda W: np.tanh(W - targets),
     )
 
-A graph of your own is a symmetric matrix `Pi` with rows that sum to one, dense or sparse
-(`topology.metropolis` makes one of a networkx graph), or a function of the round.
+A graph of your own is a matrix `Pi` with rows and columns that sum to one, dense or sparse
+(`topology.metropolis` makes one of a networkx graph), or a function of the round. It need not be
+symmetric; bounds that hold for symmetric ones ask for it (`topology.sqrt_rho`).
 
 A method of your own is a `Method`: copy one and replace the functions in which yours differs. This
 one mixes every fifth round and trains B and A by turns:

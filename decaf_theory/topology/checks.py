@@ -21,11 +21,12 @@ class NegativeWeightWarning(UserWarning):
 
 
 def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
-    """Raise ValueError unless Pi is square, finite, symmetric, with rows that sum to one.
+    """Raise ValueError unless Pi is square, finite, with rows and columns that sum to one.
 
     It must be N x N if the number of agents N is given. Deviations up to sqrt(eps) of the dtype
     pass: rounded weights keep more than half of their digits, mistyped ones do not. A negative
-    weight gives a NegativeWeightWarning. Whether Pi mixes is checked by `require_mixing`.
+    weight gives a NegativeWeightWarning. It need not be symmetric; what is said of its eigenvalues
+    asks for that (`sqrt_rho`). Whether Pi mixes is checked by `require_mixing`.
     Time and memory are those of a few passes over the entries.
     """
     Pi = structure(Pi)
@@ -45,25 +46,39 @@ def structure(Pi: Matrix) -> Matrix:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
     if Pi.dtype.kind not in "fiub":
         raise ValueError(f"Pi must be real, got dtype {Pi.dtype}")
-    Pi = Pi if Pi.dtype.kind == "f" else Pi.astype(np.float64)
-    tolerance = sqrt(np.finfo(Pi.dtype).eps)
+    tolerance = _tolerance(Pi)
     Pi = Pi.astype(np.float64)
     if not np.isfinite(Pi.data if is_sparse(Pi) else Pi).all():
         raise ValueError("Pi must be finite, got NaN or infinite weights")
-    _require_symmetric(Pi, tolerance)
-    sums = np.asarray(Pi.sum(axis=1)).ravel()
-    worst = int(np.abs(sums - 1).argmax())
-    if abs(sums[worst] - 1) > tolerance:
-        raise ValueError(f"rows of Pi must sum to one, got {sums[worst]:.6g} in row {worst}")
+    for axis, lines in ((1, "row"), (0, "column")):
+        sums = np.asarray(Pi.sum(axis=axis)).ravel()
+        worst = int(np.abs(sums - 1).argmax())
+        if abs(sums[worst] - 1) > tolerance:
+            hint = "" if axis else "; mixing would move the mean of the agents"
+            raise ValueError(
+                f"{lines}s of Pi must sum to one, got {sums[worst]:.6g} in {lines} {worst}{hint}"
+            )
     return Pi
 
 
-def _require_symmetric(Pi: Matrix, tolerance: float) -> None:
+def symmetric(Pi: Matrix, wanted: str) -> Matrix:
+    """Return Pi as `structure` does; ValueError unless it is symmetric, as `wanted` needs it."""
+    tolerance = _tolerance(Pi if is_sparse(Pi) else host(Pi))
+    Pi = structure(Pi)
     excess = sparse.coo_array(Pi - Pi.T)
     if excess.nnz and excess.data.max() > tolerance:
         i, j = (int(axis[excess.data.argmax()]) for axis in excess.coords)
         here, there = f"Pi[{i}, {j}] = {Pi[i, j]:.6g}", f"Pi[{j}, {i}] = {Pi[j, i]:.6g}"
-        raise ValueError(f"Pi must be symmetric, got {here}, {there}")
+        raise ValueError(
+            f"Pi must be symmetric for {wanted}, got {here}, {there}; a directed Pi can be "
+            f"simulated, and has |Pi - J|_op = sqrt_rho(Pi.T @ Pi) ** 0.5"
+        )
+    return Pi
+
+
+def _tolerance(Pi: Matrix) -> float:
+    """Return by how much sums and pairs of weights may be off: sqrt(eps) of their dtype."""
+    return sqrt(np.finfo(Pi.dtype if Pi.dtype.kind == "f" else np.float64).eps)
 
 
 def is_sparse(Pi: Matrix) -> bool:

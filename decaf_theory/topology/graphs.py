@@ -32,7 +32,7 @@ def metropolis(graph: Any, *, sparse: bool = False) -> Matrix:
     Self-loops and edge weights are ignored. ValueError: no node, or a directed graph.
     """
     links = _links_of(graph)
-    return _metropolis(links if sparse else links.toarray())
+    return metropolis_weights(links if sparse else links.toarray())
 
 
 def laplacian_weights(graph: Any) -> Matrix:
@@ -45,7 +45,7 @@ def laplacian_weights(graph: Any) -> Matrix:
     if not adjacency.any():
         return np.eye(len(adjacency))
     laplacian = np.diag(adjacency.sum(axis=1)) - adjacency
-    return _with_self_weights(adjacency * 2 / (3 * np.linalg.eigvalsh(laplacian)[-1]))
+    return with_self_weights(adjacency * 2 / (3 * np.linalg.eigvalsh(laplacian)[-1]))
 
 
 def _links_of(graph: Any) -> Matrix:
@@ -66,18 +66,22 @@ def _links(N: int, i: Host, j: Any, sparse: bool) -> Matrix:
     return counts(N, np.concatenate(ends), np.concatenate(ends[::-1]), sparse)
 
 
-def counts(N: int, i: Host, j: Host, sparse: bool) -> Matrix:
-    """Return how often j is a neighbour of i, [N, N]; ValueError if dense takes too many bytes."""
+def counts(N: int, i: Host, j: Host, sparse: bool, weights: Host | None = None) -> Matrix:
+    """Return how often j is a neighbour of i, [N, N], or the sum of these weights of i and j.
+
+    ValueError if dense takes too many bytes.
+    """
+    weights = np.ones(len(i)) if weights is None else weights
     if sparse:
         index = i.astype(np.int32), j.astype(np.int32)
-        return scipy_sparse.csr_array((np.ones(len(i)), index), shape=(N, N))
+        return scipy_sparse.csr_array((weights, index), shape=(N, N))
     require_room(N, 8 * N**2, DENSE_HINT)
     dense = np.zeros((N, N))
-    np.add.at(dense, (i, j), 1.0)
+    np.add.at(dense, (i, j), weights)
     return dense
 
 
-def _metropolis(links: Matrix) -> Matrix:
+def metropolis_weights(links: Matrix) -> Matrix:
     """Return the weights of a graph whose links are all one; it is overwritten."""
     degree = links.sum(axis=1)
     i, j = links.nonzero()
@@ -86,10 +90,14 @@ def _metropolis(links: Matrix) -> Matrix:
         links.data = weights
     else:
         links[i, j] = weights
-    return _with_self_weights(links)
+    return with_self_weights(links)
 
 
-def _with_self_weights(edges: Matrix) -> Matrix:
+def with_self_weights(edges: Matrix) -> Matrix:
+    """Return these weights of the edges, the rest of each row on the diagonal, [N, N].
+
+    A dense matrix is overwritten.
+    """
     rest = 1 - edges.sum(axis=1)
     if is_sparse(edges):
         return (edges + scipy_sparse.diags_array(rest)).tocsr()
@@ -130,13 +138,13 @@ def ring(N: int, *, sparse: bool = False) -> Matrix:
 def path(N: int, *, sparse: bool = False) -> Matrix:
     """Return the path with Metropolis weights, for N >= 1."""
     i = np.arange(_agents(N) - 1)
-    return _metropolis(_links(N, i, i + 1, sparse))
+    return metropolis_weights(_links(N, i, i + 1, sparse))
 
 
 def star(N: int, *, sparse: bool = False) -> Matrix:
     """Return the star around agent 0 with Metropolis weights, for N >= 1."""
     leaves = np.arange(1, _agents(N))
-    return _metropolis(_links(N, leaves, 0, sparse))
+    return metropolis_weights(_links(N, leaves, 0, sparse))
 
 
 def torus(N: int, *, sparse: bool = False) -> Matrix:
@@ -166,7 +174,7 @@ def bipartite(N: int, *, sparse: bool = False) -> Matrix:
     _require_member("bipartite", N, "even", {max(2, N - N % 2), N + N % 2})
     require_room(N, BYTES * N**2 // 2, FULL_HINT)
     left, right = np.indices((N // 2, N // 2)).reshape(2, -1)
-    return _metropolis(_links(N, left, right + N // 2, sparse))
+    return metropolis_weights(_links(N, left, right + N // 2, sparse))
 
 
 def exponential(N: int, *, sparse: bool = False) -> Matrix:
@@ -175,7 +183,8 @@ def exponential(N: int, *, sparse: bool = False) -> Matrix:
     hops = 1 << np.arange((N - 1).bit_length())
     i = np.tile(np.arange(N), len(hops))
     links = _links(N, i, (i + np.repeat(hops, N)) % N, sparse)
-    return _metropolis((links != 0).astype(np.float64))  # hops of 2^l and N - 2^m may coincide
+    # hops of 2^l and N - 2^m may coincide
+    return metropolis_weights((links != 0).astype(np.float64))
 
 
 def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0, sparse: bool = False) -> Matrix:
@@ -186,22 +195,32 @@ def erdos_renyi(N: int, *, p: float = 0.5, seed: int = 0, sparse: bool = False) 
     also in the sparse form. ValueError: none is connected, p outside [0, 1], seed < 0.
     """
     N = _agents(N)
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must lie in [0, 1], got {p}")
+    check_probability(p)
     seed = integer("seed", seed, 0)
     require_room(N, int(BYTES * p * N**2), FULL_HINT)
     random = np.random.default_rng(seed)
     for _ in range(DRAWS):
-        # row by row, in memory N
-        later = [np.flatnonzero(random.random(N)[i + 1 :] < p) + i + 1 for i in range(N)]
-        i = np.repeat(np.arange(N), [len(j) for j in later])
-        links = _links(N, i, np.concatenate(later), sparse)
+        links = random_links(random, N, p, sparse)
         if parts(links) == 1:
-            return _metropolis(links)
+            return metropolis_weights(links)
     raise ValueError(
         f"p must be larger: none of {DRAWS} graphs with N = {N}, p = {p} was connected; "
         f"p is below the connectivity threshold log(N)/N = {log(N) / N:.4f}"
     )
+
+
+def random_links(random: np.random.Generator, N: int, p: float, sparse: bool) -> Matrix:
+    """Return the links of a random graph, each present with probability p, [N, N]."""
+    # row by row, in memory N
+    later = [np.flatnonzero(random.random(N)[i + 1 :] < p) + i + 1 for i in range(N)]
+    i = np.repeat(np.arange(N), [len(j) for j in later])
+    return _links(N, i, np.concatenate(later), sparse)
+
+
+def check_probability(p: float) -> None:
+    """Raise ValueError unless p lies in [0, 1]."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must lie in [0, 1], got {p}")
 
 
 TOPOLOGIES: dict[str, Callable[..., Matrix]] = {

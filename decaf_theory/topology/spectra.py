@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from decaf_theory.topology.checks import Matrix, is_sparse, obstacle, require_room, structure
+from decaf_theory.topology.checks import (
+    Matrix,
+    is_sparse,
+    obstacle,
+    require_room,
+    structure,
+    symmetric,
+)
 
 DENSE_UP_TO = 512  # agents; beyond, a sparse Pi keeps its structure
 ENVELOPE = 32  # numbers per agent that a factorization may fill; a ring takes 3
@@ -29,9 +36,10 @@ ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of a residual of numbers of s
 def mixing_eigenvalues(Pi: Matrix) -> Matrix:
     """Return all eigenvalues of Pi except that of the consensus direction, decreasing, [N - 1].
 
-    From a dense Pi. ValueError: that takes too much memory, or as in `check_mixing_matrix`.
+    From a dense Pi. ValueError: Pi is not symmetric or takes too much memory, or as in
+    `check_mixing_matrix`.
     """
-    return _eigenvalues(structure(Pi))
+    return _eigenvalues(symmetric(Pi, "mixing_eigenvalues"))
 
 
 def _eigenvalues(Pi: Matrix) -> Matrix:
@@ -47,10 +55,10 @@ def sqrt_rho(Pi: Matrix) -> float:
     """Return sqrt(rho) = |Pi - J|_op, the largest |eigenvalue| off consensus; 0 for N = 1.
 
     Never below 1 if the graph itself rules out mixing (disconnected, or bipartite without
-    self-weights), whatever rounding does. ValueError as in `check_mixing_matrix`, and if a large
-    sparse Pi has a gap too small to be resolved.
+    self-weights), whatever rounding does. ValueError as in `check_mixing_matrix`, if Pi is not
+    symmetric, and if a large sparse Pi has a gap too small to be resolved.
     """
-    Pi = structure(Pi)
+    Pi = symmetric(Pi, "sqrt_rho")
     N, _ = Pi.shape
     if is_sparse(Pi) and N > DENSE_UP_TO:
         largest = _largest_in_size(Pi)

@@ -140,7 +140,7 @@ def mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     d = 4
     k = 3
     r = 2
-    loose = "" if max(weights) <= 0.5 else "for all weights; whether T11's factor tau holds is open"
+    loose = "" if max(weights) <= 0.5 else "for all weights; T18-heavy knows the heavy one"
     worst = bounds.decaf_dlora_worst_case(c=1.0, r=r, norm=norm)
 
     def ratio(p: Tensors) -> torch.Tensor:
@@ -150,7 +150,38 @@ def mixes_apart(norm: str, weights: Sequence[float]) -> Attack:
     return of_mix(weights, (d, k, r), ratio, c=1.0, norm=norm, loose=loose)
 
 
-def truncation_in_a_ball(norm: str, weights: Sequence[float], size: tuple[int, int, int]) -> Attack:
+def measured_mixes(norm: str, weights: Sequence[float]) -> Attack:
+    """T13-data: |TSVD_r(M) - Bbar Abar| against the mean of |M| and |M - 2 Bbar Abar|."""
+    r = 2
+    half = bounds.decaf_dlora_by_norms(mix=0.5, reflected=0.5)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, mean = mixed(p, weights)
+        sizes = norm_of(M, norm) + norm_of(M - 2 * mean, norm)
+        return norm_of(truncate(M, r) - mean, norm) / (half * sizes)
+
+    return of_mix(weights, (4, 3, r), ratio, norm=norm)
+
+
+def heavy_mixes_apart(norm: str, weights: Sequence[float], *, proved: bool = True) -> Attack:
+    """T18-heavy, T18-tau: |TSVD_r(M) - Bbar Abar| against what is proved, or conjectured."""
+    r = 2
+    pi_max = max(weights)
+    tau = bounds.interference_worst_case(c=1.0, q=r, pi_max=pi_max, norm=norm)
+    known = bounds.decaf_dlora_heavy(c=1.0, r=r, m=len(weights), pi_max=pi_max, norm=norm)
+    worst = known if proved else tau
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, mean = mixed(p, weights)
+        return norm_of(truncate(M, r) - mean, norm) / worst
+
+    loose = "tau is conjectured, and this is above it" if worst > tau else ""
+    return of_mix(weights, (4, 3, r), ratio, c=1.0, norm=norm, loose=loose)
+
+
+def truncation_in_a_ball(
+    norm: str, weights: Sequence[float], size: tuple[int, int, int], loose: str = ""
+) -> Attack:
     """T16: |M - TSVD_r(M)| against its worst case on sigma_max <= 1."""
     d, k, r = size
     worst = bounds.truncation_worst_case(c=1.0, r=r, n=min(d, k), pi_max=max(weights), norm=norm)
@@ -158,7 +189,7 @@ def truncation_in_a_ball(norm: str, weights: Sequence[float], size: tuple[int, i
     def ratio(p: Tensors) -> torch.Tensor:
         return norm_of(mixed(p, weights)[0], norm, skip=r) / worst
 
-    return of_mix(weights, size, ratio, c=1.0, norm=norm)
+    return of_mix(weights, size, ratio, c=1.0, norm=norm, loose=loose)
 
 
 def truncation_against_averaging() -> Attack:

@@ -225,6 +225,15 @@ def average(turn: Round, W: torch.Tensor, doublings: int) -> torch.Tensor:
     return mean
 
 
+def late(turn: Round, W: torch.Tensor, doublings: int) -> torch.Tensor:
+    """Return W after 2^doublings - 1 rounds, [s, n + 1, n + 1]."""
+    M, V = turn
+    for _ in range(doublings):
+        W = M @ W @ M.mT + V
+        M, V = M @ M, M @ V @ M.mT + V
+    return W
+
+
 # ---------------------------------------------------------------- what is measured
 
 

@@ -1,4 +1,4 @@
-"""Attacks on the rates of decentralized SGD: T25, T28, T29 and their sharper forms, T34.
+"""Attacks on the rates of decentralized SGD: T25, T28, T29 and their sharper forms, T34, T38.
 
 Quadratics in a few dimensions with L = 1, all their data free: curvatures, slopes, noise, start and
 step size. The bounds are those of `decaf_theory.bounds`, written for tensors.
@@ -6,8 +6,8 @@ step size. The bounds are those of `decaf_theory.bounds`, written for tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import sqrt
+from collections.abc import Callable, Mapping
+from math import inf, sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -25,12 +25,12 @@ def longest(net: Network, largest: float = 1.0, feedback: float = 0.999) -> floa
     return (1 - 2.0**-20) * min(largest, feedback / max(net.q, 1e-3))
 
 
-def _fixed(problem: Problem, net: Network, steps: int) -> torch.Tensor:
+def fixed(problem: Problem, net: Network, steps: int) -> torch.Tensor:
     """Return 2 (F(x0) - F*) / (lr T) + lr sigma^2 / N: what a rate pays without disagreement."""
     return 2 * problem.gap / (problem.lr * steps) + problem.lr * problem.variance / net.N
 
 
-def _sharp(u: torch.Tensor, R: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
+def sharp(u: torch.Tensor, R: torch.Tensor, D: torch.Tensor) -> torch.Tensor:
     """Return the rate of T25-sharp for R and the disagreement D^2."""
     return (((1 - u).abs() * D + root(D**2 + (2 - u) * R)) / (2 - u)) ** 2
 
@@ -66,7 +66,7 @@ def rate(net: Network, part: str, p: int = 1, steps: int = STEPS, **more: bool) 
             * (problem.variance * net.S / net.N + (kappa * net.q) ** 2),
         }
         found = q.square(q.gradient(problem), W).mean(-1)
-        return found / (_fixed(problem, net, steps) + last[part])
+        return found / (fixed(problem, net, steps) + last[part])
 
     extra = {"order": net.order, "steps": steps, "part": f"mean gradient, {part}"}
     return Attack(domain.shapes, ratio, domain.instance(net, **extra))
@@ -81,7 +81,7 @@ def sharp_rate(net: Network, doublings: int, step: float = 0.0, **more: bool) ->
         problem = domain.problem(free)
         W = q.average(q.sgd(problem, net), q.start(problem), doublings)
         D = root(q.square(q.disagreement(problem), W))
-        bound = _sharp(problem.lr, _fixed(problem, net, steps), D)
+        bound = sharp(problem.lr, fixed(problem, net, steps), D)
         return q.square(q.gradient(problem), W) / bound
 
     return Attack(domain.shapes, ratio, domain.instance(net, order=net.order, steps=steps))
@@ -114,35 +114,55 @@ def rest(net: Network) -> Attack:
     domain = Domain(net.N, 1, longest(net), noise=False, bounded=True, range=8.0)
     steps = 2**60
 
-    def turn(problem: Problem) -> torch.Tensor:
-        return q.sgd(problem, net).M
-
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)
-        M = turn(problem)
+        M = q.sgd(problem, net).M
         eye = torch.eye(M.shape[-1] - 1, dtype=M.dtype)
         rest = torch.linalg.solve(eye - M[:, :-1, :-1], M[:, :-1, -1:])
         w = torch.cat([rest, torch.ones_like(rest[:, :1])], 1)
         kappa = root(((q.heterogeneity(problem) @ w) ** 2).sum((-2, -1)))
         m = (-problem.H.flatten(1).amin(-1)).clamp_min(0.0)
-        bound = _fixed(problem, net, steps)
+        bound = fixed(problem, net, steps)
         bound = bound + ((1 + m) / 2) ** 2 * q.consensus_limit(problem, net, kappa)
         return ((q.gradient(problem) @ w) ** 2).sum((-2, -1)) / bound
 
+    instance = domain.instance(net, order=net.order, steps=steps)
+    return Attack(domain.shapes, ratio, instance, _stable(domain, net))
+
+
+def settled(net: Network, **more: bool) -> Attack:
+    """T38: the gap at rest against its floor."""
+    domain = Domain(net.N, 1, longest(net, feedback=inf), bounded=True, range=8.0, **more)
+    doublings = 40
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        mu = problem.H.mean(1)[:, 0, 0]
+        W = q.late(q.sgd(problem, net), q.start(problem), doublings)
+        Xi = q.square(q.disagreement(problem), W)
+        floor = (Xi + problem.lr * problem.variance / net.N) / (2 * mu)
+        # of a quadratic in one dimension
+        return q.square(q.gradient(problem), W) / (2 * mu) / floor
+
+    instance = domain.instance(net, order=net.order, steps=2**doublings)
+    return Attack(domain.shapes, ratio, instance, _stable(domain, net))
+
+
+def _stable(domain: Domain, net: Network) -> Callable[[Tensors], Tensors]:
+    """Return the projection that shortens the step until the recursion is stable."""
+
     def project(free: Tensors) -> Tensors:
-        """Shorten the step until the recursion is stable."""
         length = free["length"]
         for _ in range(int(domain.range)):
             with torch.no_grad():
-                M = turn(domain.problem({**free, "length": length}))
+                M = q.sgd(domain.problem({**free, "length": length}), net).M
                 stable = torch.linalg.eigvals(M[:, :-1, :-1]).abs().amax(-1) < 1 - 1e-9
             if stable.all():
                 break
             length = torch.where(stable, length, length.abs() + 1.0)
         return {**free, "length": length}
 
-    instance = domain.instance(net, order=net.order, steps=steps)
-    return Attack(domain.shapes, ratio, instance, project)
+    return project
 
 
 class Erring(NamedTuple):
@@ -203,7 +223,7 @@ def _gradient_ratio(run: Erring, part: str, doublings: int, dependent: bool) -> 
         # the joint form counts noise and disagreement together against the errors
         grown = noise if part == "sharp" else root(D**2 + noise**2) - D
         cross = dependent * 2 * ebar * grown
-        return found / _sharp(problem.lr, descent + floor + cross, D + bias)
+        return found / sharp(problem.lr, descent + floor + cross, D + bias)
     limit: torch.Tensor = descent + floor + (D + bias) ** 2
     if dependent:
         limit = descent + 2 * floor + 2 * D**2 + 2 * bias**2

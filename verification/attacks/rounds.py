@@ -1,4 +1,4 @@
-"""Attacks on the consensus bounds of other rounds than one mix a step: T35 - T37, R5, R6.
+"""Attacks on the consensus bounds of other rounds than one mix a step: T35 - T37-random, R5, R6.
 
 Quadratics with L = 1 as in `rates`; in R5 the factors themselves.
 """
@@ -19,6 +19,7 @@ from verification.attacks.quadratics import Domain, Network, Problem
 from verification.attacks.rates import STEPS, longest
 from verification.attacks.tensors import Tensors, norm_of, plain, root, single
 from verification.claims.interference.dlora_path import RECORDED
+from verification.instances.laws import Law
 
 ROUNDS = 32
 
@@ -92,24 +93,29 @@ def momentum(net: Network, beta: float, **more: bool) -> Attack:
     return Attack(domain.shapes, ratio, domain.instance(net, beta=beta, steps=STEPS))
 
 
+def mixing_matrices(X: torch.Tensor, lam: float) -> torch.Tensor:
+    """Return Pi = J + U X U' for X symmetrized, clipped to |X|_op <= lam; U a basis off consensus.
+
+    X [s, T, N - 1, N - 1] -> Pi [s, T, N, N].
+    """
+    N = X.shape[-1] + 1
+    basis = torch.linalg.svd(torch.eye(N, dtype=torch.float64) - 1 / N)[0][:, : N - 1]
+    X = clip_singular_values((X + X.mT) / 2, lam)
+    symmetric: torch.Tensor = 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
+    return symmetric
+
+
 def changing(lam: float, N: int, steps: int) -> Attack:
     """T37: the largest E Xi_t for any sequence of matrices with |Pi_t - J|_op <= lam."""
     S = bounds.time_varying_S(lam=lam, N=N)
     net = q.network([[1 / N] * N] * N)._replace(q=bounds.network_q(lam=lam, order="MS"), S=S)
     domain = Domain(N, 1, longest(net))
-    basis = torch.linalg.svd(torch.eye(N, dtype=torch.float64) - 1 / N)[0][:, : N - 1]
-
-    def matrices(free: Tensors) -> torch.Tensor:
-        """Return Pi_t = J + U X_t U', U a basis of the deviations, [s, T, N, N]."""
-        X = clip_singular_values((free["X"] + free["X"].mT) / 2, lam)
-        symmetric: torch.Tensor = 1 / N + basis @ ((X + X.mT) / 2) @ basis.T
-        return symmetric
 
     def ratio(free: Tensors) -> torch.Tensor:
         problem = domain.problem(free)
         step = q.moved(problem)
         W = [q.start(problem)]
-        for Pi in matrices(free)[:, : steps - 1].unbind(1):
+        for Pi in mixing_matrices(free["X"], lam)[:, : steps - 1].unbind(1):
             P = q.bordered(Pi, 0 * Pi[..., 0])
             W.append(P @ (step.M @ W[-1] @ step.M.mT + step.V) @ P.mT)
         Xi, kappa = q.largest(problem, torch.stack(W, 1))
@@ -118,10 +124,45 @@ def changing(lam: float, N: int, steps: int) -> Attack:
     written = domain.instance(net)
 
     def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**written(p), "Pis": matrices(single(p))[0].tolist()}
+        return {**written(p), "Pis": mixing_matrices(single(p)["X"], lam)[0].tolist()}
 
     shapes = {**domain.shapes, "X": (steps, N - 1, N - 1)}
     return Attack(shapes, ratio, instance)
+
+
+def random_rounds(law: Law, loose: str = "", **more: bool) -> Attack:
+    """T37-random: the largest E Xi_t over all draws of the matrices against its bound."""
+    N = law.Pis.shape[-1]
+    lam = law.rho**0.5
+    S = bounds.time_varying_S(lam=lam, N=N)
+    net = q.network([[1 / N] * N] * N)._replace(q=bounds.network_q(lam=lam, order="MS"), S=S)
+    domain = Domain(N, 1, longest(net), **more)
+    chances = torch.tensor(law.chances)
+    Pis = torch.tensor(law.Pis)
+    P = q.bordered(Pis, 0 * Pis[..., 0])[:, None]  # [outcomes, 1, N + 1, N + 1]
+    m = N + 1
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        M, V = q.moved(problem)
+        # the entries of W obey a linear recursion, found by doubling as in `quadratics.path`
+        turn = torch.einsum("n,nsij,nskl->sikjl", chances, P @ M, P @ M).reshape(-1, m * m, m * m)
+        turn = q.bordered(turn, torch.tensordot(chances, P @ V @ P.mT, 1).flatten(1))
+        w = torch.cat([q.start(problem).flatten(1), torch.ones_like(problem.lr)[:, None]], 1)
+        found = w[:, None]
+        while found.shape[1] < STEPS:
+            found = torch.cat([found, found @ turn.mT], 1)
+            turn = turn @ turn
+        W = found[..., :-1].unflatten(-1, (m, m))
+        Xi, kappa = q.largest(problem, W)
+        return Xi / q.consensus_limit(problem, net, kappa)
+
+    written = domain.instance(net, steps=STEPS)
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**written(p), "Pis": law.Pis.tolist(), "chances": law.chances.tolist()}
+
+    return Attack(domain.shapes, ratio, instance, loose=loose)
 
 
 def trajectory(net: Network, d: int, k: int, r: int) -> Attack:

@@ -1,8 +1,8 @@
-"""Attacks on the bounds for the truncation itself: T18-rank, T19, T20-distance, T21."""
+"""Attacks on the bounds for the truncation itself: T18-rank, T19 - T21."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -139,6 +139,63 @@ def second_order(r: int, d: int, k: int) -> Attack:
     common = {"B0": (d, r), "A0": (r, k)}
     apart = {"dB": (2, d, r), "dA": (2, r, k), "length": ()}
     return Attack({**common, **apart}, ratio, instance)
+
+
+def by_spread(weights: Sequence[float], size: tuple[int, int, int]) -> Attack:
+    """T21-global: |E|_* against its bound by the spread of the products about TSVD_r(M)."""
+    r = size[-1]
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, _ = mixed(p, weights)
+        w = torch.tensor(weights, dtype=M.dtype)
+        # sum_j pi_j |P_j - P|^2 = sum_j pi_j |P_j - M|^2 + |E|^2
+        about = fro(p["B"] @ p["A"] - M[:, None]) ** 2 @ w
+        square = about + norm_of(M, "fro", skip=r) ** 2
+        limit = _largest(square, torch.linalg.svdvals(M)[:, :r])
+        return norm_of(M, "nuc", skip=r) / limit
+
+    return of_mix(weights, size, ratio)
+
+
+def _largest(mean_square: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Return `bounds.truncation_by_spread` of each restart, mean_square [n], kept [n, r]."""
+    r = kept.shape[-1]
+    found = torch.empty_like(mean_square)
+    for q in range(r, 0, -1):
+        block = kept[:, r - q :]
+        mean = block.mean(-1)
+        square = mean_square + ((block - mean[:, None]) ** 2).sum(-1)
+        level = root(mean**2 + square / q)
+        limit = square / (level + mean)
+        found = limit if q == r else torch.where(level <= kept[:, r - q - 1], limit, found)
+    return found
+
+
+def by_reference(weights: Sequence[float], size: tuple[int, int, int]) -> Attack:
+    """T21-global: |E|_* against its bound by a product P0 of rank r, which is free."""
+    d, k, r = size
+    constant = bounds.truncation_by_reference(
+        mean_square=1.0, misalignment=0.0, sigma_r=1.0, reference_r=1.0
+    )
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        M, _ = mixed(p, weights)
+        P0 = p["B0"] @ p["A0"]
+        s, values = (torch.linalg.svdvals(X)[:, :r] for X in (M, P0))
+        w = torch.tensor(weights, dtype=M.dtype)
+        square = fro(p["B"] @ p["A"] - P0[:, None]) ** 2 @ w
+        square = square + 2 * ((s * values).sum(-1) - (M * P0).sum((1, 2)))
+        bound: torch.Tensor = constant * square / torch.maximum(s[:, -1], values[:, -1])
+        return norm_of(M, "nuc", skip=r) / bound
+
+    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
+        agents = {name: p[name] for name in "BA"}
+        reference = (p["B0"] @ p["A0"]).tolist()
+        return plain(agents, weights=list(weights), reference=reference)
+
+    m = len(weights)
+    agents = {"B": (m, d, r), "A": (m, r, k)}
+    return Attack({**agents, "B0": (d, r), "A0": (r, k)}, ratio, instance)
 
 
 def aligned_error(r: int, d: int, k: int) -> Attack:

@@ -141,7 +141,7 @@ def of_dlora(ctx: Context) -> Iterator[Row]:
 
 
 def of_decaf(ctx: Context) -> Iterator[Row]:
-    """Yield T30-certificate's rows of DeCAF: T29 with the errors of mixing of the runs."""
+    """Yield T30-certificate's rows of DeCAF: T29-joint with the errors of mixing of the runs."""
     yield from of_factors(ctx, "decaf")
 
 
@@ -168,7 +168,7 @@ def _rows_of(method: str, graph: str, path: Path) -> Iterator[Row]:
             [
                 _rate(T, F_gap=gap, L=L, sigma=sigma, Xi=x)
                 if method == "dlora"
-                else bounds.mixing_error_rate(
+                else bounds.dsgd_sharp(
                     F_gap=gap, lr=LR, T=T, L=L, sigma=sigma, N=N, Xi=x, ebar=e**0.5
                 )
                 for x, e in zip(spreads.tolist(), errors.tolist(), strict=True)

@@ -29,6 +29,10 @@ DEAD_DIRECTION = (
     ("decaf", "step_first", "keep"),
     ("dlora", "step_first", "drop"),
 )
+STUCK = {
+    ("dead start", "decaf", "mix_first", "drop"),
+    ("dead direction", "decaf", "step_first", "drop"),
+}
 
 
 def paths() -> Iterator[Row]:
@@ -38,10 +42,12 @@ def paths() -> Iterator[Row]:
 
 
 def _along(part: str, problem: Problem, runs: tuple[tuple[str, str, str], ...]) -> Iterator[Row]:
-    """Yield, run by run, F at most its start; for DeCAF with dropped directions on P12, F >= 1/4.
+    """Yield, run by run, that F stays at F(W0), stays above 1/4 (P12), or falls from row to row.
 
     The loss is a sum of d k squares of numbers of size one, each off by few eps: ten.
     """
+    slip = ulps(10 * problem.d * problem.k)
+    start = float(problem.loss(np.zeros((1, problem.d, problem.k))).mean())
     for method, order, rule in runs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeadStartWarning)
@@ -57,14 +63,15 @@ def _along(part: str, problem: Problem, runs: tuple[tuple[str, str, str], ...]) 
                 record_every=EVERY,
             )
         trace = simulate(config).require_finished()
-        trapped = part == "dead direction" and (method, rule) == ("decaf", "drop")
-        start = float(trace.loss[0, 0])
-        case = f"{part}: F >= 0.25" if trapped else f"{part}: F <= {start:g}"
         where = {"curve": "start", "part": part, "method": method, "order": order, "rule": rule}
-        for step, loss in zip(trace.step.tolist(), trace.loss[0], strict=True):
-            slip = ulps(10 * config.problem.d * config.problem.k)
+        floor = {"dead start": start, "dead direction": 0.25}[part]
+        stays = (part, method, order, rule) in STUCK
+        losses = trace.loss[0].tolist()
+        for step, loss, before in zip(
+            trace.step.tolist(), losses, [start, *losses[:-1]], strict=True
+        ):
             coordinates = {"rounding": slip, "step": step, **where}
-            if trapped:
-                yield at_least(case, loss, 0.25, **coordinates)
+            if stays:
+                yield at_least(f"{part}: F >= {floor:g}", loss, floor, **coordinates)
             else:
-                yield at_most(case, loss, start, **coordinates)
+                yield at_most(f"{part}: F falls", loss, before, **coordinates)

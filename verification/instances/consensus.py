@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
+from decaf_theory.topology import mixing_eigenvalues
 from verification.claim import Row, Value
 from verification.evidence import at_most, ulps
-from verification.instances.quadratics import Case, Network, consensus_limits, constants, size
+from verification.instances.quadratics import (
+    Case,
+    Network,
+    consensus_limits,
+    constants,
+    network,
+    size,
+)
+
+Step: TypeAlias = Callable[[moments.Recursion, moments.State], moments.State]
 
 
 class Spread(NamedTuple):
@@ -23,11 +34,15 @@ class Spread(NamedTuple):
 
 
 def spread_along(
-    problem: moments.Quadratics, start: moments.State, recursions: list[moments.Recursion]
+    problem: moments.Quadratics,
+    start: moments.State,
+    recursions: list[moments.Recursion],
+    step: Step = moments.advance,
 ) -> Spread:
     """Return the largest E Xi and kappa before each of the recursions, taken in turn.
 
-    Further coordinates beyond the points, momenta, do not count. Rounding as in `run`.
+    Further coordinates beyond the points, momenta, do not count. step as in `moments.trace_along`.
+    Rounding as in `run`.
     """
     squares = {
         "Xi": moments.consensus(problem),
@@ -36,9 +51,22 @@ def spread_along(
     }
     n = start.mean.shape[-1]
     wide = {name: _widened(square, n) for name, square in squares.items()}
-    found = moments.trace_along(recursions, start, wide)
+    found = moments.trace_along(recursions, start, wide, step)
     Xi, kappa, points = (host(found[name]).max(axis=-1) for name in squares)
     return Spread(Xi, np.sqrt(kappa), ulps(4 * n * len(recursions), points))
+
+
+def amplified(Pi: np.ndarray, q_S: Callable[..., tuple[float, float]], **letters: Any) -> Network:
+    """Return the network of order MS with the q and S that a formula makes of its spectrum."""
+    net = network(Pi, "MS")
+    eigenvalues = [float(mu) for mu in mixing_eigenvalues(Pi)]
+    q, S = q_S(lam=net.lam, eigenvalues=eigenvalues, **letters)
+    return net._replace(q=q, S=S)
+
+
+def shortened(case: Case, net: Network) -> Case:
+    """Return the case with the step that order MS allows shortened by the growth of q."""
+    return case._replace(lr=case.lr * max(1.0, network(case.Pi, "MS").q) / max(1.0, net.q))
 
 
 def _widened(square: moments.Square, n: int) -> moments.Square:

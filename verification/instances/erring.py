@@ -112,7 +112,8 @@ def rate_rounding(bound: Any, points: Any, *, terms: int, lr: float) -> Any:
     gradient that is measured are no larger than a few |y| and |y|/lr. With eta this error over lr,
     each form of the bound grows by at most 4 eta sqrt(bound) + 2 eta^2: (D + eps/lr)^2 by
     2 eta sqrt(bound) + eta^2, and by as much for the noise on which rounding may depend (the
-    cross term of T29-sharp); 2 eps^2/lr^2 by 2 sqrt(2) eta sqrt(bound) + 2 eta^2.
+    cross term of T29-sharp); 2 eps^2/lr^2 and T29-joint for errors that depend on the noise by
+    2 sqrt(2) eta sqrt(bound) + 2 eta^2.
     """
     eta = ulps(4 * terms, points) / lr
     return 4 * eta * bound**0.5 + 2 * eta**2

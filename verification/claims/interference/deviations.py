@@ -154,5 +154,14 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "random fro": 1,
+            "random op": 1,
+            "random nuc": 1,
+            "extremal nuc": 1,
+            "extremal op": 1,
+            "extremal fro": 1,
+            "stored nuc": 1,
+        },
     )
 ]

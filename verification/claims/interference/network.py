@@ -231,5 +231,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "mean <= spreads": 1,
+            "spreads <= consensus": 1,
+            "consensus <= half": 1,
+            "mean <= consensus": 1,
+        },
     )
 ]

@@ -283,6 +283,13 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "extremal op": 1,
+            "searched op": 1,
+            "extremal fro": 1,
+            "searched fro": 1,
+            "stored fro": 1,
+        },
     ),
     Claim(
         "T11-odd",
@@ -293,5 +300,12 @@ CLAIMS = [
         attacks=attacks_odd,
         replay=replay,
         instance=instance_odd,
+        reaches={
+            "signs fro": 1,
+            "searched fro": 1,
+            "rotations fro": 1,
+            "room below T11, fro": 0,
+            "stored fro": 1,
+        },
     ),
 ]

@@ -82,6 +82,7 @@ def bounded(case: str, mix: Mix, c: float, norm: str) -> Row:
         **mix.params,
         norm=norm,
         c=c,
+        heavy=bool((pi_max > 0.5).all()),
         **({"pi_max": float(pi_max[0])} if len(pi_max) == 1 else {}),
     )
 
@@ -155,5 +156,20 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "random fro": 0.42,
+            "random op": 0.86,
+            "random nuc": 0.49,
+            "random fro, heavy": 0.2,
+            "random op, heavy": 0.22,
+            "random nuc, heavy": 0.2,
+            "extremal fro": 1,
+            "extremal op": 1,
+            "extremal nuc": 1,
+            "extremal fro, heavy": 1,
+            "extremal op, heavy": 1,
+            "extremal nuc, heavy": 1,
+            "stored nuc": 1,
+        },
     )
 ]

@@ -183,6 +183,9 @@ CLAIMS = [
             bounds.sqrt_rho_torus,
         ),
         not_attacked="closed forms",
+        reaches={
+            "K_{n,n}, any self weight": 1,
+        },
     ),
     Claim(
         "T31-bipartite",

@@ -243,6 +243,9 @@ CLAIMS = [
         not_attacked="says that a bound is attained; the attack on T25 finds such problems",
         replay=replay_alone,
         instance=parabola,
+        reaches={
+            "mean gradient, MS": 1,
+        },
     ),
     Claim(
         "T26-2",
@@ -253,6 +256,9 @@ CLAIMS = [
         not_attacked="says that a bound is attained; the attack on T25 finds such problems",
         replay=replay_alone,
         instance=noisy_parabola,
+        reaches={
+            "mean gradient, MS": 1,
+        },
     ),
     Claim(
         "T26-3",
@@ -263,5 +269,8 @@ CLAIMS = [
         not_attacked="says that a bound is attained; the attack on T34 finds such problems",
         replay=replay_heterogeneity,
         instance=opposed,
+        reaches={
+            "mean gradient, MS": 1,
+        },
     ),
 ]

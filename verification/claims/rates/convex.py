@@ -150,5 +150,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=curved_apart,
+        reaches={
+            "mean gradient, MS": 0.42,
+            "gradient at rest, MS": 1,
+            "mean gradient, CB": 0.44,
+            "gradient at rest, CB": 1,
+        },
     )
 ]

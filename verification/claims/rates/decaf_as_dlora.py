@@ -179,5 +179,9 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=opposed,
+        reaches={
+            "|e_i|": 1,
+            "|P_i - Q_i| <= phi |I_i|": 0.52,
+        },
     )
 ]

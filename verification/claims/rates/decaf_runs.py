@@ -97,19 +97,19 @@ def _error_rounding(means: Factors, mu: float) -> float:
 
 
 def certificate(ctx: Context) -> Iterator[Row]:
-    r"""T29 with the measured error of mixing bounds the mean squared gradient of DeCAF's runs.
+    r"""T29-joint with measured errors of mixing bounds the mean gradient of DeCAF's runs.
 
     In the rotated frame of T30, with $L^* = s(2 s L c^2 + G)$ (T2), $\sigma_w$ and $\kappa_w$ of
-    the factors (T5) and $z_t$ the mean of the rotated factors: $\frac1T \sum_t
-    |\nabla \Phi(z_t)|^2 \le \frac{2 (\Phi(z_0) - F^*)}{\alpha T} + (L^* \sqrt{\Xi} +
-    \epsilon/\alpha)^2$ without noise, and T29's general form with noise; $\epsilon$ and $\Xi$ are
-    measured. The consensus bound of T29 holds likewise.
+    the factors (T5) and $z_t$ the mean of the rotated factors, $\frac1T \sum_t
+    |\nabla \Phi(z_t)|^2$ obeys T29-joint with $\epsilon$ and $\Xi$ measured: its form for
+    predictable errors without noise, that for errors that depend on the noise with it. The
+    consensus bound of T29 holds likewise.
 
     Assumptions: Assumption 2 with the $c$ measured on the run; $\alpha L^* \le 1$; for the
     consensus bound $\alpha L^* q < 1$. Losses $f_i = |s B A - W_i^*|_F^2/2$.
 
-    Proof: T29 applied to T30's recursion: $\Omega_c$ is convex, so that the mean factors and the
-    segments between them stay inside.
+    Proof: T29-joint applied to T30's recursion: $\Omega_c$ is convex, so that the mean factors and
+    the segments between them stay inside.
 
     Extremal: agents on the complete graph that start where DeCAF rests, $T \to \infty$: there the
     error of mixing undoes the step, $\epsilon = \alpha |\nabla \Phi|$, at a gradient that is not 0.
@@ -125,13 +125,15 @@ def certificate(ctx: Context) -> Iterator[Row]:
 
 
 def _without_noise(ctx: Context) -> Iterator[Row]:
-    """Yield both bounds on six graphs, from a common start away from the mean target."""
+    """Yield both bounds on six graphs, from 0.7 of the factors fitted to the mean target.
+
+    From there the loss falls at the pace of its least curvature, which leaves the bounds little
+    slack; off the spaces of the mean target it falls at once.
+    """
     case = setting(ctx)
-    steps = ctx.pick(200, 2000)
+    steps = ctx.pick(100, 400)
     lr = 2.0**-5
-    B, A = fitted(case.Wbar, R, S)
-    tilt = 0.3 * ctx.rng("start").standard_normal(B.shape)
-    start = Factors(0.7 * B + tilt, 0.7 * A)
+    start = fitted(case.Wbar, R, S).map(lambda X: 0.7 * X)
     problem = approximation(case.targets)
     gap = loss_gap(problem, S * product(start)[None])
     common = at_all_agents(ctx, start, case.N)
@@ -176,7 +178,7 @@ def _mean_gradient(
     held = lr * L <= 1
     bound = 0.0
     if held:
-        bound = bounds.mixing_error_rate(
+        bound = bounds.dsgd_sharp(
             F_gap=gap,
             lr=lr,
             T=T,
@@ -238,17 +240,17 @@ def replay(instance: Instance) -> Row:
 
 
 def _all_noise_paths(ctx: Context) -> Iterator[Row]:
-    """Yield the general form in expectation over all 2^12 paths of three steps of sign noise."""
+    """Yield the form for dependent errors, averaged over all 2^12 paths of three steps of signs."""
     N = 2
     d = 2
     k = 1
     steps = 3
     tau = 0.4
-    lr = 2.0**-5
+    lr = 2.0**-3
     signs = np.array(list(cartesian([-1.0, 1.0], repeat=steps * N * d * k)))
     noise = tau * np.moveaxis(signs.reshape(-1, steps, N, d, k), 1, 0)
     targets = np.array([[[1.0], [0.5]], [[0.5], [-0.5]]])
-    start = Factors(np.array([[1.0], [0.5]]), np.ones((1, k)))
+    start = Factors(np.array([[0.7], [0.0]]), 0.7 * np.ones((1, k)))
     problem = approximation(targets, tau=tau)
     config = Config(
         problem=problem,
@@ -268,7 +270,7 @@ def _all_noise_paths(ctx: Context) -> Iterator[Row]:
     L = smoothness(problem, S, c)
     variance = bounds.isotropic_factor_variance(s=S, tau=tau, d=d, k=k, **norms_of)
     held = lr * L <= 1
-    bound = bounds.mixing_error_rate(
+    bound = bounds.dsgd_sharp(
         F_gap=gap,
         lr=lr,
         T=steps,
@@ -306,10 +308,16 @@ CLAIMS = [
         "rates",
         "derived",
         certificate,
-        bounds=(bounds.mixing_error_rate,),
+        bounds=(bounds.dsgd_sharp,),
         conditional=True,
-        not_attacked="T29 along runs of DeCAF; T29 is attacked",
+        not_attacked="T29-joint along runs of DeCAF; T29-joint is attacked",
         replay=replay,
         instance=at_rest,
+        reaches={
+            "mean gradient, no noise": 0.99,
+            "largest Xi, no noise": 0.01,
+            "mean gradient, all noise paths": 0.01,
+            "mean gradient, decaf": 0.45,
+        },
     ),
 ]

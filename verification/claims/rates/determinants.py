@@ -142,5 +142,10 @@ CLAIMS = [
         not_attacked="an invariant of every round, whatever the gradient",
         replay=replay_scalar,
         instance=scalar,
+        reaches={
+            "loss of DeCAF, final": 1,
+            "least eigenvalue": 0,
+            "F - F*, symmetric noise": 0.02,
+        },
     )
 ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -220,48 +218,6 @@ def replay_false(instance: Instance) -> Row:
     return replay({**instance, "dependent": False})
 
 
-def sharper(ctx: Context) -> Iterator[Row]:
-    r"""Errors of mixing: a sharper form, for steps up to 2/L, with half of the leading constant.
-
-    With $u = \alpha L < 2$, $Z = D + \epsilon/\alpha$ and $R = \frac{2 (F(\bar y_0) -
-    F^*)}{\alpha T} + \frac{u \sigma^2}{N}$, in general $+ 2 L \epsilon \sigma/\sqrt N$, which
-    vanishes for predictable errors: $\frac1T \sum_{t<T} E|\nabla F(\bar y_t)|^2 \le
-    \left( \frac{|1-u| Z + \sqrt{Z^2 + (2-u) R}}{2-u} \right)^2$. For predictable errors and
-    $u \le 1$ it is never above T29; in general neither is always the smaller, and T29-joint is
-    never above either.
-
-    Assumptions: those of T29, with $\alpha < 2/L$ in place of $\alpha \le 1/L$.
-
-    Proof: $\bar y^+ = \bar y - \alpha (\nabla F + n + \zeta)$, $\zeta = \delta - \bar e/\alpha$,
-    $|\delta| \le L \sqrt{\Xi}$ in the mean square. In the descent lemma of T25-sharp $\zeta$ takes
-    the place of $\delta$, its average is at most $Z^2$ (Minkowski), and $E|\zeta + n|^2$ has the
-    cross term $-\frac2\alpha E\langle \bar e, n \rangle \le
-    \frac{2 \epsilon \sigma}{\alpha \sqrt N}$, 0 if predictable.
-
-    Extremal: those of T29.
-
-    Source: derived here.
-    """
-    for case in cases(ctx, "MS", instances=ctx.pick(4, 24)):
-        longer = case._replace(lr=1.9 * case.lr, params={**case.params, "stretch": 1.9})
-        for stretched, dependent in product((case, longer), (False, True)):
-            errors = random_errors(ctx, stretched, dependent)
-            slip = rounding_of(stretched, errors, STEPS)
-            yield rate_row(stretched, errors, STEPS, slip, dependent, with_cross_term)
-    for extremal in (cancelled(), doubled_noise()):
-        yield replay(extremal, with_cross_term)
-
-
-def with_cross_term(
-    *, F_gap: float, lr: float, T: int, L: float, sigma: float, N: int, errors: str, **others: float
-) -> float:
-    """Return T29-sharp: the predictable form, its R raised by 2 L ebar sigma/sqrt(N) if need be."""
-    if errors == "dependent":
-        F_gap += lr * T * L * others["ebar"] * sigma / sqrt(N)
-    letters = {"F_gap": F_gap, "lr": lr, "L": L, "sigma": sigma, **others}
-    return bounds.dsgd_sharp(T=T, N=N, errors="predictable", **letters)
-
-
 def attacks() -> dict[str, Any]:
     """Return the attacks on T29."""
     from verification.attacks.quadratics import ALONE, pair
@@ -276,17 +232,6 @@ def attacks() -> dict[str, Any]:
     }
 
 
-def attacks_sharp() -> dict[str, Any]:
-    """Return the attacks on T29-sharp."""
-    from verification.attacks.quadratics import pair
-    from verification.attacks.rates import erring
-
-    return {
-        "predictable": erring(pair(0.25), "sharp", 7),
-        "dependent": erring(pair(0.25), "sharp", 7, dependent=True),
-    }
-
-
 CLAIMS = [
     Claim(
         "T29",
@@ -297,6 +242,12 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=doubled_noise,
+        reaches={
+            "E Xi_t": 1,
+            "mean gradient": 1,
+            "E Xi_t, dependent": 1,
+            "mean gradient, dependent": 1,
+        },
     ),
     Claim(
         "T29-predictable",
@@ -307,15 +258,5 @@ CLAIMS = [
         replay=replay_false,
         instance=lambda: doubled_noise(8),
         script="T29-predictable",
-    ),
-    Claim(
-        "T29-sharp",
-        "rates",
-        "derived",
-        sharper,
-        bounds=(bounds.dsgd_sharp,),
-        attacks=attacks_sharp,
-        replay=lambda instance: replay(instance, with_cross_term),
-        instance=cancelled,
     ),
 ]

@@ -7,19 +7,10 @@ from typing import Any
 
 from decaf_theory import bounds, moments
 from decaf_theory.arrays import namespace
-from decaf_theory.topology import mixing_eigenvalues
 from verification.claim import Claim, Context, Instance, Row
 from verification.evidence import attained
-from verification.instances.consensus import consensus_row, spread_along
-from verification.instances.quadratics import (
-    Case,
-    Network,
-    cases,
-    load,
-    network,
-    noise_on_a_path,
-    stored,
-)
+from verification.instances.consensus import amplified, consensus_row, shortened, spread_along
+from verification.instances.quadratics import Case, Network, cases, load, noise_on_a_path, stored
 
 STEPS = 60
 
@@ -47,19 +38,14 @@ def rows(ctx: Context) -> Iterator[Row]:
     """
     for beta in (0.0, 0.5, 0.9):
         for case in cases(ctx, "MS", instances=ctx.pick(3, 24)):
-            net = network_of(case, beta)
-            lr = case.lr * max(1.0, network(case.Pi, "MS").q) / max(1.0, net.q)
-            yield judged(case._replace(lr=lr), beta, STEPS)
+            yield judged(shortened(case, network_of(case, beta)), beta, STEPS)
         for extremal in (drift_alone(beta), noise_alone(beta)):
             yield from attained(replay(extremal))
 
 
 def network_of(case: Case, beta: float) -> Network:
     """Return the network with the q and S of momentum beta."""
-    net = network(case.Pi, "MS")
-    eigenvalues = [float(mu) for mu in mixing_eigenvalues(case.Pi)]
-    q, S = bounds.momentum_q_S(lam=net.lam, eigenvalues=eigenvalues, beta=beta)
-    return net._replace(q=q, S=S)
+    return amplified(case.Pi, bounds.momentum_q_S, beta=beta)
 
 
 def heavy_ball(case: Case, beta: float) -> moments.Recursion:
@@ -88,13 +74,17 @@ def _blocks(blocks: list[list[Any]]) -> Any:
 
 def judged(case: Case, beta: float, steps: int) -> Row:
     """Return the largest E Xi_t against its bound."""
-    x = case.start
     recursion = heavy_ball(case, beta)
-    xp = namespace(x.mean)
-    mean = xp.concat([x.mean, 0 * x.mean], axis=-1)
-    start = moments.State(mean, 0 * mean[..., None] * mean[..., None, :])
+    start = without_momentum(case)
     found = spread_along(case.problem, start, [recursion] * steps)
     return consensus_row("E Xi_t", case, network_of(case, beta), found, beta=beta, T=steps)
+
+
+def without_momentum(case: Case) -> moments.State:
+    """Return the start with v = 0."""
+    x = case.start.mean
+    mean = namespace(x).concat([x, 0 * x], axis=-1)
+    return moments.State(mean, 0 * mean[..., None] * mean[..., None, :])
 
 
 def drift_alone(beta: float = 0.5) -> Instance:
@@ -135,5 +125,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=drift_alone,
+        regimes=("beta",),
+        reaches={
+            "E Xi_t, beta = 0.0": 1,
+            "E Xi_t, beta = 0.5": 1,
+            "E Xi_t, beta = 0.9": 1,
+        },
     )
 ]

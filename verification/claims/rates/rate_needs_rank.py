@@ -152,7 +152,7 @@ def averages(ctx: Context) -> Iterator[Row]:
     """Yield average |grad Phi|^2 sqrt(N T) on a ring over its law, extrapolated to lr = 0.
 
     lr = sqrt(N/T) halves from one horizon to the next. Where sigma_2 stays away from 0 the steps of
-    a quick run are too long to extrapolate: there it is compared at two horizons alone.
+    a quick run are too long to extrapolate: it is compared at the first two horizons.
     """
     free = setting("ring", 4)
     kept = setting("ring", 4, 2 * HALF + ETA)  # sigma_2 rises, from the same F(z_0) - F*
@@ -160,14 +160,14 @@ def averages(ctx: Context) -> Iterator[Row]:
     found = average("decaf", free, horizons)
     yield extrapolated("decaf", free, horizons, found, GAP - LEFT + 4 * free.K * ETA)
     yield extrapolated("dlora", free, horizons, average("dlora", free, horizons), GAP - LEFT)
-    if ctx.size == "quick":
-        slower = average("decaf", kept, horizons[:2])
-        where = shown("sigma_2 kept", kept, horizons[:2], slower, GAP)
-        slip = ulps(100 * horizons[1])
-        yield at_most("average if sigma_2 is kept", slower, found[:2], rounding=slip, **where)
+    quick = ctx.size == "quick"
+    slower = average("decaf", kept, horizons[:2] if quick else horizons)
+    where = shown("sigma_2 kept", kept, horizons[:2], slower, GAP) if quick else {}
+    slip = ulps(100 * horizons[1])
+    yield at_most("average if sigma_2 is kept", slower[:2], found[:2], rounding=slip, **where)
+    if quick:
         return
-    kept_average = average("decaf", kept, horizons)
-    yield extrapolated("sigma_2 kept", kept, horizons, kept_average, GAP)
+    yield extrapolated("sigma_2 kept", kept, horizons, slower, GAP)
     more = setting("ring", 8)
     longer = (320, 1280, 5120, 20_480)
     for method, law in (("decaf", GAP - LEFT + 8 * more.K * ETA), ("dlora", GAP - LEFT)):
@@ -262,6 +262,13 @@ CLAIMS = [
         law,
         loose="its bound is the accuracy to which a limit is known",
         not_attacked="an asymptotic law",
+        reaches={
+            "p: |measured/law - 1| at lr = 0": 0.05,
+            "|grad Phi|^2: |measured/law - 1| at lr = 0": 0.04,
+            "decaf: |average/law - 1| at lr = 0": 0.17,
+            "dlora: |average/law - 1| at lr = 0": 0.24,
+            "average if sigma_2 is kept": 0.61,
+        },
     ),
     Claim(
         "T30-needed",

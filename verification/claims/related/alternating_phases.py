@@ -166,5 +166,10 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=along_eigenvector,
+        reaches={
+            "|A~_t|": 1,
+            "mean |I_i|_*": 1,
+            "A unmixed: |I| later": 1,
+        },
     )
 ]

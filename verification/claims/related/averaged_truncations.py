@@ -27,13 +27,16 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\frac1m \sum_i \mathrm{TSVD}_{r_i}(W) = U \mathrm{diag}(s_j \sigma_j) V'$ with $s_j$ the share
     of clients with $r_i \ge j$; after $t$ rounds without local steps $s_j^t \sigma_j$. Keeping the
     full-rank model as base and adding the clients' differences $\frac1m \sum_i (W_i^{end} -
-    W_i^{start})$ leaves it fixed instead, also with steps where each client is at its optimum.
+    W_i^{start})$ leaves it fixed where each client is at its optimum. Where the targets share the
+    singular vectors, it moves $\sigma_j$ by the mean of what the clients with $r_i \ge j$ move it.
 
     Assumptions: $\sigma_j$ are distinct, or the clients break ties alike.
 
     Proof: each truncation keeps the terms $j \le r_i$ of the same singular value decomposition.
     $s_j$ decreases in $j$, so the order of the singular values stays from round to round. A client
-    that takes no step, or whose gradient is 0, contributes the difference 0.
+    whose gradient is 0 contributes the difference 0; with target $U T V'$ the balanced factors
+    $U \Sigma^{1/2}$, $\Sigma^{1/2} V'$ keep $U$ and $V$, and $\sigma^{1/2}$ loses $\alpha
+    (\sigma - \tau) \sigma^{1/2}$ per step.
 
     Source: derived here; the second rule is that of FedHL, as read from its abstract.
     """
@@ -97,15 +100,41 @@ def _shrinking(ctx: Context, d: int, k: int, ranks: Sequence[int]) -> Iterator[R
         # shrinks by the shares; m^t bounds their quotient
         slip = ulps(20 * max(d, k), t, S[:, 0] ** 2, len(ranks) ** t)
         yield same("shares", error, rounding=slip, t=t, **params)
-    held = xp.stack([product(tsvd(W, rank).factors) for rank in ranks], axis=1)
-    for name, targets, steps in (
-        ("no local steps", 0 * held, 0),
-        ("targets that the clients hold", held, 5),
-    ):
-        moved = with_differences(W, ranks, targets, steps) - W
+    yield from _differences(ctx, d, k, ranks, (U, S, V))
+
+
+def _differences(
+    ctx: Context, d: int, k: int, ranks: Sequence[int], parts: tuple[Any, Any, Any]
+) -> Iterator[Row]:
+    """Yield what adding differences makes of W = U S V' where the targets share U and V."""
+    U, S, V = parts
+    xp = namespace(S)
+    rng = ctx.rng("targets", d, k)
+    W = (U * S[:, None, :]) @ V.mT
+    steps = 5
+    lr = 0.25 / S[:, :1]
+    kept = ctx.array([[float(rank > j) for j in range(S.shape[-1])] for rank in ranks])
+    where = {"d": d, "k": k, "clients": len(ranks)}
+    for name, size in (("that the clients hold", 0.0), ("along their directions", 0.5)):
+        shares = 1 + size * ctx.array(rng.uniform(-1, 1, (len(ranks), *S.shape)))
+        targets = xp.stack(
+            [
+                (U * (S * share * keep)[:, None, :]) @ V.mT
+                for share, keep in zip(shares, kept, strict=True)
+            ],
+            axis=1,
+        )
+        change = 0 * S
+        for share, keep in zip(shares, kept, strict=True):
+            root = S**0.5
+            for _ in range(steps):
+                root = root - lr * (root**2 - S * share) * root
+            change = change + keep * (root**2 - S) / len(ranks)
+        moved = with_differences(W, ranks, targets, steps)
+        expected = (U * (S + change)[:, None, :]) @ V.mT
         slip = ulps(20 * max(d, k), S[:, 0] ** 2)
-        error = xp.linalg.matrix_norm(moved, ord="fro")
-        yield same(f"differences, {name}", error, rounding=slip, **params)
+        error = xp.linalg.matrix_norm(moved - expected, ord="fro")
+        yield same(f"differences, targets {name}", error, rounding=slip, **where)
 
 
 CLAIMS = [Claim("R3", "methods", "derived", rows, not_attacked="identities")]

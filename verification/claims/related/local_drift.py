@@ -106,5 +106,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=drift_alone,
+        regimes=("K",),
+        reaches={
+            "|X~| after a mix, K = 1": 1,
+            "|X~| after a mix, K = 2": 1,
+            "|X~| after a mix, K = 5": 1,
+        },
     )
 ]

@@ -95,5 +95,8 @@ CLAIMS = [
         not_attacked="T11 and T12 at one scale; T11 is attacked",
         replay=replay,
         instance=rank_eight,
+        reaches={
+            "|s I|_F <= eta c^2": 1,
+        },
     )
 ]

@@ -12,7 +12,7 @@ from decaf_theory import bounds
 from decaf_theory.arrays import convert, host, namespace
 from decaf_theory.lowrank import product
 from decaf_theory.measure import factor_gradients
-from verification.claim import Claim, Context, Row
+from verification.claim import Claim, Context, Row, Value
 from verification.evidence import at_least, at_most, ulps
 from verification.instances.mixes import isometry
 from verification.instances.omega import each
@@ -41,10 +41,10 @@ def rows(ctx: Context) -> Iterator[Row]:
         frozen = at_same_A(pair, scales)
         for kind, gradient in GRADIENTS.items():
             target = convert(rng.standard_normal(tuple(frozen.product_step.shape)), scales)
-            yield from checks(f"{kind}, {pair.family}", frozen, gradient, target * scales)
+            yield from checks(kind, frozen, gradient, target * scales)
     for d, k, r in ((3, 2, 1), (2, 5, 3), (6, 4, 4)):
         frozen = along_first_vector(ctx, d, k, r)
-        yield smooth(f"extremal, r = {r}", frozen, GRADIENTS["quadratic"], 0.0)
+        yield smooth("extremal", frozen, GRADIENTS["quadratic"], 0.0)
     yield replay(instance())
 
 
@@ -128,7 +128,8 @@ def smooth(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     bound = constant * host(_norm(step))
     # the bound: norms of d r and r k entries, with d, k at most 6
     rounding = host(slip) + ulps(64 * frozen.start.rank, bound)
-    return at_most(f"smooth, {case}", _norm(change), bound, rounding=rounding, **shape(frozen))
+    label = f"smooth, {case}, {frozen.family}"
+    return at_most(label, _norm(change), bound, rounding=rounding, **where(frozen))
 
 
 def convex(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
@@ -137,13 +138,13 @@ def convex(case: str, frozen: Pair, gradient: Any, target: Any) -> Row:
     angle = namespace(change).sum(change * step, axis=(-2, -1))
     # the sum of d r products, fewer than 64, errs relative to the norms
     rounding = host(slip * _norm(step)) + ulps(64, host(_norm(change) * _norm(step)))
-    return at_least(f"convex, {case}", angle, 0.0, rounding=rounding, **shape(frozen))
+    label = f"convex, {case}, {frozen.family}"
+    return at_least(label, angle, 0.0, rounding=rounding, **where(frozen))
 
 
-def shape(frozen: Pair) -> dict[str, int]:
-    """Return d, k, r."""
-    d, k = frozen.start.shape
-    return {"d": d, "k": k, "r": frozen.start.rank}
+def where(frozen: Pair) -> dict[str, Value]:
+    """Return the coordinates of a row: family, d, k, r; c bounds nothing here."""
+    return {name: value for name, value in frozen.params.items() if name != "c"}
 
 
 def _norm(X: Any) -> Any:
@@ -163,7 +164,7 @@ def replay(stored: Mapping[str, Any]) -> Row:
     """Return the row of a stored step for the quadratic loss."""
     A, B, end = (np.array(stored[name]) for name in ("A", "B", "B_end"))
     frozen = pair_of(Context("stored"), "stored", 0.0, (B, A), (end, A))
-    return smooth("stored", frozen, quadratic, 0.0)
+    return smooth("quadratic", frozen, quadratic, 0.0)
 
 
 def attacks() -> dict[str, Any]:
@@ -183,5 +184,13 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "smooth, quadratic": 1,
+            "convex, quadratic": 0,
+            "smooth, huber": 1,
+            "convex, huber": 0,
+            "smooth, saddle": 0.82,
+            "smooth, extremal": 1,
+        },
     )
 ]

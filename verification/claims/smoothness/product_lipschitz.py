@@ -98,5 +98,12 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "random sum": 0.95,
+            "random euclid": 0.73,
+            "extremal sum": 1,
+            "extremal euclid": 1,
+            "stored sum": 1,
+        },
     )
 ]

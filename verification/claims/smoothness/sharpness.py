@@ -164,6 +164,11 @@ CLAIMS = [
         not_attacked="says that a bound is attained; the attack on T2-sharp finds such slopes",
         replay=replay,
         instance=instance,
+        reaches={
+            "distance from L*, euclid": 1,
+            "distance from L*, sum": 1,
+            "stored, euclid": 1,
+        },
     ),
     Claim(
         "T3-gap",
@@ -172,5 +177,10 @@ CLAIMS = [
         gap,
         bounds=(bounds.lemma1_gap, bounds.lemma1_gap_worst),
         not_attacked="a closed form in the rank alone, evaluated at every rank",
+        reaches={
+            "at most": 1,
+            "rsLoRA, at most": 0.99,
+            "rsLoRA, increasing": 0.99,
+        },
     ),
 ]

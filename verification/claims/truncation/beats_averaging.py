@@ -102,5 +102,24 @@ def attacks() -> dict[str, Any]:
 
 
 CLAIMS = [
-    Claim("T17", "truncation", "derived", rows, attacks=attacks, replay=replay, instance=extremal)
+    Claim(
+        "T17",
+        "truncation",
+        "derived",
+        rows,
+        attacks=attacks,
+        replay=replay,
+        instance=extremal,
+        reaches={
+            "|E| <= |I|, fro": 1,
+            "|E| <= |I|, op": 1,
+            "|E| <= |I|, nuc": 1,
+            "sigma_{r+i}(M) <= sigma_i(I)": 1,
+            "|E| <= |M - B_j A_j|, fro": 0.47,
+            "|E| <= |M - B_j A_j|, op": 0.78,
+            "|E| <= |M - B_j A_j|, nuc": 0.16,
+            "|E| <= |I| against rank, fro": 0.98,
+            "|E| against |I| and rank, fro": 0.98,
+        },
+    )
 ]

@@ -39,7 +39,8 @@ def rows(ctx: Context) -> Iterator[Row]:
 
     Extremal: LoRA's start with the step first, gradient $-e_1 e_1'$ at zero: the product has rank
     one after one step and stays so, at a loss that tends to the least one of rank one, 1/4, where
-    rank two reaches 0 (problem P12).
+    rank two reaches 0 (problem P12). Runs that step first, keep the old rows of $A$ in dead
+    directions or average the factors leave the start: their loss falls from record to record.
 
     Source: derived here.
     """
@@ -155,7 +156,24 @@ def replay(instance: Instance) -> Row:
 
 
 CLAIMS = [
-    Claim("T23", "truncation", "derived", rows, not_attacked="exact zeros and ranks"),
+    Claim(
+        "T23",
+        "truncation",
+        "derived",
+        rows,
+        not_attacked="exact zeros and ranks",
+        reaches={
+            "P12: F >= 1/4": 1,
+            "P12: numerical rank <= 1": 1,
+            "dead start: F <= 0.625, decaf, mix_first, drop": 1,
+            "dead start: F <= 0.625, decaf, mix_first, keep": 1,
+            "dead start: F <= 0.625, decaf, step_first, drop": 1,
+            "dead start: F <= 0.625, dlora, mix_first, drop": 1,
+            "dead direction: F >= 0.25, decaf, step_first, drop": 1,
+            "dead direction: F <= 0.5, decaf, step_first, keep": 1,
+            "dead direction: F <= 0.5, dlora, step_first, drop": 1,
+        },
+    ),
     Claim(
         "T23-start",
         "truncation",

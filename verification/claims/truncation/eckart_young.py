@@ -131,5 +131,10 @@ CLAIMS = [
         "derived",
         rows,
         not_attacked="identities, and Eckart-Young's inequality, which defines the truncation",
+        reaches={
+            "|M - X| >= |E| for X of rank r, fro": 1,
+            "|M - X| >= |E| for X of rank r, op": 1,
+            "|M - X| >= |E| for X of rank r, nuc": 1,
+        },
     )
 ]

@@ -266,6 +266,9 @@ CLAIMS = [
         attacks=attacks,
         replay=replay_distance,
         instance=sharp,
+        reaches={
+            "min |Z - Z'O|_F^2 <= bound": 1,
+        },
     ),
     Claim(
         "T20-dlora",

@@ -277,6 +277,14 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|P - Bbar Abar| <= const |I|, fro": 1,
+            "|P - Bbar Abar| <= const |I|, op": 1,
+            "|P - Bbar Abar| <= const |I|, nuc": 1,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, any Q": 0.48,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, Q near the extremal one": 1,
+            "|P - Bbar Abar|_F <= sqrt(r) c^2": 1,
+        },
     ),
     Claim(
         "T18-rank",
@@ -287,6 +295,16 @@ CLAIMS = [
         attacks=attacks_rank,
         replay=replay_rank,
         instance=extremal_rank,
+        regimes=("K",),
+        reaches={
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, any Q, K = 1": 0.71,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, Q near the extremal one, K = 1": 1,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, any Q, K = 2": 0.69,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, Q near the extremal one, K = 2": 1,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, any Q, K = 3": 0.74,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, Q near the extremal one, K = 3": 1,
+            "|TSVD_r(M) - Q|_F <= const |M - Q|_F, stored, K = 1": 1,
+        },
     ),
     Claim(
         "T18-op",

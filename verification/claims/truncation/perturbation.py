@@ -166,7 +166,7 @@ def truncation_is_nonexpansive(ctx: Context) -> Iterator[Row]:
 
     Counterexample: $\mathrm{diag}(1 + e, 1)$ and $\mathrm{diag}(1, 1 + e)$, $r = 1$: the matrices
     are $\sqrt 2\, e$ apart, their truncations $\sqrt 2\, (1 + e)$. The ratio $(1 + e)/e$ is 9 at
-    $e = 1/8$ and grows without limit as $e$ tends to 0.
+    $e = 1/8$ and grows without limit as $e$, which is free, tends to 0.
 
     Source: derived here.
     """
@@ -218,6 +218,11 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|dP| <= (sigma_r - e)/(gap - 2 e) |dM|": 1,
+            "|dP| <= integrated constant |dM|": 1,
+            "|(sin U, sin V)|_F <= sqrt(2) |dM|_F/gap": 1,
+        },
     ),
     Claim(
         "T19-tie",
@@ -225,6 +230,7 @@ CLAIMS = [
         "derived",
         truncation_is_nonexpansive,
         expected="violated",
+        chosen_excess=True,
         replay=replay_false,
         instance=instance,
         script="T19-tie",

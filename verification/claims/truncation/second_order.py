@@ -38,7 +38,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\|c\|_F \|b\|_F \le \frac12 (\|c\|_F^2 + \|b\|_F^2)$.
 
     Extremal: $B_j = A_j' = (\cos\theta, \pm \sin\theta)$, weights 1/2, $P_0 = e_1 e_1'$:
-    $\|E\|_F = \sin^2\theta$ and the ratio $(1 - \sin\theta)/(1 + \sin^2\theta)$ tends to 1.
+    $\|E\|_F = \sin^2\theta$ and the ratio $(1 - \sin\theta)/(1 + \sin^2\theta)$ tends to 1. Only
+    in that limit: by T21-global the ratio is at most $1 - \delta/\sigma_r(P_0)$.
 
     Source: derived here.
     """
@@ -131,5 +132,10 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|E|_F <= bound, first agent": 0,
+            "|E|_F <= bound, TSVD_r(M)": 0.92,
+            "|E|_F <= bound, stored": 1,
+        },
     )
 ]
