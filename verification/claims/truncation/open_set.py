@@ -158,8 +158,8 @@ def often(ctx: Context) -> Iterator[Row]:
 
     Assumptions: enough rounds for the agents to agree.
 
-    Source: derived here; evidence only, by drawn starts. A full run finds 2.2 % of 6,000 on the
-    ring and 2.6 % of 6,000 for two agents, and a largest ratio of 1.40.
+    Source: derived here; evidence only, by drawn starts. A full run finds 1.7 % of 6,000 on the
+    ring and 2.2 % of 6,000 for two agents, and a largest ratio of 1.4.
     """
     yield from shares(ctx, "ring", TOPOLOGIES["ring"](6), d=4, rounds=24)
     yield from shares(ctx, "two agents", weights(0.9), d=2, rounds=40)
