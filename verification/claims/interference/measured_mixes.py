@@ -114,5 +114,10 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|P - Bbar Abar| <= (|M| + |M - 2 Bbar Abar|)/2, fro": 1,
+            "|P - Bbar Abar| <= (|M| + |M - 2 Bbar Abar|)/2, op": 1,
+            "|P - Bbar Abar| <= (|M| + |M - 2 Bbar Abar|)/2, nuc": 1,
+        },
     )
 ]

@@ -148,9 +148,10 @@ CLAIMS = [
         rows,
         not_attacked="exact paths of given instances",
         reaches={
-            "below: p <= q^t": 0.44,
+            "below: p <= q^t": 1,
             "at equality: p <= 1/(1 + 2 lr t/(1 + lr))": 0.95,
             "above: p >= 1 - (w^(-1/2) - 1)/lr": 1,
+            "above: p - p* <= (1 - 2 lr sqrt(w) p*)^t (1 - p*)": 0,
             "p = 1e-12 shrinks up to the threshold, grows beyond: by a share (fractions)": 0.5,
         },
     )

@@ -282,6 +282,10 @@ CLAIMS = [
         attacks=attacks_local,
         replay=replay_local_steps,
         instance=local_descent,
+        reaches={
+            "mean gradient, measured Xi": 1,
+            "mean gradient, bound on Xi": 0,
+        },
     ),
     Claim(
         "T36-rate",
@@ -292,6 +296,11 @@ CLAIMS = [
         attacks=attacks_momentum,
         replay=replay_momentum,
         instance=slow_descent,
+        reaches={
+            "mean gradient, measured Xi": 1,
+            "mean gradient, bound on Xi": 0,
+            "over the bound with Xi alone": 0.02,
+        },
     ),
     Claim(
         "T37-rate",
@@ -302,5 +311,9 @@ CLAIMS = [
         attacks=attacks_changing,
         replay=replay_changing,
         instance=turning,
+        reaches={
+            "mean gradient, measured Xi": 1,
+            "mean gradient, bound on Xi": 0.18,
+        },
     ),
 ]

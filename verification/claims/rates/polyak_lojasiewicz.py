@@ -254,5 +254,15 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=noisy,
+        reaches={
+            "F - F* after a step, MS": 0.99,
+            "F - F*, measured Xi, MS": 0.96,
+            "F - F*, bound on Xi, MS": 0.96,
+            "F - F* at rest, MS": 1,
+            "F - F* after a step, CB": 0.99,
+            "F - F*, measured Xi, CB": 0.97,
+            "F - F*, bound on Xi, CB": 0.97,
+            "F - F* at rest, CB": 0,
+        },
     )
 ]

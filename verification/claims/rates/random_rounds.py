@@ -152,5 +152,8 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=noise_alone,
+        reaches={
+            "E Xi_t": 1,
+        },
     )
 ]

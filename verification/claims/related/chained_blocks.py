@@ -95,5 +95,8 @@ CLAIMS = [
         rows,
         loose="its bound is the accuracy to which a mean is known",
         not_attacked="an expectation",
+        reaches={
+            "|E|R_t|^2 / law - 1|": 0,
+        },
     )
 ]

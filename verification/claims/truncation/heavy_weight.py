@@ -342,6 +342,12 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=instance,
+        reaches={
+            "|P - Q| fro": 1,
+            "|P - Q| op": 1,
+            "|P - Q| nuc": 1,
+            "|M - Q| + |M - P| nuc": 1,
+        },
     ),
     Claim(
         "T18-tau",
@@ -352,5 +358,9 @@ CLAIMS = [
         attacks=attacks_tau,
         replay=replay_tau,
         instance=instance_tau,
+        reaches={
+            "|P - Q| fro": 1,
+            "|P - Q| nuc": 1,
+        },
     ),
 ]

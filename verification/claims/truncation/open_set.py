@@ -197,6 +197,12 @@ CLAIMS = [
         rows,
         loose="its constants are rounded down: 0.99 of its bound",
         not_attacked="a whole ball of starts is bounded at once",
+        reaches={
+            "every start in the ball: DeCAF's end >= const DLoRA's": 0.99,
+            "drawn in the ball: products after 8 rounds, from the centre's": 0.39,
+            "ratio at tilt 1/20": 0.99,
+            "ratio at tilt 2^-24 >= 0.99 sqrt(2)": 0.99,
+        },
     ),
     Claim(
         "T22-share",
@@ -205,5 +211,10 @@ CLAIMS = [
         often,
         loose="a drawn start need not be the worst: 0.99 of its bound",
         not_attacked="a frequency",
+        reaches={
+            "share of starts from which DeCAF ends 1 % farther": 0,
+            "largest ratio of the distances": 0.58,
+            "entries within 1/200 of T22-open's: ratio": 0.98,
+        },
     ),
 ]

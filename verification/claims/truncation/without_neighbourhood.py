@@ -256,5 +256,13 @@ CLAIMS = [
         attacks=attacks,
         replay=replay,
         instance=extremal,
+        reaches={
+            "|E|_* <= bound by the spread": 1,
+            "|E|_* <= bound by a reference, TSVD_r(M)": 0.82,
+            "|E|_* <= bound by a reference, first agent": 1,
+            "|E|_* <= bound by a reference, random": 0.17,
+            "|E|_* <= bound by a reference, best": 1,
+            "|E|_* <= bound by a reference, TSVD_r(M), light agent": 0.99,
+        },
     )
 ]
