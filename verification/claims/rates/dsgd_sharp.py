@@ -162,7 +162,7 @@ def corollary(ctx: Context) -> Iterator[Row]:
     r"""At step size sqrt(N/T) the best leading constant is F(x0) - F* + L sigma^2/2.
 
     $\sqrt{NT} \cdot \frac1T \sum_{t<T} E|\nabla F(\bar x_t)|^2 \le
-    (F(\bar x_0) - F^* + \frac12 L \sigma^2)(1 + O(T^{-1/4}))$: half of the constant of T28. The
+    F(\bar x_0) - F^* + \frac12 L \sigma^2 + O(T^{-1/4})$: half of the constant of T28. The
     remainder is explicit, by T25-sharp with its bound on $\Xi$. On quadratics with positive
     definite $\bar H$ it is $O(T^{-1/2})$: the left side is $F(\bar x_0) - F^* + \frac12
     \mathrm{tr}(\bar H \bar\Sigma) + O(T^{-1/2})$, whatever the graph.
