@@ -64,6 +64,12 @@ def case(lr=0.05, *, alike=False, quiet=False, spread=1.0):
     return {**{name: x.tolist() for name, x in plain.items()}, "lr": lr}
 
 
+def sharp(u, R, a, e=0.0, cross=0.0):
+    """Return G^2, (2-u) G^2 - 2|1-u|(a+e) G - u (a+e)^2 - R - cross = 0, of the root G > 0."""
+    both = a + e
+    return max(np.roots([2 - u, -2 * abs(1 - u) * both, -u * both**2 - R - cross]).real) ** 2
+
+
 class Path:
     """Mean and covariance of N stacked points in R^p under f_i = x'H_i x/2 - b_i'x, step by step.
 

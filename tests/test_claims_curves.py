@@ -6,6 +6,7 @@ from scipy import stats
 
 from decaf_theory.lowrank import product
 from tests.claim_rows import invented
+from tests.dense import sharp
 from verification.claim import Context, Outcome
 from verification.claims.rates.corollary import rows as rate_rows
 from verification.claims.smoothness.lemma1 import least
@@ -59,9 +60,13 @@ def test_each_measured_letter_of_a_run_is_in_its_place(method):
     for row in rows:
         T, lr = row.params["T"], 2.0**-4
         Xi, ebar = path.Xi[:T].mean(axis=0), (path.ebar[:T] ** 2).mean(axis=0)
-        twice = 2 if method == "decaf" else 1
-        bound = 2 * gap / (lr * T) + twice * (lr * L * noise + L**2 * Xi)
-        bound = bound + (2 * ebar / lr**2 if method == "decaf" else 0)
+        R, u = 2 * gap / (lr * T) + lr * L * noise, lr * L
+        if method == "dlora":
+            bound = R + L**2 * Xi
+        else:
+            drift, error = L * Xi**0.5, ebar**0.5 / lr
+            cross = 2 * u * error * (np.hypot(drift, noise**0.5) - drift)
+            bound = np.vectorize(sharp)(u, R, drift, error, cross)
         assert row.measured == pytest.approx(path.gradient[:T].mean())
         assert row.bound == pytest.approx(bound.mean())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.claim_rows import replayed
-from tests.dense import PI, Path, case
+from tests.dense import PI, Path, case, sharp
 from verification.claims.rates import joint_errors, mixing_errors
 
 LAM, *REST = np.sort(abs(np.linalg.eigvalsh(PI)))[:-1][::-1]
@@ -31,12 +31,6 @@ def played(stored, order, steps):
 
 def consensus(lr, L, sigma, kappa, q, S):
     return (lr * (sigma * np.sqrt(S / 3) + kappa * q) / (1 - lr * L * q)) ** 2
-
-
-def sharp(u, R, a, e=0.0, cross=0.0):
-    """The positive root G^2 of (2-u) G^2 - 2|1-u|(a+e) G - u (a+e)^2 - R - cross = 0."""
-    both = a + e
-    return max(np.roots([2 - u, -2 * abs(1 - u) * both, -u * both**2 - R - cross]).real) ** 2
 
 
 @pytest.mark.parametrize("order", ["MS", "CB"])
@@ -142,7 +136,7 @@ def test_t29_bounds_the_largest_spread_by_the_largest_deviation_of_the_errors(de
 
 def test_the_cross_term_of_t29_sharp_is_reached_by_two_agents():
     instance = joint_errors.in_common()
-    row = mixing_errors.replay(instance, mixing_errors.with_cross_term)
+    row = mixing_errors.replay(instance, joint_errors.with_cross_term)
     assert row.tightness == pytest.approx(1, abs=1e-6)
 
 

@@ -133,7 +133,13 @@ def test_closing_angles_close_the_polygon(weights):
 
 
 @pytest.mark.parametrize(
-    "weights", [[0.25, 0.2, 0.2, 0.2, 0.15], [0.27, 0.22, 0.2, 0.19, 0.12], [0.2] * 5]
+    "weights",
+    [
+        [0.25, 0.2, 0.2, 0.2, 0.15],
+        [0.27, 0.22, 0.2, 0.19, 0.12],
+        [0.2] * 5,
+        [3 / 8, 1 / 4, 1 / 4, 1 / 16, 1 / 16],
+    ],
 )
 def test_closing_rotations_are_orthogonal_and_cancel(weights):
     turns = omega.closing_rotations(weights)

@@ -8,7 +8,7 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config
 from tests.claim_rows import exactly, invented
-from tests.dense import PI, agents, balanced, mix, size, turned_onto
+from tests.dense import PI, agents, balanced, mix, sharp, size, turned_onto
 from verification.claim import Context
 from verification.claims.rates import decaf_runs
 from verification.instances import quadratics, targets
@@ -194,15 +194,17 @@ def test_the_certificate_puts_each_measured_letter_in_its_place(monkeypatch):
     path = invented(3, 5)
     monkeypatch.setattr(decaf_runs, "path_of", lambda config: path)
     (row,) = decaf_runs._all_noise_paths(CTX)
-    s, tau, lr, T, N, d, k = 0.75, 0.4, 2.0**-5, 3, 2, 2, 1
+    s, tau, lr, T, N, d, k = 0.75, 0.4, 2.0**-3, 3, 2, 2, 1
     targets_of = np.array([[[1.0], [0.5]], [[0.5], [-0.5]]])
     c = path.c.max()
     L = s * (2 * s * c**2 + s * c**2 + max(size(W, "op") for W in targets_of))
-    start = s * np.array([[1.0], [0.5]])
+    start = s * np.array([[0.49], [0.0]])
     gap = size(start - targets_of.mean(axis=0)) ** 2 / 2
     sigma = s**2 * tau**2 * (k * path.norm_B.max() ** 2 + d * path.norm_A.max() ** 2)
-    bound = 2 * gap / (lr * T) + 2 * lr * L * sigma / N + 2 * L**2 * path.Xi.mean()
-    bound += 2 * (path.ebar**2).mean() / lr**2
+    noise, u, drift = sigma / N, lr * L, L * path.Xi.mean() ** 0.5
+    error = (path.ebar**2).mean() ** 0.5 / lr
+    cross = 2 * u * error * (np.hypot(drift, noise**0.5) - drift)
+    bound = sharp(u, 2 * gap / (lr * T) + u * noise, drift, error, cross)
     assert row.bound == pytest.approx(bound, rel=1e-12)
     assert row.measured == pytest.approx(path.gradient.mean(), rel=1e-12)
 

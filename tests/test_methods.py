@@ -227,3 +227,8 @@ def test_the_forms_of_W_and_their_gradients():
     np.testing.assert_array_equal(FULL_MATRIX.update(State(whole), s), whole.B)
     np.testing.assert_array_equal(FULL_MATRIX.gradients(g, State(whole), s).B, g)
     assert (LORA.scale(s), FULL_MATRIX.scale(s)) == (s, 1.0)
+
+
+def test_a_factor_that_is_neither_trained_nor_sent_is_fixed():
+    fixed = {name: METHODS[name].fixed for name in ("dlora", "decaf", "dlora_fa")}
+    assert fixed == {"dlora": set(), "decaf": set(), "dlora_fa": {"A"}}
