@@ -261,6 +261,13 @@ WORKED = [
         (1 + 2 * sqrt(3.75)) ** 2,
     ),
     ("dsgd_sharp", dict(F_gap=3, lr=1, T=8, L=2, sigma=3, N=3, Xi=0.25), inf),
+    # (3/4)^2 3 + (1 - 9/16) (4/2 + 1/4 2 9/9)/2; none beyond lr = 1/L
+    (
+        "dsgd_gap",
+        dict(F_gap=3, lr=0.25, T=2, L=2, mu=1, sigma=3, N=9, Xi=0.5),
+        27 / 16 + 7 / 16 * 1.25,
+    ),
+    ("dsgd_gap", dict(F_gap=3, lr=0.75, T=2, L=2, mu=1, sigma=3, N=9, Xi=0.5), inf),
     # step 1/4, u = 1/4: 6/(.25*8) + .25*9/4 + Xi + 2 (1/8)^2 9/(4*3/4), at u + 2 u^2 = 3/8
     (
         "momentum_rate",
