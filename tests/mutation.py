@@ -100,13 +100,13 @@ def exit_codes(jobs: list[tuple[Change | None, list[str]]], folder: Path) -> lis
     """Return pytest's exit code for each job; logs are left in `folder`. Two workers."""
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, int] = {}
+    waiting = enumerate(jobs)  # shared: who is free takes the next
 
-    def work(worker: int) -> None:
+    def work() -> None:
         command = [sys.executable, "-c", "from tests.mutation import serve; serve()"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-            for number in range(worker, len(jobs), 2):
-                change, tests = jobs[number]
+            for number, (change, tests) in waiting:
                 log = str(folder / f"{number}.log")
                 job = {"change": change, "tests": tests, "log": log}
                 process.stdin.write(json.dumps(job) + "\n")
@@ -115,7 +115,8 @@ def exit_codes(jobs: list[tuple[Change | None, list[str]]], folder: Path) -> lis
             process.stdin.close()
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(work, range(2)))
+        for done in [pool.submit(work) for _ in range(2)]:
+            done.result()
     return [results[number] for number in range(len(jobs))]
 
 
