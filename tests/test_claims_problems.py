@@ -1,5 +1,6 @@
 """Claims P1, P6: what refutes them."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -24,12 +25,8 @@ def test_p6_notices_products_that_stay_as_large_as_at_the_start(monkeypatch):
 
     monkeypatch.setattr(competing_targets, "_run", stuck)
     cases = violated("P6")
-    assert [case.split(":")[0] for case in cases] == [
-        "below",
-        "below",
-        "at equality",
-        *["above"] * 2,
-    ]
+    regimes = Counter(case.split(":")[0] for case in cases)
+    assert regimes == {"below": 4, "at equality": 1, "above": 2}
 
 
 def test_p1_notices_a_run_too_short_to_escape(monkeypatch):

@@ -47,12 +47,6 @@ def slacker(formula, there):
             lambda _, letters: letters["pi_max"] > 0.5,
             {f"extremal {norm}, heavy" for norm in NORMS},
         ),
-        pytest.param(
-            *("T16", "truncation_worst_case"),
-            lambda _, letters: letters["norm"] == "nuc" and letters["pi_max"] > 0.5,
-            {f"|E| <= worst case, nuc, heavy{n}" for n in ("", ", narrow")},
-            marks=pytest.mark.slow,
-        ),
         (
             *("T18", "decaf_dlora_difference"),
             lambda _, letters: letters["norm"] == "op",

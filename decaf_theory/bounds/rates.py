@@ -357,6 +357,7 @@ def momentum_rate(
     Source: derived (T36-rate).
     """
     below_one(beta=beta)
+    positive(lr=lr)
     nonnegative(Xi=Xi, sigma=sigma)
     count(N=N)
     step = lr / (1 - beta)
