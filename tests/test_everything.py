@@ -138,9 +138,10 @@ except KeyboardInterrupt:
     sys.exit(130)
 """
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from verification.everything import Stage, run_all
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 out = Path(sys.argv[1])
 plan = [Stage("a", "", [sys.executable, str(out / "slow.py"), str(out)], [], [])]
 try:
