@@ -20,7 +20,7 @@ from verification.instances.omega import each, mix_of, signed
 
 
 def rows(ctx: Context) -> Iterator[Row]:
-    r"""DeCAF's and DLoRA's mix differ by at most half the norms of M and of M - 2 Q together.
+    r"""The two mixes differ by at most the mean of the norms of $M$ and $M - 2 \bar B \bar A$.
 
     With $P = \mathrm{TSVD}_r(M)$ and $Q = \bar B \bar A$: $\|P - Q\| \le (\|M\| + \|M - 2 Q\|)/2$
     in every unitarily invariant norm. Both norms are measured on the mix itself; under Assumption 2
