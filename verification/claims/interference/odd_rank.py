@@ -71,7 +71,7 @@ def rank_one(ctx: Context) -> Iterator[Row]:
 
 
 def odd(ctx: Context) -> Iterator[Row]:
-    r"""At odd rank and $\pi_{max} \le \frac12$ the Frobenius worst case of T11 need not be attained.
+    r"""At odd rank and $\pi_{max} \le 1/2$ the Frobenius worst case of T11 need not be attained.
 
     With $\zeta_r = \min |\sum_j \pi_j O_j|_{op}$ over orthogonal $O_j$ of size $r$:
     $|I|_F \le c^2 (r - 1 + (1 - \zeta_r^2)^2)^{1/2}$, and T11's value $c^2 \sqrt r$ is attained iff
