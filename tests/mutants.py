@@ -55,6 +55,7 @@ TESTS = {
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
+    "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",

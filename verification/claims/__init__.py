@@ -29,6 +29,7 @@ FILES = (
     "truncation.heavy_weight",
     "truncation.perturbation",
     "truncation.gauges",
+    "truncation.aligned",
     "truncation.second_order",
     "truncation.without_neighbourhood",
     "truncation.gossip",
