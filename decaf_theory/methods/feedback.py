@@ -23,7 +23,8 @@ def error_feedback(rank: int | None = None) -> Method:
     P_i <- TSVD_r(M_i), M_i = sum_j pi_ij P_j + E_i, and E_i <- the next `rank` singular directions
     of M_i, as balanced factors in the memory "residual"; messages are DeCAF's. Where rank
     reaches rank(M_i) - r nothing is lost: mixing keeps the network's mean of P_i + E_i. A residual
-    is as long as min(d, k) - r at most; of rank 0 the method is DeCAF.
+    has rank min(d, k) - r at most; of rank 0 the method is DeCAF. Agents of smaller rank than the
+    others (`limiting_ranks`) lose what their own rank cuts, as in DeCAF.
     """
 
     def start(factors: Factors) -> Mapping[str, Factors]:
