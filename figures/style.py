@@ -54,6 +54,7 @@ def line(color: str, marker: str, dash: Dash) -> dict[str, Any]:
 # a method keeps its colour, marker and dash in every figure
 METHODS = {
     "decaf": {**line("blue", "o", "-"), "label": "DeCAF"},
+    "decaf_ef": {**line("black", "*", "-"), "label": "DeCAF, error feedback"},
     "dlora": {**line("vermilion", "s", "--"), "label": "DLoRA"},
     "dlora_fa": {**line("green", "^", "-."), "label": "DLoRA-FA"},
     "dsgd": {**line("orange", "D", (0, (6, 1))), "label": "D-SGD, full matrix"},

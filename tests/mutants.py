@@ -25,6 +25,11 @@ def extremal(*names: str) -> list[str]:
     return [f"{test}[{name}]" for name in names]
 
 
+def outcome(name: str) -> list[str]:
+    """Return the test that a claim has its expected outcome."""
+    return [f"tests/test_claims.py::test_a_claim_has_its_expected_outcome[{name}]"]
+
+
 TESTS = {
     BOUNDS: [
         "tests/test_bounds.py",
@@ -55,6 +60,7 @@ TESTS = {
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
+    "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
@@ -81,20 +87,21 @@ TESTS = {
     ],
     "verification/claims/smoothness": [*WORKED, *extremal("T1", "T2", "T5", "T6", "T7")],
     "verification/claims/interference": [*WORKED, *extremal("T9", "T10", "T11", "T13", "T14")],
+    "verification/claims/truncation/aligned.py": outcome("T20-aligned"),
+    "verification/claims/truncation/error_feedback.py": outcome("T22-feedback"),
     "verification/claims/truncation": [
         *WORKED,
         "tests/test_claims_truncation.py",
         *extremal("T16", "T18", "T18-rank", "T19"),
     ],
+    "verification/claims/rates/error_feedback.py": outcome("T32-feedback"),
     "verification/claims/rates": [
         "tests/test_claims_worked_rates.py",
         "tests/test_instances_rates.py",
         *WORKED,
         *extremal("T25", "T25-sharp", "T29"),
     ],
-    "verification/claims/problems/competing_targets.py": [
-        "tests/test_claims.py::test_a_claim_has_its_expected_outcome[P6]"
-    ],
+    "verification/claims/problems/competing_targets.py": outcome("P6"),
     "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[1]],
     "verification/curves": ["tests/test_claims_curves.py"],
     "verification/claim.py": ["tests/test_claim.py"],

@@ -184,6 +184,9 @@ WORKED = [
     ("factor_distance", dict(product_distance=3, sigma_r=1 / 256), 48 * sqrt(1 + sqrt(2))),
     ("factor_distance", dict(product_distance=3, sigma_r=0), inf),
     ("factor_distance", dict(product_distance=0, sigma_r=0), 0),
+    ("aligned_interference", dict(spread=3, mean_square=4, sigma_r=0), 3 * sqrt(2)),
+    ("aligned_interference", dict(spread=3, mean_square=8, sigma_r=2), 3 * sqrt(2)),
+    ("aligned_interference", dict(spread=3, mean_square=4, sigma_r=2), 1 + sqrt(2)),
     # g = 1.5^2: .25 * 2 * 3/2 * 1.25/(1 - .5625); lam g >= 1
     ("local_drift", dict(lam=0.25, lr=0.25, L=2, kappa=3, N=4, K=2), 15 / 7),
     ("local_drift", dict(lam=0.5, lr=0.25, L=2, kappa=3, N=4, K=2), inf),

@@ -60,6 +60,7 @@ VALID = {
     "tsvd_perturbation": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
     "tsvd_perturbation_integrated": dict(sigma_r=1.0, sigma_next=0.0, e=0.1),
     "wedin": dict(e_fro=1.0, gap=1.0),
+    "aligned_interference": dict(spread=1.0, mean_square=1.0, sigma_r=1.0),
     "factor_distance": dict(product_distance=1.0, sigma_r=1.0),
     "decaf_mixing_error": dict(product_distance=1.0, sigma_P=1.0, sigma_Q=1.0, imbalance=1.0),
     "network_q": dict(lam=0.5, order="MS"),

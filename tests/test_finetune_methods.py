@@ -50,8 +50,9 @@ def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkey
         finetune.mix(run, run.step)
 
 
-def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path):
-    config = config_of(monkeypatch, tracking(), train__steps=6, mix__every=1)
+@pytest.mark.parametrize("method", [tracking(), METHODS["decaf_ef"]], ids=lambda m: m.name)
+def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path, method):
+    config = config_of(monkeypatch, method, train__steps=6, mix__every=1)
     whole = finetune.finetune(config, tmp_path / "whole")
     stops = iter([False] * 3 + [True] * 9)
     half = finetune.finetune(config, tmp_path / "half", stop=lambda: next(stops))
@@ -62,6 +63,7 @@ def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path):
     for site, kept in whole.memory.items():
         for what, pair in kept.items():
             for X, Y in zip(pair, rest.memory[site][what], strict=True):
+                assert X.any()
                 assert torch.equal(X, Y)
     assert whole.records == rest.records
     assert whole.sent == rest.sent > 0

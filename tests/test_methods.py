@@ -155,8 +155,9 @@ def test_local_and_centralized_agents_keep_their_factors():
             np.testing.assert_array_equal(X, Y)
 
 
-def test_only_decaf_acts_on_products():
-    assert [name for name, method in METHODS.items() if method.space == "products"] == ["decaf"]
+def test_which_methods_act_on_products():
+    products = [name for name, method in METHODS.items() if method.space == "products"]
+    assert products == ["decaf", "decaf_ef"]
 
 
 SENDS = {
@@ -167,6 +168,7 @@ SENDS = {
     "dlora": (7 + 4) * 3,
     "dlora_fa": 7 * 3,
     "decaf": (7 + 4) * 3,
+    "decaf_ef": (7 + 4) * 3,
 }
 
 

@@ -203,6 +203,23 @@ def test_t20_balanced_factors_are_as_near_as_their_products(case, seed):
     assert gap <= bound * (1 + 1e-9) + 100 * EPS * size
 
 
+@given(drawn(), st.integers(0, 2**20))
+def test_t20_turned_onto_a_reference_averaging_errs_by_the_spread_at_most(case, seed):
+    factors, Pi = case
+    r, (d, k) = factors.rank, factors.shape
+    Z, other = balance(factors), gaussian(1, d, k, r, seed=seed)
+    agents = product(Z)
+    for reference in (Z.map(lambda X: X[:1]), balance(other)):
+        near = align(Z, reference.map(lambda X: np.broadcast_to(X, (len(agents), *X.shape[1:]))))
+        M, _, Q, _ = dense(near, Pi)
+        apart = np.linalg.norm(agents - product(reference), axis=(-2, -1))
+        letters = {"spread": float(Pi[0] @ apart), "mean_square": float(Pi[0] @ apart**2)}
+        sigma_r = float(np.linalg.svd(product(reference)[0], compute_uv=False)[r - 1])
+        bound = bounds.aligned_interference(sigma_r=sigma_r, **letters)
+        size = sum(np.sum(X**2) for X in (*Z, *reference))
+        assert np.linalg.norm(M - Q) <= bound * (1 + 1e-9) + 100 * EPS * size
+
+
 @given(drawn())
 def test_t21_the_error_is_of_second_order_near_a_common_product(case):
     factors, Pi = case

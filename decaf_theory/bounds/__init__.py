@@ -69,6 +69,7 @@ from decaf_theory.bounds.smoothness import (
 )
 from decaf_theory.bounds.truncation import (
     GOLDEN_RATIO,
+    aligned_interference,
     decaf_dlora_by_norms,
     decaf_dlora_difference,
     decaf_dlora_heavy,
@@ -89,6 +90,7 @@ from decaf_theory.bounds.truncation import (
 
 __all__ = [
     "GOLDEN_RATIO",
+    "aligned_interference",
     "consensus_bound",
     "convex_curvature",
     "corollary_horizon",

@@ -276,6 +276,22 @@ def factor_distance(*, product_distance: float, sigma_r: float) -> float:
     return sqrt((1 + sqrt(2)) / sigma_r) * product_distance if sigma_r > 0 else inf
 
 
+def aligned_interference(*, spread: float, mean_square: float, sigma_r: float) -> float:
+    """Return the upper bound on |M - Bbar Abar|_F of balanced factors turned onto a reference.
+
+        min(sqrt(2) spread, (1 + sqrt 2) mean_square / (2 sigma_r))
+        spread = sum pi_j |P_j - P_0|_F, mean_square with squares, sigma_r = sigma_r(P_0)
+
+    Each turned by the rotation of `lowrank.align` onto balanced factors of P_0, any matrix of rank
+    r. Two agents, P_0 one of theirs: pi_1 pi_2 |P_1 - P_2|_F (squared) instead of the sums, and the
+    larger sigma_r. Tight for these: E_11 and E_22 (first form), (sqrt 2 - 1) E_22 (second), r = 1.
+    Source: derived (T20-aligned).
+    """
+    nonnegative(spread=spread, mean_square=mean_square, sigma_r=sigma_r)
+    linear = sqrt(2) * spread
+    return min(linear, (1 + sqrt(2)) * mean_square / (2 * sigma_r)) if sigma_r > 0 else linear
+
+
 def decaf_mixing_error(
     *, product_distance: float, sigma_P: float, sigma_Q: float, imbalance: float
 ) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decaf_theory.methods.base import Direction, Method, Mixed
 from decaf_theory.methods.factor import CENTRALIZED, DLORA, DLORA_FA, DSGD, FEDAVG, LOCAL
+from decaf_theory.methods.feedback import DECAF_EF, error_feedback
 from decaf_theory.methods.product import DECAF, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
@@ -19,6 +20,7 @@ __all__ = [
     "Method",
     "Mixed",
     "State",
+    "error_feedback",
     "for_agents",
     "keeping_directions",
     "limiting_ranks",
@@ -26,5 +28,6 @@ __all__ = [
 ]
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF)
+    method.name: method
+    for method in (DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF, DECAF_EF)
 }

@@ -81,28 +81,49 @@ def spaces() -> Attack:
     return Attack(shapes, ratio, partial(plain, rank=1, part="spaces"), project)
 
 
+def _balanced(p: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return B [n, 2, d, r] and A [n, 2, r, k] of two agents with B'B = A A' = diag(x^2)."""
+    x = p["x"]
+    return isometry(p["U"]) * x[..., None, :], x[..., None] * isometry(p["V"])
+
+
+def _two_balanced(p: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the two agents as a stored mix."""
+    B, A = _balanced(single(p))
+    return plain({"B": B[0], "A": A[0]}, weights=[0.5, 0.5])
+
+
 def factor_distance(r: int, d: int, k: int) -> Attack:
     """T20-distance: min_O |Z - Z'O|_F^2 against (1 + sqrt 2) |P - P'|_F^2 / sigma_r."""
     constant = bounds.factor_distance(product_distance=1.0, sigma_r=1.0) ** 2
 
-    def balanced(p: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return B [2, d, r] and A [2, r, k] with B'B = A A' = diag(x^2)."""
-        x = p["x"]
-        return isometry(p["U"]) * x[..., None, :], x[..., None] * isometry(p["V"])
-
     def ratio(p: Tensors) -> torch.Tensor:
-        B, A = balanced(p)
+        B, A = _balanced(p)
         Z = torch.cat([B, A.mT], -2)
         gap = (Z**2).sum((1, 2, 3)) - 2 * norm_of(Z[:, 0].mT @ Z[:, 1], "nuc")
         P = B @ A
         sigma_r = (p["x"] ** 2).amin(-1).amax(-1)
         return gap * sigma_r / (constant * fro(P[:, 0] - P[:, 1]) ** 2)
 
-    def instance(p: Mapping[str, Any]) -> Mapping[str, Any]:
-        B, A = balanced(single(p))
-        return plain({"B": B[0], "A": A[0]}, weights=[0.5, 0.5])
+    return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, _two_balanced)
 
-    return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, instance)
+
+def aligned(form: str, r: int, d: int, k: int) -> Attack:
+    """T20-aligned: |(B_1 O - B_2)(O'A_1 - A_2)|_F against either form of its bound."""
+    letters = {"spread": 1.0, "mean_square": 1.0}
+    linear = bounds.aligned_interference(**letters, sigma_r=0.0)
+    square = bounds.aligned_interference(**{**letters, "spread": 1e9}, sigma_r=1.0)
+
+    def ratio(p: Tensors) -> torch.Tensor:
+        B, A = _balanced(p)
+        O = isometry(B[:, 0].mT @ B[:, 1] + A[:, 0] @ A[:, 1].mT)  # noqa: E741
+        left = fro((B[:, 0] @ O - B[:, 1]) @ (O.mT @ A[:, 0] - A[:, 1]))
+        P = B @ A
+        far = fro(P[:, 0] - P[:, 1])
+        sigma_r = (p["x"] ** 2).amin(-1).amax(-1)
+        return left / (linear * far) if form == "linear" else left * sigma_r / (square * far**2)
+
+    return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, _two_balanced)
 
 
 def second_order(r: int, d: int, k: int) -> Attack:
