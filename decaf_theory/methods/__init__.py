@@ -6,9 +6,18 @@ mixed = METHODS["decaf"].mix(factors, Pi)       # one round of mixing, nothing e
 
 from __future__ import annotations
 
-from decaf_theory.methods.base import Direction, Method, Mixed
-from decaf_theory.methods.factor import CENTRALIZED, DLORA, DLORA_FA, DSGD, FEDAVG, LOCAL
-from decaf_theory.methods.product import DECAF, keeping_directions
+from decaf_theory.methods.base import Direction, Method, Mixed, Origin
+from decaf_theory.methods.factor import (
+    CENTRALIZED,
+    DLORA,
+    DLORA_FA,
+    DSGD,
+    FEDAVG,
+    FEDSA_LORA,
+    FFA_LORA,
+    LOCAL,
+)
+from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
 
@@ -18,6 +27,7 @@ __all__ = [
     "Direction",
     "Method",
     "Mixed",
+    "Origin",
     "State",
     "for_agents",
     "keeping_directions",
@@ -26,5 +36,9 @@ __all__ = [
 ]
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF)
+    method.name: method
+    for method in (
+        *(DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF),
+        *(FFA_LORA, FEDSA_LORA, FLEXLORA),
+    )
 }
