@@ -20,6 +20,7 @@ from decaf_theory.methods.factor import (
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
+from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
 
 __all__ = [
     "METHODS",
@@ -29,9 +30,11 @@ __all__ = [
     "Mixed",
     "Origin",
     "State",
+    "adf_lora",
     "for_agents",
     "keeping_directions",
     "limiting_ranks",
+    "tad_lora",
     "within_ranks",
 ]
 
@@ -40,5 +43,6 @@ METHODS: dict[str, Method] = {
     for method in (
         *(DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF),
         *(FFA_LORA, FEDSA_LORA, FLEXLORA),
+        *(ROLORA, ADF_LORA, TAD_LORA),
     )
 }
