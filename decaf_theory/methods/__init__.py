@@ -17,6 +17,7 @@ from decaf_theory.methods.factor import (
     FFA_LORA,
     LOCAL,
 )
+from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
@@ -32,9 +33,11 @@ __all__ = [
     "State",
     "adf_lora",
     "for_agents",
+    "heavy_ball",
     "keeping_directions",
     "limiting_ranks",
     "tad_lora",
+    "tracking",
     "within_ranks",
 ]
 
@@ -44,5 +47,6 @@ METHODS: dict[str, Method] = {
         *(DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF),
         *(FFA_LORA, FEDSA_LORA, FLEXLORA),
         *(ROLORA, ADF_LORA, TAD_LORA),
+        *(GRADIENT_TRACKING, HEAVY_BALL),
     )
 }
