@@ -7,6 +7,7 @@ mixed = METHODS["decaf"].mix(factors, Pi)       # one round of mixing, nothing e
 from __future__ import annotations
 
 from decaf_theory.methods.base import Direction, Method, Mixed, Origin
+from decaf_theory.methods.compressed import CHOCO, choco
 from decaf_theory.methods.factor import (
     CENTRALIZED,
     DLORA,
@@ -32,6 +33,7 @@ __all__ = [
     "Origin",
     "State",
     "adf_lora",
+    "choco",
     "for_agents",
     "heavy_ball",
     "keeping_directions",
@@ -48,5 +50,6 @@ METHODS: dict[str, Method] = {
         *(FFA_LORA, FEDSA_LORA, FLEXLORA),
         *(ROLORA, ADF_LORA, TAD_LORA),
         *(GRADIENT_TRACKING, HEAVY_BALL),
+        *(CHOCO,),
     )
 }
