@@ -6,6 +6,7 @@ mixed = METHODS["decaf"].mix(factors, Pi)       # one round of mixing, nothing e
 
 from __future__ import annotations
 
+from decaf_theory.methods.aligned import FEDROT, fedrot
 from decaf_theory.methods.base import Direction, Method, Mixed, Origin
 from decaf_theory.methods.compressed import CHOCO, choco
 from decaf_theory.methods.factor import (
@@ -34,6 +35,7 @@ __all__ = [
     "State",
     "adf_lora",
     "choco",
+    "fedrot",
     "for_agents",
     "heavy_ball",
     "keeping_directions",
@@ -50,6 +52,6 @@ METHODS: dict[str, Method] = {
         *(FFA_LORA, FEDSA_LORA, FLEXLORA),
         *(ROLORA, ADF_LORA, TAD_LORA),
         *(GRADIENT_TRACKING, HEAVY_BALL),
-        *(CHOCO,),
+        *(CHOCO, FEDROT),
     )
 }
