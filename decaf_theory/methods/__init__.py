@@ -24,6 +24,7 @@ from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
 from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
+from decaf_theory.methods.unequal import HETLORA, RAFLORA
 
 __all__ = [
     "METHODS",
@@ -52,6 +53,6 @@ METHODS: dict[str, Method] = {
         *(FFA_LORA, FEDSA_LORA, FLEXLORA),
         *(ROLORA, ADF_LORA, TAD_LORA),
         *(GRADIENT_TRACKING, HEAVY_BALL),
-        *(CHOCO, FEDROT),
+        *(CHOCO, FEDROT, HETLORA, RAFLORA),
     )
 }
