@@ -155,8 +155,9 @@ def test_local_and_centralized_agents_keep_their_factors():
             np.testing.assert_array_equal(X, Y)
 
 
-def test_only_decaf_acts_on_products():
-    assert [name for name, method in METHODS.items() if method.space == "products"] == ["decaf"]
+def test_decaf_and_its_server_act_on_products():
+    products = [name for name, method in METHODS.items() if method.space == "products"]
+    assert products == ["decaf", "flexlora"]
 
 
 SENDS = {
@@ -167,10 +168,22 @@ SENDS = {
     "dlora": (7 + 4) * 3,
     "dlora_fa": 7 * 3,
     "decaf": (7 + 4) * 3,
+    "ffa_lora": 7 * 3,
+    "fedsa_lora": 4 * 3,
+    "flexlora": (7 + 4) * 3,
+    "rolora": 7 * 3,  # in the first round, 4 * 3 in the second
+    "adf_lora": (7 + 4) * 3,
+    "tad_lora": (7 + 4) * 3,
+    "gradient_tracking": 2 * (7 + 4) * 3,
+    "heavy_ball": (7 + 4) * 3,
+    "choco": (6 + 3) * 1.5,  # a quarter of the numbers, with places of half their size
+    "fedrot": (7 + 4) * 3,
+    "hetlora": (7 + 4) * 3,
+    "raflora": (7 + 4) * 3,
 }
 
 
-@pytest.mark.parametrize("name", SENDS)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_message_holds_as_many_numbers_as_the_method_says(name):
     method = METHODS[name]
     begun = method.begin(method.form.begin(factors(N=5, d=7, k=4, r=3), 1.0))
