@@ -160,6 +160,13 @@ def test_decaf_and_its_server_act_on_products():
     assert products == ["decaf", "flexlora"]
 
 
+@pytest.mark.parametrize("name", ["local", "fedsa_lora", "choco"])
+def test_rows_that_belong_to_nobody_are_refused_where_agents_keep_something_of_their_own(name):
+    state = factors(N=3, d=4, k=2, r=2)
+    with pytest.raises(ValueError, match=f"{name} needs all 3 rows of Pi, one per agent, got 2"):
+        METHODS[name].mix(state, TOPOLOGIES["ring"](3)[:2], 0)
+
+
 SENDS = {
     "dsgd": 7 * 4,
     "local": 0,

@@ -320,6 +320,14 @@ def test_energy_beyond_the_shared_rank_decays_under_plain_averaging_alone(method
         assert not np.any(A[:2, 1])
 
 
+def test_a_direction_at_the_start_of_lora_belongs_to_those_whose_rank_has_it():
+    start = within_ranks(factors(), RANKS)
+    start = start._replace(B=0 * start.B)
+    rule = limiting_ranks(METHODS["raflora"], RANKS)
+    mixed = rule.exchange(rule.begin(start), rule.weights(None, N, Clock()), Clock()).state.factors
+    np.testing.assert_allclose(mixed.A[3, 1], start.A[2:, 1].mean(0), rtol=0, atol=20 * EPS)
+
+
 def test_larger_updates_weigh_more_and_equal_ones_alike():
     state = factors()
     norms = np.linalg.norm(product(state), axis=(1, 2))
