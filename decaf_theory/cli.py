@@ -1,4 +1,4 @@
-"""The command line `decaf`: diagnose and merge trained LoRA adapters, time the kernel."""
+"""The command line `decaf`: diagnose and merge adapters, list the methods, time the kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
-    commands = {"diagnose": diagnose, "merge": merge, "bench": benchmark}
+    commands = {"diagnose": diagnose, "merge": merge, "methods": methods, "bench": benchmark}
     try:
         code = commands[args.command](args)
         sys.stdout.flush()
@@ -83,8 +83,33 @@ def parser() -> argparse.ArgumentParser:
         help="weights of the agents, nonnegative with sum one, e.g. 1/2,1/4,1/4 (default: equal)",
     )
     mix.add_argument("--force", action="store_true", help="replace an existing adapter")
+    add_methods(commands.add_parser("methods", help="which methods are there, and what each sends"))
     add_bench(commands.add_parser("bench", help="how fast is the kernel, against what others use?"))
     return p
+
+
+def add_methods(p: argparse.ArgumentParser) -> None:
+    """Add the arguments of `methods`."""
+    p.description = (
+        "List every method with what mixing preserves of the means over agents, what an agent "
+        "sends, the bytes that all send in a round for one matrix in float32 (one local step; "
+        "first / second round where they differ), how sure its rule is (C: its paper, C(code): its "
+        "authors' code, N: notes or code of others, K: general knowledge, ?: not confirmed), the "
+        "rule and its source."
+    )
+    p.add_argument(
+        "--shape",
+        nargs=2,
+        type=int,
+        default=(768, 768),
+        metavar=("D", "K"),
+        help="of the adapted matrix (default: 768 768)",
+    )
+    p.add_argument("--rank", type=int, default=8, metavar="R", help="of the factors (default: 8)")
+    p.add_argument("--agents", type=int, default=8, metavar="N", help="how many (default: 8)")
+    p.add_argument(
+        "--topology", default="ring", metavar="NAME", help="of the graph (default: ring)"
+    )
 
 
 def add_bench(p: argparse.ArgumentParser) -> None:
@@ -144,6 +169,18 @@ def merge(args: argparse.Namespace) -> int:
     )
     for remark in adapters.remarks(agents):
         print(textwrap.fill(remark, WIDTH, break_long_words=False, break_on_hyphens=False))
+    return OK
+
+
+def methods(args: argparse.Namespace) -> int:
+    """Print the table of methods."""
+    from decaf_theory import adapters
+    from decaf_theory.methods import METHODS
+    from decaf_theory.methods.listing import listing
+
+    Pi = adapters.mixing_matrix(args.topology, args.agents)
+    d, k = args.shape
+    print(listing(METHODS, Pi, d=d, k=k, r=args.rank))
     return OK
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from decaf_theory.formats import size
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
-from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
+from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
 from verification import store
 
@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--gpu", metavar="NAME", help="with --dry-run: estimate hours on this GPU")
     run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
     run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
-    many.add_argument("--methods", nargs="+", default=list(ADAPTER_METHODS), metavar="M")
+    many.add_argument(
+        "--methods", nargs="+", default=list(SWEPT), metavar="M", help=f"default: {' '.join(SWEPT)}"
+    )
     many.add_argument("--graphs", nargs="+", metavar="G", help="default: the config's")
     many.add_argument("--partitions", nargs="+", metavar="P", help="default: the config's")
     many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")

@@ -22,6 +22,7 @@ from decaf_theory.topology import TOPOLOGIES
 from paper_checks.rules import (
     ADAPTER_METHODS,
     PARTITIONS,
+    SWEPT,
     ConfigError,
     check_value,
     near,
@@ -29,7 +30,16 @@ from paper_checks.rules import (
     typed,
 )
 
-__all__ = ["ADAPTER_METHODS", "PARTITIONS", "Config", "ConfigError", "names", "parse", "read"]
+__all__ = [
+    "ADAPTER_METHODS",
+    "PARTITIONS",
+    "SWEPT",
+    "Config",
+    "ConfigError",
+    "names",
+    "parse",
+    "read",
+]
 
 CONFIGS = Path(__file__).parent / "configs"
 ORIGINS = ("paper", "authors' code", "ours")
@@ -121,8 +131,10 @@ class Mix:
 
     @property
     def rule(self) -> Method:
-        """The method, with the setting `zero_directions`."""
+        """The method, on its graph and with the setting `zero_directions`."""
         method = METHODS[self.method]
+        if method.tuned is not None:
+            method = method.on(TOPOLOGIES[self.graph](self.agents))
         return keeping_directions(method) if self.zero_directions == "keep" else method
 
 
@@ -303,23 +315,23 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas must be two numbers in [0, 1), got {train.betas}")
-    if train.order == "combine" and mix.rule.space == "products":
-        raise ConfigError(
-            f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
-            f"gradient would live in a different gauge from the mixed factors; use 'step_first'"
-        )
-    require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
-    if mix.rule.meets == "graph":
+    if METHODS[mix.method].meets == "graph":
         try:
             TOPOLOGIES[mix.graph](mix.agents)
         except ValueError as error:
             raise ConfigError(
                 f"mix.graph {mix.graph!r}, mix.agents {mix.agents}: {error}"
             ) from None
+    if train.order == "combine" and mix.rule.space == "products":
+        raise ConfigError(
+            f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
+            f"gradient would live in a different gauge from the mixed factors; use 'step_first'"
+        )
+    require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
-            f"lora.equal_start must be true for {mix.method}: A is frozen and never mixed, so it "
-            f"must be equal at all agents from the start"
+            f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
+            f"first, so it must be equal at all agents from the start"
         )
 
 

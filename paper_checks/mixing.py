@@ -45,7 +45,8 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
     memory: Memory = {}
     for name, factors in stacked.factors().items():
         state = rule.begin(factors.map(torch.Tensor.detach))
-        memory[name] = {kept: _pair(kept, X) for kept, X in state.memory.items()}
+        # of the values, not the parameters themselves, which training changes in place
+        memory[name] = {kept: _pair(kept, X).map(torch.clone) for kept, X in state.memory.items()}
     return memory
 
 
@@ -60,9 +61,9 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
         for part in sorted(rule.fixed):
             if not alike[part]:
                 raise ValueError(
-                    f"{part} must be equal at all agents for {rule.name}, which freezes and never "
-                    f"mixes it; site {name} differs: start from equal adapters, or choose another "
-                    f"method"
+                    f"{part} must be equal at all agents for {rule.name}, which starts without "
+                    f"training or mixing it; site {name} differs: start from equal adapters, or "
+                    f"choose another method"
                 )
         if rule.pools == "server" and rule.meets == "none" and not all(alike.values()):
             raise ValueError(

@@ -13,6 +13,7 @@ from decaf_theory.topology import TOPOLOGIES
 
 PARTITIONS = ("iid", "skew", "dirichlet", "shots")
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
+SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
 CHOICES = {
     "lora.scaling": ("eta/r", "rslora"),
     "data.partition": PARTITIONS,

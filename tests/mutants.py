@@ -61,7 +61,13 @@ TESTS = {
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
-    "decaf_theory/methods": ["tests/test_contracts.py", "tests/test_methods.py"],
+    "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
+    "decaf_theory/methods": [
+        "tests/test_methods_exact.py",
+        "tests/test_methods.py",
+        "tests/test_methods_identities.py",
+        "tests/test_contracts.py",
+    ],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
         "tests/test_simulate_worked.py",

@@ -27,7 +27,7 @@ ALLOWED = {
     "topology": {"arrays", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
-    "methods": {"arrays", "lowrank", "tsvd", "measure", "methods"},
+    "methods": {"arrays", "lowrank", "tsvd", "measure", "topology", "methods"},
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "rng", "lowrank", "topology", "problems"},
     "moments": {"arrays", "lowrank", "topology"},

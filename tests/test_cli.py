@@ -11,6 +11,7 @@ from decaf_theory import adapters
 from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main, weights
 from decaf_theory.lowrank import Factors, product
+from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import STORED, gaussian, write
 
@@ -48,7 +49,7 @@ def test_help_works_from_any_folder_and_loads_nothing_heavy(tmp_path):
     out = elsewhere(code, tmp_path)
     assert "usage: decaf" in out
     assert out.endswith("exit 0\n[]\n")
-    for command in ("diagnose", "merge", "bench"):
+    for command in ("diagnose", "merge", "methods", "bench"):
         assert command in out
 
 
@@ -63,7 +64,7 @@ def test_the_installed_command_answers_from_another_folder(tmp_path):
     assert done.stdout.startswith("4 agents, complete graph\n")
 
 
-@pytest.mark.parametrize("command", ["diagnose", "merge", "bench"])
+@pytest.mark.parametrize("command", ["diagnose", "merge", "methods", "bench"])
 def test_every_command_has_help_within_eighty_columns(call, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = call(command, "--help")
@@ -278,3 +279,35 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_list_of_methods_has_a_line_for_each_with_its_bytes(call):
+    code, out, err = call("methods", "--shape", 7, 4, "--rank", 3, "--agents", 5)
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    assert max(map(len, out.splitlines())) <= 96
+    lines = {line.split()[0]: line for line in out.splitlines() if not line.startswith(" ")}
+    assert list(lines) == ["method", *METHODS]
+    # in float32, on ten links or by a server from and to five agents
+    numbers = {"dsgd": 7 * 4, "dlora": 11 * 3, "dlora_fa": 7 * 3, "local": 0, "centralized": 11 * 3}
+    for name, count in numbers.items():
+        assert f"  {4 * 10 * count:,}  " in lines[name]
+    assert "  840 / 480  " in lines["rolora"]
+    assert "  B / A  " in lines["rolora"]
+    assert "product up to E" in lines["decaf"]
+    assert "    arXiv 2602.00451" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rank", 9, "--shape", 4, 4], "rank must be in 1 ... min(d, k) = 4"),
+        (["--shape", 0, 4], "shape must be two numbers >= 1, got 0 4"),
+        (["--topology", "rnig"], "topology must be one of"),
+        (["--agents", 0], "N must be an integer >= 1, got 0"),
+    ],
+)
+def test_a_list_of_methods_for_no_such_network_is_refused(call, arguments, words):
+    code, out, err = call("methods", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err

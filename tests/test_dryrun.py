@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from decaf_theory.methods import METHODS, Clock
 from paper_checks import cli
 from paper_checks.architectures import ARCHITECTURES
 from paper_checks.config import Config, Data, Lora, Mix, Train
@@ -179,6 +180,12 @@ def test_clip_trains_both_encoders():
         ({"method": "fedavg"}, (1, 1, 1, 20)),
         ({"method": "local"}, (0, 0, 0, 0)),
         ({"method": "centralized"}, (1, 1, 13, 13 * 20)),
+        ({"method": "fedsa_lora"}, (0.5, 1, 0.5, 10)),
+        ({"method": "rolora"}, (0.5, 1, 0.5, 10)),
+        ({"method": "tad_lora"}, (1, 2, 2, 20)),
+        ({"method": "gradient_tracking"}, (2, 2, 4, 40)),
+        ({"method": "choco"}, (0.5, 2, 1, 10)),  # a quarter, with places of the same size
+        ({"method": "fedrot"}, (1, 1, 1, 20)),
     ],
 )
 def test_traffic_is_counted_by_method_and_graph(mix, expected):
@@ -186,7 +193,7 @@ def test_traffic_is_counted_by_method_and_graph(mix, expected):
     config = clip(**mix)
     _, architecture = architecture_of(config.model)
     stacked = build(config, architecture, "float16")
-    share = 0.5 if mix["method"] == "dlora_fa" else 1
+    share = len(METHODS[mix["method"]].trains(Clock())) / 2
     assert sum(X.numel() for X in stacked.parameters()) == share * N * CLIP_TRAINABLE
     unit = 4 * CLIP_TRAINABLE
     message, links, agent, every = expected

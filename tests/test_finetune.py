@@ -124,6 +124,7 @@ def test_one_round_of_a_method_is_its_formula(method, graph):
 def test_each_site_is_mixed_as_the_method_mixes_it_alone(method):
     run = prepare(mix__method=method)
     paper_runs.randomize(run.stacked)
+    run.memory = mixing.begin(run.stacked, run.config.mix.rule)
     Pi = TOPOLOGIES[run.config.mix.graph](run.stacked.agents)
     alone = {
         name: run.config.mix.rule.mix(pair.map(lambda X: X.detach().clone()), Pi)

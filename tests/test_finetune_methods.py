@@ -6,12 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from decaf_theory.methods import METHODS  # noqa: E402
+from decaf_theory.methods import METHODS, adf_lora  # noqa: E402
 from paper_checks import checkpoint, finetune, mixing  # noqa: E402
 from tests import paper_runs  # noqa: E402
-from tests.own_methods import switching, tracking  # noqa: E402
 
 EPS32 = 2.0**-23
+TRACKING = METHODS["gradient_tracking"]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def snapshot(run):
 
 
 def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkeypatch):
-    config = config_of(monkeypatch, tracking(), mix__every=1, train__lr=0.1)
+    config = config_of(monkeypatch, TRACKING, mix__every=1, train__lr=0.1)
     run = finetune.prepare(config, device="cpu")
     for _ in range(4):
         before = snapshot(run)
@@ -50,7 +50,7 @@ def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkey
         finetune.mix(run, run.step)
 
 
-@pytest.mark.parametrize("method", [tracking(), METHODS["decaf_ef"]], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [TRACKING, METHODS["decaf_ef"]], ids=lambda m: m.name)
 def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path, method):
     config = config_of(monkeypatch, method, train__steps=6, mix__every=1)
     whole = finetune.finetune(config, tmp_path / "whole")
@@ -71,7 +71,7 @@ def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path, method)
 
 def test_memory_changes_the_run(monkeypatch):
     runs = {}
-    for name, method in (("tracking", tracking()), ("dlora", METHODS["dlora"])):
+    for name, method in (("tracking", TRACKING), ("dlora", METHODS["dlora"])):
         config = config_of(monkeypatch, method, train__steps=4, mix__every=1)
         run = finetune.prepare(config, device="cpu")
         for _ in range(4):
@@ -86,7 +86,7 @@ def test_memory_changes_the_run(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_factor_whose_turn_it_is_not_stands_still(monkeypatch, optimizer):
     config = config_of(
-        monkeypatch, switching(1), train__optimizer=optimizer, train__weight_decay=0.1
+        monkeypatch, adf_lora(1), train__optimizer=optimizer, train__weight_decay=0.1
     )
     run = finetune.prepare(config, device="cpu")
     paper_runs.randomize(run.stacked)

@@ -155,9 +155,16 @@ def test_local_and_centralized_agents_keep_their_factors():
             np.testing.assert_array_equal(X, Y)
 
 
-def test_which_methods_act_on_products():
+def test_decaf_its_server_and_its_error_feedback_act_on_products():
     products = [name for name, method in METHODS.items() if method.space == "products"]
-    assert products == ["decaf", "decaf_ef"]
+    assert products == ["decaf", "flexlora", "decaf_ef"]
+
+
+@pytest.mark.parametrize("name", ["local", "fedsa_lora", "choco"])
+def test_rows_that_belong_to_nobody_are_refused_where_agents_keep_something_of_their_own(name):
+    state = factors(N=3, d=4, k=2, r=2)
+    with pytest.raises(ValueError, match=f"{name} needs all 3 rows of Pi, one per agent, got 2"):
+        METHODS[name].mix(state, TOPOLOGIES["ring"](3)[:2], 0)
 
 
 SENDS = {
@@ -168,11 +175,23 @@ SENDS = {
     "dlora": (7 + 4) * 3,
     "dlora_fa": 7 * 3,
     "decaf": (7 + 4) * 3,
+    "ffa_lora": 7 * 3,
+    "fedsa_lora": 4 * 3,
+    "flexlora": (7 + 4) * 3,
+    "rolora": 7 * 3,  # in the first round, 4 * 3 in the second
+    "adf_lora": (7 + 4) * 3,
+    "tad_lora": (7 + 4) * 3,
+    "gradient_tracking": 2 * (7 + 4) * 3,
+    "heavy_ball": (7 + 4) * 3,
+    "choco": (6 + 3) * 1.5,  # a quarter of the numbers, with places of half their size
+    "fedrot": (7 + 4) * 3,
+    "hetlora": (7 + 4) * 3,
+    "raflora": (7 + 4) * 3,
     "decaf_ef": (7 + 4) * 3,
 }
 
 
-@pytest.mark.parametrize("name", SENDS)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_message_holds_as_many_numbers_as_the_method_says(name):
     method = METHODS[name]
     begun = method.begin(method.form.begin(factors(N=5, d=7, k=4, r=3), 1.0))

@@ -197,9 +197,11 @@ def test_decaf_at_full_rank_is_exact_product_gossip():
     assert trace.consensus_products[0, -1] < trace.consensus_products[0, 0] / 10
 
 
-@pytest.mark.parametrize("method", METHODS)
+# choco's agents know more of each other after a mix than their factors say
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "choco"])
 def test_mixing_first_is_stepping_first_from_the_mixed_start(method):
-    start = gaussian_start(N=4, d=4, k=3, r=2, shared=method in ("dlora_fa", "centralized"))
+    equal = method == "centralized" or (METHODS[method].fixed and method != "dsgd")
+    start = gaussian_start(N=4, d=4, k=3, r=2, shared=equal)
     config, first = run_of(method, order="mix_first", start=start)
     mixed = METHODS[method].mix(start_factors(config), config.Pi, 0)
     if method == "dsgd":
@@ -301,7 +303,7 @@ def test_float32_stays_float32(method):
     assert trace.final.B.dtype == trace.final.A.dtype == np.float32
     _, wide = run_of(method, start=start)
     np.testing.assert_allclose(trace.loss, wide.loss, rtol=1e-4)
-    if METHODS[method].meets == "graph":
+    if METHODS[method].meets == "graph" and method != "choco":  # places keep their size
         np.testing.assert_array_equal(2 * trace.comm_bytes, wide.comm_bytes)
 
 

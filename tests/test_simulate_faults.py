@@ -235,7 +235,7 @@ P3 = PROBLEMS["P3"](d=5, k=3)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "declora"}, r"method must be one of \['centralized', .*\], got 'declora'"),
+        ({"method": "declora"}, r"method must be one of \['adf_lora', .*\], got 'declora'"),
         ({"order": "gossip"}, "order must be one of .*, got 'gossip'"),
         ({"order": "MS"}, "got 'MS'; the bounds' 'MS' is 'step_first' or 'mix_first' here"),
         ({"order": "CB"}, "got 'CB'; the bounds' 'CB' is 'combine' here"),
@@ -290,7 +290,7 @@ P3 = PROBLEMS["P3"](d=5, k=3)
         ({"start": gaussian().map(lambda X: X.astype(int))}, "start.B must be a real"),
         (
             {"start": gaussian(), "method": "dlora_fa"},
-            "start.A must be equal at all agents: dlora_fa never mixes it",
+            "start.A must be equal at all agents: dlora_fa starts without mixing it",
         ),
         (
             {"start": gaussian(shared=True), "method": "centralized"},

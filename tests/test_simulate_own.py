@@ -13,12 +13,11 @@ import decaf_theory.simulate
 from decaf_theory import bounds
 from decaf_theory.lowrank import Factors, mix_factors, product
 from decaf_theory.measure import interference_norm
-from decaf_theory.methods import METHODS, Clock, Method
+from decaf_theory.methods import METHODS, Clock, Method, adf_lora, tracking
 from decaf_theory.methods.factor import average_factors
 from decaf_theory.problems import PROBLEMS, Problem, approximation
 from decaf_theory.simulate import Config, simulate, start_factors, visits
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES
-from tests.own_methods import switching, tracking
 
 EPS = np.finfo(np.float64).eps
 PI = TOPOLOGIES["path"](4)
@@ -262,7 +261,7 @@ def test_gradient_tracking_reaches_the_optimum_where_dsgd_settles_next_to_it():
     problem = PROBLEMS["P10"]()
     run = {"problem": problem, "Pi": TOPOLOGIES["ring"](4), "lr": 0.2, "steps": 600, "start": None}
     exact, plain = (
-        simulate(run_of(tracking("dsgd", ("B",)), **run)),
+        simulate(run_of(tracking(METHODS["dsgd"], ("B",)), **run)),
         simulate(run_of("dsgd", **run)),
     )
     F_star = problem.constants.F_star
@@ -274,7 +273,7 @@ def test_gradient_tracking_reaches_the_optimum_where_dsgd_settles_next_to_it():
 
 
 def test_a_method_with_phases_trains_one_factor_at_a_time():
-    steps = list(visits(run_of(switching(2), steps=6)))
+    steps = list(visits(run_of(adf_lora(2), steps=6)))
     for before, after in itertools.pairwise(steps):
         mixed = mix_factors(before.factors.map(lambda X: X[0]), PI)
         still = {

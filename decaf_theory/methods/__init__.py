@@ -6,12 +6,26 @@ mixed = METHODS["decaf"].mix(factors, Pi)       # one round of mixing, nothing e
 
 from __future__ import annotations
 
-from decaf_theory.methods.base import Direction, Method, Mixed
-from decaf_theory.methods.factor import CENTRALIZED, DLORA, DLORA_FA, DSGD, FEDAVG, LOCAL
+from decaf_theory.methods.aligned import FEDROT, fedrot
+from decaf_theory.methods.base import Direction, Method, Mixed, Origin
+from decaf_theory.methods.compressed import CHOCO, choco
+from decaf_theory.methods.factor import (
+    CENTRALIZED,
+    DLORA,
+    DLORA_FA,
+    DSGD,
+    FEDAVG,
+    FEDSA_LORA,
+    FFA_LORA,
+    LOCAL,
+)
 from decaf_theory.methods.feedback import DECAF_EF, error_feedback
-from decaf_theory.methods.product import DECAF, keeping_directions
+from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
+from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
+from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
+from decaf_theory.methods.unequal import HETLORA, RAFLORA
 
 __all__ = [
     "METHODS",
@@ -19,15 +33,28 @@ __all__ = [
     "Direction",
     "Method",
     "Mixed",
+    "Origin",
     "State",
+    "adf_lora",
+    "choco",
     "error_feedback",
+    "fedrot",
     "for_agents",
+    "heavy_ball",
     "keeping_directions",
     "limiting_ranks",
+    "tad_lora",
+    "tracking",
     "within_ranks",
 ]
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF, DECAF_EF)
+    for method in (
+        *(DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF),
+        *(FFA_LORA, FEDSA_LORA, FLEXLORA),
+        *(ROLORA, ADF_LORA, TAD_LORA),
+        *(GRADIENT_TRACKING, HEAVY_BALL),
+        *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
+    )
 }

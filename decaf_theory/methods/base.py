@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,19 @@ class Direction(NamedTuple):
 
     gradients: Factors
     state: State
+
+
+# C: read in the paper; C(code): in its authors' code; N: in notes or code of others; K: general
+# knowledge; ?: could not be confirmed; ours: derived here
+Confidence: TypeAlias = Literal["C", "C(code)", "N", "K", "?", "ours"]
+
+
+class Origin(NamedTuple):
+    """Where a method comes from: its exact rule in a line or two, the source, how sure we are."""
+
+    rule: str
+    source: str
+    confidence: Confidence
 
 
 def _always(clock: Clock) -> bool:
@@ -65,7 +78,9 @@ class Method:
     caller's optimizer makes of them. pools: with whom agents average gradients before each step.
     form: what W is. space: whether factors are averaged, or products, whose gauge is free.
     keeps: of the network's means, those that mixing preserves: "B", "A", "product", or "product up
-    to E", the truncation error.
+    to E", the truncation error. merges: whether a mix makes sense for rows that belong to nobody,
+    as in a merge, or depends on what an agent itself holds. tuned(Pi): the method for this graph,
+    of one whose parameters depend on it. origin: rule, source and confidence.
     """
 
     name: str
@@ -80,6 +95,23 @@ class Method:
     pools: Meeting = "none"
     form: Form = LORA
     space: Literal["factors", "products"] = "factors"
+    merges: bool = True
+    tuned: Callable[[Array], Method] | None = None
+    origin: Origin | None = None
+
+    def on(self, graph: Array | Callable[[int], Array] | None) -> Method:
+        """Return the method for a graph: with its parameters where they depend on it, else itself.
+
+        ValueError: such a method on a graph that changes with the round.
+        """
+        if self.tuned is None:
+            return self
+        if graph is None or callable(graph):
+            raise ValueError(
+                f"{self.name} takes its parameters from one graph, got {graph!r}; "
+                f"for a schedule choose them yourself, as in adf_lora(5)"
+            )
+        return self.tuned(graph)
 
     def begin(self, factors: Factors) -> State:
         """Return the state at the beginning of a run."""
@@ -108,16 +140,17 @@ class Method:
 
         n = N are the agents in their order; any other number of rows, as in a merge, belongs to
         nobody and takes agent 0's part in what is not mixed. ValueError: such rows of a method that
-        does not mix.
+        does not mix, or whose agents keep something of their own.
         """
         state, N, clock = self.begin(factors), int(factors.B.shape[-3]), Clock(t)
         n = int(Pi.shape[0])
         weights = self.weights(Pi, N, clock)
+        if n != N and (weights is None or not self.merges):
+            raise ValueError(
+                f"{self.name} needs all {N} rows of Pi, one per agent, got {n}: an agent keeps "
+                f"what it does not mix"
+            )
         if weights is None:
-            if n != N:
-                raise ValueError(
-                    f"a method that does not mix needs all {N} rows of Pi, one per agent, got {n}"
-                )
             return factors
         own = state if n == N else state.take([0] * n)
         return self.receive(own, self.send(state, clock), weights, clock).state.factors

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, eye_array, hstack
 
 from decaf_theory.arrays import Array, namespace
 from decaf_theory.lowrank import Factors, pad_rank
-from decaf_theory.methods.base import Method, Mixed
+from decaf_theory.methods.base import Method, Mixed, Origin
 from decaf_theory.methods.product import DECAF, truncate_products
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD, tsvd_of_mix
@@ -33,7 +33,17 @@ def error_feedback(rank: int | None = None) -> Method:
         none = Factors(factors.B[..., :0], factors.A[..., :0, :])
         return {"residual": pad_rank(none, fits)} if fits > 0 else {}
 
-    return replace(DECAF, name="decaf_ef", start=start, receive=_feed_back)
+    return replace(
+        DECAF,
+        name="decaf_ef",
+        start=start,
+        receive=_feed_back,
+        origin=Origin(
+            "P_i <- TSVD_r(M_i), M_i = sum_j pi_ij P_j + E_i; E_i <- the next directions of M_i",
+            "derived here (T22-feedback, T32-feedback, T30-feedback)",
+            "ours",
+        ),
+    )
 
 
 def _feed_back(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:

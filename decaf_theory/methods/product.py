@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from decaf_theory.arrays import Array, eps, namespace
 from decaf_theory.lowrank import Factors
-from decaf_theory.methods.base import Method, Mixed
+from decaf_theory.methods.base import Method, Mixed, Origin
 from decaf_theory.methods.state import Clock, Message, State, for_agents
 from decaf_theory.tsvd import TSVD, tsvd_of_mix
 
@@ -15,6 +15,11 @@ def truncate_products(own: State, sent: Message, weights: Array, clock: Clock) -
     """P_i = TSVD_r(sum_j pi_ij B_j A_j) in balanced factors: zero directions vanish in both."""
     truncated = tsvd_of_mix(Factors(sent["B"], sent["A"]), weights, own.factors.rank)
     factors = Factors(*(for_agents(X, own.agents) for X in truncated.factors))
+    values, tail = (
+        for_agents(x[..., None], own.agents)[..., 0]
+        for x in (truncated.singular_values, truncated.tail)
+    )
+    truncated = truncated._replace(factors=factors, singular_values=values, tail=tail)
     return Mixed(own._replace(factors=factors), truncated)
 
 
@@ -51,4 +56,22 @@ def keeping_directions(method: Method) -> Method:
     return replace(method, receive=receive)
 
 
-DECAF = Method("decaf", truncate_products, keeps=("product up to E",), space="products")
+DECAF = Method(
+    "decaf",
+    truncate_products,
+    keeps=("product up to E",),
+    space="products",
+    origin=Origin(
+        "P_i <- TSVD_r(sum_j pi_ij B_j A_j), B = U S^1/2, A = S^1/2 V'", "arXiv 2505.21382", "C"
+    ),
+)
+FLEXLORA = replace(
+    DECAF,
+    name="flexlora",
+    meets="server",
+    origin=Origin(
+        "by a server: B A <- TSVD of mean B_j A_j, to each client's own rank; HLoRA has this rule",
+        "arXiv 2402.11505",
+        "C(code)",
+    ),
+)

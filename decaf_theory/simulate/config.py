@@ -94,8 +94,9 @@ class Config:
 
     @property
     def rule(self) -> Method:
-        """The method as it runs: with what `zero_directions` and `ranks` ask for."""
-        rule = keeping_directions(self.named) if self.zero_directions == "keep" else self.named
+        """The method as it runs: with what graph, `zero_directions` and `ranks` ask for."""
+        rule = self.named.on(self.graph)
+        rule = keeping_directions(rule) if self.zero_directions == "keep" else rule
         return rule if self.ranks is None else limiting_ranks(rule, self.ranks)
 
     @property
@@ -235,7 +236,7 @@ def _check_equal(config: Config, start: Factors) -> None:
     for name in sorted(rule.fixed if rule.form.low_rank else ()):
         if not equal[name]:
             raise ValueError(
-                f"start.{name} must be equal at all agents: {rule.name} never mixes it"
+                f"start.{name} must be equal at all agents: {rule.name} starts without mixing it"
             )
     if rule.pools == "server" and rule.meets == "none" and not all(equal.values()):
         raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")

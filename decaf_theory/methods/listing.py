@@ -1,0 +1,77 @@
+"""The table of methods in words: what each does, preserves, sends, and where it comes from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+
+from decaf_theory.arrays import Array
+from decaf_theory.lowrank import Factors
+from decaf_theory.methods.base import Method
+from decaf_theory.methods.meeting import messages_of
+from decaf_theory.methods.state import Clock, State, message_bytes
+from decaf_theory.tsvd import check_rank
+
+WIDTH = 96
+HEAD = ("method", "preserves", "sends", "bytes a round", "confidence")
+
+
+def listing(methods: Mapping[str, Method], Pi: Array, *, d: int, k: int, r: int) -> str:
+    """Return the table of methods as text, with the bytes for one d x k matrix in float32.
+
+    They are what all agents send in a round of one local step, the first and the second where these
+    differ, on the graph Pi or by a server. Rule and source stand below each line. ValueError: a
+    shape or rank that no matrix has.
+    """
+    if min(d, k) < 1:
+        raise ValueError(f"shape must be two numbers >= 1, got {d} {k}")
+    check_rank(r, d, k)
+    lines = [HEAD] + [_line(method.on(Pi), Pi, d, k, r) for method in methods.values()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [_row(HEAD, widths)]
+    for line, method in zip(lines[1:], methods.values(), strict=True):
+        assert method.origin is not None  # each of the table has one
+        text += [_row(line, widths), *_below(method.origin.rule), *_below(method.origin.source)]
+    return "\n".join(text)
+
+
+def round_bytes(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[int, int]:
+    """Return the bytes that all agents send in the first and in the second round, in float32."""
+    zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
+    state = method.begin(method.form.begin(zero, 1.0))
+    first, second = (_sent(method, state, Pi, Clock(t)) for t in (0, 1))
+    return first, second
+
+
+def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
+    """Return the bytes of the mix that ends the round, and of the gradients that are pooled."""
+    N = int(Pi.shape[0])
+    mixed = messages_of(method.meets, Pi, N) if method.mixes(clock) else 0
+    trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
+    pooled = messages_of(method.pools, Pi, N)
+    return mixed * message_bytes(method.send(state, clock)) + pooled * message_bytes(trained)
+
+
+def _line(method: Method, Pi: Array, d: int, k: int, r: int) -> tuple[str, ...]:
+    assert method.origin is not None
+    first, second = round_bytes(method, Pi, d=d, k=k, r=r)
+    tiny = Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
+    sent = [list(method.send(method.begin(tiny), Clock(t))) for t in (0, 1)]
+    names = [", ".join(each) for each in sent]
+    return (
+        method.name,
+        ", ".join(method.keeps) or "nothing",
+        (names[0] if names[0] == names[1] else " / ".join(names)) or "nothing",
+        f"{first:,}" if first == second else f"{first:,} / {second:,}",
+        method.origin.confidence,
+    )
+
+
+def _row(cells: tuple[str, ...], widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _below(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")

@@ -1,0 +1,235 @@
+"""Three rounds of each method in rational numbers, from its rule alone: lists, loops, `Fraction`.
+
+Three agents on a path or with a server, f_i(W) = |W - T_i|^2 / 2, W = B A / 2, step size 1/4.
+"""
+
+from fractions import Fraction as Q
+from math import ceil
+
+N, S, LR = 3, Q(1, 2), Q(1, 4)
+PATH = [[Q(2, 3), Q(1, 3), Q(0)], [Q(1, 3)] * 3, [Q(0), Q(1, 3), Q(2, 3)]]
+SERVER = [[Q(1, 3)] * 3] * 3
+
+
+def integers(rows, over=4):
+    return [[Q(x, over) for x in row] for row in rows]
+
+
+# d, k, r = 3, 2, 1: the agents' own B, one A for all, and targets
+B_START = [integers([[b], [2 - b], [b + 3]]) for b in (1, -5, 7)]
+A_START = [integers([[3, -5]])] * N
+TARGETS = [integers([[3, 1], [t, -2], [1, 2 * t]]) for t in (2, -1, 5)]
+
+
+def times(X, Y):
+    return [
+        [sum((x * y for x, y in zip(row, col, strict=True)), Q(0)) for col in turned(Y)]
+        for row in X
+    ]
+
+
+def turned(X):
+    return [list(column) for column in zip(*X, strict=True)]
+
+
+def plus(X, Y, c=Q(1)):
+    return [[x + c * y for x, y in zip(*rows, strict=True)] for rows in zip(X, Y, strict=True)]
+
+
+def scaled(X, c):
+    return [[c * x for x in row] for row in X]
+
+
+def mix(Xs, weights):
+    mixed = []
+    for row in weights:
+        total = scaled(Xs[0], Q(0))
+        for w, X in zip(row, Xs, strict=True):
+            total = plus(total, X, w)
+        mixed.append(total)
+    return mixed
+
+
+def slopes(B, A, T):
+    """Return the gradients of |B A / 2 - T|^2 / 2 in B and in A."""
+    G = plus(scaled(times(B, A), S), T, Q(-1))
+    return scaled(times(G, turned(A)), S), scaled(times(turned(B), G), S)
+
+
+def averaging(trains, sends, weights, K=1):
+    """Return B, A after a round for each letter of `trains`, "2" for both, as of `sends`."""
+    B, A = list(B_START), list(A_START)
+    for trained, sent in zip(trains, sends, strict=True):
+        for _ in range(K):
+            for i in range(N):
+                grad_B, grad_A = slopes(B[i], A[i], TARGETS[i])
+                if trained in "B2":
+                    B[i] = plus(B[i], grad_B, -LR)
+                if trained in "A2":
+                    A[i] = plus(A[i], grad_A, -LR)
+        B = mix(B, weights) if sent in "B2" else B
+        A = mix(A, weights) if sent in "A2" else A
+    return B, A
+
+
+def heavy_ball(beta):
+    B, A = list(B_START), list(A_START)
+    memory = [[scaled(B[i], Q(0)), scaled(A[i], Q(0))] for i in range(N)]
+    for _ in range(3):
+        for i in range(N):
+            grads = slopes(B[i], A[i], TARGETS[i])
+            memory[i] = [plus(g, m, beta) for g, m in zip(grads, memory[i], strict=True)]
+            B[i], A[i] = plus(B[i], memory[i][0], -LR), plus(A[i], memory[i][1], -LR)
+        B, A = mix(B, PATH), mix(A, PATH)
+    return B, A
+
+
+def tracking():
+    X = [list(B_START), list(A_START)]
+    Y = [[scaled(x, Q(0)) for x in part] for part in X]
+    last = [[scaled(x, Q(0)) for x in part] for part in X]
+    for _ in range(3):
+        new = turned([slopes(X[0][i], X[1][i], TARGETS[i]) for i in range(N)])
+        for part in range(2):
+            for i in range(N):
+                moved = plus(new[part][i], last[part][i], Q(-1))
+                Y[part][i] = plus(Y[part][i], moved)
+                X[part][i] = plus(X[part][i], Y[part][i], -LR)
+            X[part], Y[part] = mix(X[part], PATH), mix(Y[part], PATH)
+        last = new
+    return X[0], X[1]
+
+
+def largest(X, m):
+    """Return X with zeros in place of all entries but the m largest in size."""
+    sizes = sorted((abs(x) for row in X for x in row), reverse=True)
+    assert len(sizes) == m or sizes[m - 1] > sizes[m]  # the choice is not a matter of rounding
+    return [[x if abs(x) >= sizes[m - 1] else Q(0) for x in row] for row in X]
+
+
+def choco(gamma, share):
+    """Send this share of the entries; here all agents know all public copies."""
+    B, A = list(B_START), list(A_START)
+    public = [[scaled(x, Q(0)) for x in part] for part in (B, A)]
+    for _ in range(3):
+        for i in range(N):
+            grad_B, grad_A = slopes(B[i], A[i], TARGETS[i])
+            B[i], A[i] = plus(B[i], grad_B, -LR), plus(A[i], grad_A, -LR)
+        for part, X, m in ((0, B, ceil(3 * share)), (1, A, ceil(2 * share))):
+            for i in range(N):
+                q = largest(plus(X[i], public[part][i], Q(-1)), m)
+                public[part][i] = plus(public[part][i], q)
+            means = mix(public[part], PATH)
+            for i in range(N):
+                X[i] = plus(X[i], plus(means[i], public[part][i], Q(-1)), gamma)
+    return B, A
+
+
+# ---------------------------------------------------------------- unequal ranks
+
+RANKS = (1, 2, 2)
+WIDE_B = [integers([[b, 1], [2 - b, b], [1, 3]]) for b in (1, -2, 3)]
+WIDE_A = [integers([[3, a], [a - 4, 2]]) for a in (1, 2, -3)]
+# HetLoRA's weights are norms: rational where B A is a number, so d = k = 1 with two directions
+SCALAR_B = [integers([[b, 3 - b]]) for b in (5, -2, 4)]
+SCALAR_A = [integers([[3], [a]]) for a in (1, 2, -3)]
+SCALAR_TARGETS = [integers([[t]]) for t in (2, -1, 5)]
+
+
+def padded(B, A, r):
+    """Return the factors with zeros beyond direction r."""
+    return (
+        [[x if col < r else Q(0) for col, x in enumerate(row)] for row in B],
+        [row if line < r else [Q(0)] * len(row) for line, row in enumerate(A)],
+    )
+
+
+def in_ranks(B, A):
+    pairs = [padded(*each) for each in zip(B, A, RANKS, strict=True)]
+    return [b for b, _ in pairs], [a for _, a in pairs]
+
+
+def unequal(B, A, targets, weights_of):
+    """Return B, A after three rounds by a server that weighs agent j by weights_of(B, A, l)[j]."""
+    B, A = in_ranks(B, A)
+    for _ in range(3):
+        for i in range(N):
+            grad_B, grad_A = slopes(B[i], A[i], targets[i])
+            B[i], A[i] = plus(B[i], grad_B, -LR), plus(A[i], grad_A, -LR)
+        new_B, new_A = scaled(B[0], Q(0)), scaled(A[0], Q(0))
+        for line in range(2):
+            w = weights_of(B, A, line)
+            for row in range(len(new_B)):
+                new_B[row][line] = sum(w[j] * B[j][row][line] for j in range(N))
+            new_A[line] = [sum(w[j] * A[j][line][c] for j in range(N)) for c in range(len(A[0][0]))]
+        B, A = in_ranks([new_B] * N, [new_A] * N)
+    return B, A
+
+
+def raflora():
+    def weights(B, A, line):
+        clients = [j for j in range(N) if RANKS[j] > line]
+        return [Q(1, len(clients)) if j in clients else Q(0) for j in range(N)]
+
+    return unequal(WIDE_B, WIDE_A, TARGETS, weights)
+
+
+def hetlora():
+    def weights(B, A, line):
+        norms = [abs(times(B[j], A[j])[0][0]) for j in range(N)]
+        return [norm / sum(norms) for norm in norms]
+
+    return unequal(SCALAR_B, SCALAR_A, SCALAR_TARGETS, weights)
+
+
+DIAGONAL = [[Q(9), Q(4)], [Q(9), Q(4)], [Q(9), Q(4)]]  # B = A = diag(3, 2) / 2 at the start
+DIAGONAL_TARGETS = [[Q(2), Q(0)], [Q(3), Q(1)], [Q(1), Q(1, 2)]]
+
+
+def flexlora():
+    """Return the agents' products after three rounds, diagonal matrices as their diagonals.
+
+    B = A = diag(sqrt(p)), so that a step makes of p = b a: p (1 - lr s (s p - t))^2.
+    """
+    P = [[p / 4 if at < RANKS[i] else Q(0) for at, p in enumerate(DIAGONAL[i])] for i in range(N)]
+    for _ in range(3):
+        for i in range(N):
+            for at, t in enumerate(DIAGONAL_TARGETS[i]):
+                P[i][at] *= (1 - LR * S * (S * P[i][at] - t)) ** 2
+        mean = [sum(p[at] for p in P) / N for at in range(2)]
+        assert mean[0] > mean[1]  # a client of rank 1 keeps the first
+        P = [[mean[at] if at < RANKS[i] else Q(0) for at in range(2)] for i in range(N)]
+    return P
+
+
+# ---------------------------------------------------------------- gauges
+
+HALVES = [
+    integers([[4, -3], [3, 4]], 5),
+    integers([[12, 5], [-5, 12]], 13),
+    integers([[1, 0], [0, 1]], 1),
+]
+MOVES_B = [[integers([[b, t], [1, b - t], [t, 2]]) for b in (1, -2, 2)] for t in range(3)]
+MOVES_A = [[integers([[a, 1], [t, a]]) for a in (2, 1, -2)] for t in range(3)]
+FIRST_B, FIRST_A = integers([[9, 1], [2, 8], [1, -3]]), integers([[7, 2], [-1, 6]])
+
+
+def fedrot(soft):
+    """Yield for each of three rounds the agents' turned factors and what the server makes of them.
+
+    Between rounds each agent moves the factor that is not looked at, and turns its gauge by the
+    square of a rational rotation H: (B H H, H'H'A). All the way back, (B, A) is averaged; half of
+    the way, (B H, H'A).
+    """
+    B, A = FIRST_B, FIRST_A
+    for t in range(3):
+        held, sent = [], []
+        for H, move_B, move_A in zip(HALVES, MOVES_B[t], MOVES_A[t], strict=True):
+            own_B = plus(B, move_B) if t % 2 == 0 else B  # rounds 0 and 2 look at A
+            own_A = plus(A, move_A) if t % 2 == 1 else A
+            half = times(own_B, H), times(turned(H), own_A)
+            held.append((times(half[0], H), times(turned(H), half[1])))
+            sent.append(half if soft else (own_B, own_A))
+        B = mix([b for b, _ in sent], SERVER)[0]
+        A = mix([a for _, a in sent], SERVER)[0]
+        yield held, (B, A)
