@@ -47,8 +47,9 @@ class Problem:
     loss(W): [..., N, d, k] -> [..., N], each agent's own loss at its own point. grad(W): the
     gradients there, [..., N, d, k] -> [..., N, d, k]. An agent axis of length one is one point for
     all agents. W is the whole matrix: the caller adds W0 [d, k].
-    noise(rng, shape): zero-mean draws of shape [..., N, d, k] as a NumPy array, independent over
-    all leading axes; None if gradients are exact. They are the gradient noise itself, unless
+    noise(rng, shape): zero-mean draws of all of `shape` [steps, N, d, k] as a NumPy array,
+    independent over steps: a simulation draws many steps of a run at once, so that the agents are
+    the second axis; None if gradients are exact. They are the gradient noise itself, unless
     noise_at(draws, W) makes it from them, of the same shape; it may depend on the agents' points W.
     Pi [N, N], start (factors [N, d, r], [N, r, k]): if the problem prescribes them.
     stiffest [d, k]: a point at which some f_i has curvature L; W0 if none is given.
