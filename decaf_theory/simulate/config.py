@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, Host, integer, namespace, require_real
+from decaf_theory.arrays import Array, Host, integer, namespace
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.methods import (
     METHODS,
@@ -253,9 +253,7 @@ def _check_factors(config: Config, given: Factors) -> None:
     problem, runs = config.problem, config.runs
     if not isinstance(given, Factors):
         raise ValueError(f"start must be lowrank.Factors(B, A), got {type(given).__name__}")
-    check_factors(given)
-    require_real("start.B", given.B)
-    require_real("start.A", given.A)
+    check_factors(given, "start")
     leading, inner = tuple(given.B.shape[:-2]), (given.B.shape[-2], given.A.shape[-1])
     if leading not in ((problem.N,), (runs, problem.N)) or inner != (problem.d, problem.k):
         raise ValueError(
