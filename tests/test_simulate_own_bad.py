@@ -9,7 +9,7 @@ import pytest
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, SimulationError, simulate
-from decaf_theory.topology import TOPOLOGIES
+from decaf_theory.topology import TOPOLOGIES, metropolis
 
 EPS = np.finfo(np.float64).eps
 PI = TOPOLOGIES["path"](4)
@@ -25,6 +25,71 @@ def gaussian(*, N=4, d=5, k=3, r=2):
 def run_of(**changes):
     defaults = {"problem": P3, "Pi": PI, "start": gaussian(), "lr": 0.1, "steps": 10}
     return Config(**{**defaults, "method": "dlora", **changes})
+
+
+# ---------------------------------------------------------------- arguments and schedules
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Pi": "ring"}, "Pi must be a matrix, got 'ring'; TOPOLOGIES['ring'](4) is one"),
+        ({"problem": "P3"}, "problem must be a Problem, got 'P3'; PROBLEMS['P3'](N=8"),
+        ({"method": 3}, "method must be a name in METHODS or a Method, got 3"),
+        *(
+            ({"lr": bad}, f"lr must be one number, one for each run, or a .*, got {bad!r}")
+            for bad in ("a", "0.1", True, 1j)
+        ),
+        ({"lr": lambda t: "a"}, "got 'a' in round 0"),
+        ({"lr": lambda t: -1.0}, "lr must be finite and >= 0, got -1.0 in round 0"),
+        ({"Pi": np.eye(3) / 2}, "Pi must be 4 x 4 for 4 agents, got shape (3, 3)"),
+        ({"Pi": lambda t: None}, "Pi must return a matrix, got None in round 0"),
+    ],
+)
+def test_a_bad_argument_is_refused_with_what_to_give_instead(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message).replace(re.escape(".*"), ".*")):
+        run_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Pi": lambda t: PI if t < 3 else 0.9 * PI}, "rows of Pi must sum to one, .* in round 3"),
+        ({"Pi": lambda t: PI if t < 3 else np.eye(3) / 2}, "got shape .3, 3. in round 3"),
+        ({"lr": lambda t: 0.1 if t < 3 else np.nan}, "lr must be finite .* got nan in round 3"),
+        ({"lr": lambda t: 0.1 if t < 3 else [1, 2]}, "got shape .2,. in round 3"),
+    ],
+)
+def test_a_schedule_that_goes_bad_names_the_round(changes, message):
+    config = run_of(**changes)
+    with pytest.raises(ValueError, match=f"{message}$"):
+        simulate(config)
+
+
+def test_a_watch_that_cannot_be_called_is_refused():
+    with pytest.raises(ValueError, match="watch must be a function of a Visit, got 3"):
+        simulate(run_of(), 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"N": 0}, "N must be an integer >= 1, got 0"),
+        ({"loss": None}, "loss must be a function, got None"),
+        ({"loss": 3}, "loss must be a function, got 3"),
+        ({"grad": None}, "grad must be a function, got None"),
+        ({"noise": 0.1}, "noise must be a function, got 0.1"),
+        ({"noise_at": 0.1}, "noise_at must be a function, got 0.1"),
+    ],
+)
+def test_a_bad_problem_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(P3, **changes)
+
+
+def test_a_matrix_is_not_a_graph():
+    with pytest.raises(ValueError, match=r"got ndarray; networkx\.from_numpy_array makes one"):
+        metropolis(np.ones((3, 3)))
 
 
 # ---------------------------------------------------------------- losses and noise

@@ -70,7 +70,12 @@ class Problem:
     stiffest: Array = None
 
     def __post_init__(self) -> None:
-        """Let W0 be zero and the stiffest point W0 if none is given."""
+        """Check sizes and functions; let W0 be zero and the stiffest point W0 if none is given."""
+        sizes(N=self.N, d=self.d, k=self.k)
+        for name in ("loss", "grad", "noise", "noise_at"):
+            given = getattr(self, name)
+            if not callable(given) and (given is not None or name in ("loss", "grad")):
+                raise ValueError(f"{name} must be a function, got {given!r}; see Problem")
         if self.W0 is None:
             object.__setattr__(self, "W0", np.zeros((self.d, self.k)))
         if self.stiffest is None:

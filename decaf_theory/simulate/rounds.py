@@ -39,6 +39,8 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
     is not finite; its `trace` holds the finite steps before (None where there are none).
     ValueError: a function of the problem or a schedule returns what it must not.
     """
+    if watch is not None and not callable(watch):
+        raise ValueError(f"watch must be a function of a Visit, got {watch!r}")
     records: list[dict[str, Array]] = []
     last: Visit | None = None
     divergence: Divergence | None = None
@@ -107,7 +109,7 @@ class Rounds:
             if len(self.links) == KEPT:
                 self.links.clear()
             if callable(given):  # one matrix for all rounds was checked with the configuration
-                self.config.check_graph(Pi)
+                self.config.check_graph(Pi, t)
             self.links[id(Pi)] = Pi, messages_of(self.rule.meets, Pi, self.config.problem.N)
         return self.links[id(Pi)]
 

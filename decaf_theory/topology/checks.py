@@ -28,9 +28,7 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
     asks for that (`sqrt_rho`). Whether Pi mixes is checked by `require_mixing`.
     Time and memory are those of a few passes over the entries.
     """
-    Pi = structure(Pi)
-    if N is not None and Pi.shape != (N, N):
-        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
+    Pi = structure(Pi, N)
     entries = sparse.coo_array(Pi)
     if entries.nnz and entries.data.min() < 0:
         i, j = (axis[entries.data.argmin()] for axis in entries.coords)
@@ -38,11 +36,15 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
         warnings.warn(text, NegativeWeightWarning, stacklevel=2)
 
 
-def structure(Pi: Matrix) -> Matrix:
+def structure(Pi: Matrix, N: int | None = None) -> Matrix:
     """Return Pi as a float64 array, dense or CSR, after the checks that raise."""
+    if isinstance(Pi, str):
+        raise ValueError(f"Pi must be a matrix, got {Pi!r}; TOPOLOGIES[{Pi!r}]({N or 'N'}) is one")
     Pi = Pi.tocsr() if is_sparse(Pi) else host(Pi)
     if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
+    if N is not None and Pi.shape != (N, N):
+        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
     if Pi.dtype.kind not in "fiub":
         raise ValueError(f"Pi must be real, got dtype {Pi.dtype}")
     tolerance = weight_tolerance(Pi)

@@ -51,6 +51,11 @@ def laplacian_weights(graph: Any) -> Matrix:
 def _links_of(graph: Any) -> Matrix:
     import networkx  # here, so that the library loads without it
 
+    if not isinstance(graph, networkx.Graph):
+        raise ValueError(
+            f"graph must be a networkx graph, got {type(graph).__name__}; "
+            f"networkx.from_numpy_array makes one of an adjacency matrix"
+        )
     if graph.number_of_nodes() == 0 or graph.is_directed():
         kind = "directed" if graph.is_directed() else "no nodes"
         raise ValueError(f"graph must be undirected with at least one node, got {kind}")
