@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from decaf_theory.lowrank import Factors
+from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, SimulationError, simulate
-from decaf_theory.topology import TOPOLOGIES, metropolis
+from decaf_theory.topology import SCHEDULES, TOPOLOGIES, metropolis
 
 EPS = np.finfo(np.float64).eps
 PI = TOPOLOGIES["path"](4)
@@ -85,6 +86,22 @@ def test_a_watch_that_cannot_be_called_is_refused():
 def test_a_bad_problem_is_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(P3, **changes)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "near"),
+    [
+        (PROBLEMS, "P99", "P9"),
+        (TOPOLOGIES, "rng", "ring"),
+        (SCHEDULES, "random", "random_matching"),
+        (METHODS, "DeCAF", "decaf"),
+        (TOPOLOGIES, 3, ""),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(table, name, near):
+    with pytest.raises(KeyError, match=f"got {name!r}; the nearest name is {near}"):
+        table[name]
+    assert table.get(name) is None
 
 
 def test_a_matrix_is_not_a_graph():

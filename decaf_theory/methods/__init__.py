@@ -11,6 +11,7 @@ from decaf_theory.methods.factor import CENTRALIZED, DLORA, DLORA_FA, DSGD, FEDA
 from decaf_theory.methods.product import DECAF, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
+from decaf_theory.names import Table
 
 __all__ = [
     "METHODS",
@@ -25,6 +26,6 @@ __all__ = [
     "within_ranks",
 ]
 
-METHODS: dict[str, Method] = {
-    method.name: method for method in (DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF)
-}
+METHODS: Table[Method] = Table(
+    {method.name: method for method in (DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF)}
+)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse as scipy_sparse
 
 from decaf_theory.arrays import Host, integer
+from decaf_theory.names import Table
 from decaf_theory.topology.checks import Matrix, is_sparse, parts, require_room
 
 DRAWS = 100  # of a random graph, before it is given up as unlikely to be connected
@@ -228,17 +229,19 @@ def check_probability(p: float) -> None:
         raise ValueError(f"p must lie in [0, 1], got {p}")
 
 
-TOPOLOGIES: dict[str, Callable[..., Matrix]] = {
-    "complete": complete,
-    "ring": ring,
-    "path": path,
-    "star": star,
-    "torus": torus,
-    "hypercube": hypercube,
-    "bipartite": bipartite,
-    "exponential": exponential,
-    "erdos_renyi": erdos_renyi,
-}
+TOPOLOGIES: Table[Callable[..., Matrix]] = Table(
+    {
+        "complete": complete,
+        "ring": ring,
+        "path": path,
+        "star": star,
+        "torus": torus,
+        "hypercube": hypercube,
+        "bipartite": bipartite,
+        "exponential": exponential,
+        "erdos_renyi": erdos_renyi,
+    }
+)
 
 
 def _agents(N: int) -> int:
