@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from math import sqrt
 from typing import Any, TypeAlias
 
 import array_api_compat
@@ -65,6 +66,28 @@ def require_real(name: str, x: Array) -> None:
         raise ValueError(
             f"{name} must be a real floating-point array, got dtype {x.dtype}; convert it first"
         )
+
+
+def weight_tolerance(Pi: Array) -> float:
+    """Return by how much sums and pairs of weights may be off: sqrt(eps) of their dtype.
+
+    Rounded weights keep more than half of their digits, mistyped ones do not. Integers and lists
+    are taken as float64.
+    """
+    kind = getattr(Pi, "dtype", np.dtype(np.float64))
+    if isinstance(kind, np.dtype):
+        return sqrt(np.finfo(kind if kind.kind == "f" else np.float64).eps)
+    return sqrt(eps(Pi) if Pi.is_floating_point() else np.finfo(np.float64).eps)
+
+
+def require_unit_sums(
+    name: str, sums: Host, tolerance: float, line: str = "row", hint: str = ""
+) -> None:
+    """Raise ValueError unless all sums [n] of weights are one, naming the line that is worst."""
+    off = np.abs(sums - 1)
+    worst = int(off.argmax())
+    if not off[worst] <= tolerance:
+        raise ValueError(f"{name} must sum to one, got {sums[worst]:.6g} in {line} {worst}{hint}")
 
 
 def working(x: Array) -> Array:

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
+from decaf_theory.arrays import (
+    Array,
+    convert,
+    host,
+    like,
+    namespace,
+    require_real,
+    transpose,
+    working,
+)
 
 
 class Factors(NamedTuple):
@@ -52,13 +61,26 @@ def common(*pairs: Factors) -> Any:
     return xp
 
 
-def check_factors(factors: Factors) -> None:
-    """Raise ValueError unless kinds, dtypes, devices and shapes of B and A match."""
+def check_factors(factors: Factors, name: str = "factors") -> None:
+    """Raise ValueError unless B and A are real, and their kinds, dtypes, devices, shapes match."""
+    for letter, X in factors._asdict().items():
+        require_real(f"{name}.{letter}", X)
     common(factors)
     B, A = factors
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
-            f"factors must be B [..., d, r] and A [..., r, k] with equal leading axes, "
+            f"{name} must be B [..., d, r] and A [..., r, k] with equal leading axes, "
+            f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
+        )
+
+
+def check_agents(factors: Factors) -> None:
+    """Raise ValueError unless factors are as in `check_factors`, with agents, and none is empty."""
+    check_factors(factors)
+    B, A = factors
+    if B.ndim < 3 or 0 in B.shape or 0 in A.shape:
+        raise ValueError(
+            f"factors must be B [..., agent, d, r] and A [..., agent, r, k] with no empty axis, "
             f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
         )
 

@@ -1,18 +1,36 @@
 """Every measured quantity, defined once: consensus, interference, truncation, gradients, rank.
 
 Axes as in `lowrank`: [..., agent, rows, columns]. `Pi` [n, N] holds the mixing rows wanted; if
-it is said to be stochastic, its rows sum to one.
+it is said to be stochastic, its rows must sum to one, within sqrt(eps) of its dtype. ValueError:
+they do not, or factors that `check_factors` refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from decaf_theory.arrays import Array, convert, eps, like, namespace, transpose, working
-from decaf_theory.lowrank import Factors, common, orthogonal_core, product, spectrum, subtract
+from decaf_theory.arrays import (
+    Array,
+    convert,
+    eps,
+    like,
+    namespace,
+    transpose,
+    working,
+)
+from decaf_theory.lowrank import (
+    Factors,
+    check_agents,
+    check_factors,
+    common,
+    orthogonal_core,
+    product,
+    spectrum,
+    subtract,
+)
 from decaf_theory.tsvd import TSVD
 from decaf_theory.tsvd.grouping import groups, in_order
-from decaf_theory.tsvd.mixing import concatenate, entries, gather, neighbours
+from decaf_theory.tsvd.mixing import concatenate, gather, neighbours, stochastic_entries
 
 NORMS = ("fro", "op", "nuc")
 
@@ -40,6 +58,7 @@ def schatten(singular_values: Array, norm: str = "fro") -> Array:
 
 def product_norm(factors: Factors, norm: str = "fro") -> Array:
     """Return |B A| in a norm of `NORMS` without forming the product, [...]."""
+    check_factors(factors)
     if norm != "fro":
         return schatten(spectrum(factors), norm)
     _, core, _ = orthogonal_core(factors)  # as large as the product; its entries need no SVD
@@ -55,7 +74,7 @@ def deviations(X: Array) -> Array:
 def consensus_distance(X: Array | Factors) -> Array:
     """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B."""
     if isinstance(X, Factors):
-        common(X)
+        check_agents(X)
         return consensus_distance(X.B) + consensus_distance(X.A)
     xp = namespace(X)
     apart = deviations(X)
@@ -70,7 +89,15 @@ def weighted_deviations(factors: Factors, weights: Array) -> Factors:
     factors [..., n or 1, N, d, r]. So |X|_F^2 = V_B and |Y|_F^2 = V_A. Equal factors deviate by
     exactly 0. A negative weight (|pi_j| under the root, its sign in X) keeps I = X Y.
     """
-    xp = common(factors)
+    check_agents(factors)
+    rows = weights if weights.ndim == 2 else weights[None]
+    stochastic_entries(rows, int(factors.B.shape[-3]))
+    return _panels(factors, weights)
+
+
+def _panels(factors: Factors, weights: Array) -> Factors:
+    """Return the `weighted_deviations`, of arguments that are checked."""
+    xp = namespace(factors.B)
     weights = convert(weights, factors.B)[..., None, None]
     root = xp.sqrt(xp.abs(weights))
 
@@ -105,13 +132,13 @@ def _over_rows(
     They run over the agents that a row weights; rows of few agents are treated apart from rows of
     many.
     """
-    common(factors)
-    found = entries(Pi, int(factors.B.shape[-3]))
+    check_agents(factors)
+    found = stochastic_entries(Pi, int(factors.B.shape[-3]))
     rows = groups(found.counts, factors.rank)
     parts = []
     for own in rows:
         index, weights = neighbours(found, own)
-        parts.append(quantity(weighted_deviations(gather(factors, index), weights)))
+        parts.append(quantity(_panels(gather(factors, index), weights)))
     return in_order(parts, rows, axis)
 
 
@@ -128,6 +155,8 @@ def mix_norm(truncated: TSVD, norm: str = "fro") -> Array:
 
 def product_distance(left: Factors, right: Factors, norm: str = "fro") -> Array:
     """Return |B_1 A_1 - B_2 A_2| without forming the products, [...]."""
+    check_factors(left, "left")
+    check_factors(right, "right")
     return product_norm(subtract(left, right), norm)
 
 
@@ -142,7 +171,8 @@ def factor_gradients(gradient: Array, factors: Factors, s: float) -> Factors:
 
 def sigma_max(factors: Factors) -> Array:
     """Return max(sigma_1(A), sigma_1(B)), the least c of Assumption 2 for these factors, [...]."""
-    xp = common(factors)
+    check_factors(factors)
+    xp = namespace(factors.B)
     largest = [like(xp.linalg.matrix_norm(working(X), ord=2), X) for X in factors]
     return xp.max(xp.stack(largest), axis=0)
 
@@ -152,7 +182,8 @@ def imbalance(factors: Factors) -> Array:
 
     Infinite where the product is zero but the factors are not balanced.
     """
-    xp = common(factors)
+    check_factors(factors)
+    xp = namespace(factors.B)
     B, A = (working(X) for X in factors)
     gap = xp.linalg.matrix_norm(transpose(B) @ B - A @ transpose(A), ord="fro")
     size = product_norm(Factors(B, A))

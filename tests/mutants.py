@@ -74,6 +74,7 @@ TESTS = {
         "tests/test_simulate_trace.py",
         "tests/test_simulate_faults.py",
         "tests/test_simulate_own.py",
+        "tests/test_simulate_own_bad.py",
     ],
     "decaf_theory/problems": ["tests/test_problems.py"],
     "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],

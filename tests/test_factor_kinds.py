@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from decaf_theory import lowrank, measure
 from decaf_theory.lowrank import Factors
+from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.simulate import Config
 from decaf_theory.topology import TOPOLOGIES
@@ -64,6 +66,73 @@ UNLIKE = {
         "factors must be on one device, got cpu and meta; move one",
     ),
 }
+
+
+# with shapes and dtypes that only the functions of agents and of one product look at
+MISMATCHED = {
+    "ranks": (Factors(B, A[:, :1]), "with equal leading axes, got B (3, 5, 2) and A (3, 1, 4)"),
+    "integers": (Factors(B.astype(int), A.astype(int)), "B must be a real floating-point array"),
+    "integer tensors": (TENSORS.map(lambda X: X.long()), "got dtype torch.int64; convert it first"),
+    "complex numbers": (GOOD.map(lambda X: X + 0j), "got dtype complex128; convert it first"),
+    "one agent": (
+        GOOD.map(lambda X: X[0]),
+        "factors must be B [..., agent, d, r] and A [..., agent, r, k] with no empty axis, "
+        "got B (5, 2) and A (2, 4)",
+    ),
+    "no agents": (GOOD.map(lambda X: X[:0]), "with no empty axis, got B (0, 5, 2) and A (0, 2, 4)"),
+}
+OF_AGENTS = {
+    "consensus_distance": measure.consensus_distance,
+    "weighted_deviations": FUNCTIONS["weighted_deviations"],
+    "interference": FUNCTIONS["interference"],
+    "interference_norm": FUNCTIONS["interference_norm"],
+    "tsvd_of_mix": FUNCTIONS["tsvd_of_mix"],
+    **{name: lambda f, m=method: m.mix(f, PI) for name, method in METHODS.items()},
+}
+OF_PRODUCTS = ("product_norm", "product_distance", "sigma_max", "imbalance", "check_factors")
+
+
+@pytest.mark.parametrize("unlike", MISMATCHED)
+@pytest.mark.parametrize("name", [*OF_AGENTS, *OF_PRODUCTS])
+def test_factors_that_do_not_fit_are_refused_by_measures_and_methods(name, unlike):
+    if name in OF_PRODUCTS and "agent" in unlike:  # one product needs none
+        return
+    factors, message = MISMATCHED[unlike]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        {**FUNCTIONS, **OF_AGENTS}[name](factors)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, csr_array, np.ndarray.tolist])
+@pytest.mark.parametrize(
+    "name", ["interference", "interference_norm", "dlora", "dlora_fa", "decaf"]
+)
+def test_rows_that_do_not_sum_to_one_are_refused_by_what_needs_them(name, kind):
+    call = getattr(measure, name, None) or METHODS[name].mix
+    with pytest.raises(ValueError, match=r"^rows of Pi must sum to one, got 0\.9 in row 0$"):
+        call(GOOD, kind(0.9 * PI))
+    tsvd_of_mix(GOOD, kind(0.9 * PI), 2)  # documented to take them
+    with pytest.raises(ValueError, match=r"^rows of Pi must sum to one, got 1 in row 0$"):
+        call(GOOD, kind((1 + 1e-7) * PI))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_that_sum_to_one_to_their_own_rounding_pass(dtype):
+    thirds = np.full((3, 3), 1 / 3).astype(dtype)
+    assert np.any(thirds.astype(float).sum(axis=1) != 1)
+    measure.interference(TENSORS, torch.tensor(PI).bfloat16())
+    for Pi in (thirds, torch.tensor(thirds)):
+        measure.interference(GOOD, Pi)
+        METHODS["dlora"].mix(GOOD, Pi)
+        measure.weighted_deviations(GOOD, Pi[0])
+    with pytest.raises(ValueError, match="rows of Pi must sum to one"):
+        measure.interference(GOOD, (0.9 * thirds).astype(dtype))
+
+
+def test_weights_of_deviations_must_sum_to_one():
+    with pytest.raises(ValueError, match=r"^rows of Pi must sum to one, got 0\.9 in row 0$"):
+        measure.weighted_deviations(GOOD, 0.9 * PI[0])
+    with pytest.raises(ValueError, match=r"^rows of Pi must sum to one, got 0\.5 in row 1$"):
+        measure.weighted_deviations(GOOD, PI * np.array([[1.0], [0.5], [1.0]]))
 
 
 @pytest.mark.parametrize("unlike", UNLIKE)

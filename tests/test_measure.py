@@ -181,8 +181,8 @@ def test_interference_on_a_star_of_ten_thousand_agents_takes_the_memory_of_its_e
 def test_rows_of_few_agents_go_apart_from_rows_of_many_in_their_order(norm, monkeypatch):
     monkeypatch.setattr(grouping, "WORTH", 0)
     factors, Pi = gaussian(5, 4, 2, 3, 6), np.zeros((5, 6))
-    for row, count in enumerate((1, 6, 2, 0, 3)):
-        Pi[row, :count] = 1 / max(count, 1)
+    for row, count in enumerate((1, 6, 2, 1, 3)):
+        Pi[row, :count] = 1 / count
     expected = mix_products(factors, Pi) - product(mix_factors(factors, Pi))
     assert_near(measure.interference(factors, Pi), expected, slack(factors))
     norms = [[np.linalg.norm(x, NORM[norm]) for x in run] for run in expected]

@@ -26,6 +26,7 @@ from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
 from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
 from decaf_theory.methods.unequal import HETLORA, RAFLORA
+from decaf_theory.names import Table
 
 __all__ = [
     "METHODS",
@@ -48,13 +49,15 @@ __all__ = [
     "within_ranks",
 ]
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        *(DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF),
-        *(FFA_LORA, FEDSA_LORA, FLEXLORA),
-        *(ROLORA, ADF_LORA, TAD_LORA),
-        *(GRADIENT_TRACKING, HEAVY_BALL),
-        *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
-    )
-}
+METHODS: Table[Method] = Table(
+    {
+        method.name: method
+        for method in (
+            *(DSGD, LOCAL, CENTRALIZED, FEDAVG, DLORA, DLORA_FA, DECAF),
+            *(FFA_LORA, FEDSA_LORA, FLEXLORA),
+            *(ROLORA, ADF_LORA, TAD_LORA),
+            *(GRADIENT_TRACKING, HEAVY_BALL),
+            *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
+        )
+    }
+)

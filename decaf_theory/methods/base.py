@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from decaf_theory.arrays import Array
-from decaf_theory.lowrank import Factors
+from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.methods.form import LORA, Form
 from decaf_theory.methods.meeting import Meeting, weights_of
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD
+from decaf_theory.tsvd.mixing import stochastic_entries
 
 
 class Mixed(NamedTuple):
@@ -140,10 +141,12 @@ class Method:
 
         n = N are the agents in their order; any other number of rows, as in a merge, belongs to
         nobody and takes agent 0's part in what is not mixed. ValueError: such rows of a method that
-        does not mix, or whose agents keep something of their own.
+        does not mix, or whose agents keep something of their own; rows that do not sum to one;
+        factors that `check_agents` refuses.
         """
+        check_agents(factors)
         state, N, clock = self.begin(factors), int(factors.B.shape[-3]), Clock(t)
-        n = int(Pi.shape[0])
+        n = int(np.shape(Pi)[0])
         weights = self.weights(Pi, N, clock)
         if n != N and (weights is None or not self.merges):
             raise ValueError(
@@ -152,5 +155,6 @@ class Method:
             )
         if weights is None:
             return factors
+        stochastic_entries(weights, N)
         own = state if n == N else state.take([0] * n)
         return self.receive(own, self.send(state, clock), weights, clock).state.factors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from decaf_theory.names import Table
 from decaf_theory.problems.approximation import (
     approximation,
     frame,
@@ -34,18 +35,20 @@ __all__ = [
     "least_loss",
 ]
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {
-    "P1": gauge_flip,
-    "P2": homogeneous,
-    "P3": heterogeneous,
-    "P4": out_of_reach,
-    "P5": frozen_heterogeneous,
-    "P6": rank_competition,
-    "P7": scalar_lora,
-    "P8": bernoulli_logit,
-    "P9": huber,
-    "P10": frozen_curvature,
-    "P11": indefinite_pair,
-    "P12": rank_trap,
-    "P13": frame,
-}
+PROBLEMS: Table[Callable[..., Problem]] = Table(
+    {
+        "P1": gauge_flip,
+        "P2": homogeneous,
+        "P3": heterogeneous,
+        "P4": out_of_reach,
+        "P5": frozen_heterogeneous,
+        "P6": rank_competition,
+        "P7": scalar_lora,
+        "P8": bernoulli_logit,
+        "P9": huber,
+        "P10": frozen_curvature,
+        "P11": indefinite_pair,
+        "P12": rank_trap,
+        "P13": frame,
+    }
+)

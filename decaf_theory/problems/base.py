@@ -47,8 +47,9 @@ class Problem:
     loss(W): [..., N, d, k] -> [..., N], each agent's own loss at its own point. grad(W): the
     gradients there, [..., N, d, k] -> [..., N, d, k]. An agent axis of length one is one point for
     all agents. W is the whole matrix: the caller adds W0 [d, k].
-    noise(rng, shape): zero-mean draws of shape [..., N, d, k] as a NumPy array, independent over
-    all leading axes; None if gradients are exact. They are the gradient noise itself, unless
+    noise(rng, shape): zero-mean draws of all of `shape` [steps, N, d, k] as a NumPy array,
+    independent over steps: a simulation draws many steps of a run at once, so that the agents are
+    the second axis; None if gradients are exact. They are the gradient noise itself, unless
     noise_at(draws, W) makes it from them, of the same shape; it may depend on the agents' points W.
     Pi [N, N], start (factors [N, d, r], [N, r, k]): if the problem prescribes them.
     stiffest [d, k]: a point at which some f_i has curvature L; W0 if none is given.
@@ -69,7 +70,12 @@ class Problem:
     stiffest: Array = None
 
     def __post_init__(self) -> None:
-        """Let W0 be zero and the stiffest point W0 if none is given."""
+        """Check sizes and functions; let W0 be zero and the stiffest point W0 if none is given."""
+        sizes(N=self.N, d=self.d, k=self.k)
+        for name in ("loss", "grad", "noise", "noise_at"):
+            given = getattr(self, name)
+            if not callable(given) and (given is not None or name in ("loss", "grad")):
+                raise ValueError(f"{name} must be a function, got {given!r}; see Problem")
         if self.W0 is None:
             object.__setattr__(self, "W0", np.zeros((self.d, self.k)))
         if self.stiffest is None:

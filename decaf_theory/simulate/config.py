@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, Host, integer, namespace, require_real
+from decaf_theory.arrays import Array, Host, integer, namespace
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.methods import (
     METHODS,
@@ -115,10 +115,15 @@ class Config:
         """Pi or the function that returns it; the problem's where none is given."""
         return self.problem.Pi if self.Pi is None else self.Pi
 
-    def check_graph(self, Pi: Array | None) -> None:
-        """Raise ValueError unless Pi is a mixing matrix of N agents, or not needed."""
+    def check_graph(self, Pi: Array | None, t: int = 0) -> None:
+        """Raise ValueError unless Pi, of round t, is a mixing matrix of N agents, or not needed."""
         if Pi is not None:
-            check_mixing_matrix(Pi, self.problem.N)
+            try:
+                check_mixing_matrix(Pi, self.problem.N)
+            except ValueError as error:
+                raise ValueError(f"{error}{_of_round(self.graph, t)}") from None
+        elif callable(self.graph) and self.named.meets == "graph":
+            raise ValueError(f"Pi must return a matrix, got None{_of_round(self.graph, t)}")
         elif self.named.meets == "graph":
             raise ValueError(f"Pi must be given: problem {self.problem.name} prescribes none")
 
@@ -130,14 +135,30 @@ class Config:
         given = self.lr(t) if callable(self.lr) else self.lr
         if isinstance(given, float) and 0 <= given < np.inf:
             return given
-        lr = np.asarray(given, dtype=np.float64)
+        where = _of_round(self.lr, t)
+        try:
+            lr = np.asarray(given)
+            if lr.dtype.kind not in "fiuO":
+                raise TypeError
+            lr = lr.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"lr must be one number, one for each run, or a function of the round, "
+                f"got {given!r}{where}"
+            ) from None
         if lr.shape not in ((), (self.runs,)):
             raise ValueError(
-                f"lr must be one number or one for each of {self.runs} runs, got shape {lr.shape}"
+                f"lr must be one number or one for each of {self.runs} runs, "
+                f"got shape {lr.shape}{where}"
             )
         if not np.all((lr >= 0) & (lr < np.inf)):
-            raise ValueError(f"lr must be finite and >= 0, got {given}")
+            raise ValueError(f"lr must be finite and >= 0, got {given}{where}")
         return lr if lr.shape else float(lr)
+
+
+def _of_round(given: object, t: int) -> str:
+    """Return which round a value is of, in words, where a function of the round returned it."""
+    return f" in round {t}" if callable(given) else ""
 
 
 def start_factors(config: Config) -> Factors:
@@ -161,6 +182,13 @@ def start_factors(config: Config) -> Factors:
 
 
 def _check_choices(config: Config) -> None:
+    if not isinstance(config.problem, Problem):
+        raise ValueError(
+            f"problem must be a Problem, got {config.problem!r}; "
+            f"PROBLEMS['P3'](N=8, d=6, k=5) builds one"
+        )
+    if not isinstance(config.method, str | Method):
+        raise ValueError(f"method must be a name in METHODS or a Method, got {config.method!r}")
     if isinstance(config.method, str) and config.method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, got {config.method!r}")
     for name, allowed in (("order", ORDERS), ("zero_directions", ("drop", "keep"))):
@@ -254,9 +282,7 @@ def _check_factors(config: Config, given: Factors) -> None:
     problem, runs = config.problem, config.runs
     if not isinstance(given, Factors):
         raise ValueError(f"start must be lowrank.Factors(B, A), got {type(given).__name__}")
-    check_factors(given)
-    require_real("start.B", given.B)
-    require_real("start.A", given.A)
+    check_factors(given, "start")
     leading, inner = tuple(given.B.shape[:-2]), (given.B.shape[-2], given.A.shape[-1])
     if leading not in ((problem.N,), (runs, problem.N)) or inner != (problem.d, problem.k):
         raise ValueError(

@@ -75,15 +75,20 @@ class Divergence:
 def advice(config: Config) -> str:
     """Return what to do about a step size beyond 1/L* of the start; "" where it is within.
 
-    L* is the smoothness of the losses in what is trained, on Omega_c with the start's c (T2).
+    L* is the smoothness of the losses in what is trained, on Omega_c with the start's c (T2). Where
+    the problem does not say enough to know it, any step size above 0 may be beyond.
     """
     start, constants = start_factors(config), config.problem.constants
-    if constants.L is None or (config.named.form.low_rank and constants.G is None):
-        return ""
+    lr = float(np.max(config.step_sizes(0)))
+    needed = ("L", "G") if config.named.form.low_rank else ("L",)
+    unknown = [name for name in needed if getattr(constants, name) is None]
+    if unknown:
+        why = f"no limit is known, as the problem's constants lack {' and '.join(unknown)}"
+        return f"; lr = {lr:.3g} may be too large ({why}); try a smaller lr" if lr > 0 else ""
     L_star, letters = constants.L, "L* = L"
+    assert L_star is not None
     if config.named.form.low_rank:
         L_star, letters = _on_omega(config, start)
-    lr = float(np.max(config.step_sizes(0)))
     # written as a product: L* may be zero
     if not lr * L_star > 1:
         return ""

@@ -19,7 +19,7 @@ def draws(config: Config) -> Iterator[Host | None]:
 
     Those that the configuration holds, or else the problem's. Of these as many steps are drawn at
     once as N, d and k alone say, so that a run draws the same numbers whatever its length, method,
-    rank and step size.
+    rank and step size. ValueError: the problem's noise or noise_at returns another shape.
     """
     problem = config.problem
     if not isinstance(config.noise, bool):
@@ -32,8 +32,10 @@ def draws(config: Config) -> Iterator[Host | None]:
     streams = [generator(config.seed, "noise", run) for run in range(config.runs)]
     steps = max(1, min(64, BLOCK // int(np.prod(shape))))
     while True:
-        block = np.stack([problem.noise(stream, (steps, *shape)) for stream in streams], axis=1)
-        yield from block
+        drawn = [problem.noise(stream, (steps, *shape)) for stream in streams]
+        for each in drawn:
+            _require_shape("noise", each, (steps, *shape), "[steps, N, d, k]")
+        yield from np.stack(drawn, axis=1)
 
 
 def noisy(problem: Problem, g: Array, drawn: Host | None, W: Array) -> Array:
@@ -41,5 +43,13 @@ def noisy(problem: Problem, g: Array, drawn: Host | None, W: Array) -> Array:
     if drawn is None:
         return g
     if problem.noise_at is not None:
+        expected = drawn.shape
         drawn = problem.noise_at(drawn, host(W))
+        _require_shape("noise_at", drawn, expected, "[runs, N, d, k]")
     return g + convert(drawn, g)
+
+
+def _require_shape(name: str, drawn: Array, expected: tuple[int, ...], axes: str) -> None:
+    """Raise ValueError unless draws have all their axes: others would be broadcast unseen."""
+    if np.shape(drawn) != expected:
+        raise ValueError(f"{name} must return shape {expected} = {axes}, got {np.shape(drawn)}")

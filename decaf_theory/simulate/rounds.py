@@ -24,6 +24,7 @@ from decaf_theory.simulate.visit import (
     points,
     require_finite,
     require_finite_factors,
+    require_shape,
 )
 
 Watch = Callable[[Visit], object]
@@ -36,7 +37,10 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
     watch(visit) is called at every step; the run ends there where what it returns is true. The
     batch of runs ends where one of them diverges. SimulationError: a loss, gradient or factor that
     is not finite; its `trace` holds the finite steps before (None where there are none).
+    ValueError: a function of the problem or a schedule returns what it must not.
     """
+    if watch is not None and not callable(watch):
+        raise ValueError(f"watch must be a function of a Visit, got {watch!r}")
     records: list[dict[str, Array]] = []
     last: Visit | None = None
     divergence: Divergence | None = None
@@ -58,7 +62,8 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
                     status, note = "stopped", f"its caller stopped it at step {visit.step}"
                     break
         except SimulationError as error:
-            error.args = (f"{error}{advice(config)}",)
+            if last is not None:  # a smaller step cannot mend the start
+                error.args = (f"{error}{advice(config)}",)
             if records and last is not None:
                 error.trace = assemble("nonfinite", str(error), records, last.factors)
             raise
@@ -104,7 +109,7 @@ class Rounds:
             if len(self.links) == KEPT:
                 self.links.clear()
             if callable(given):  # one matrix for all rounds was checked with the configuration
-                self.config.check_graph(Pi)
+                self.config.check_graph(Pi, t)
             self.links[id(Pi)] = Pi, messages_of(self.rule.meets, Pi, self.config.problem.N)
         return self.links[id(Pi)]
 
@@ -143,6 +148,8 @@ class Rounds:
         config, rule = self.config, self.rule
         W = points(config, at)
         g = config.problem.grad(W)
+        if clock.round == 0:
+            require_shape("grad", g, W, config.problem.N)
         if check:
             require_finite("gradient", g, clock.round)
         gradients = rule.form.gradients(noisy(config.problem, g, drawn, W), at, config.s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -63,8 +63,13 @@ class Visit:
 
     @cached_property
     def agent_loss(self) -> Array:
-        """The agents' losses at their own points, [runs, N]. SimulationError: not finite."""
+        """The agents' losses at their own points, [runs, N].
+
+        SimulationError: not finite. ValueError: another shape.
+        """
         loss = self.config.problem.loss(self.W)
+        if self.step == 0:
+            require_shape("loss", loss, self.W, self.config.problem.N)
         require_finite("loss", loss[..., None, None], self.step)
         return loss
 
@@ -87,8 +92,13 @@ class Visit:
 
     @cached_property
     def loss_at_mean(self) -> Array:
-        """The agents' losses at the mean point, [runs, N]. SimulationError: not finite."""
+        """The agents' losses at the mean point, [runs, N].
+
+        SimulationError: not finite. ValueError: another shape.
+        """
         losses = self.config.problem.loss(self.mean)
+        if self.step == 0:
+            require_shape("loss", losses, self.mean, self.config.problem.N)
         require_finite("loss at the mean point", losses[..., None, None], self.step)
         return losses
 
@@ -96,9 +106,11 @@ class Visit:
     def gradient_at_mean(self) -> Array:
         """The mean of the agents' gradients at the mean point, [runs, d, k].
 
-        SimulationError: one of them is not finite.
+        SimulationError: one of them is not finite. ValueError: another shape.
         """
         gradients = self.config.problem.grad(self.mean)
+        if self.step == 0:
+            require_shape("grad", gradients, self.mean, self.config.problem.N)
         xp = namespace(gradients)
         mean = xp.mean(gradients, axis=-3)
         if not bool(xp.all(xp.isfinite(mean))):
@@ -109,6 +121,21 @@ class Visit:
         """Raise SimulationError unless loss and gradients at this step are finite."""
         _ = self.agent_loss
         require_finite("gradient", self.config.problem.grad(self.W), self.step)
+
+
+def require_shape(name: Literal["loss", "grad"], value: Array, W: Array, N: int) -> None:
+    """Raise ValueError unless the problem's loss or grad at W [runs, n, d, k] has its shape.
+
+    n is N, or 1 for one point of all agents, where losses that are the same may stay one.
+    """
+    axes = "[runs, N]" if name == "loss" else "[runs, N, d, k]"
+    inner = () if name == "loss" else tuple(W.shape[2:])
+    allowed = [(W.shape[0], n, *inner) for n in (N, W.shape[1])]
+    if np.shape(value) not in allowed:
+        raise ValueError(
+            f"{name} must return shape {allowed[0]} = {axes} at W {tuple(W.shape)}, "
+            f"got {tuple(np.shape(value))}"
+        )
 
 
 def squares(X: Array) -> Host:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from math import sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
-from decaf_theory.arrays import host
+from decaf_theory.arrays import host, require_unit_sums, weight_tolerance
 
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
@@ -29,9 +28,7 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
     asks for that (`sqrt_rho`). Whether Pi mixes is checked by `require_mixing`.
     Time and memory are those of a few passes over the entries.
     """
-    Pi = structure(Pi)
-    if N is not None and Pi.shape != (N, N):
-        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
+    Pi = structure(Pi, N)
     entries = sparse.coo_array(Pi)
     if entries.nnz and entries.data.min() < 0:
         i, j = (axis[entries.data.argmin()] for axis in entries.coords)
@@ -39,31 +36,31 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
         warnings.warn(text, NegativeWeightWarning, stacklevel=2)
 
 
-def structure(Pi: Matrix) -> Matrix:
+def structure(Pi: Matrix, N: int | None = None) -> Matrix:
     """Return Pi as a float64 array, dense or CSR, after the checks that raise."""
+    if isinstance(Pi, str):
+        raise ValueError(f"Pi must be a matrix, got {Pi!r}; TOPOLOGIES[{Pi!r}]({N or 'N'}) is one")
     Pi = Pi.tocsr() if is_sparse(Pi) else host(Pi)
     if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
+    if N is not None and Pi.shape != (N, N):
+        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
     if Pi.dtype.kind not in "fiub":
         raise ValueError(f"Pi must be real, got dtype {Pi.dtype}")
-    tolerance = _tolerance(Pi)
+    tolerance = weight_tolerance(Pi)
     Pi = Pi.astype(np.float64)
     if not np.isfinite(Pi.data if is_sparse(Pi) else Pi).all():
         raise ValueError("Pi must be finite, got NaN or infinite weights")
-    for axis, lines in ((1, "row"), (0, "column")):
+    for axis, line in ((1, "row"), (0, "column")):
         sums = np.asarray(Pi.sum(axis=axis)).ravel()
-        worst = int(np.abs(sums - 1).argmax())
-        if abs(sums[worst] - 1) > tolerance:
-            hint = "" if axis else "; mixing would move the mean of the agents"
-            raise ValueError(
-                f"{lines}s of Pi must sum to one, got {sums[worst]:.6g} in {lines} {worst}{hint}"
-            )
+        hint = "" if axis else "; mixing would move the mean of the agents"
+        require_unit_sums(f"{line}s of Pi", sums, tolerance, line, hint)
     return Pi
 
 
 def symmetric(Pi: Matrix, wanted: str) -> Matrix:
     """Return Pi as `structure` does; ValueError unless it is symmetric, as `wanted` needs it."""
-    tolerance = _tolerance(Pi if is_sparse(Pi) else host(Pi))
+    tolerance = weight_tolerance(Pi)
     Pi = structure(Pi)
     excess = sparse.coo_array(Pi - Pi.T)
     if excess.nnz and excess.data.max() > tolerance:
@@ -74,11 +71,6 @@ def symmetric(Pi: Matrix, wanted: str) -> Matrix:
             f"simulated, and has |Pi - J|_op = sqrt_rho(Pi.T @ Pi) ** 0.5"
         )
     return Pi
-
-
-def _tolerance(Pi: Matrix) -> float:
-    """Return by how much sums and pairs of weights may be off: sqrt(eps) of their dtype."""
-    return sqrt(np.finfo(Pi.dtype if Pi.dtype.kind == "f" else np.float64).eps)
 
 
 def is_sparse(Pi: Matrix) -> bool:

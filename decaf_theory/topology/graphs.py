@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse as scipy_sparse
 
 from decaf_theory.arrays import Host, integer
+from decaf_theory.names import Table
 from decaf_theory.topology.checks import Matrix, is_sparse, parts, require_room
 
 DRAWS = 100  # of a random graph, before it is given up as unlikely to be connected
@@ -51,6 +52,11 @@ def laplacian_weights(graph: Any) -> Matrix:
 def _links_of(graph: Any) -> Matrix:
     import networkx  # here, so that the library loads without it
 
+    if not isinstance(graph, networkx.Graph):
+        raise ValueError(
+            f"graph must be a networkx graph, got {type(graph).__name__}; "
+            f"networkx.from_numpy_array makes one of an adjacency matrix"
+        )
     if graph.number_of_nodes() == 0 or graph.is_directed():
         kind = "directed" if graph.is_directed() else "no nodes"
         raise ValueError(f"graph must be undirected with at least one node, got {kind}")
@@ -223,17 +229,19 @@ def check_probability(p: float) -> None:
         raise ValueError(f"p must lie in [0, 1], got {p}")
 
 
-TOPOLOGIES: dict[str, Callable[..., Matrix]] = {
-    "complete": complete,
-    "ring": ring,
-    "path": path,
-    "star": star,
-    "torus": torus,
-    "hypercube": hypercube,
-    "bipartite": bipartite,
-    "exponential": exponential,
-    "erdos_renyi": erdos_renyi,
-}
+TOPOLOGIES: Table[Callable[..., Matrix]] = Table(
+    {
+        "complete": complete,
+        "ring": ring,
+        "path": path,
+        "star": star,
+        "torus": torus,
+        "hypercube": hypercube,
+        "bipartite": bipartite,
+        "exponential": exponential,
+        "erdos_renyi": erdos_renyi,
+    }
+)
 
 
 def _agents(N: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse as scipy_sparse
 
 from decaf_theory.arrays import Host, integer
+from decaf_theory.names import Table
 from decaf_theory.rng import generator
 from decaf_theory.topology.checks import Matrix, symmetric
 from decaf_theory.topology.graphs import (
@@ -232,11 +233,13 @@ def _both_ways(N: int, ends: Host, weights: Host, sparse: bool) -> Matrix:
     return counts(N, i, j, sparse, np.tile(weights, 2))
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "one_peer_exponential": one_peer_exponential,
-    "one_peer_hypercube": one_peer_hypercube,
-    "pairwise_gossip": pairwise_gossip,
-    "random_matching": random_matching,
-    "dropped_links": dropped_links,
-    "erdos_renyi_redrawn": erdos_renyi_redrawn,
-}
+SCHEDULES: Table[Callable[..., Schedule]] = Table(
+    {
+        "one_peer_exponential": one_peer_exponential,
+        "one_peer_hypercube": one_peer_hypercube,
+        "pairwise_gossip": pairwise_gossip,
+        "random_matching": random_matching,
+        "dropped_links": dropped_links,
+        "erdos_renyi_redrawn": erdos_renyi_redrawn,
+    }
+)

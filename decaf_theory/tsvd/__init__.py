@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from decaf_theory.arrays import Array, host, integer, namespace, require_real, working
-from decaf_theory.lowrank import Factors, check_factors
+from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.grouping import groups, joined
@@ -95,14 +95,7 @@ def tsvd_of_mix(
     Gradients: torch's go through "qr" and "dense"; results of "panel" carry none.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
     """
-    require_real("factors.B", factors.B)
-    require_real("factors.A", factors.A)
-    check_factors(factors)
-    if factors.B.ndim < 3 or 0 in factors.B.shape or 0 in factors.A.shape:
-        raise ValueError(
-            f"factors must be B [..., agent, d, r] and A [..., agent, r, k] with no empty axis, "
-            f"got B {tuple(factors.B.shape)} and A {tuple(factors.A.shape)}"
-        )
+    check_agents(factors)
     (d, k), r_in = factors.shape, factors.rank
     rank = check_rank(rank, d, k)
     if method not in ("auto", *PATHS):

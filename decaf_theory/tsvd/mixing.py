@@ -7,7 +7,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from array_api_compat import is_torch_array
 
-from decaf_theory.arrays import Array, host, like, namespace
+from decaf_theory.arrays import (
+    Array,
+    host,
+    like,
+    namespace,
+    require_unit_sums,
+    weight_tolerance,
+)
 from decaf_theory.lowrank import Factors, pad_rank
 
 Host: TypeAlias = np.ndarray[Any, Any]
@@ -53,6 +60,15 @@ def entries(Pi: Array, N: int) -> Entries:
         at = int(rows_of[odd[0]]), int(columns[odd[0]])
         raise ValueError(f"Pi must hold real finite weights, got {values[odd[0]]} at {at}")
     return Entries(np.bincount(rows_of, minlength=shape[0]), columns, values, N)
+
+
+def stochastic_entries(Pi: Array, N: int) -> Entries:
+    """Return `entries` of rows that sum to one; ValueError: they do not, and as there."""
+    found = entries(Pi, N)
+    n = len(found.counts)
+    sums = np.bincount(np.repeat(np.arange(n), found.counts), found.weights, n)
+    require_unit_sums("rows of Pi", sums, weight_tolerance(Pi))
+    return found
 
 
 def neighbours(found: Entries, rows: Host) -> tuple[Host, Host]:

@@ -1,0 +1,201 @@
+"""What the simulator refuses of a loss, noise, a graph or a schedule of one's own."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from decaf_theory.lowrank import Factors
+from decaf_theory.methods import METHODS
+from decaf_theory.problems import PROBLEMS, Problem
+from decaf_theory.simulate import Config, SimulationError, simulate
+from decaf_theory.topology import SCHEDULES, TOPOLOGIES, metropolis
+
+EPS = np.finfo(np.float64).eps
+PI = TOPOLOGIES["path"](4)
+P3 = PROBLEMS["P3"](d=5, k=3)
+GRAD = "grad must return shape (2, 4, 5, 3) = [runs, N, d, k] "
+
+
+def gaussian(*, N=4, d=5, k=3, r=2):
+    rng = np.random.default_rng(0)
+    return Factors(rng.standard_normal((N, d, r)) / 2, rng.standard_normal((N, r, k)) / 2)
+
+
+def run_of(**changes):
+    defaults = {"problem": P3, "Pi": PI, "start": gaussian(), "lr": 0.1, "steps": 10}
+    return Config(**{**defaults, "method": "dlora", **changes})
+
+
+# ---------------------------------------------------------------- arguments and schedules
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Pi": "ring"}, "Pi must be a matrix, got 'ring'; TOPOLOGIES['ring'](4) is one"),
+        ({"problem": "P3"}, "problem must be a Problem, got 'P3'; PROBLEMS['P3'](N=8"),
+        ({"method": 3}, "method must be a name in METHODS or a Method, got 3"),
+        *(
+            ({"lr": bad}, f"lr must be one number, one for each run, or a .*, got {bad!r}")
+            for bad in ("a", "0.1", True, 1j)
+        ),
+        ({"lr": lambda t: "a"}, "got 'a' in round 0"),
+        ({"lr": lambda t: -1.0}, "lr must be finite and >= 0, got -1.0 in round 0"),
+        ({"Pi": np.eye(3) / 2}, "Pi must be 4 x 4 for 4 agents, got shape (3, 3)"),
+        ({"Pi": lambda t: None}, "Pi must return a matrix, got None in round 0"),
+    ],
+)
+def test_a_bad_argument_is_refused_with_what_to_give_instead(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message).replace(re.escape(".*"), ".*")):
+        run_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"Pi": lambda t: PI if t < 3 else 0.9 * PI}, "rows of Pi must sum to one, .* in round 3"),
+        ({"Pi": lambda t: PI if t < 3 else np.eye(3) / 2}, "got shape .3, 3. in round 3"),
+        ({"lr": lambda t: 0.1 if t < 3 else np.nan}, "lr must be finite .* got nan in round 3"),
+        ({"lr": lambda t: 0.1 if t < 3 else [1, 2]}, "got shape .2,. in round 3"),
+    ],
+)
+def test_a_schedule_that_goes_bad_names_the_round(changes, message):
+    config = run_of(**changes)
+    with pytest.raises(ValueError, match=f"{message}$"):
+        simulate(config)
+
+
+def test_a_watch_that_cannot_be_called_is_refused():
+    with pytest.raises(ValueError, match="watch must be a function of a Visit, got 3"):
+        simulate(run_of(), 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"N": 0}, "N must be an integer >= 1, got 0"),
+        ({"loss": None}, "loss must be a function, got None"),
+        ({"loss": 3}, "loss must be a function, got 3"),
+        ({"grad": None}, "grad must be a function, got None"),
+        ({"noise": 0.1}, "noise must be a function, got 0.1"),
+        ({"noise_at": 0.1}, "noise_at must be a function, got 0.1"),
+    ],
+)
+def test_a_bad_problem_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(P3, **changes)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "near"),
+    [
+        (PROBLEMS, "P99", "P9"),
+        (TOPOLOGIES, "rng", "ring"),
+        (SCHEDULES, "random", "random_matching"),
+        (METHODS, "DeCAF", "decaf"),
+        (TOPOLOGIES, 3, ""),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(table, name, near):
+    with pytest.raises(KeyError, match=f"got {name!r}; the nearest name is {near}"):
+        table[name]
+    assert table.get(name) is None
+
+
+def test_a_matrix_is_not_a_graph():
+    with pytest.raises(ValueError, match=r"got ndarray; networkx\.from_numpy_array makes one"):
+        metropolis(np.ones((3, 3)))
+
+
+# ---------------------------------------------------------------- losses and noise
+
+
+def test_a_bad_number_of_a_loss_of_ones_own_is_met_with_a_smaller_step_unless_the_start_is_bad():
+    unknown = Problem("P3", 4, 5, 3, P3.loss, P3.grad)
+    hint = r"; lr = 1e\+200 may be too large \(no limit .* lack L and G\); try a smaller lr$"
+    with pytest.raises(SimulationError, match=hint):
+        simulate(run_of(problem=unknown, lr=1e200))
+    for bad in (replace(P3, grad=lambda W: np.nan * P3.grad(W)), unknown):
+        start = gaussian() if bad is not unknown else gaussian().map(lambda X: 1e200 * X)
+        with pytest.raises(SimulationError, match=r"not finite at step 0$"):
+            simulate(run_of(problem=bad, lr=1e200, start=start))
+    with pytest.raises(SimulationError, match=r"not finite at step 0$"):
+        simulate(
+            run_of(
+                problem=replace(unknown, noise=lambda rng, shape: np.full(shape, np.inf)), lr=0.0
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda rng, shape: rng.standard_normal(shape[1:]),  # one draw for all steps
+        lambda rng, shape: rng.standard_normal(shape[2:]),  # one draw for all agents
+        lambda rng, shape: rng.standard_normal((*shape[:2], 3, 5)),
+        lambda rng, shape: rng.standard_normal((*shape[:-1], 1)),
+        lambda rng, shape: rng.standard_normal((1, *shape[1:])),
+        lambda rng, shape: 0.1,
+        lambda rng, shape: None,
+    ],
+)
+def test_noise_of_another_shape_is_refused(noise):
+    message = re.escape("noise must return shape (64, 4, 5, 3) = [steps, N, d, k], got (") + ".*"
+    with pytest.raises(ValueError, match=message):
+        simulate(run_of(problem=replace(P3, noise=noise)))
+
+
+def test_noise_made_from_draws_keeps_their_shape_too():
+    problem = replace(P3, noise=lambda rng, shape: rng.standard_normal(shape))
+    same = replace(problem, noise_at=lambda draws, W: draws[..., :1, :, :])
+    message = r"noise_at must return shape \(1, 4, 5, 3\) = \[runs, N, d, k\], got \(1, 1, 5, 3\)"
+    with pytest.raises(ValueError, match=message):
+        simulate(run_of(problem=same))
+
+
+def at_the_mean_only(f, wrong):
+    """Return f, and at one point of all agents what `wrong` makes of it."""
+    return lambda W: wrong(f(W)) if W.shape[-3] == 1 else f(W)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss": lambda W: ((W - 1) ** 2).sum(-1)},
+            "loss must return shape (2, 4) = [runs, N] at W (2, 4, 5, 3), got (2, 4, 5)",
+        ),
+        (
+            {"loss": at_the_mean_only(P3.loss, lambda f: f[..., None])},
+            "loss must return shape (2, 4) = [runs, N] at W (2, 1, 5, 3), got (2, 4, 1)",
+        ),
+        (
+            {"loss": lambda W: 1.0},
+            "loss must return shape (2, 4) = [runs, N] at W (2, 4, 5, 3), got ()",
+        ),
+        (
+            {"grad": lambda W: W.sum(axis=-3, keepdims=True)},
+            GRAD + "at W (2, 4, 5, 3), got (2, 1, 5, 3)",
+        ),
+        (
+            {"grad": at_the_mean_only(P3.grad, lambda g: g.sum(-1))},
+            GRAD + "at W (2, 1, 5, 3), got (2, 4, 5)",
+        ),
+    ],
+)
+def test_a_loss_or_gradient_of_another_shape_is_refused(changes, message):
+    problem = Problem(
+        **{"name": "own", "N": 4, "d": 5, "k": 3, "loss": P3.loss, "grad": P3.grad} | changes
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        simulate(run_of(problem=problem, runs=2))
+
+
+def test_a_loss_that_all_agents_share_may_be_one_at_a_point_that_they_share():
+    shared = Problem("own", 4, 5, 3, lambda W: (W**2).sum((-2, -1)) / 2, lambda W: W)
+    trace = simulate(run_of(problem=shared)).require_finished()
+    spread = Problem("own", 4, 5, 3, lambda W: np.zeros(4) + (W**2).sum((-2, -1)) / 2, lambda W: W)
+    # means of four equal numbers
+    np.testing.assert_allclose(trace.loss, simulate(run_of(problem=spread)).loss, rtol=4 * EPS)
