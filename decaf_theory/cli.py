@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from fractions import Fraction
 
 OK, MISSED, USAGE = 0, 1, 2
@@ -20,12 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
     each other. A benchmark is timed on one, whatever the environment says.
     """
-    args = parser().parse_args(argv)
+    p = parser()
+    refuse_unknown(p, sys.argv[1:] if argv is None else argv)
+    args = p.parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
-    commands = {"diagnose": diagnose, "merge": merge, "methods": methods, "bench": benchmark}
     try:
-        code = commands[args.command](args)
+        code = COMMANDS[args.command](args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,6 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"decaf: error: {error}", file=sys.stderr)
         return USAGE
     return code
+
+
+def refuse_unknown(p: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Exit with bad usage if the command is unknown; the message names the nearest."""
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        near = get_close_matches(words[0].lower(), COMMANDS, n=1, cutoff=0.0)[0]
+        known = ", ".join(COMMANDS)
+        p.error(f"unknown command {words[0]!r}; the nearest of {known} is {near}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -198,3 +208,11 @@ def benchmark(args: argparse.Namespace) -> int:
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
     return MISSED if bench.failed(rows) else OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "diagnose": diagnose,
+    "merge": merge,
+    "methods": methods,
+    "bench": benchmark,
+}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
+from verification.options import hint_for
 
 OK, MISSING, USAGE, INTERRUPTED = 0, 1, 2, 130
 PAGE = "report"
@@ -71,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = [*FIGURES, PAGE]
     for name in args.only or ():
         if name not in known:
-            close = get_close_matches(name, known, cutoff=0.3) or known
-            print(f"error: unknown figure {name!r}; did you mean {close[0]}?", file=sys.stderr)
+            hint = hint_for(name, known, "none is near")
+            names = ", ".join(known)
+            print(f"error: unknown figure {name!r} of {names}; {hint}", file=sys.stderr)
             return USAGE
     try:
         store.require_writable(args.out)

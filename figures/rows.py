@@ -21,9 +21,11 @@ class MissingError(ValueError):
 def read(results: Path, needs: Sequence[str]) -> list[dict[str, Any]]:
     """Return the rows of all needs: claims, or the names of `SOURCES`; each row names its own.
 
-    MissingError or StoreError if one of them has none.
+    MissingError, StoreError: some have none; all such claims are named at once.
     """
     found = []
+    if claims := [need for need in needs if need not in SOURCES]:
+        store.checksums(results, claims)
     for need in needs:
         rows = SOURCES[need](results) if need in SOURCES else store.read_rows(results, need)
         found += [{"source": need, **row} for row in rows]

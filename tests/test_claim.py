@@ -176,11 +176,12 @@ def test_a_verdict_takes_tightness_and_slack_from_the_rows_that_apply():
     assert judge(claim_of(), [BROKEN]).slack is None
 
 
-def test_an_excess_that_was_chosen_is_no_tightness():
+def test_how_far_a_chosen_bound_is_exceeded_is_no_tightness():
     claim = replace(claim_of(), expected="violated")
     assert judge(claim, [BEYOND]).tightness == BEYOND.tightness
-    verdict = judge(replace(claim, chosen_excess=True), [BEYOND])
+    verdict = judge(replace(claim, chosen_bound=True), [BEYOND])
     assert (verdict.outcome, verdict.tightness) == ("violated", None)
+    assert [regime.tightness for regime in verdict.regimes] == [None]
 
 
 def test_a_ratio_that_overflows_is_no_tightness():

@@ -213,7 +213,7 @@ def test_weights_are_decimals_or_fractions(text, numbers):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["sing"], "invalid choice: 'sing'"),
+        (["bnch"], "unknown command 'bnch'; the nearest of diagnose, merge, bench is bench"),
         (["diagnose"], "the following arguments are required: DIR"),
         (["merge", *FOLDERS], "the following arguments are required: --out"),
         (["diagnose", *FOLDERS, "--rank", "two"], "argument --rank: invalid int value: 'two'"),

@@ -62,6 +62,12 @@ def test_a_program_that_knows_numpy_alone_finds_the_same_numbers(name, tmp_path)
         assert abs(float(numbers[name]) - stored) <= slip
 
 
+def test_a_claim_given_for_a_file_is_answered_with_its_file(capsys):
+    assert main(["replay", FALSE[0]]) == 2
+    again = f"python -m verification replay verification/counterexamples/{FALSE[0]}.json"
+    assert again in capsys.readouterr().err
+
+
 @pytest.fixture
 def call(tmp_path, capsys):
     """Replay a file with the ledger of fakes: exit code, stdout, stderr."""

@@ -136,6 +136,12 @@ def test_missing_rows_are_named(tmp_path, need):
         rows.read(tmp_path, [need])
 
 
+def test_all_claims_without_rows_are_named_at_once(tmp_path):
+    (tmp_path / "run.json").write_text('{"files": {}}')
+    with pytest.raises(store.StoreError, match=r"claims T2, T2-sharp in .*--only T2 T2-sharp"):
+        rows.read(tmp_path, FIGURES["smoothness"].NEEDS)
+
+
 def test_without_attacks_there_are_no_rows_of_them(tmp_path):
     assert rows.read(tmp_path, ["attacks"]) == []
 
@@ -163,6 +169,8 @@ def test_stored_infinities_are_numbers_again(tmp_path):
 def test_an_unknown_figure_is_bad_usage_and_the_nearest_is_named(capsys):
     assert main(["--only", "diference"]) == 2
     assert "did you mean difference?" in capsys.readouterr().err
+    assert main(["--only", "???"]) == 2
+    assert "unknown figure '???' of schematic, truncation, " in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_bad_usage(tmp_path, capsys):

@@ -5,10 +5,17 @@ import re
 import pytest
 
 from verification import table
-from verification.formulas import formula, plain
+from verification.formulas import ACCENTS, SYMBOLS, TOKEN, formula, plain
 from verification.run import LEDGER
 
 CLAIMS = {claim.id: claim for claim in LEDGER.claims}
+FORMULAS = {name: re.findall(r"\$+([^$]+)\$+", claim.text) for name, claim in CLAIMS.items()}
+READ = {r"\sqrt", r"\frac", r"\mathrm", r"\text"}
+# commands whose names can be read as they are
+LETTERS = """alpha beta gamma delta epsilon varepsilon zeta eta theta kappa mu nu pi rho sigma
+    varsigma tau psi omega ell Gamma Delta Theta Xi Pi Sigma Phi Omega"""
+FUNCTIONS = "sin cos tanh cosh log ln det deg min max sup sum int approx"
+WORDS = {rf"\{name}" for name in (LETTERS + " " + FUNCTIONS).split()}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,7 @@ CLAIMS = {claim.id: claim for claim in LEDGER.claims}
         (r"E\langle \nabla F, h \rangle", "E<grad F, h>"),
         (r"\max_{j \in \{1, \lfloor N/2 \rfloor\}} x_j", "max_(j in {1, floor(N/2)}) x_j"),
         (r"\mathrm{TSVD}_r(M) - c\, I\ ok", "TSVD_r(M) - c I ok"),
+        (r"\frac1q \Bigl(S + \frac12\Bigr), \qquad q", "(1/q) (S + 1/2), q"),
         (r"\sqrt 10", "sqrt(1)0"),  # as in LaTeX: one digit
     ],
 )
@@ -46,6 +54,13 @@ def test_only_what_stands_between_dollars_is_a_formula():
 def test_a_formula_that_is_cut_off_is_refused(latex):
     with pytest.raises(ValueError, match=r"brace|lacks its argument|too many"):
         formula(latex)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_command_of_a_claim_is_one_that_can_be_read_on_the_terminal(name):
+    tokens = {token.strip() for text in FORMULAS[name] for token in TOKEN.findall(text)}
+    commands = {token for token in tokens if len(token) > 1 and token[0] == "\\"}
+    assert commands <= {*SYMBOLS, *ACCENTS, *READ, *WORDS}
 
 
 @pytest.mark.parametrize("name", CLAIMS)

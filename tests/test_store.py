@@ -129,6 +129,8 @@ def test_rows_that_are_missing_say_how_to_make_them(tmp_path):
     filled(tmp_path)
     with pytest.raises(store.StoreError, match=r"no rows of claim T9 in .*--only T9 --out"):
         store.read_rows(tmp_path, "T9")
+    with pytest.raises(store.StoreError, match=r"claims T8, T9 in .*--only T8 T9 --out"):
+        store.checksums(tmp_path, ["T1", "T8", "T9"])
     store.rows_path(tmp_path, "T1").unlink()
     with pytest.raises(store.StoreError, match=r"T1\.jsonl is missing; run .*--only T1"):
         store.read_rows(tmp_path, "T1")

@@ -246,7 +246,10 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
         (["attack", "T1", "--minutes", "0"], "argument --minutes: must be a number > 0, got '0'"),
         (["attack", "T1", "--minutes", "nan"], "must be a number > 0, got 'nan'"),
         (["attack"], "the following arguments are required: ID"),
-        (["explian", "T1"], "invalid choice: 'explian' (choose from"),
+        (["explian", "T1"], "unknown command 'explian'; did you mean explain?"),
+        (["rnu"], "unknown command 'rnu'; did you mean run?"),
+        (["???"], "unknown command '???'; see python -m verification --help"),
+        (["--only", "T1,T3"], "unknown claim 'T1,T3'; separate claims by spaces: T1 T3"),
         (
             ["explain", "T1", "T3"],
             "explain: unrecognized arguments: T3; see python -m verification",
@@ -369,6 +372,13 @@ def test_an_explanation_has_text_deciding_rows_and_how_to_run_it_again(call):
     assert "tightest row" not in out
     assert "[n=3]" in out
     assert out.endswith("run again: python -m verification --only T1\n")
+
+
+def test_a_folder_of_results_that_is_a_file_is_bad_usage(call, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = call("explain", "T1", out=tmp_path / "file")
+    assert (code, out) == (2, "")
+    assert "--out must be a folder of results" in err
 
 
 def test_an_explanation_shows_the_counterexample(call):

@@ -75,7 +75,8 @@ class Attempt:
 
 
 HEADER = (
-    f"{'attack':<30} {'best':<9} {'bound is':<9} {'and it':<10} {'2 % less is':<18} time, searcher"
+    f"{'attack':<30} {'best':<9} {'bound is':<9} {'the bound':<10} {'98 % of it':<18} "
+    "time, searcher"
 )
 
 

@@ -215,8 +215,9 @@ class Claim:
     # regime -> how near to its bound it comes in every run; `reaches ID` prints what to paste
     reaches: Mapping[str, float] = field(default_factory=dict)
     regimes: tuple[str, ...] = ()  # coordinates that tell regimes apart although they are numbers
-    # false, and by how much is set by a parameter that was chosen: its verdict has no tightness
-    chosen_excess: bool = False
+    # how near it comes to its bound, or how far beyond, is set by a number that was chosen, such as
+    # the accuracy of a limit or a parameter of a counterexample: there is no tightness
+    chosen_bound: bool = False
     conditional: bool = False  # whether its assumptions are judged row by row, and fail in some
     # the searches for a counterexample, by name; called late, since they load torch
     attacks: Callable[[], Mapping[str, Attack]] | None = None

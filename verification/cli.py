@@ -144,6 +144,8 @@ def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
 def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print a claim's text, the stored rows that decided it, its regimes, its counterexample."""
     claim = replay.find(ledger.claims, args.id)
+    if args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"--out must be a folder of results, got the file {args.out}")
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {claim.expected})\n")
     print(f"{table.explanation(claim, table.width())}\n")
     try:
@@ -170,6 +172,10 @@ def shown(path: Path) -> Path:
 
 def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print one line of numbers: does a stored instance still give the same?"""
+    kept = ledger.counterexample(args.file.name)
+    if not args.file.exists() and kept.exists():
+        again = f"{MAIN} replay {shown(kept)}"
+        raise UsageError(f"{args.file} is a claim; its counterexample is in a file: {again}")
     found = replay.load(args.file)
     claim = replay.find(ledger.claims, found.claim)
     if args.script:

@@ -10,13 +10,17 @@ import re
 
 TOKEN = re.compile(r"\\langle\s*|\s*\\rangle|\\[a-zA-Z]+|\\.|\s+|\d+|.", re.DOTALL)
 ACCENTS = {r"\bar": "bar", r"\hat": "hat", r"\tilde": "~", r"\dot": "dot"}
+# only the size of a bracket
+OPENING = (r"\left", r"\bigl", r"\Bigl", r"\biggl", r"\Biggl")
+CLOSING = (r"\right", r"\bigr", r"\Bigr", r"\biggr", r"\Biggr")
 SYMBOLS = {
+    **dict.fromkeys((*OPENING, *CLOSING), ""),
     **{r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\ll": "<<", r"\sim": "~", r"\cdot": "*"},
     **{r"\to": "->", r"\mapsto": "->", r"\leftarrow": "<-", r"\times": "x", r"\otimes": "(x)"},
     **{r"\langle": "<", r"\rangle": ">", r"\lfloor": "floor(", r"\rfloor": ")", r"\ldots": "..."},
     **{r"\pm": "+-", r"\mp": "-+", r"\|": "|", r"\{": "{", r"\}": "}", r"\,": " ", "\\ ": " "},
-    **{r"\left": "", r"\right": "", r"\nabla": "grad", r"\varphi": "phi", r"\infty": "inf"},
-    **{r"\lambda": "lam", r"\in": "in"},
+    **{r"\nabla": "grad", r"\varphi": "phi", r"\infty": "inf", r"\lambda": "lam", r"\in": "in"},
+    **{r"\quad": " ", r"\qquad": " ", r"\cdots": "..."},
 }
 # texts that need no brackets: as an index or exponent a number or word; above the bar of a fraction
 # a product, with sums in brackets only; below it a number, a word with its indices, or a bracket
@@ -104,5 +108,5 @@ def _multiplies(tokens: list[str]) -> bool:
     """Whether what follows is a factor of, or a power on, what came before."""
     rest = [token for token in tokens[-2:][::-1] if token != " "]
     stops = ("}", ")", "]", ",", ";", "=", "+", "-", "<", ">", "|", "/", ".", r"\|")
-    relations = (r"\le", r"\ge", r"\to", r"\cdot", r"\right", r"\pm", r"\ne", r"\ll")
-    return bool(rest) and rest[0] not in (*stops, *relations)
+    relations = (r"\le", r"\ge", r"\to", r"\cdot", r"\pm", r"\ne", r"\ll", r"\quad", r"\qquad")
+    return bool(rest) and rest[0] not in (*stops, *relations, *CLOSING)

@@ -55,7 +55,7 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
     """Return the verdict: violated > inconclusive > holds; not_applicable if no row applies.
 
     Where that is as expected but a regime went slack: slack. Tightness is the largest of the rows,
-    None if the claim's excess was chosen; slack is the least. Rows that do not apply count in
+    None if the claim's bound was chosen; slack is the least. Rows that do not apply count in
     `rows` alone.
     """
     found = list(rows)
@@ -69,12 +69,16 @@ def judge(claim: Claim, rows: Iterable[Row], seconds: float = 0.0) -> Verdict:
         claim.id,
         claim.status,
         outcome,
-        None if claim.chosen_excess else best(found),
+        _tightness(claim, found),
         min(slacks, default=None),
         len(found),
         seconds,
         regimes,
     )
+
+
+def _tightness(claim: Claim, rows: Iterable[Row]) -> float | None:
+    return None if claim.chosen_bound else best(rows)
 
 
 def best(rows: Iterable[Row]) -> float | None:
@@ -92,7 +96,7 @@ def regimes_of(claim: Claim, rows: Iterable[Row]) -> list[Regime]:
             groups.setdefault(regime_name(row, claim.regimes), []).append(row)
     groups |= {name: [] for name in claim.reaches if name not in groups}
     return [
-        Regime(name, len(group), best(group), claim.reaches.get(name))
+        Regime(name, len(group), _tightness(claim, group), claim.reaches.get(name))
         for name, group in groups.items()
     ]
 

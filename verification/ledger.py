@@ -30,7 +30,8 @@ are in [findings.md](findings.md).
 Status: *paraphrased* (of the paper, from public summaries of it), *derived* (a proof is given
 here), *numerical* (evidence only). A claim whose expected outcome is `violated` is worded as it
 might be read, and false. Tightness by regime: how near to its bound, measured/bound, a claim comes
-in each norm, order, ..., whatever is drawn; the least, the most, and how many there are.
+in each norm, order, ...; the least, the most, and how many there are. These are lower limits that
+are kept with the claim and checked in every run, not what one run measured (`explain` shows both).
 
 ## Notation
 """
@@ -40,7 +41,10 @@ NOTATION = r"""
   $L$ bounds the Lipschitz constant of $\nabla f_j$, $G$ the operator norm of $\nabla f_j$, $C$
   (Assumption 3) how far $W$ moves for a move of the factors; Assumption 4 bounds the variance of
   stochastic gradients by $\sigma^2$ and the heterogeneity
-  $\frac1N \sum_j |\nabla f_j - \nabla F|^2$ by $\kappa^2$. $\alpha$ is the step size.
+  $\frac1N \sum_j |\nabla f_j - \nabla F|^2$ by $\kappa^2$. $\alpha$, in some claims $lr$, is the
+  step size, $T$ the number of steps, $\hat g$ a stochastic gradient, and $\Phi$ the loss $F$ as a
+  function of the factors. $x^+$ is $x$ after the next step or round; of a matrix such as $I - \Pi$
+  it is the pseudo-inverse.
 - $\Omega_c$, Omega_c (Assumption 2): $\sigma_1(A), \sigma_1(B) \le c$. Norms: $|X|_F$ or
   $\Vert X \Vert_F$ Frobenius, $op$ operator, $*$ nuclear.
 - One mix: weights $\pi_j \ge 0$ with sum one and maximum $\pi_{max}$, $m$ agents;
@@ -50,7 +54,8 @@ NOTATION = r"""
   of $P$.
 - A network: $\Pi$ symmetric, doubly stochastic, $J = 11'/N$;
   $\lambda = \sqrt\rho = |\Pi - J|_{op}$, below one by Assumption 5. $\Xi = |(I - J) X|_F^2/N$ is
-  the consensus distance, $\Xi_w$ that of both factors. $\varphi = (1 + \sqrt5)/2$.
+  the consensus distance, $\Xi_w$ that of both factors; a tilde marks deviations from the mean,
+  $\tilde X = (I - J) X$; $l_i$ are the eigenvalues of $\Pi$, $l_1 = 1$. $\varphi = (1 + \sqrt5)/2$.
 - Orders: MS mixes, then steps at the mixed point (`step_first` and `mix_first` of a simulation);
   CB combines with the gradient at the unmixed point (`combine`).
 - P1 ... P13 are the problems of `decaf_theory.problems`.

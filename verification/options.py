@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,18 +46,30 @@ class UsageError(Exception):
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of a command line, `command` among them; no command means `run`.
 
-    UsageError: a flag that is now a command, or arguments that the command does not have.
+    UsageError: an unknown command, a flag that is now a command, or arguments that the command does
+    not have.
     SystemExit: errors that argparse finds itself, and --help.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     refuse_moved(words)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, "run")
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        hint = hint_for(words[0], list(COMMANDS), f"see {MAIN} --help")
+        raise UsageError(f"unknown command {words[0]!r}; {hint}")
     args, rest = parser().parse_known_args(words)
     if rest:  # argparse would blame the program and show its usage, not the command's
         see = f"see {MAIN} {args.command} --help"
         raise UsageError(f"{args.command}: unrecognized arguments: {' '.join(rest)}; {see}")
     return args
+
+
+def hint_for(name: str, known: Sequence[str], otherwise: str, n: int = 1) -> str:
+    """Return the `n` names nearest to an unknown one as a question; `otherwise` if none is near."""
+    lower = {other.lower(): other for other in known}
+    close = get_close_matches(name.lower(), lower, n=n, cutoff=0.3)
+    found = ", ".join(lower[other] for other in close)
+    return f"did you mean {found}?" if found else otherwise
 
 
 def refuse_moved(words: Sequence[str]) -> None:
@@ -164,7 +177,12 @@ OUT = option(
     help="folder of the results (default: results)",
 )
 MINUTES = option(
-    "--minutes", type=positive, default=1.0, metavar="M", help="time per claim (default 1)"
+    "--minutes",
+    type=positive,
+    default=1.0,
+    metavar="M",
+    help="time per claim (default 1); where a bound is attained, the search in each variant goes "
+    "on until the bound made 2 %% smaller breaks, for 120 s at most or its share of M if longer",
 )
 TOPOLOGY = option(
     "--topology",

@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from pprint import pformat
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from decaf_theory.files import write_atomically
 from verification.claim import RELATIONS, Claim, Outcome, Row
 from verification.formulas import plain
-from verification.options import MAIN
+from verification.options import MAIN, hint_for
 from verification.run import Ledger
 from verification.store import number, strict
 
@@ -52,10 +51,10 @@ class Stored:
 
 def nearest(claim: str, ids: Sequence[str]) -> str:
     """Return the ids closest to an unknown one, for an error message."""
-    lower = {known.lower(): known for known in ids}
-    close = get_close_matches(claim.lower(), lower, n=3, cutoff=0.3)
-    found = ", ".join(lower[name] for name in close)
-    hint = f"did you mean {found}?" if found else f"see {MAIN} list"
+    if "," in claim:
+        hint = f"separate claims by spaces: {' '.join(claim.replace(',', ' ').split())}"
+    else:
+        hint = hint_for(claim, ids, f"see {MAIN} list", n=3)
     return f"unknown claim {claim!r}; {hint}"
 
 

@@ -169,22 +169,31 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is damaged ({error}); run python -m verification again") from None
 
 
+def checksums(out: Path, claims: Sequence[str]) -> list[str]:
+    """Return the checksums of the rows of these claims; StoreError names all that have none."""
+    sums = read_json(out / "run.json")["files"]
+    missing = [claim for claim in claims if claim not in sums]
+    if missing:
+        names = f"claim{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        again = f"run python -m verification --only {' '.join(missing)} --out {out}"
+        raise StoreError(f"no rows of {names} in {out}; {again}")
+    return [sums[claim] for claim in claims]
+
+
 def read_rows(out: Path | str, claim: str) -> list[Record]:
     """Return the stored rows of a claim, checked against their checksum in run.json.
 
     StoreError: no such claim in the run, or a file that is missing, truncated or altered.
     """
     out = Path(out)
-    sums = read_json(out / "run.json")["files"]
+    (checksum,) = checksums(out, [claim])
     path = rows_path(out, claim)
     again = f"run python -m verification --only {claim} --out {out}"
-    if claim not in sums:
-        raise StoreError(f"no rows of claim {claim} in {out}; {again}")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; {again}") from None
-    if hashlib.sha256(data).hexdigest() != sums[claim]:
+    if hashlib.sha256(data).hexdigest() != checksum:
         raise StoreError(f"{path} is truncated or altered: its checksum is not run.json's; {again}")
     return decode_rows(data)
 

@@ -373,8 +373,9 @@ def time_varying_S(*, lam: float, N: int) -> float:
 
         (N - 1) rho / (1 - rho),   rho = lam^2
 
-    q is that of `network_q`. Tight: a constant Pi_t whose |eigenvalues| are all lam.
-    Source: derived (T37).
+    Or for Pi_t drawn at random with |E Pi_t'Pi_t - J|_op <= rho, lam = sqrt(rho). q is that of
+    `network_q`. Tight: a constant Pi_t whose |eigenvalues| are all lam.
+    Source: derived (T37, T37-random).
     """
     below_one(lam=lam)
     count(N=N)

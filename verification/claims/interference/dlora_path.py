@@ -360,6 +360,7 @@ CLAIMS = [
         "derived",
         law,
         loose="its bound is the accuracy to which a limit is known",
+        chosen_bound=True,
         not_attacked="an asymptotic law",
     ),
 ]

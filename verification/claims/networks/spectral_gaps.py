@@ -28,7 +28,7 @@ def rows(ctx: Context) -> Iterator[Row]:
     $1/(2n)$ 1/2. For the ring of 10 this is $\varphi^2/3 = 0.8727$, $\varphi = (1+\sqrt5)/2$.
 
     Assumptions: path and star: $N \ge 3$, below which $\Pi = J$; torus: $n \ge 3$ (3/5 for
-    $n = 2$); $K_{n,n}$ with equal treatment: $n \ge 2$.
+    $n = 2$); $K_{n,n}$ with self weight 1/3 or 1/2: $n \ge 2$.
 
     Proof: the ring is circulant with the eigenvalues $(1 + 2\cos(2\pi j/N))/3$, largest in modulus
     at one of the ends $j = 1$, $\lfloor N/2 \rfloor$. The path has $\cos(\pi j (i - 1/2)/N)$ for
@@ -122,7 +122,7 @@ def without_self_weight(ctx: Context) -> Iterator[Row]:
 
     $\pi_{ij} = 1/\deg$ on edges and 0 on the diagonal gives $\sqrt\rho < 1$, a positive spectral
     gap. FALSE where the graph is bipartite: $\Pi$ then has the eigenvalue -1, and the agents of
-    the two sides exchange their values for ever.
+    the two sides exchange their values forever.
 
     Assumptions: the graph is connected and regular, so that $\Pi$ is symmetric and doubly
     stochastic.
@@ -193,6 +193,7 @@ CLAIMS = [
         "derived",
         without_self_weight,
         expected="violated",
+        chosen_bound=True,
         replay=replay,
         instance=two_sides_alone,
         script="T31-bipartite",

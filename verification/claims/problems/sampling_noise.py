@@ -79,7 +79,7 @@ CLAIMS = [
         "derived",
         rows,
         expected="violated",
-        chosen_excess=True,
+        chosen_bound=True,
         replay=replay,
         instance=columns,
         script="P10-noise",

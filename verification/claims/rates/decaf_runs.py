@@ -301,6 +301,7 @@ CLAIMS = [
         "derived",
         order,
         loose="its bound is the accuracy to which a limit is known",
+        chosen_bound=True,
         not_attacked="an asymptotic law",
     ),
     Claim(

@@ -94,9 +94,10 @@ def with_momentum(ctx: Context) -> Iterator[Row]:
     T25-sharp bounds $\frac1T \sum_{t<T} E|\nabla F(z_t)|^2$ with $a$ for $\alpha$ and the distance
     of the agents from $z$ for $\Xi$: $\frac1N \sum_i |x_i - z|^2 =
     \Xi + \left(\frac{\alpha\beta}{1-\beta}\right)^2 |\bar v|^2$. The second part is not small: with
-    $\Xi$ alone the bound is false. If $u + 2 \left(\frac{u\beta}{1-\beta}\right)^2 \le 1$,
-    $u = aL$, T25 holds with $\Xi + \frac{2 (a\beta)^2 \sigma^2}{N (1 - \beta^2)}$ for $\Xi$, which
-    T36 bounds.
+    $\Xi$ alone both T25 and T25-sharp are false at $u = aL = 1$, $\beta = 9/10$ (by a factor of
+    43 in descent alone), and T25-sharp is at $u = \beta = 1/2$. If $u + 2
+    \left(\frac{u\beta}{1-\beta}\right)^2 \le 1$, T25 holds with $\Xi + \frac{2 (a\beta)^2
+    \sigma^2}{N (1 - \beta^2)}$ for $\Xi$, which T36 bounds.
 
     Assumptions: those of T25-sharp for the step $a$; with the bound on $\Xi$ those of T36.
 
@@ -192,8 +193,8 @@ def on_changing_graphs(ctx: Context) -> Iterator[Row]:
     $\Pi_t$ doubly stochastic, not necessarily symmetric. Order MS: T25 and T25-sharp hold with the
     average of $E \Xi_t$, which T37 and T37-random bound.
 
-    Assumptions: those of T25-sharp, the $\Pi_t$ independent of the noise; with the bound on $\Xi$
-    those of T37, or of T37-random.
+    Assumptions: those of T25-sharp, each $\Pi_t$ independent of all that came before and of the
+    noise of step $t$; with the bound on $\Xi$ those of T37, or of T37-random.
 
     Proof: columns of $\Pi_t$ that sum to one keep the mean, whichever $\Pi_t$ it is, and whatever
     it was drawn from: $\bar x^+ = \bar x - \alpha (h + n)$. The descent of T25-sharp asks for no

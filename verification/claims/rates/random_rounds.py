@@ -29,8 +29,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     $S = (N-1) \rho/(1-\rho)$. Single rounds need not mix: with one link at a time, random pairs or
     links that fail, $\|\Pi_t - J\|_{op}$ may always be 1.
 
-    Assumptions: those of T25's consensus bound; the $\Pi_t$ are independent of each other and of
-    the noise, and have one $\rho$, or none above it.
+    Assumptions: those of T25's consensus bound; each $\Pi_t$ is independent of all that came before
+    and of the noise of step $t$, and all have one $\rho$, or none above it.
 
     Proof: let $\tilde\Pi_t = \Pi_t - J$. As rows and columns sum to one, $\tilde\Pi_t =
     \Pi_t (I-J)$ and $\tilde\Pi_t'\tilde\Pi_t = \Pi_t'\Pi_t - J$. So $E |\tilde\Pi_t X|_F^2 =

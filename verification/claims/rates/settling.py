@@ -177,6 +177,7 @@ CLAIMS = [
         "derived",
         rows,
         loose="its bound is the accuracy to which a limit is known",
+        chosen_bound=True,
         not_attacked="a law of first order in the step size",
     )
 ]

@@ -265,6 +265,7 @@ CLAIMS = [
         "numerical",
         rows,
         loose="its bound is the accuracy to which a limit is known",
+        chosen_bound=True,
         not_attacked="an asymptotic law",
     )
 ]

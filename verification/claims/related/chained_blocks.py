@@ -94,9 +94,7 @@ CLAIMS = [
         "derived",
         rows,
         loose="its bound is the accuracy to which a mean is known",
+        chosen_bound=True,
         not_attacked="an expectation",
-        reaches={
-            "|E|R_t|^2 / law - 1|": 0,
-        },
     )
 ]

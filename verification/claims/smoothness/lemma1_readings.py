@@ -208,7 +208,7 @@ def reading(
     rows: Rows,
     instance: Callable[[], Mapping[str, Any]],
     *,
-    chosen_excess: bool = False,
+    chosen_bound: bool = False,
 ) -> Claim:
     """Return the claim of a false reading."""
     return Claim(
@@ -217,7 +217,7 @@ def reading(
         "paraphrased",
         rows,
         expected="violated",
-        chosen_excess=chosen_excess,
+        chosen_bound=chosen_bound,
         replay=replay,
         instance=instance,
         script="T4",
@@ -249,6 +249,6 @@ CLAIMS = [
         },
     ),
     reading("T4a", sum_against_euclid, instance_mixed),
-    reading("T4b", scale_forgotten, instance_scale, chosen_excess=True),
-    reading("T4c", no_assumption_2, instance_outside, chosen_excess=True),
+    reading("T4b", scale_forgotten, instance_scale, chosen_bound=True),
+    reading("T4c", no_assumption_2, instance_outside, chosen_bound=True),
 ]

@@ -230,7 +230,7 @@ CLAIMS = [
         "derived",
         truncation_is_nonexpansive,
         expected="violated",
-        chosen_excess=True,
+        chosen_bound=True,
         replay=replay_false,
         instance=instance,
         script="T19-tie",

@@ -37,7 +37,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     \ell^2 = \frac1q \Bigl(S + \sum_{r-q < i \le r} s_i^2\Bigr);$$
     for $r = 1$: $\|E\|_* (2 s_1 + \|E\|_*) \le S$. All of it is measured on the mix itself.
 
-    Assumptions: weights $\pi_j \ge 0$ with sum one; $B_j A_j$ and $P_0$ of rank at most $r$.
+    Assumptions: weights $\pi_j \ge 0$ with sum one; $B_j A_j$ and $P_0$ of rank at most $r$;
+    $\max(s_r, p_r) > 0$, with $P_0 = P$: $s_r > 0$; $q \ge 1$.
 
     Proof: write $P_j = B_j A_j$. The first bound says that
     $\sum_j \pi_j \|P_j - P_0\|_F^2 + \|M - P_0\|_F^2 = \sum_j \pi_j \|P_j\|_F^2 + \|M\|_F^2 -
