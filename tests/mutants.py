@@ -82,6 +82,7 @@ TESTS = {
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],
+    "verification/instances/laws.py": ["tests/test_topology_random.py"],
     "verification/instances": [
         "tests/test_guards.py",
         "tests/test_instances.py",

@@ -213,7 +213,10 @@ def test_weights_are_decimals_or_fractions(text, numbers):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["bnch"], "unknown command 'bnch'; the nearest of diagnose, merge, bench is bench"),
+        (
+            ["bnch"],
+            "unknown command 'bnch'; the nearest of diagnose, merge, methods, bench is bench",
+        ),
         (["diagnose"], "the following arguments are required: DIR"),
         (["merge", *FOLDERS], "the following arguments are required: --out"),
         (["diagnose", *FOLDERS, "--rank", "two"], "argument --rank: invalid int value: 'two'"),

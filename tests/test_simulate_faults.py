@@ -12,6 +12,8 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, approximation
 from decaf_theory.simulate import DIVERGED, Config, SimulationError, simulate
+from decaf_theory.simulate.divergence import Divergence, advice
+from decaf_theory.simulate.rounds import visits
 from decaf_theory.topology import TOPOLOGIES
 
 EPS = np.finfo(np.float64).eps
@@ -93,6 +95,26 @@ def test_bad_noise_is_found_in_the_factors():
         )
         with pytest.raises(SimulationError, match="B of agent 0 in run 0 not finite at step 0"):
             simulate(config)
+
+
+def test_losses_are_not_computed_as_long_as_the_factors_leave_them_no_room():
+    """Up to x, the root mean square of |W_i - W0|, g x + L x^2/2 is half of what diverges."""
+    problem = PROBLEMS["P2"](d=5, k=3, rank=2)
+    config = Config(problem=problem, method="dlora", Pi=PI, rank=2, lr=0.1, steps=1, s=0.5)
+    divergence = Divergence(config, next(visits(config)))
+    slopes, losses = problem.grad(problem.W0[None]), problem.loss(problem.W0[None])
+    g = np.sqrt(np.mean(np.sum(slopes**2, axis=(-2, -1))))
+    x = 0.5 * np.sqrt(divergence.room / problem.N)
+    more = g * x + problem.constants.L * x**2 / 2
+    # the scale of the losses is the one at W0, where LoRA starts; some ten operations
+    np.testing.assert_allclose(more, (DIVERGED / 2 - 1) * losses.mean(), rtol=32 * EPS)
+
+
+def test_a_step_of_exactly_one_over_L_needs_no_advice():
+    config = Config(problem=PROBLEMS["P2"](d=5, k=3), method="dsgd", Pi=PI, lr=1.0, steps=1)
+    assert config.problem.constants.L == 1
+    assert advice(config) == ""
+    assert advice(replace(config, lr=1.0 + EPS)).startswith("; lr = 1 is above 1/L* = 1, L* = L;")
 
 
 @pytest.mark.parametrize("method", ["dlora", "decaf", "dsgd"])
