@@ -44,7 +44,7 @@ TESTS = {
     ],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
-    "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py"],
+    "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py", "tests/test_measure.py"],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
     "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
     "decaf_theory/tsvd/panel.py": [*PANEL, *TSVD],

@@ -50,7 +50,7 @@ ROOM_ALLOWED = {
     "decaf_theory": ("decaf_theory",),
     "verification": ("decaf_theory", "verification"),
     "figures": (
-        *("figures", "verification.claim", "verification.store"),
+        *("figures", "verification.claim", "verification.options", "verification.store"),
         *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
     ),
     "paper_checks": (

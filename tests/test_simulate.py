@@ -197,8 +197,11 @@ def test_decaf_at_full_rank_is_exact_product_gossip():
     assert trace.consensus_products[0, -1] < trace.consensus_products[0, 0] / 10
 
 
-# choco's agents know more of each other after a mix than their factors say
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "choco"])
+# a mix leaves these agents more than their factors: copies of the others, a residual
+KEEPING = {"choco", "decaf_ef"}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in KEEPING])
 def test_mixing_first_is_stepping_first_from_the_mixed_start(method):
     equal = method == "centralized" or (METHODS[method].fixed and method != "dsgd")
     start = gaussian_start(N=4, d=4, k=3, r=2, shared=equal)

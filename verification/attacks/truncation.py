@@ -108,8 +108,8 @@ def factor_distance(r: int, d: int, k: int) -> Attack:
     return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, _two_balanced)
 
 
-def aligned(form: str, r: int, d: int, k: int) -> Attack:
-    """T20-aligned: |(B_1 O - B_2)(O'A_1 - A_2)|_F against either form of its bound."""
+def aligned(r: int, d: int, k: int) -> Attack:
+    """T20-aligned: |(B_1 O - B_2)(O'A_1 - A_2)|_F against the smaller form of its bound."""
     letters = {"spread": 1.0, "mean_square": 1.0}
     linear = bounds.aligned_interference(**letters, sigma_r=0.0)
     square = bounds.aligned_interference(**{**letters, "spread": 1e9}, sigma_r=1.0)
@@ -121,7 +121,7 @@ def aligned(form: str, r: int, d: int, k: int) -> Attack:
         P = B @ A
         far = fro(P[:, 0] - P[:, 1])
         sigma_r = (p["x"] ** 2).amin(-1).amax(-1)
-        return left / (linear * far) if form == "linear" else left * sigma_r / (square * far**2)
+        return torch.maximum(left / (linear * far), left * sigma_r / (square * far**2))
 
     return Attack({"U": (2, d, r), "V": (2, r, k), "x": (2, r)}, ratio, _two_balanced)
 

@@ -279,8 +279,8 @@ CLAIMS = [
         "numerical",
         spurious,
         loose="its bound is the accuracy to which a limit is known",
+        chosen_bound=True,
         not_attacked="an asymptotic law",
-        reaches={"|measured/predicted - 1| at lr = 0": 0},
     ),
     Claim(
         "T30-feedback",
