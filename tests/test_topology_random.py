@@ -132,3 +132,10 @@ DIRECTED = SCHEDULES["one_peer_exponential"](4)(0)
 def test_a_bad_law_is_refused_by_name(name, arguments, message):
     with pytest.raises(ValueError, match=f"^{escape(message)}"):
         SCHEDULES[name](4, **arguments)
+
+
+@pytest.mark.parametrize("law", [laws.directed_peers(5), laws.all_or_nothing(4, 0.3)])
+def test_every_outcome_of_a_law_is_doubly_stochastic_and_one_comes(law):
+    for axis in (-2, -1):
+        np.testing.assert_allclose(law.Pis.sum(axis=axis), 1.0, rtol=8 * EPS)
+    assert abs(law.chances.sum() - 1) <= 8 * EPS
