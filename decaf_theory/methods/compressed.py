@@ -68,33 +68,23 @@ def choco(share: float, gamma: float) -> Method:
         return message
 
     def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
-        changes = Factors(
-            *(
-                from_entries(sent[name], sent[f"{name} places"], X)
-                for name, X in own.factors._asdict().items()
-            )
-        )
         # what an agent sent itself is made anew from its own state: among the messages that one
         # rank heard, it could not tell which is its own
         mine = send(own, clock)
         known, heard = own.memory["known"], own.memory["heard"]
         assert isinstance(known, Factors)  # as `start` made them
         assert isinstance(heard, Factors)
-        known = Factors(
-            *(
-                h + from_entries(mine[name], mine[f"{name} places"], h)
-                for name, h in known._asdict().items()
-            )
-        )
+        known = known.map(lambda h, q: h + q, _unpacked(mine, known))
         heard = heard.map(
-            lambda h, q: h + for_agents(mean_over_agents(q, weights), own.agents), changes
+            lambda h, q: h + for_agents(mean_over_agents(q, weights), own.agents),
+            _unpacked(sent, own.factors),
         )
         factors = own.factors.map(lambda x, s, h: x + gamma * (s - h), heard, known)
         return Mixed(State(factors, {**own.memory, "known": known, "heard": heard}))
 
     origin = Origin(
         "q_i = Q(x_i - h_i), h_i <- h_i + q_i, x_i <- x_i + gamma (sum_j pi_ij h_j - h_i); x = (B, "
-        "A), Q the largest quarter of the entries, gamma = 1/2",
+        f"A), Q the largest {share:g} of the entries, gamma = {gamma:g}",
         "arXiv 1902.00340",
         "C",
     )
@@ -107,6 +97,12 @@ def choco(share: float, gamma: float) -> Method:
         merges=False,
         origin=origin,
     )
+
+
+def _unpacked(message: Message, factors: Factors) -> Factors:
+    """Return the changes of a message, zero where it names no place, in the shape of factors."""
+    pairs = factors._asdict().items()
+    return Factors(*(from_entries(message[n], message[f"{n} places"], X) for n, X in pairs))
 
 
 CHOCO = choco(0.25, 0.5)

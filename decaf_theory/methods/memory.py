@@ -76,7 +76,7 @@ def heavy_ball(method: Method, beta: float) -> Method:
         return Direction(momentum, state._replace(memory=memory))
 
     origin = Origin(
-        "m_i <- beta m_i + g_i, x_i <- mix(x_i - lr m_i), m stays; x = (B, A), beta = 0.9",
+        f"m_i <- beta m_i + g_i, x_i <- mix(x_i - lr m_i), m stays; x = (B, A), beta = {beta:g}",
         "standard",
         "C",
     )

@@ -36,7 +36,7 @@ def adf_lora(period: float) -> Method:
     """
     origin = Origin(
         "one factor trains for T rounds, then the other; both mixed: A_i <- sum_j pi_ij A_j, "
-        "B_i <- sum_j pi_ij B_j; T = 5",
+        f"B_i <- sum_j pi_ij B_j; T = {period:g}",
         "arXiv 2511.18291",
         "N",
     )
@@ -61,7 +61,7 @@ def tad_lora(constant: float = 1.0) -> Method:
     from notes of others. ValueError as in `switching_interval`.
     """
     origin = Origin(
-        "adf_lora with T = c / sqrt(1 - rho) rounds, from the graph; c = 1",
+        f"adf_lora with T = c / sqrt(1 - rho) rounds, from the graph; c = {constant:g}",
         "arXiv 2602.00451",
         "N",
     )
