@@ -460,6 +460,36 @@ def test_gold_labels_that_do_not_match_are_refused(folder):
         data.TEXTS["wic"].test(folder / "wic")
 
 
+WRONG_LABELS = {
+    "sst2": (
+        "test.tsv",
+        "bad\t0",
+        "bad\t2",
+        "test.tsv, line 3: a label must be '0' or '1', got '2'",
+    ),
+    "wic": (
+        "test.gold.txt",
+        "F",
+        "t",
+        "test.gold.txt, line 1: a label must be 'F' or 'T', got 't'",
+    ),
+    "boolq": ("dev_mosaic_format.jsonl", '"gold": 1', '"gold": 2', "must be 0 or 1, got 2"),
+    "boolq answers": ("dev_mosaic_format.jsonl", '"yes"]', '"Yes"]', "'no' or 'yes', got 'Yes'"),
+    "boolq train": ("balanced.jsonl", ": true", ': "true"', "must be False or True, got 'true'"),
+    "boolq row": ("balanced.jsonl", '"answer"', '"reply"', "line 1: a row must have question"),
+    "boolq JSON": ("balanced.jsonl", '"question"', "question", "line 1: not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LABELS)
+def test_a_label_or_row_that_a_file_cannot_have_is_named_with_its_line(folder, case):
+    name, (file, good, bad, message) = case.split()[0], WRONG_LABELS[case]
+    path = folder / name / file
+    path.write_text(path.read_text().replace(good, bad))
+    with pytest.raises(ValueError, match=escape(message)):
+        data.read(name, config.Data(batch=1), folder)
+
+
 # ---------------------------------------------------------------- real models and data
 
 
