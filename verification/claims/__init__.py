@@ -22,6 +22,7 @@ FILES = (
     "interference.measured_mixes",
     "interference.readings",
     "interference.dlora_path",
+    "interference.path_limit",
     "truncation.eckart_young",
     "truncation.worst_case",
     "truncation.beats_averaging",
