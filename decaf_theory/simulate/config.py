@@ -206,6 +206,11 @@ def _check_choices(config: Config) -> None:
             f"order 'combine' is not defined for {config.named.name}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"
         )
+    if config.order == "combine" and not config.named.form.factored:
+        raise ValueError(
+            f"order 'combine' is not defined for {config.named.name}, which merges: the gradient "
+            f"would be that of factors that the merge has replaced; use 'step_first'"
+        )
     if config.order == "combine" and config.local_steps != 1:
         raise ValueError(
             f"order 'combine' takes one gradient per mix, got local_steps = {config.local_steps}"
