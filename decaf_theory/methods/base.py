@@ -135,6 +135,11 @@ class Method:
         still = {"B", "A"} - {*self.trains(first)} - {*self.send(self.begin(one), first)}
         return still | {"B"} if self.confined else still
 
+    def why(self, factor: str) -> str:
+        """Return why agents must share a factor that is `fixed`, in words."""
+        moves = factor == "B" and self.confined
+        return "moves in the space of its columns" if moves else "starts without mixing it"
+
     def messages(self, Pi: Array | None, N: int) -> int:
         """Return how many messages N agents and their server send in a mix (see `messages_of`)."""
         return messages_of(self.meets, Pi, N, self.answer)

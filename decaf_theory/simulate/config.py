@@ -269,7 +269,7 @@ def _check_equal(config: Config, start: Factors) -> None:
     for name in sorted(rule.fixed if rule.form.low_rank else ()):
         if not equal[name]:
             raise ValueError(
-                f"start.{name} must be equal at all agents: {rule.name} starts without mixing it"
+                f"start.{name} must be equal at all agents: {rule.name} {rule.why(name)}"
             )
     if rule.pools == "server" and rule.meets == "none" and not all(equal.values()):
         raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")
