@@ -28,8 +28,9 @@ def mean_of_products(factors: Factors, weights: Array) -> Array:
     found = entries(weights, int(factors.B.shape[-3]))
     index, rows = neighbours(found, np.arange(len(found.counts)))
     panels = gather(factors, index)
-    w = convert(rows, factors.B)[..., None, None]
-    return product(concatenate(Factors(w * panels.B, panels.A)))
+    B = convert(rows, factors.B)[..., None, None] * panels.B
+    A = namespace(B).broadcast_to(panels.A, (*B.shape[:-2], *panels.A.shape[-2:]))
+    return product(concatenate(Factors(B, A)))
 
 
 def nothing_merged(factors: Factors) -> Array:

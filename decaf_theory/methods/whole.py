@@ -27,7 +27,12 @@ def _add_moves(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed
     """W <- W + sum_j p_j (B_j A_j - TSVD_{r_j}(W)), and B_i A_i <- TSVD_r(W) for all.
 
     The rank r_j is seen in the message: a direction that is zero in both factors is not held.
+    ValueError: weights of more than one row, as on a graph.
     """
+    if weights.shape[0] != 1:
+        raise ValueError(
+            f"fedhl has one server, so weights must be one row for all, got {weights.shape[0]} rows"
+        )
     n, one = own.agents, own.take([0]).memory  # the same at all
     W, start = one["server"], one["start"]
     assert isinstance(start, Factors)  # as `_start` made it
