@@ -144,6 +144,11 @@ def run_one(args: argparse.Namespace) -> int:
     config = cell._replace(overrides=overrides).read()
     if args.dry_run:
         return dry_run(config, args.gpu)
+    if args.export and not config.mix.rule.form.factored:
+        raise UsageError(
+            f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
+            f"holds; run it without --export"
+        )
     folder = sweep.folder_of(args.out, config)
     if (done := sweep.finished(folder, config, args.adapters)) is not None and not args.export:
         print(f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {folder}")

@@ -233,3 +233,90 @@ def fedrot(soft):
         B = mix([b for b, _ in sent], SERVER)[0]
         A = mix([a for _, a in sent], SERVER)[0]
         yield held, (B, A)
+
+
+# ---------------------------------------------------------------- what is merged into W0
+
+NOTHING = scaled(TARGETS[0], Q(0))
+
+
+def stepped(base, B, A, trains):
+    """Return B, A after a step on |(base + B A) / 2 - T|^2 / 2."""
+    moved = []
+    for b, a, T in zip(B, A, TARGETS, strict=True):
+        grad_B, grad_A = slopes(b, a, plus(T, base, -S))
+        moved.append((plus(b, grad_B, -LR), plus(a, grad_A, -LR) if "A" in trains else a))
+    return [b for b, _ in moved], [a for _, a in moved]
+
+
+def mean_product(B, A):
+    return mix([times(b, a) for b, a in zip(B, A, strict=True)], SERVER)[0]
+
+
+def flora(draws):
+    """Return base + B A after three rounds, with the A drawn anew in each."""
+    base, B, A = NOTHING, B_START, A_START
+    for fresh in draws:
+        B, A = stepped(base, B, A, "BA")
+        base = plus(base, mean_product(B, A))
+        B, A = [scaled(b, Q(0)) for b in B], [fresh] * N
+    return base
+
+
+def fedex():
+    base, B, A = NOTHING, B_START, A_START
+    for _ in range(3):
+        B, A = stepped(base, B, A, "BA")
+        W = plus(base, mean_product(B, A))
+        B, A = mix(B, SERVER), mix(A, SERVER)
+        base = plus(W, times(B[0], A[0]), Q(-1))
+    return base, B, A
+
+
+def rac(draws, period):
+    base, B, A = NOTHING, B_START, A_START
+    for t, fresh in enumerate(draws, 1):
+        B, A = stepped(base, B, A, "B")
+        B = mix(B, SERVER)
+        if t % period == 0:
+            base = plus(base, times(B[0], A[0]))
+            B, A = [scaled(b, Q(0)) for b in B], [fresh] * N
+    return plus(base, times(B[0], A[0]))
+
+
+# orthonormal columns
+FRAME = integers([[2, -2], [2, 1], [1, 2]], 3)
+R_START = integers([[3, -1], [2, 5]])
+
+
+def fed_sb():
+    """Return the products B0 R A after three rounds of R alone."""
+    A, R = WIDE_A[0], [R_START] * N
+    for _ in range(3):
+        for i in range(N):
+            grad_B, _ = slopes(times(FRAME, R[i]), A, TARGETS[i])
+            R[i] = plus(R[i], times(turned(FRAME), grad_B), -LR)
+        R = mix(R, SERVER)
+    return times(times(FRAME, R[0]), A)
+
+
+def fedhl():
+    """Return W and the clients' products after three rounds, as diagonals (see `flexlora`)."""
+
+    def cut(diagonal):
+        return [[p if at < r else Q(0) for at, p in enumerate(diagonal)] for r in RANKS]
+
+    W, starts = [Q(0), Q(0)], [[Q(0), Q(0)]] * N
+    P = cut([p / 4 for p in DIAGONAL[0]])
+    for _ in range(3):
+        for i in range(N):
+            for at, t in enumerate(DIAGONAL_TARGETS[i]):
+                P[i][at] *= (1 - LR * S * (S * P[i][at] - t)) ** 2
+        dropped = [sum((w - p) ** 2 for w, p in zip(W, start, strict=True)) for start in starts]
+        shares = [1 / (e + Q(1, 10**6)) for e in dropped]
+        for at in range(2):
+            moves = [h * (P[i][at] - starts[i][at]) for i, h in enumerate(shares)]
+            W[at] += sum(moves) / sum(shares)
+        assert W[0] > W[1] > 0
+        starts, P = cut(W), cut(W)
+    return W, P

@@ -12,6 +12,8 @@ from tests.mutation import Change, written
 BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
+TRACED = ["tests/test_simulate.py", "tests/test_simulate_trace.py"]
+EXACT = ["tests/test_methods_exact.py"]
 WORKED = [
     "tests/test_claims_worked.py",
     "tests/test_claims_worked_truncation.py",
@@ -62,12 +64,18 @@ TESTS = {
     "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
+    **{
+        f"decaf_theory/methods/{name}.py": ["tests/test_methods_merging.py", *EXACT]
+        for name in ("merged", "whole", "confined")
+    },
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
         "tests/test_methods.py",
         "tests/test_methods_identities.py",
         "tests/test_contracts.py",
+        "tests/test_cli.py",
     ],
+    "decaf_theory/simulate/trace.py": [*TRACED, "tests/test_methods_merging.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
         "tests/test_simulate_worked.py",

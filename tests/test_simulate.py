@@ -20,7 +20,8 @@ from decaf_theory.simulate import (
 from decaf_theory.topology import TOPOLOGIES
 
 EPS = np.finfo(np.float64).eps
-QUANTITIES = [f.name for f in fields(Trace) if f.name not in ("status", "step", "final", "note")]
+HELD = ("status", "step", "final", "memory", "note")
+QUANTITIES = [f.name for f in fields(Trace) if f.name not in HELD]
 # the methods that `naive` writes out
 NAIVE = ("dsgd", "local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")
 
@@ -197,8 +198,8 @@ def test_decaf_at_full_rank_is_exact_product_gossip():
     assert trace.consensus_products[0, -1] < trace.consensus_products[0, 0] / 10
 
 
-# a mix leaves these agents more than their factors: copies of the others, a residual
-KEEPING = {"choco", "decaf_ef"}
+# a mix leaves these agents more than their factors: copies of the others, a residual, a base, W
+KEEPING = {"choco", "decaf_ef", "flora", "fedex_lora", "rac_lora", "fedhl", "fed_sb"}
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in KEEPING])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decaf_theory.methods.aligned import FEDROT, fedrot
 from decaf_theory.methods.base import Direction, Method, Mixed, Origin
 from decaf_theory.methods.compressed import CHOCO, choco
+from decaf_theory.methods.confined import FED_SB, fed_sb
 from decaf_theory.methods.factor import (
     CENTRALIZED,
     DLORA,
@@ -21,11 +22,13 @@ from decaf_theory.methods.factor import (
 )
 from decaf_theory.methods.feedback import DECAF_EF, error_feedback
 from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
+from decaf_theory.methods.merged import FEDEX_LORA, FLORA, RAC_LORA, flora, rac_lora
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
 from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
 from decaf_theory.methods.unequal import HETLORA, RAFLORA
+from decaf_theory.methods.whole import FEDHL
 from decaf_theory.names import Table
 
 __all__ = [
@@ -39,11 +42,14 @@ __all__ = [
     "adf_lora",
     "choco",
     "error_feedback",
+    "fed_sb",
     "fedrot",
+    "flora",
     "for_agents",
     "heavy_ball",
     "keeping_directions",
     "limiting_ranks",
+    "rac_lora",
     "tad_lora",
     "tracking",
     "within_ranks",
@@ -58,6 +64,7 @@ METHODS: Table[Method] = Table(
             *(ROLORA, ADF_LORA, TAD_LORA),
             *(GRADIENT_TRACKING, HEAVY_BALL),
             *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
+            *(FLORA, FEDEX_LORA, RAC_LORA, FEDHL, FED_SB),
         )
     }
 )

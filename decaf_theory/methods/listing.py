@@ -48,7 +48,7 @@ def round_bytes(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[i
 def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
     """Return the bytes of the mix that ends the round, and of the gradients that are pooled."""
     N = int(Pi.shape[0])
-    mixed = messages_of(method.meets, Pi, N) if method.mixes(clock) else 0
+    mixed = method.messages(Pi, N) if method.mixes(clock) else 0
     trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
     pooled = messages_of(method.pools, Pi, N)
     return mixed * message_bytes(method.send(state, clock)) + pooled * message_bytes(trained)

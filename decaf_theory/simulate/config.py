@@ -206,6 +206,11 @@ def _check_choices(config: Config) -> None:
             f"order 'combine' is not defined for {config.named.name}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"
         )
+    if config.order == "combine" and not config.named.form.factored:
+        raise ValueError(
+            f"order 'combine' is not defined for {config.named.name}, which merges: the gradient "
+            f"would be that of factors that the merge has replaced; use 'step_first'"
+        )
     if config.order == "combine" and config.local_steps != 1:
         raise ValueError(
             f"order 'combine' takes one gradient per mix, got local_steps = {config.local_steps}"
@@ -264,7 +269,7 @@ def _check_equal(config: Config, start: Factors) -> None:
     for name in sorted(rule.fixed if rule.form.low_rank else ()):
         if not equal[name]:
             raise ValueError(
-                f"start.{name} must be equal at all agents: {rule.name} starts without mixing it"
+                f"start.{name} must be equal at all agents: {rule.name} {rule.why(name)}"
             )
     if rule.pools == "server" and rule.meets == "none" and not all(equal.values()):
         raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")

@@ -65,10 +65,10 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
             if last is not None:  # a smaller step cannot mend the start
                 error.args = (f"{error}{advice(config)}",)
             if records and last is not None:
-                error.trace = assemble("nonfinite", str(error), records, last.factors)
+                error.trace = assemble("nonfinite", str(error), records, last.state)
             raise
     assert last is not None  # the loss at the start cannot exceed its own scale
-    return assemble(status, note, records, last.factors)
+    return assemble(status, note, records, last.state)
 
 
 def visits(config: Config) -> Iterator[Visit]:
@@ -110,7 +110,7 @@ class Rounds:
                 self.links.clear()
             if callable(given):  # one matrix for all rounds was checked with the configuration
                 self.config.check_graph(Pi, t)
-            self.links[id(Pi)] = Pi, messages_of(self.rule.meets, Pi, self.config.problem.N)
+            self.links[id(Pi)] = Pi, self.rule.messages(Pi, self.config.problem.N)
         return self.links[id(Pi)]
 
     def advance(
