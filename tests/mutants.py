@@ -62,6 +62,13 @@ TESTS = {
     "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
+    "decaf_theory/methods/channel.py": ["tests/test_methods_channel.py"],
+    "decaf_theory/methods/draws.py": ["tests/test_methods_channel.py"],
+    "decaf_theory/methods/private.py": [
+        "tests/test_methods_steps.py",
+        "tests/test_methods_exact.py",
+    ],
+    "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
         "tests/test_methods.py",
