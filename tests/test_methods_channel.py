@@ -288,6 +288,9 @@ def test_messages_arrive_as_often_as_they_should_and_layers_apart():
     agree = (came[:, 1:] == came[:, :-1]).mean()
     assert abs(agree - 0.58) < 5 * np.sqrt(0.25 / came.size)
     np.testing.assert_array_equal(arrivals(factors(3), N, 0.7, 0, "stragglers", 0), came[0, :3])
+    wider = state._replace(A=np.zeros((500, N, R, K + 1)))  # mixed by itself, in the same round
+    agree = (arrivals(wider, N, 0.7, 0, "stragglers", 0) == came[0]).mean()
+    assert abs(agree - 0.58) < 5 * np.sqrt(0.25 / came[0].size)
 
 
 # ---------------------------------------------------------------- draws

@@ -73,6 +73,9 @@ def test_the_noise_is_that_of_the_clip_over_the_batch_on_what_trains():
         (lambda: private(METHODS["tad_lora"], 1.0, 1.0), r"so tad_lora.on\(Pi\)"),
         (lambda: smoothed(DLORA, -1.0), "amount must be finite and >= 0, got -1.0"),
         (lambda: odelora(METHODS["tad_lora"]), r"odelora needs a method on its graph"),
+        (lambda: odelora(METHODS["dsgd"]), "that trains B and A, dsgd does not"),
+        (lambda: odelora(METHODS["rolora"]), "that trains B and A, rolora does not"),
+        (lambda: odelora(METHODS["la_lora"]), "that trains B and A, la_lora does not"),
     ],
 )
 def test_parameters_out_of_range_are_refused_by_name(make, message):

@@ -21,8 +21,8 @@ def differences(method: Method) -> Method:
     """Return the method of a server with changes as messages: x_i <- a + mean(x_j - a), a <- x_i.
 
     The anchor a is the last mix and zero at the start, where the message is whole: from then on all
-    agents have the same. It is the method itself up to rounding. ValueError: see `_require_means`;
-    a method on a graph.
+    agents have the same. It is the method itself up to rounding. ValueError: a method on a graph,
+    or whose mix is not the mean of the factors that it sends.
     """
     base = wrapped("differences", method)
     _require_means("differences", method)
@@ -52,7 +52,7 @@ def noisy(method: Method, sigma: float, *, power_control: bool = False, seed: in
     agent has its own, by a server all have the same. power_control: agents scale their messages
     alike, so that the loudest has unit power: sigma is in units of the largest root mean square of
     a message, of B and of A apart. sigma = 0 is the method itself. ValueError: sigma < 0 or not
-    finite; see `_require_means`; power control on a graph.
+    finite; power control on a graph; a method whose mix is not the mean of the factors it sends.
     """
     base = replace(wrapped("noisy", method), keeps=())
     _require_range("sigma", sigma, 0, math.inf)
@@ -93,8 +93,9 @@ def stragglers(method: Method, p_drop: float, *, seed: int = 0) -> Method:
 
     and w <- w_old, the last mix, where nobody does; on average this is the mean of all w_u. Each
     run and each layer draws for itself, its two factors together: layers are late independently
-    here, where a backward pass that is cut short would lose the first ones. p_drop = 0 is the
-    method itself. ValueError: p_drop outside [0, 1); see `_require_means`; a method on a graph.
+    here, where a backward pass that is cut short would lose the first ones. What is late was sent,
+    and counts in the bytes. p_drop = 0 is the method itself. ValueError: p_drop outside [0, 1); a
+    method on a graph, or whose mix is not the mean of the factors that it sends.
     """
     base = replace(wrapped("stragglers", method), keeps=(), merges=False)
     _require_range("p_drop", p_drop, 0, 1)
@@ -127,11 +128,11 @@ def stragglers(method: Method, p_drop: float, *, seed: int = 0) -> Method:
 def air_fedavg(sends: str = "difference", sigma: float = 0.01, *, seed: int = 0) -> Method:
     """Return AirFedAvg: FedAvg of models or of differences, received as a noisy sum over the air.
 
-    `noisy` with power control. Without it the two were the same, path by path: a mean of x_j - a
-    plus a is a mean of x_j. With it the noise is in proportion to what is sent, so that the floor
-    of differences falls with lr, where that of models grows. Only the adapters are noisy: training
-    averages heads exactly. Source: arXiv 2310.10089, general knowledge, reading not confirmed.
-    ValueError: sends; sigma as in `noisy`.
+    `noisy` with power control. Without it the two would be the same, path by path: the mean of
+    x_j - a, plus a, is the mean of x_j. With it the noise is in proportion to what is sent, so that
+    the floor of differences falls with lr, where that of models grows. Only the adapters are noisy:
+    training averages heads exactly. Source: arXiv 2310.10089, general knowledge, reading not
+    confirmed. ValueError: sends; sigma as in `noisy`.
     """
     if sends not in ("model", "difference"):
         raise ValueError(
@@ -139,10 +140,11 @@ def air_fedavg(sends: str = "difference", sigma: float = 0.01, *, seed: int = 0)
             f"is the difference over lr, a factor that power control undoes"
         )
     exact = FEDAVG if sends == "model" else differences(FEDAVG)
-    x = "x_j" if sends == "model" else "x_j - a, a = the last mix"
+    mean = "mean x_j" if sends == "model" else "a + mean(x_j - a)"
     origin = Origin(
-        f"by a server, over the air: mean of {x} + z, z ~ N(0, (sigma p)^2), p = the largest root "
-        f"mean square of a message; x = (B, A), sigma = {sigma:g}; reading, not confirmed",
+        f"by a server, over the air: x <- {mean} + z, z ~ N(0, (sigma p)^2), p = the largest root "
+        "mean square of what a client sends; x = (B, A), a = the last mix, "
+        f"sigma = {sigma:g}; reading, not confirmed",
         "arXiv 2310.10089",
         "K",
     )

@@ -2,7 +2,8 @@
 
 A stream's name holds the shape d x k, too: sites of different shapes, which training mixes one
 after another, draw apart. Leading axes, runs or layers of one shape, are drawn in their order from
-one stream, so that the first of them draws the same however many there are.
+one stream, so that the first of them draws the same however many there are. A mix before the first
+round, of a simulation that mixes first, has the draws of that round's own mix.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ from dataclasses import replace
 from decaf_theory.arrays import Array, eps, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Direction, Method, Origin, wrapped
+from decaf_theory.methods.form import LORA
 from decaf_theory.methods.product import DECAF
 from decaf_theory.methods.state import Clock, State
 
 AT = (0.5, 0.5, 1.0)  # where the stages of the Runge-Kutta step after the first are, in steps
 WEIGHTS = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+MEMORY = ("offset", "slope")  # from where the step began, and its slopes so far
 
 
 def balanced_slope(factors: Factors, gradients: Factors) -> Factors:
@@ -57,10 +59,14 @@ def odelora(method: Method = DECAF, *, runge_kutta: bool = False) -> Method:
     local steps are the stages of one classical Runge-Kutta step of length lr, with a gradient each,
     at one lr and without an optimizer of its own memory; rounds need 4, 8, ... local steps.
     DeCAF's mixes return balanced factors, means of factors do not. Source: arXiv 2602.07479, the
-    abstract; the field is derived here. ValueError: a method whose parameters depend on the graph;
-    in a step, other numbers of local steps.
+    abstract; the field is derived here. ValueError: a method of another form, that does not train
+    both factors in every step, or whose parameters depend on the graph; in a step, other numbers of
+    local steps.
     """
     base = wrapped("odelora", method)
+    trained = {method.trains(Clock(t, h, 2)) for t in (0, 1) for h in (0, 1)}
+    if method.form != LORA or trained != {("B", "A")}:
+        raise ValueError(f"odelora needs a method that trains B and A, {method.name} does not")
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
         zero = factors.map(lambda X: 0 * X)
@@ -85,16 +91,13 @@ def odelora(method: Method = DECAF, *, runge_kutta: bool = False) -> Method:
 
     by = "one Runge-Kutta step in four local steps" if runge_kutta else "Euler"
     origin = Origin(
-        "local steps of (B, A)' = argmin |B'A + BA' + G| over the tangent space of B'B = AA', by "
-        f"{by}; mixed as {method.name}; reading, not confirmed",
+        "local steps along (dB, dA) = argmin |dB A + B dA - G| over the tangent space of B'B = "
+        f"AA', by {by}; mixed as {method.name}; reading, not confirmed",
         "arXiv 2602.07479",
         "?",
     )
     named = replace(base, name="odelora", origin=origin)
     return replace(named, start=start, step=stage) if runge_kutta else replace(named, step=euler)
-
-
-MEMORY = ("offset", "slope")
 
 
 def _pair(state: State, name: str) -> Factors:

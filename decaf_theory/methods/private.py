@@ -23,10 +23,10 @@ def private(method: Method, clip: float, sigma: float, *, batch: int = 1, seed: 
 
     An agent has one gradient per step here, the mean over its batch. It is that mean that is
     clipped, which moves by up to 2 C when an example changes, and not by the C/b of clipped
-    gradients of b examples: the privacy of DP-SGD follows for batches of one example only.
-    clip = inf with sigma = 0 is the method itself. ValueError: clip <= 0, sigma < 0, noise without
-    a finite clip; a method that pools gradients, which would be noised afterwards, or
-    whose parameters depend on the graph.
+    gradients of b examples: noise and sensitivity have the ratio of DP-SGD for batches of one
+    example only, and for each factor of each layer by itself. clip = inf with sigma = 0 is the
+    method itself. ValueError: clip <= 0, sigma < 0, noise without a finite clip; a method that
+    pools gradients, which would be noised afterwards, or whose parameters depend on the graph.
     """
     if not clip > 0:
         raise ValueError(f"clip must be > 0, got {clip}")
@@ -55,8 +55,8 @@ def smoothed(method: Method, amount: float) -> Method:
 
     Lap is the periodic five-point Laplacian of a factor's entries; of a single row or column it is
     that of a line. The sum of the entries stays, and so does every constant; a = 0 is the method
-    itself up to rounding. ValueError: amount < 0 or not finite; a method whose
-    parameters depend on the graph.
+    itself up to rounding. ValueError: amount < 0 or not finite; a method whose parameters depend
+    on the graph.
     """
     if not 0 <= amount < math.inf:
         raise ValueError(f"amount must be finite and >= 0, got {amount}")
@@ -99,8 +99,8 @@ def la_lora(
     """
     origin = Origin(
         "in a round, local steps train A, B, A, ..., B at twice the lr; g <- g min(1, C/|g|) + "
-        f"N(0, (sigma C/b)^2), then over 1 - a Lap; A, B <- means; C = {clip:g}, "
-        f"sigma = {sigma:g}, b = {batch}, a = {smoothing:g}",
+        "N(0, (sigma C/b)^2), then over 1 - a Lap; A, B <- means; g = a batch's mean, where theirs "
+        f"are clipped each; C = {clip:g}, sigma = {sigma:g}, b = {batch}, a = {smoothing:g}",
         "arXiv 2602.19926, its authors' code",
         "C(code)",
     )
