@@ -68,6 +68,13 @@ TESTS = {
         f"decaf_theory/methods/{name}.py": ["tests/test_methods_merging.py", *EXACT]
         for name in ("merged", "whole", "confined")
     },
+    "decaf_theory/methods/channel.py": ["tests/test_methods_channel.py"],
+    "decaf_theory/methods/draws.py": ["tests/test_methods_channel.py"],
+    "decaf_theory/methods/private.py": [
+        "tests/test_methods_steps.py",
+        "tests/test_methods_exact.py",
+    ],
+    "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
         "tests/test_methods.py",

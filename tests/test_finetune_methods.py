@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from decaf_theory.methods import METHODS, adf_lora  # noqa: E402
+from decaf_theory.methods import METHODS, adf_lora, channel, noisy, odelora, salf  # noqa: E402
 from decaf_theory.methods.form import LORA  # noqa: E402
 from paper_checks import checkpoint, finetune, mixing  # noqa: E402
 from paper_checks.config import ConfigError  # noqa: E402
@@ -53,7 +53,10 @@ def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkey
         finetune.mix(run, run.step)
 
 
-@pytest.mark.parametrize("method", [TRACKING, METHODS["decaf_ef"]], ids=lambda m: m.name)
+KEEPING = [TRACKING, *(METHODS[name] for name in ("decaf_ef", "air_fedavg", "salf", "la_lora"))]
+
+
+@pytest.mark.parametrize("method", KEEPING, ids=lambda m: m.name)
 def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path, method):
     config = config_of(monkeypatch, method, train__steps=6, mix__every=1)
     whole = finetune.finetune(config, tmp_path / "whole")
@@ -215,3 +218,42 @@ def test_only_a_small_square_matrix_trains(monkeypatch):
 def test_gradients_at_unmixed_factors_do_not_move_merged_ones(monkeypatch, name):
     with pytest.raises(ConfigError, match=f"train.order 'combine' is not defined for {name}"):
         config_of(monkeypatch, METHODS[name], mix__method=name, train__order="combine")
+STEPPING = [
+    *(METHODS[name] for name in ("air_fedavg", "salf", "la_lora", "odelora")),
+    odelora(METHODS["dlora"], runge_kutta=True),
+    noisy(METHODS["dlora"], 0.01),
+]
+
+
+@pytest.mark.parametrize("method", STEPPING, ids=lambda m: f"{m.name}, {m.meets}")
+def test_a_round_of_training_with_each_channel_and_step(monkeypatch, method):
+    config = config_of(monkeypatch, method, mix__every=4, train__lr=0.02)
+    run = finetune.prepare(config, device="cpu")
+    before = snapshot(run)
+    for _ in range(4):
+        finetune.advance(run)
+    assert run.step == 4
+    assert run.sent > 0
+    for name, site in run.stacked.sites.items():
+        for part, X in (("0", site.B), ("1", site.A)):
+            assert torch.isfinite(X).all()
+            assert not torch.equal(X, before[f"{name}.{part}"])
+
+
+def test_each_layer_has_its_own_stragglers(monkeypatch):
+    seen = []
+
+    def listening(factors, *rest):
+        seen.append((factors.shape, arrivals(factors, *rest).flatten().tolist()))
+        return arrivals(factors, *rest)
+
+    arrivals = channel.arrivals
+    monkeypatch.setattr(channel, "arrivals", listening)
+    run = finetune.prepare(config_of(monkeypatch, salf(0.5), mix__every=1), device="cpu")
+    for step in range(12):
+        finetune.mix(run, step + 1)
+    first, second = ([came for shape, came in seen if shape == s] for s in ((7, 5), (4, 7)))
+    assert len(first) == len(second) == 12
+    # twelve pairs of three fair coins agree with probability 2^-36
+    assert first != second
+    assert len({tuple(came) for came in first}) > 2

@@ -155,9 +155,9 @@ def test_local_and_centralized_agents_keep_their_factors():
             np.testing.assert_array_equal(X, Y)
 
 
-def test_decaf_its_server_and_its_error_feedback_act_on_products():
+def test_decaf_and_what_is_made_of_it_act_on_products():
     products = [name for name, method in METHODS.items() if method.space == "products"]
-    assert products == ["decaf", "flexlora", "decaf_ef", "fedhl"]
+    assert products == ["decaf", "flexlora", "decaf_ef", "fedhl", "odelora"]
 
 
 @pytest.mark.parametrize("name", ["local", "fedsa_lora", "choco", "fedhl", "fed_sb"])
@@ -193,6 +193,10 @@ SENDS = {
     "rac_lora": 7 * 3,
     "fedhl": (7 + 4) * 3,
     "fed_sb": 3 * 3,
+    "air_fedavg": (7 + 4) * 3,
+    "salf": (7 + 4) * 3,
+    "la_lora": (7 + 4) * 3,
+    "odelora": (7 + 4) * 3,
 }
 
 

@@ -10,10 +10,16 @@ from decaf_theory.methods import (
     METHODS,
     Clock,
     adf_lora,
+    air_fedavg,
+    channel,
     choco,
     fedrot,
     heavy_ball,
+    la_lora,
+    noisy,
+    odelora,
     rac_lora,
+    salf,
     tad_lora,
 )
 from decaf_theory.problems import Problem
@@ -109,6 +115,53 @@ def test_compressed_differences():
     assert_equal(run(choco(0.5, 0.25)), exact.choco(exact.Q(1, 4), exact.Q(1, 2)))
 
 
+@pytest.mark.parametrize("sends", ["model", "difference"])
+def test_a_channel_without_noise_is_a_mean(sends):
+    expected = exact.averaging("222", "222", exact.SERVER)
+    assert_equal(run(air_fedavg(sends, sigma=0.0)), expected)
+
+
+@pytest.mark.parametrize("base", ["fedavg", "dlora"])
+def test_noise_is_added_to_the_mean_that_arrives(monkeypatch, base):
+    server = METHODS[base].meets == "server"
+    z_B = [[exact.integers([[t + i], [-t], [i]]) for i in range(3)] for t in range(3)]
+    z_A = [[exact.integers([[i - t, 2]]) for i in range(3)] for t in range(3)]
+    draws = [(b[:1] * 3, a[:1] * 3) if server else (b, a) for b, a in zip(z_B, z_A, strict=True)]
+
+    def normals(factors, names, agents, seed, purpose, t):
+        assert agents == ([0] if server else [0, 1, 2])
+        drawn = {"B": array(z_B[t])[agents], "A": array(z_A[t])[agents]}
+        return {name: drawn[name] / 2 for name in names}
+
+    monkeypatch.setattr(channel, "normals", normals)
+    weights = exact.SERVER if server else exact.PATH
+    assert_equal(run(noisy(METHODS[base], 2.0)), exact.noised(weights, draws))
+
+
+def test_layers_that_arrive_in_time(monkeypatch):
+    came = [[1], [0, 2], []]
+
+    def arrivals(factors, n, chance, seed, purpose, t):
+        assert chance == 0.75
+        return np.isin(np.arange(n), came[t]).astype(float)[:, None, None]
+
+    monkeypatch.setattr(channel, "arrivals", arrivals)
+    assert_equal(run(salf(0.25)), exact.late(came, exact.Q(1, 4)))
+
+
+def test_one_factor_after_the_other_in_a_round():
+    smooth = la_lora(np.inf, 0.0, 0.5)
+    assert_equal(run(smooth, K=2), exact.smoothing(exact.Q(1, 2)))
+    *expected, clipped = exact.clipping(exact.Q(1, 16))
+    assert 0 < clipped < 18
+    numbers = {"B": exact.NUMBERS_B, "A": exact.NUMBERS_A, "targets": exact.SCALAR_TARGETS}
+    assert_equal(run(la_lora(1 / 16, 0.0, 0.0), **numbers, K=2), expected)
+
+
+def test_the_flow_of_balanced_factors_of_rank_one():
+    assert_equal(run(odelora(METHODS["local"])), exact.balanced_flow())
+
+
 def test_clients_of_unequal_rank():
     wide = {"B": exact.WIDE_B, "A": exact.WIDE_A, "ranks": exact.RANKS}
     assert_equal(run("raflora", **wide), exact.raflora())
@@ -184,5 +237,6 @@ def test_every_method_without_a_server_of_products_or_a_full_matrix_is_here():
     # worked by hand in test_methods and test_feedback, or no mix
     elsewhere = {"dsgd", "decaf", "decaf_ef", "centralized"}
     here = {*AVERAGING, "heavy_ball", "gradient_tracking", "choco", "raflora", "hetlora"}
-    merging = {"flora", "fedex_lora", "rac_lora", "fedhl", "fed_sb"}
-    assert METHODS.keys() - elsewhere == here | merging | {"flexlora", "fedrot"}
+    here |= {"flora", "fedex_lora", "rac_lora", "fedhl", "fed_sb"}
+    here |= {"air_fedavg", "salf", "la_lora", "odelora"}
+    assert METHODS.keys() - elsewhere == here | {"flexlora", "fedrot"}

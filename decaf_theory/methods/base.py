@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -183,3 +183,13 @@ class Method:
         stochastic_entries(weights, N)
         own = state if n == N else state.take([0] * n)
         return self.receive(own, self.send(state, clock), weights, clock).state.factors
+
+
+def wrapped(wrapper: str, method: Method) -> Method:
+    """Return the method under the name of a wrapper around it, for the wrapper to change.
+
+    ValueError: a method that `on` would replace, and the wrapper with it.
+    """
+    if method.tuned is not None:
+        raise ValueError(f"{wrapper} needs a method on its graph, so {method.name}.on(Pi)")
+    return replace(method, name=f"{wrapper} {method.name}", origin=None)
