@@ -64,6 +64,13 @@ TESTS = {
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
+    "decaf_theory/methods/base.py": [
+        "tests/test_methods_exact.py",
+        "tests/test_methods.py",
+        "tests/test_methods_identities.py",
+        "tests/test_contracts.py",
+        "tests/test_simulate_graphs.py",
+    ],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
     "decaf_theory/methods": [
@@ -79,6 +86,7 @@ TESTS = {
         "tests/test_simulate_faults.py",
         "tests/test_simulate_own.py",
         "tests/test_simulate_own_bad.py",
+        "tests/test_simulate_graphs.py",
     ],
     "decaf_theory/problems": ["tests/test_problems.py"],
     "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],
