@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from decaf_theory.topology import check_mixing_matrix
+
 
 class Law(NamedTuple):
     """The outcomes of one round: matrices [n, N, N] and their probabilities [n]."""
@@ -17,7 +19,9 @@ class Law(NamedTuple):
 
     @property
     def rho(self) -> float:
-        """|E Pi'Pi - J|_op."""
+        """|E Pi'Pi - J|_op. ValueError: rows or columns of an outcome do not sum to one."""
+        for Pi in self.Pis:
+            check_mixing_matrix(Pi)
         square = np.einsum("n,nki,nkj->ij", self.chances, self.Pis, self.Pis)
         return float(np.linalg.norm(square - 1 / len(square), 2))
 
