@@ -89,7 +89,7 @@ TESTS = {
         "tests/test_simulate_graphs.py",
     ],
     "decaf_theory/problems": ["tests/test_problems.py"],
-    "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],
+    "decaf_theory/small_steps.py": ["tests/test_small_steps.py", "tests/test_kinds_of_mixing.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
@@ -113,6 +113,11 @@ TESTS = {
         *WORKED,
         "tests/test_claims_truncation.py",
         *extremal("T16", "T18", "T18-rank", "T19"),
+    ],
+    "verification/claims/rates/reversible.py": [
+        *outcome("T37-reversible-rate"),
+        *outcome("T37-reversible"),
+        "tests/test_rates_properties.py",
     ],
     "verification/claims/rates/error_feedback.py": outcome("T32-feedback"),
     "verification/claims/rates": [

@@ -178,10 +178,12 @@ def heterogeneity(problem: Quadratics, shares: Array | None = None) -> Square:
     H = problem.H - Hbar[..., None, :, :]
     b = problem.b - bbar[..., None, :]
     if shares is None:
-        H, b = H / math.sqrt(problem.N), b / math.sqrt(problem.N)
+        H = H / math.sqrt(problem.N)
+        b = b / math.sqrt(problem.N)
     else:
         root = xp.sqrt(convert(shares, H))[:, None]
-        H, b = root[..., None] * H, root * b
+        H = root[..., None] * H
+        b = root * b
     stacked = xp.reshape(H, (*H.shape[:-3], -1, problem.p))
     return Square(_of_mean_point(problem, stacked, shares), xp.reshape(b, (*b.shape[:-2], -1)))
 
@@ -253,8 +255,8 @@ def _mean_problem(problem: Quadratics, shares: Array | None) -> tuple[Array, Arr
     xp = namespace(problem.H)
     if shares is not None:
         weights = convert(shares, problem.H)[:, None]
-        H, b = weights[..., None] * problem.H, weights * problem.b
-        return xp.sum(H, axis=-3), xp.sum(b, axis=-2)
+        Hbar = xp.sum(weights[..., None] * problem.H, axis=-3)
+        return Hbar, xp.sum(weights * problem.b, axis=-2)
     return xp.mean(problem.H, axis=-3), xp.mean(problem.b, axis=-2)
 
 
