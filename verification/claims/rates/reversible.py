@@ -127,8 +127,9 @@ def slowest(P: np.ndarray, pi: np.ndarray) -> np.ndarray:
     root = np.sqrt(pi)
     S = root[:, None] * (P - pi) / root
     values, vectors = np.linalg.eigh((S + S.T) / 2)
-    found: np.ndarray = vectors[:, np.abs(values).argmax()] / root
-    return found - pi @ found  # where all are 0, that of consensus may come first
+    v = vectors[:, np.abs(values).argmax()] / root
+    found: np.ndarray = v - pi @ v  # where all are 0, that of consensus may come first
+    return found
 
 
 def random_case(ctx: Context, name: str, P: np.ndarray, target: np.ndarray) -> Case:
