@@ -114,7 +114,7 @@ def changing_rate(lam: float, N: int) -> Attack:
 def weighted_rate(P: Host, target: list[float]) -> Attack:
     """T37-reversible-rate: gradients of the weighted sum at the weighted mean."""
     net, pi = reversible_network(P, target)
-    domain = Domain(net.N, 1, longest(net, 1.9), bounded=True)
+    domain = Domain(net.N, 1, longest(net, 1.9), bounded=True, shares=tuple(pi))
     periods = 2**DOUBLINGS
     own = torch.tensor(pi)
     share = float(net.N * (own**2).sum())  # of the noise, over that of equal weights
