@@ -9,7 +9,14 @@ import pytest
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.simulate import Config, simulate
-from decaf_theory.topology import SCHEDULES, Contacts, check_mixing_matrix, metropolis
+from decaf_theory.topology import (
+    SCHEDULES,
+    TOPOLOGIES,
+    Contacts,
+    check_mixing_matrix,
+    metropolis,
+)
+from verification.claims.networks.spectral_gaps import solver_error
 from verification.instances import laws
 
 EPS = 2.0**-52
@@ -114,6 +121,21 @@ def test_rho_is_that_of_the_mean_over_the_file(file, sparse):
     assert found == pytest.approx(expected, abs=100 * EPS)
     assert found == pytest.approx(laws.contacts(4, ROUNDS).rho, abs=100 * EPS)
     assert found < 1
+
+
+def test_rho_of_many_agents_is_the_same_from_the_sparse_form(file):
+    N = 600  # beyond the size at which a sparse matrix keeps its structure
+    rng = np.random.default_rng(0)
+    pairs = [rng.permutation(N).reshape(-1, 2) for _ in range(6)]
+    path = file("\n".join(f"{t},{i},{j}" for t, met in enumerate(pairs) for i, j in met))
+    thin, dense = (contacts(N, file=path, sparse=sparse).rho() for sparse in (True, False))
+    assert thin == pytest.approx(dense, abs=solver_error(N))
+    thin, dense = (
+        SCHEDULES["stragglers"](N, Pi=TOPOLOGIES["exponential"](N, sparse=sparse), sparse=sparse)
+        for sparse in (True, False)
+    )
+    assert thin.rho() == pytest.approx(dense.rho(), abs=solver_error(N))
+    assert "meetings" not in repr(contacts(N, file=path))  # too many for a message
 
 
 def test_rho_is_one_where_the_contacts_do_not_connect_all(file):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -32,7 +32,7 @@ class Contacts:
     file: str
     N: int
     period: int
-    meetings: Mapping[int, Host]
+    meetings: Mapping[int, Host] = field(repr=False)
     then: str
     seed: int
     sparse: bool
