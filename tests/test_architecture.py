@@ -24,7 +24,7 @@ ALLOWED = {
     "rng": {"arrays"},
     "bounds": set(),
     "stats": {"arrays"},
-    "small_steps": {"bounds"},
+    "small_steps": {"bounds", "topology"},
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},

@@ -85,7 +85,8 @@ class Method:
     of B A, with what was merged into W0), or "product up to E", the truncation error.
     merges: whether a mix makes sense for rows that belong to nobody, as in a merge, or depends on
     what an agent itself holds. tuned(Pi): the method for this graph, of one whose parameters depend
-    on it. origin: rule, source and confidence.
+    on it. one_graph: whether what agents keep is true only as long as the graph is the same in
+    every round. origin: rule, source and confidence.
     """
 
     name: str
@@ -104,13 +105,19 @@ class Method:
     confined: bool = False
     merges: bool = True
     tuned: Callable[[Array], Method] | None = None
+    one_graph: bool = False
     origin: Origin | None = None
 
     def on(self, graph: Array | Callable[[int], Array] | None) -> Method:
         """Return the method for a graph: with its parameters where they depend on it, else itself.
 
-        ValueError: such a method on a graph that changes with the round.
+        ValueError: such a method, or one for a single graph, on one that changes with the round.
         """
+        if self.one_graph and callable(graph):
+            raise ValueError(
+                f"{self.name} needs one graph for all rounds, as agents keep the sum of what their "
+                f"neighbours sent so far; got the schedule {graph!r}"
+            )
         if self.tuned is None:
             return self
         if graph is None or callable(graph):

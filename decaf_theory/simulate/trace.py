@@ -12,7 +12,7 @@ from decaf_theory import measure
 from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, spectrum
 from decaf_theory.methods.state import State
-from decaf_theory.simulate.visit import Visit, square_sum
+from decaf_theory.simulate.visit import Visit, mean_of_agents, square_sum
 
 Recorded: TypeAlias = Any  # a NumPy array on the host, None where it was not asked for
 
@@ -22,7 +22,8 @@ class Trace:
     """Arrays [runs, S] over the recorded steps `step` [S], as NumPy arrays on the host.
 
     Step t is the point at which the gradients of step t are taken (in "combine", of the state
-    before mixing); W_i = W0 + s B_i A_i are the agents' points and Wbar is their mean.
+    before mixing); W_i = W0 + s B_i A_i are the agents' points and Wbar is their mean. Means over
+    agents are weighted by `Config.target` where it is given.
 
     loss = F(Wbar); agent_loss = mean of f_i(W_i); gradient = |grad F(Wbar)|_F^2;
     consensus_factors = Xi of (B, A); consensus_products = Xi of B A;
@@ -66,12 +67,11 @@ class Trace:
 
 
 def _loss(visit: Visit) -> Array:
-    losses = visit.loss_at_mean
-    return namespace(losses).mean(losses, axis=-1)
+    return mean_of_agents(visit.loss_at_mean, visit.config.shares, -1)
 
 
 def _agent_loss(visit: Visit) -> Array:
-    return namespace(visit.agent_loss).mean(visit.agent_loss, axis=-1)
+    return mean_of_agents(visit.agent_loss, visit.config.shares, -1)
 
 
 def _gradient(visit: Visit) -> Array:
@@ -84,7 +84,7 @@ def _interference(visit: Visit) -> Array:
     if before is None or weights is None or not visit.config.named.form.low_rank:
         return np.zeros(visit.config.runs)
     norms = measure.interference_norm(before, weights)
-    return namespace(norms).mean(norms, axis=-1)
+    return mean_of_agents(norms, visit.config.shares, -1)
 
 
 def _truncation(visit: Visit) -> Array:
@@ -92,7 +92,7 @@ def _truncation(visit: Visit) -> Array:
     if truncated is None:
         return np.zeros(visit.config.runs)
     errors = measure.truncation_error(truncated)
-    return namespace(errors).mean(errors, axis=-1)
+    return mean_of_agents(errors, visit.config.shares, -1)
 
 
 def _update(visit: Visit) -> Array:
@@ -105,7 +105,7 @@ def _adapter_norm(visit: Visit) -> Array:
         norms = measure.product_norm(visit.factors)
     else:
         norms = square_sum(_update(visit), (-2, -1)) ** 0.5
-    return visit.config.scale * namespace(norms).mean(norms, axis=-1)
+    return visit.config.scale * mean_of_agents(norms, visit.config.shares, -1)
 
 
 def _sigma_max(visit: Visit) -> Array:
@@ -134,8 +134,12 @@ QUANTITIES: dict[str, Callable[[Visit], Array]] = {
     "loss": _loss,
     "agent_loss": _agent_loss,
     "gradient": _gradient,
-    "consensus_factors": lambda visit: measure.consensus_distance(visit.factors),
-    "consensus_products": lambda visit: measure.consensus_distance(_update(visit)),
+    "consensus_factors": lambda visit: measure.consensus_distance(
+        visit.factors, visit.config.shares
+    ),
+    "consensus_products": lambda visit: measure.consensus_distance(
+        _update(visit), visit.config.shares
+    ),
     "truncation": _truncation,
     "interference": _interference,
     "adapter_norm": _adapter_norm,

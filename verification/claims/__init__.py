@@ -58,6 +58,7 @@ FILES = (
     "rates.momentum",
     "rates.time_varying",
     "rates.random_rounds",
+    "rates.reversible",
     "rates.mean_descent",
     "rates.polyak_lojasiewicz",
     "rates.settling",
