@@ -102,8 +102,9 @@ def add_methods(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `methods`."""
     p.description = (
         "List every method with what mixing preserves of the means over agents, what an agent "
-        "sends, the bytes that all send in a round for one matrix in float32 (one local step; "
-        "first / second round where they differ), how sure its rule is (C: its paper, C(code): its "
+        "sends, the bytes that all send and the flops that all compute in a round for one matrix "
+        "in float32 (one local step, given the gradient of W; a multiply-add is two flops; first / "
+        "second round where they differ), how sure its rule is (C: its paper, C(code): its "
         "authors' code, N: notes or code of others, K: general knowledge, ?: not confirmed), the "
         "rule and its source."
     )

@@ -28,7 +28,7 @@ ALLOWED = {
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
-    "methods": {"arrays", "names", "lowrank", "tsvd", "measure", "topology", "methods"},
+    "methods": {"arrays", "formats", "names", "lowrank", "tsvd", "measure", "topology", "methods"},
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "names", "rng", "lowrank", "topology", "problems"},
     "moments": {"arrays", "lowrank", "topology"},
