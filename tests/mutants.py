@@ -60,6 +60,8 @@ TESTS = {
     "decaf_theory/bench/simulation.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
+    "decaf_theory/bench/scaling.py": ["tests/test_bench_scaling.py"],
+    "decaf_theory/bench/extrapolation.py": ["tests/test_bench_scaling.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods/cost.py": ["tests/test_cost.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],

@@ -38,7 +38,7 @@ ALLOWED = {
     | {"methods", "measure", "adapters"},
     "adversary": {"rng"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
-    | {"problems", "simulate"},
+    | {"methods", "problems", "simulate"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
