@@ -50,6 +50,7 @@ TESTS = {
     ],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
+    "decaf_theory/tsvd/flops.py": ["tests/test_cost.py"],
     "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py", "tests/test_measure.py"],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
     "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
@@ -65,6 +66,8 @@ TESTS = {
     "decaf_theory/bench/simulation.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
+    "decaf_theory/bench/scaling.py": ["tests/test_bench_scaling.py"],
+    "decaf_theory/bench/extrapolation.py": ["tests/test_bench_scaling.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
     "decaf_theory/methods/base.py": [
         "tests/test_methods_exact.py",
@@ -73,6 +76,7 @@ TESTS = {
         "tests/test_contracts.py",
         "tests/test_simulate_graphs.py",
     ],
+    "decaf_theory/methods/cost.py": ["tests/test_cost.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
     **{
