@@ -96,7 +96,7 @@ def verdict(row: Row, lower: bool) -> str:
         return "base"
     if "own_from_base" not in row:
         return "no base"
-    return word(row, Interval(*row["own_from_base"]), lower)
+    return word(Interval(*row["own_from_base"]), lower)
 
 
 def better_than_its_start(row: Row, lower: bool) -> bool:
@@ -105,7 +105,7 @@ def better_than_its_start(row: Row, lower: bool) -> bool:
     return gain < 0 if lower else gain > 0
 
 
-def word(row: Row, difference: Interval, lower: bool) -> str:
+def word(difference: Interval, lower: bool) -> str:
     """Return "wins" or "loses" if the interval is on one side of zero by more than rounding.
 
     Differences without any spread say nothing about others: few of them, of scores that are counts
