@@ -159,10 +159,15 @@ def export(run: store.Run, chosen: Mapping[str, Task]) -> list[dict[str, Any]]:
         "matches": len(run.files),
         "minutes": round(run.seconds / 60, 1),
     }
-    rows = [about, *judged(found, {name: task.lower for name, task in chosen.items()})]
+    rows = [about, *map(told, judged(found, {n: task.lower for n, task in chosen.items()}))]
     path = run.out.with_suffix(".jsonl")
     write_atomically(path, to_lines(rows))
     return read(path)
+
+
+def told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page and the figure need of a judged row."""
+    return {field: value for field, value in row.items() if field not in ("limit", "tuned")}
 
 
 def rows_of(out: Path, name: str) -> list[dict[str, Any]]:

@@ -43,7 +43,13 @@ def page(rows: Sequence[Row]) -> str:
     about, *judged = rows
     level = about.get("level", LEVEL)
     how = HOW.format(count=comparisons(judged), level=level)
-    parts = ["# A tournament of the methods", how, run_text(about), summary(judged), bests(judged)]
+    parts = [
+        "# A tournament of the methods",
+        how,
+        run_text(about, judged),
+        summary(judged),
+        bests(judged),
+    ]
     for task in about["tasks"]:
         own = [row for row in judged if row["task"] == task]
         if own:
@@ -52,12 +58,14 @@ def page(rows: Sequence[Row]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def run_text(about: Row) -> str:
-    """Return how to make the rows again, and what that takes."""
+def run_text(about: Row, rows: Sequence[Row]) -> str:
+    """Return how to make the rows again, what that takes, and how often a grid was too short."""
+    steps = [row["edge"] for row in rows if row.get("lr") is not None]
     quick = " --quick" if about["size"] == "quick" else ""
     return (
         f"```sh\npython -m paper_checks tournament{quick}    # these rows and this page\n```\n\n"
-        f"{about['matches']} matches; {about['minutes']} minutes of one core."
+        f"{about['matches']} matches; {about['minutes']} minutes of one core. "
+        f"Of {len(steps)} chosen step sizes {sum(steps)} are at an end of the grid."
     )
 
 

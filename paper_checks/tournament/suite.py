@@ -37,7 +37,7 @@ def built(number: str, **parameters: Any) -> Build:
 # name -> title, data set of a seed, rank of the adapters
 OF_PROBLEMS: dict[str, tuple[str, Build, int]] = {
     "heterogeneous": ("P3: targets of all ranks about a mean of rank 2", built("P3", rank=2), 2),
-    "out_of_reach": ("P4: a mean target of full rank 8", built("P4"), 2),
+    "out_of_reach": ("P4: a mean target of full rank, adapters of rank 2", built("P4"), 2),
     "spare_rank": ("P3: a mean target of rank 1, adapters of rank 3", built("P3", rank=1), 3),
     "curvature": ("P3's targets, columns of curvature 1/10 to 1, by agent", bent, 2),
     "rank_trap": (
@@ -50,7 +50,7 @@ GRAPHS = ("ring", "complete", "one_peer")
 FULL: dict[str, Any] = {
     "networks": (*GRAPHS, "server"),
     "rounds": 40,
-    "grid": tuple(0.005 * 2**i for i in range(9)),
+    "grid": tuple(0.0025 * 2**i for i in range(10)),
     "tuning": tuple(range(4)),
     "reported": tuple(range(4, 28)),
 }
@@ -58,7 +58,7 @@ QUICK: dict[str, Any] = {
     **FULL,
     "networks": ("ring", "server"),
     "rounds": 20,
-    "grid": FULL["grid"][1::2],
+    "grid": FULL["grid"][3::2],
     "tuning": FULL["tuning"][:2],
     "reported": FULL["reported"][:10],
 }
@@ -84,9 +84,9 @@ def digits() -> Task:
         "a pretrained vision transformer on new digits, label skew, AdamW",
         {"data.partition": "skew", "mix.every": 5},
         networks=("ring", "server"),
-        rounds=10,
+        rounds=6,
         longest=2,
-        grid=tuple(0.0005 * 2**i for i in range(5)),
+        grid=tuple(0.002 * 2**i for i in range(4)),
         tuning=(0, 1),
-        reported=tuple(range(2, 14)),
+        reported=tuple(range(2, 12)),
     )
