@@ -1,6 +1,5 @@
 """The tournament's command line: its store, how it resumes, its page; and the harness as a task."""
 
-import json
 import os
 import signal
 from pathlib import Path
