@@ -22,6 +22,7 @@ from figures import (
     smoothness,
     start,
     tightness,
+    tournament,
     training,
     truncation,
 )
@@ -41,5 +42,6 @@ FIGURES = {
     "tightness": tightness,
     "kernel": kernel,
     "training": training,
+    "tournament": tournament,
     "adapters": adapters,
 }

@@ -76,12 +76,22 @@ def runs(results: Path) -> list[dict[str, Any]]:
     return found
 
 
+def tournament(results: Path) -> list[dict[str, Any]]:
+    """Return the judged rows of the tournament, after one that says what was run."""
+    path = results / "tournament.jsonl"
+    if not path.exists():
+        again = f"python -m paper_checks tournament --out {path.with_suffix('')}"
+        raise MissingError(f"{path} is missing; run {again}")
+    return json_lines(path)
+
+
 SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "verdicts": verdicts,
     "attacks": attacks,
     "adapters": adapters,
     "bench": bench,
     "runs": runs,
+    "tournament": tournament,
 }
 
 

@@ -17,6 +17,7 @@ from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
+from paper_checks.tournament import command as tournament
 from verification import store
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--partitions", nargs="+", metavar="P", help="default: the config's")
     many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    tournament.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -271,9 +273,17 @@ def show_table(args: argparse.Namespace) -> int:
     return OK
 
 
+def run_tournament(args: argparse.Namespace) -> int:
+    """Play all methods against each other and print the page."""
+    if args.jobs < 1:
+        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
+    return tournament.main(args)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
     "table": show_table,
+    "tournament": run_tournament,
 }

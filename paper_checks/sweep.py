@@ -43,6 +43,8 @@ class Outcome(NamedTuple):
     status: str
     line: str
     stopped_by: int = 0  # the signal, where one interrupted it
+    rows: Sequence[dict[str, Any]] = ()  # where the cell leaves them to its caller
+    seconds: float = 0.0
 
 
 def folder_of(out: Path, config: Config) -> Path:
@@ -115,13 +117,18 @@ def summary(stored: Stored) -> str:
     )
 
 
-def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[Outcome]:
+def run_all(
+    wanted: Sequence[Any],
+    jobs: int,
+    signals: list[int],
+    run: Callable[[Any, Callable[[], bool]], Outcome] = run_cell,
+) -> Iterator[Outcome]:
     """Yield the outcome of every cell as it ends; once `signals` is not empty no new one starts."""
     if jobs == 1:
         for cell in wanted:
             if signals:
                 return
-            outcome = run_cell(cell, lambda: bool(signals))
+            outcome = run(cell, lambda: bool(signals))
             if outcome.stopped_by:
                 signals.append(outcome.stopped_by)
             yield outcome
@@ -133,7 +140,7 @@ def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[O
         ProcessPoolExecutor(jobs, context, _settle, (threads,)) as pool,
     ):
         stop = Path(folder) / "stop"  # a file can be handed over with each cell, an event cannot
-        waiting = {pool.submit(run_cell, cell, stop.exists) for cell in wanted}
+        waiting = {pool.submit(run, cell, stop.exists) for cell in wanted}
         while waiting:
             done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             if signals and not stop.exists():

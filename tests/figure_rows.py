@@ -1,4 +1,5 @@
-"""The fewest rows of the sources that are not claims: benchmark, attacks, adapters, runs."""
+"""The fewest rows of the sources that are not claims: benchmark, attacks, adapters, runs,
+tournament."""
 
 import json
 
@@ -14,6 +15,7 @@ def write_all(out):
     found = [{"claim": "T17", "variant": "fro", "ratio": ratio} for ratio in (0.5, 0.75)]
     (out / "attacks" / "attacks.json").write_text(json.dumps(found))
     (out / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bench()))
+    (out / "tournament.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tournament()))
     for seed in (0, 1):
         for method in ("decaf", "dlora"):
             write_run(out / "paper" / "net" / f"{method}-ring-iid-seed{seed}", method, seed)
@@ -41,6 +43,24 @@ def bench():
     named = {"goal": "G9", "case": "8x8 N=4", "measure": "error / sigma_1"}
     rows += [{"kind": "error", "role": role, "value": 1e-7, **named} for role in PEERS[::3]]
     return [*rows, {**named, "kind": "verdict", "goal": "G1", "limit": 5e-7, "reached": 1e-7}]
+
+
+def tournament():
+    """Two tasks, two networks, two budgets: what was run, then a judged row of each."""
+    tasks = {
+        name: {"lower": lower, "reported": [2, 3]} for name, lower in (("P", True), ("net", False))
+    }
+    rows = [
+        {"task": task, "network": network, "method": method, "budget": budget}
+        for task in tasks
+        for network, method in (("ring", "decaf"), ("server", "flexlora"))
+        for budget in ("rounds", "bytes")
+    ]
+    about = {"tasks": tasks, "level": 0.95}
+    return [
+        about,
+        *({**row, "own_from_base": [-0.25, -0.5, 0.125 * i]} for i, row in enumerate(rows)),
+    ]
 
 
 def write_run(folder, method, seed):

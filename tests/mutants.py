@@ -148,6 +148,7 @@ TESTS = {
     "verification/claims/problems/competing_targets.py": outcome("P6"),
     "verification/claims/related": ["tests/test_claims_worked_rates.py", WORKED[1]],
     "verification/curves": ["tests/test_claims_curves.py"],
+    "paper_checks/tournament": ["tests/test_tournament.py"],
     "verification/claim.py": ["tests/test_claim.py"],
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],

@@ -54,7 +54,10 @@ def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def decode_rows(data: bytes) -> list[Record]:
     """Return the rows of a row file, with the fields of `NUMBERS` as floats."""
-    return [{**row, **{name: number(row[name]) for name in NUMBERS}} for row in from_lines(data)]
+    return [
+        {**row, **{name: number(row[name]) for name in NUMBERS if name in row}}
+        for row in from_lines(data)
+    ]
 
 
 def require_writable(out: Path) -> None:
@@ -96,12 +99,15 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def code_sum() -> str:
-    """Return the first 12 digits of the checksum of the sources that numbers come from."""
+def code_sum(*more: Path) -> str:
+    """Return the first 12 digits of the checksum of the sources that numbers come from.
+
+    more: folders of sources besides those of the library and of this package.
+    """
     spec = importlib.util.find_spec("decaf_theory")
     library = Path(spec.origin).parent if spec and spec.origin else Path()
     total = hashlib.sha256()
-    for root in (library, Path(__file__).parent):
+    for root in (library, Path(__file__).parent, *more):
         for path in sorted(root.rglob("*.py")):
             total.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return total.hexdigest()[:12]

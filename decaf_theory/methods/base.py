@@ -121,8 +121,9 @@ class Method:
         if self.tuned is None:
             return self
         if graph is None or callable(graph):
+            given = "none" if graph is None else "a function of the round"
             raise ValueError(
-                f"{self.name} takes its parameters from one graph, got {graph!r}; "
+                f"{self.name} takes its parameters from one graph, got {given}; "
                 f"for a schedule choose them yourself, as in adf_lora(5)"
             )
         return self.tuned(graph)

@@ -1,0 +1,188 @@
+"""The command line of the tournament: matches in processes, one store, the page of its rows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from decaf_theory.files import from_lines, to_lines, write_atomically
+from decaf_theory.methods import METHODS
+from paper_checks import sweep
+from paper_checks.rules import require_known
+from paper_checks.tournament.page import page
+from paper_checks.tournament.play import play
+from paper_checks.tournament.suite import tasks
+from paper_checks.tournament.tasks import Task, methods_on
+from paper_checks.tournament.verdicts import LEVEL, judged
+from verification import store
+
+OK, FAILED = 0, 1
+OUT = Path("results/tournament")
+ABOUT = ("version", "commit", "code", "size", "tasks")  # of the configuration, told on the page
+PACKAGE = Path(__file__).parent.parent
+
+
+class Match(NamedTuple):
+    """A match by names, as it goes to another process."""
+
+    size: str
+    task: str
+    network: str
+    method: str
+
+    @property
+    def name(self) -> str:
+        """The name under which its rows are stored."""
+        return f"{self.task}-{self.network}-{self.method}"
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    p = commands.add_parser("tournament", help="every method against DLoRA: rounds and bytes")
+    p.add_argument("--quick", action="store_true", help="about a minute: no training, two networks")
+    p.add_argument("--tasks", nargs="+", metavar="T", help="default: all")
+    p.add_argument("--methods", nargs="+", metavar="M", help="default: all of METHODS")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
+    p.add_argument("--rows", type=Path, metavar="FILE", help="print the page of these rows only")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Play what is not in the store yet, write the rows next to it, print the page."""
+    if args.rows is not None:
+        print(page(read(args.rows)), end="")
+        return OK
+    size = "quick" if args.quick else "full"
+    chosen = tasks(size)
+    require_known("task", args.tasks or (), chosen)
+    require_known("method", args.methods or (), METHODS)
+    wanted = matches(size, chosen, args.tasks or chosen, args.methods or METHODS)
+    store.require_writable(args.out)
+    with store.locked(args.out):
+        run = opened(args.out, configuration(size, chosen), matches(size, chosen))
+        missing = [match for match in wanted if match.name not in run.files]
+        status = play_all(run, missing, args.jobs)
+    if status == OK:
+        print(page(export(run, chosen)), end="")
+    return status
+
+
+def matches(
+    size: str,
+    chosen: Mapping[str, Task],
+    names: Iterable[str] | None = None,
+    methods: Iterable[str] | None = None,
+) -> list[Match]:
+    """Return the matches of these tasks and methods, by default of all, in the order of play."""
+    methods = set(METHODS if methods is None else methods)
+    return [
+        Match(size, name, network, method)
+        for name in (chosen if names is None else names)
+        for network in chosen[name].networks
+        for method in methods_on(network)
+        if method in methods
+    ]
+
+
+def configuration(size: str, chosen: Mapping[str, Task]) -> dict[str, Any]:
+    """Return what the rows depend on; those of two configurations are not mixed."""
+    found = store.configuration(size=size, seed=0, device="cpu")
+    found["code"] = store.code_sum(PACKAGE)
+    return found | {"tasks": {name: task.described() for name, task in chosen.items()}}
+
+
+def opened(out: Path, wanted: Mapping[str, Any], order: Sequence[Match]) -> store.Run:
+    """Return the store under `out`. StoreError: it holds rows of other settings or code."""
+    if (out / "run.json").exists():
+        reasons = store.differences(store.read_json(out / "run.json"), dict(wanted))
+        if reasons:
+            raise store.StoreError(
+                f"{out} holds rows of another configuration ({'; '.join(reasons)[:500]}); choose "
+                f"another folder with --out, or remove this one"
+            )
+    run, damaged = store.open_run(out, dict(wanted), [match.name for match in order])
+    for reason in damaged:
+        print(f"played again: {reason.split('; run ')[0]}", file=sys.stderr)
+    run.seconds = store.read_json(out / "run.json")["seconds"] if run.files else 0.0
+    return run
+
+
+def play_all(run: store.Run, missing: Sequence[Match], jobs: int) -> int:
+    """Play the matches and store each as it ends; return the exit code."""
+    from paper_checks.interrupts import interruptions
+
+    done, failed = len(run.files), False
+    total = done + len(missing)
+    with interruptions() as signals:
+        for outcome in sweep.run_all(missing, jobs, signals, play_match):
+            if outcome.rows:
+                run.seconds += outcome.seconds
+                run.put(outcome.cell, outcome.rows)
+                done += 1
+            failed |= outcome.status == "failed"
+            print(f"[{done}/{total}] {outcome.cell}: {outcome.line}", file=sys.stderr, flush=True)
+    if signals:
+        print("stopped; the same command resumes from here", file=sys.stderr)
+        return 128 + signals[0]
+    return FAILED if failed else OK
+
+
+def play_match(match: Match, stop: Callable[[], bool]) -> sweep.Outcome:
+    """Play one match, to its end even if it is to stop: that is a matter of a minute."""
+    begun = time.process_time()
+    rows = play(tasks(match.size)[match.task], match.network, match.method)
+    line = "; ".join(map(summary, rows))
+    return sweep.Outcome(match.name, "finished", line, 0, rows, time.process_time() - begun)
+
+
+def summary(row: Mapping[str, Any]) -> str:
+    """Return a row in a few words."""
+    if row["status"] != "played":
+        return f"{row['status']}, {row['why']}"
+    mean = sum(row["own"]) / len(row["own"])
+    return f"{row['budget']} {mean:.3f} after {row['rounds']} rounds at {row['lr']:g}"
+
+
+def export(run: store.Run, chosen: Mapping[str, Task]) -> list[dict[str, Any]]:
+    """Write the judged rows to one file next to the store, and return them.
+
+    The first says what was run. The file lies in the folder where figures look for it.
+    """
+    found = [row for name in run.files for row in rows_of(run.out, name)]
+    about = {
+        **{name: run.configuration[name] for name in ABOUT},
+        "level": LEVEL,
+        "matches": len(run.files),
+        "minutes": round(run.seconds / 60, 1),
+    }
+    rows = [about, *map(told, judged(found, {n: task.lower for n, task in chosen.items()}))]
+    path = run.out.with_suffix(".jsonl")
+    write_atomically(path, to_lines(rows))
+    return read(path)
+
+
+def told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page and the figure need of a judged row."""
+    return {field: value for field, value in row.items() if field not in ("limit", "tuned")}
+
+
+def rows_of(out: Path, name: str) -> list[dict[str, Any]]:
+    """Return the stored rows of a match."""
+    return [
+        {field: value for field, value in row.items() if field != "claim"}
+        for row in store.read_rows(out, name)
+    ]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of `export`. StoreError: missing or damaged."""
+    try:
+        return from_lines(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise store.StoreError(
+            f"{path} cannot be read ({error}); run python -m paper_checks tournament"
+        ) from None

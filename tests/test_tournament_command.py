@@ -1,0 +1,209 @@
+"""The tournament's command line: its store, how it resumes, its page; and the harness as a task."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from paper_checks import cli
+from paper_checks.tournament import command
+from paper_checks.tournament.page import page
+from paper_checks.tournament.trained import harness_task
+from tests.test_tournament import REPORTED, TUNING, planted, small
+from verification import store
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = ["dlora", "decaf", "tad_lora", "fedavg", "local"]
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A tournament of one small task."""
+    task = small(networks=("ring", "one_peer", "server"), rounds=2)
+    monkeypatch.setattr(command, "tasks", lambda size: {"small": task})
+    return task
+
+
+def tournament(out, *more):
+    return cli.main(["tournament", "--methods", *METHODS, "--out", str(out / "rows"), *more])
+
+
+def files(out):
+    return {p.name: p.read_bytes() for p in sorted((out / "rows" / "rows").iterdir())}
+
+
+def judged(out):
+    return (out / "rows.jsonl").read_text().splitlines()[1:]
+
+
+def test_it_prints_the_page_of_the_rows_that_it_leaves(tiny, tmp_path, capsys):
+    assert tournament(tmp_path) == 0
+    printed = capsys.readouterr()
+    assert printed.out == page(command.read(tmp_path / "rows.jsonl"))
+    assert "[10/10] small-server-fedavg: rounds " in printed.err
+    for text in ("### small: ring, equal rounds", "| fedavg | ", "- tad_lora: "):
+        assert text in printed.out
+    assert cli.main(["tournament", "--rows", str(tmp_path / "rows.jsonl")]) == 0
+    assert capsys.readouterr().out == printed.out
+
+
+def test_a_match_that_is_stored_is_not_played_again(tiny, tmp_path, monkeypatch, capsys):
+    assert tournament(tmp_path) == 0
+    monkeypatch.setattr(command, "play", None)
+    before = files(tmp_path), judged(tmp_path)
+    assert tournament(tmp_path) == 0
+    assert (files(tmp_path), judged(tmp_path)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_tournament_resumes_bit_for_bit(tiny, tmp_path, monkeypatch, capsys, number):
+    assert tournament(tmp_path / "whole") == 0
+    real, played = command.play, []
+
+    def interrupted(*match):
+        if len(played) == 2:
+            os.kill(os.getpid(), number)
+        played.append(match[1:])
+        return real(*match)
+
+    monkeypatch.setattr(command, "play", interrupted)
+    assert tournament(tmp_path / "stopped") == 128 + number
+    assert len(played) == len(files(tmp_path / "stopped")) == 3  # the match under way is kept
+    assert "the same command resumes" in capsys.readouterr().err
+    assert not (tmp_path / "stopped" / "rows.jsonl").exists()
+    assert tournament(tmp_path / "stopped") == 0
+    assert len(played) == len(set(played)) == 10
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+    assert judged(tmp_path / "stopped") == judged(tmp_path / "whole")
+
+
+def test_a_damaged_match_is_played_again(tiny, tmp_path, capsys):
+    assert tournament(tmp_path) == 0
+    before = files(tmp_path)
+    path = tmp_path / "rows" / "rows" / "small-ring-decaf.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert tournament(tmp_path) == 0
+    assert "played again" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_rows_of_other_settings_or_code_are_refused(tiny, tmp_path, monkeypatch, capsys):
+    assert tournament(tmp_path) == 0
+    before = files(tmp_path)
+    other = small(networks=tiny.networks, rounds=2, grid=(0.1, 0.3))
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "tasks", lambda size: {"small": other})
+        assert tournament(tmp_path) == 2
+        assert "another configuration (tasks: " in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "code_sum", lambda *folders: "other")
+        assert tournament(tmp_path) == 2
+        assert "code: " in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_the_code_of_the_harness_counts():
+    assert store.code_sum(command.PACKAGE) != store.code_sum()
+    assert (command.PACKAGE / "finetune.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tasks", "smal"], "unknown task: 'smal'; near: small"),
+        (["--methods", "decaff"], "unknown method: 'decaff'; near: decaf"),
+        (["--jobs", "0"], "--jobs must be >= 1, got 0"),
+        (["--rows", "nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+    ],
+)
+def test_bad_usage_is_named(tiny, tmp_path, capsys, more, message):
+    assert tournament(tmp_path, *more) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_rows_of_one(tmp_path, capsys):
+    chosen = ["--quick", "--tasks", "rank_trap", "--methods", "dlora", "fedavg"]
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs / "rows"
+        assert cli.main(["tournament", *chosen, "--jobs", jobs, "--out", str(out)]) == 0
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+def test_a_diverged_match_is_on_the_page():
+    def scores(method, lr, seed, stop):
+        return None if stop and method == "decaf" else 1.0 - 0.1 * seed * (stop > 0)
+
+    task, _ = planted(scores)
+    rows = [row for m in ("dlora", "decaf") for row in command.play(task, "ring", m)]
+    about = {"tasks": {"planted": task.described()}, "size": "full", "level": 0.95}
+    about |= {"matches": 2, "minutes": 0.1}
+    text = page([about, *command.judged(rows, {"planted": True})])
+    assert "| diverged | with every step size of the grid |" in text
+    assert "| decaf |  |  |  | 1 |  |  |  | 1 |" in text
+
+
+# ---------------------------------------------------------------- the harness as a task
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch):
+    """The harness on a network of three layers."""
+    pytest.importorskip("torch")
+    from paper_checks import finetune
+    from tests import paper_runs
+    from tests.test_paper_cli import NET
+
+    monkeypatch.setattr(finetune, "load_task", paper_runs.task)
+    path = tmp_path / "net.toml"
+    path.write_text("\n".join(line.strip() for line in NET.splitlines()))
+    return harness_task(
+        "net",
+        "a small network",
+        {"train.optimizer": "sgd"},
+        experiment=str(path),
+        networks=("ring", "server"),
+        rounds=2,
+        longest=2,
+        grid=(0.05, 0.1),
+        tuning=TUNING,
+        reported=REPORTED,
+    )
+
+
+def test_the_harness_plays_and_its_accuracy_is_scored(net):
+    rows = {row["budget"]: row for row in command.play(net, "ring", "dlora")}
+    assert rows["rounds"]["own"] == rows["bytes"]["own"]
+    assert len(rows["rounds"]["own"]) == len(REPORTED)
+    assert rows["rounds"]["mean"] is None
+    assert all(0 <= score <= 100 for score in rows["rounds"]["own"])
+    assert rows["rounds"]["own"] != [rows["rounds"]["start"]] * len(REPORTED)
+
+
+def test_the_bytes_of_a_training_are_those_of_its_messages(net, tmp_path):
+    from paper_checks import config, finetune, mixing
+
+    sent = net.sent("rolora", "server", 3)
+    run = finetune.prepare(
+        config.read(str(tmp_path / "net.toml"), {"mix.method": "rolora"}),
+        device="cpu",
+    )
+    rule = run.config.mix.rule
+    messages = [
+        2 * run.stacked.agents * mixing.message_bytes(run.stacked, rule, {}, clock)
+        for clock in (mixing.clock_of(t * run.every, run.every) for t in range(3))
+    ]
+    assert sent == [0, messages[0], sum(messages[:2]), sum(messages)]
+    assert messages[0] != messages[1]
+
+
+def test_what_the_harness_cannot_train_is_refused_by_name(net):
+    (row,) = command.play(net, "ring", "dsgd")
+    assert row["status"] == "refused"
+    assert "mix.method must be one of" in row["why"]
+
+
+def test_a_training_that_diverges_has_no_scores_after_that(net):
+    found = net.trial("dlora", "ring", 3e38, TUNING, [0, 2])
+    assert found.keys() == {0}
