@@ -15,7 +15,6 @@ from paper_checks.effects import aggregation, alternating
 from paper_checks.effects.engine import FULL, QUICK, Comparison, Effort, judge
 
 SIZES = {"full": FULL, "quick": QUICK}
-STORED = Path(__file__).parent / "results.json"
 Show = Callable[[str, Comparison], None]
 
 EFFECTS: dict[str, Callable[[Effort], Iterator[Comparison]]] = {
@@ -38,7 +37,7 @@ def comparisons(name: str, effort: Effort) -> Iterator[Comparison]:
 
 
 def run(names: Sequence[str], size: str, show: Show = lambda name, one: None) -> dict[str, Any]:
-    """Return the findings of these effects by name, as plain values, with the seconds of one core."""
+    """Return the findings of these effects by name, as plain values, with a core's seconds."""
     found: dict[str, Any] = {}
     for name in names:
         start, seen = time.process_time(), []
