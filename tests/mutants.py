@@ -153,6 +153,8 @@ TESTS = {
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
+    "paper_checks/reported.py": ["tests/test_paper_table.py"],
+    "paper_checks/effects": ["tests/test_effects.py"],
 }
 
 FOLDER = Path(__file__).parent

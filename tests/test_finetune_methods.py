@@ -218,6 +218,8 @@ def test_only_a_small_square_matrix_trains(monkeypatch):
 def test_gradients_at_unmixed_factors_do_not_move_merged_ones(monkeypatch, name):
     with pytest.raises(ConfigError, match=f"train.order 'combine' is not defined for {name}"):
         config_of(monkeypatch, METHODS[name], mix__method=name, train__order="combine")
+
+
 STEPPING = [
     *(METHODS[name] for name in ("air_fedavg", "salf", "la_lora", "odelora")),
     odelora(METHODS["dlora"], runge_kutta=True),
