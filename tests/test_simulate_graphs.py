@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.methods import METHODS, tracking
+from decaf_theory.methods import METHODS, base, tracking
 from decaf_theory.problems import PROBLEMS, approximation
-from decaf_theory.simulate import Config, rounds, simulate
+from decaf_theory.simulate import Config, simulate
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES, reversible
 
 EPS = np.finfo(np.float64).eps
@@ -221,8 +221,8 @@ def test_graphs_that_are_made_anew_are_not_kept():
 
 def test_graphs_that_come_again_are_checked_once(monkeypatch):
     counted = []
-    count = rounds.messages_of
-    monkeypatch.setattr(rounds, "messages_of", lambda *a: counted.append(a) or count(*a))
+    count = base.messages_of
+    monkeypatch.setattr(base, "messages_of", lambda *a: counted.append(a) or count(*a))
     graphs = [TOPOLOGIES["path"](N), TOPOLOGIES["ring"](N)]
     simulate(run_of(Pi=lambda t: graphs[t % 2], target=None, steps=20))
     assert len(counted) == 2
