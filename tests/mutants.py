@@ -89,6 +89,7 @@ TESTS = {
         "tests/test_methods_steps.py",
         "tests/test_methods_exact.py",
     ],
+    "decaf_theory/methods/field.py": ["tests/test_methods_field.py", *EXACT],
     "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
