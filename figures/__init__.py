@@ -12,6 +12,7 @@ from figures import (
     adapters,
     consensus,
     convergence,
+    cost,
     difference,
     gauges,
     kernel,
@@ -40,6 +41,7 @@ FIGURES = {
     "rate_needs_rank": rate_needs_rank,
     "tightness": tightness,
     "kernel": kernel,
+    "cost": cost,
     "training": training,
     "adapters": adapters,
 }

@@ -2,6 +2,7 @@
 
 import json
 
+from figures import cost
 from tests.adapter_files import STORED
 from verification.adapter_report import report
 
@@ -9,11 +10,12 @@ PEERS = ("ours", "QR loop", "GEMM floor", "peft svd")
 
 
 def write_all(out):
-    """Write bench.jsonl, attacks and runs below a folder of results; return adapters' rows."""
+    """Write benchmarks, attacks and runs below a folder of results; return adapters' rows."""
     (out / "attacks").mkdir(parents=True)
     found = [{"claim": "T17", "variant": "fro", "ratio": ratio} for ratio in (0.5, 0.75)]
     (out / "attacks" / "attacks.json").write_text(json.dumps(found))
-    (out / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bench()))
+    for name, found in (("bench", bench()), ("scaling", scaling())):
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     for seed in (0, 1):
         for method in ("decaf", "dlora"):
             write_run(out / "paper" / "net" / f"{method}-ring-iid-seed{seed}", method, seed)
@@ -41,6 +43,21 @@ def bench():
     named = {"goal": "G9", "case": "8x8 N=4", "measure": "error / sigma_1"}
     rows += [{"kind": "error", "role": role, "value": 1e-7, **named} for role in PEERS[::3]]
     return [*rows, {**named, "kind": "verdict", "goal": "G1", "limit": 5e-7, "reached": 1e-7}]
+
+
+def scaling():
+    """Two methods on every graph, at two numbers of agents."""
+    sizes = {"kind": "scaling", "d": 8, "k": 8, "r": 2, "low": 1.0, "high": 3.0}
+    return [
+        {"kind": "machine", "processor": "x86_64", "rounds": 3, "quick": True},
+        *(
+            {**sizes, "graph": graph, "method": method, "N": N}
+            | {"median": 2.0 + share, "memory": 5e3 * share, "comm_bytes": 64 * N * share}
+            for graph in cost.GRAPHS
+            for share, method in ((1, "dlora"), (2, "decaf"))
+            for N in (10, 100)
+        ),
+    ]
 
 
 def write_run(folder, method, seed):
