@@ -170,7 +170,8 @@ def test_tad_has_the_interval_of_its_graph():
     assert found == [round(1 / math.sqrt(1 - x)) for x in rho] == [1, 2, 3]
 
 
-def test_turning_undoes_planted_rotations_and_the_errors_say_so():
+@pytest.mark.parametrize("t", [0, 1])  # the rounds that turn to A and to B
+def test_turning_undoes_planted_rotations_and_the_errors_say_so(t):
     draw = np.random.default_rng(3)
     N, d, k, r = 5, 6, 4, 3
     one = Factors(draw.standard_normal((1, d, r)), draw.standard_normal((1, r, k)))
@@ -182,7 +183,7 @@ def test_turning_undoes_planted_rotations_and_the_errors_say_so():
     turns[..., 0] *= np.linalg.det(turns)[:, None]
     turned = Factors(common.B @ turns, np.swapaxes(turns, -1, -2) @ common.A)
     row = np.full((1, N), 1 / N)
-    mixed = method.exchange(state._replace(factors=turned), row, Clock()).state.factors
+    mixed = method.exchange(state._replace(factors=turned), row, Clock(t)).state.factors
     ((held, sent),) = seen
     size = float(np.linalg.norm(one.B[0] @ one.A[0]))
     assert held.item() > 0.1 * size
