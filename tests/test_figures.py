@@ -8,7 +8,7 @@ import pytest
 from figures import FIGURES, rows, style, training
 from figures.__main__ import caption, main
 from tests import figure_rows
-from verification import store
+from verification import provenance, store
 from verification.run import LEDGER
 
 CLAIMS = {claim.id: claim for claim in LEDGER.claims}
@@ -25,7 +25,7 @@ def results(quick_run, tmp_path_factory):
     """A folder with the rows that every figure needs."""
     out = shutil.copytree(quick_run[1], tmp_path_factory.mktemp("figures") / "results")
     run, reasons = store.open_run(
-        out, store.configuration(size="quick", seed=0, device="cpu"), list(CLAIMS)
+        out, provenance.configuration(size="quick", seed=0, device="cpu"), list(CLAIMS)
     )
     assert not reasons
     run.put("adapters", figure_rows.write_all(out))

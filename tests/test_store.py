@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from verification import store
+from verification import provenance, store
 from verification.evidence import at_most
 
 CONFIGURATION = {"version": "1", "code": "abc", "commit": "one", "size": "quick", "seed": 0}
@@ -184,7 +184,7 @@ def test_the_sums_are_those_of_the_files(tmp_path):
 
 
 def test_a_configuration_names_what_numbers_depend_on():
-    found = store.configuration(size="quick", seed=3, device="cpu")
+    found = provenance.configuration(size="quick", seed=3, device="cpu")
     assert {
         "version",
         "commit",
@@ -197,4 +197,4 @@ def test_a_configuration_names_what_numbers_depend_on():
     } <= set(found)
     assert (found["seed"], found["size"], found["dtype"]) == (3, "quick", "float64")
     assert found["libraries"]["numpy"]
-    assert found["code"] == store.code_sum()
+    assert found["code"] == provenance.code_sum()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory.sums import unsealed
 from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
 from verification import options, store, table
@@ -62,9 +63,9 @@ def test_outcomes_as_expected_end_with_zero_and_a_line_that_counts(call, tmp_pat
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
 
 
-def test_a_verdict_is_stored_with_its_nine_fields(call, tmp_path):
+def test_a_verdict_is_stored_with_its_nine_fields_and_their_checksum(call, tmp_path):
     call("--only", "T2-square")
-    (verdict,) = stored(tmp_path, "verdicts.json")
+    verdict = unsealed(*stored(tmp_path, "verdicts.json"))
     seconds = verdict.pop("seconds")
     assert 0 <= seconds < 1
     assert verdict == {
