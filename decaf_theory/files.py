@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -65,15 +65,21 @@ def temporary(path: Path) -> str:
     return f"{_begin(path)}{os.getpid()}."
 
 
-def remove_torn(path: Path) -> None:
-    """Remove what processes that were killed left of a file or folder under temporary names."""
-    for torn in path.parent.glob(f"{escape(_begin(path))}*"):
-        process = torn.name.removeprefix(_begin(path)).partition(".")[0]
+def torn(path: Path) -> Iterator[Path]:
+    """Yield what processes that were killed left of a file or folder under temporary names."""
+    for left in list(path.parent.glob(f"{escape(_begin(path))}*")):
+        process = left.name.removeprefix(_begin(path)).partition(".")[0]
         if process.isdigit() and not _alive(int(process)):
-            if torn.is_dir():
-                shutil.rmtree(torn, ignore_errors=True)
-            else:
-                torn.unlink(missing_ok=True)
+            yield left
+
+
+def remove_torn(path: Path) -> None:
+    """Remove what killed processes left of a file or folder."""
+    for left in torn(path):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _begin(path: Path) -> str:

@@ -159,12 +159,13 @@ def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[O
             wanted,
             jobs=min(jobs, len(wanted)),
             name=lambda cell: cell.read().cell,
-            failed=_killed,
+            failed=killed,
             stopping=stopping,
         )
 
 
-def _killed(cell: Cell, died: str) -> Outcome:
+def killed(cell: Cell, died: str) -> Outcome:
+    """Return the outcome of a cell whose process was killed as often as it was tried."""
     return Outcome(cell.read().cell, "failed", f"{died}; sweep again to resume it")
 
 

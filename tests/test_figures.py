@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from figures import FIGURES, rows, style, training
-from figures.__main__ import caption, main
+from figures.cli import caption, main
 from tests import figure_rows
 from verification import provenance, store
 from verification.run import LEDGER

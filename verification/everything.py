@@ -200,7 +200,7 @@ def call(command: Sequence[str]) -> int:
 
 def recorded(out: Path, stage: Stage) -> int | None:
     """Return the exit code of a finished stage whose inputs and outputs are unchanged, or None."""
-    entry = _table(out).get(stage.name)
+    entry = stored(out).get(stage.name)
     if not isinstance(entry, dict) or entry.get("inputs") != stage.inputs():
         return None
     return int(entry["code"]) if entry.get("outputs") == stage.outputs() else None
@@ -208,13 +208,13 @@ def recorded(out: Path, stage: Stage) -> int | None:
 
 def record(out: Path, name: str, entry: Mapping[str, Any] | None) -> None:
     """Enter a finished stage into the table, or remove it."""
-    table = {key: value for key, value in _table(out).items() if key != name}
+    table = {key: value for key, value in stored(out).items() if key != name}
     if entry:
         table[name] = dict(entry)
     write_atomically(out / FILE, to_json(sealed(table)))
 
 
-def _table(out: Path) -> dict[str, Any]:
+def stored(out: Path) -> dict[str, Any]:
     """Return the table of finished stages; one that cannot be read counts as empty."""
     try:
         return store.read_sealed(out / FILE)

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +18,7 @@ from decaf_theory.adapters.agents import Agents, base_name, count
 from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
 from decaf_theory.adapters.sealing import in_order, sum_of_adapter
 from decaf_theory.arrays import Array, integer
-from decaf_theory.files import remove_torn, temporary
+from decaf_theory.files import remove_torn, temporary, torn
 from decaf_theory.lowrank import Factors, balance, pad_rank
 from decaf_theory.methods import METHODS
 from decaf_theory.sums import SUM
@@ -119,9 +118,9 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
 
 def recover(folder: Path) -> None:
     """Undo what a process that was killed while it replaced a folder left behind."""
-    if not folder.exists():
-        for aside in folder.parent.glob(f".{escape(folder.name)}.*{ASIDE}"):
-            aside.rename(folder)
+    for left in torn(folder):
+        if left.name.endswith(ASIDE) and not folder.exists():
+            left.rename(folder)
     remove_torn(folder)
 
 

@@ -146,7 +146,7 @@ def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> nn.Modu
     computed again; a place that cannot be written costs the cache and not the run.
     """
     path = _cached(sizes, training)
-    weights = _recalled(path)
+    weights = recalled(path)
     if weights is None:
         with one_thread():  # sums in one order, whatever the machine
             weights = _train(sizes, training)
@@ -157,7 +157,7 @@ def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> nn.Modu
     return frozen(model)
 
 
-def _recalled(path: Path) -> dict[str, Any] | None:
+def recalled(path: Path) -> dict[str, Any] | None:
     """Return the weights of a cached file; None if there is none, or a damaged one, and say so."""
     from safetensors.torch import load
 

@@ -1,7 +1,8 @@
 """Kill a program with SIGKILL at random moments, run it again, compare with an undisturbed run.
 
 `python -m tests.faults.kills PROGRAM FOLDER SEED TRIALS`: one process that imports all once and
-forks each run; prints how many kills each trial took, and ends with 1 at the first difference.
+forks each run; prints how many kills each trial took, then runs two writers at once; ends with 1 at
+the first difference.
 """
 
 from __future__ import annotations
@@ -55,6 +56,18 @@ def trial(program: Program, folder: Path, number: int, draw: random.Random) -> i
     return kills
 
 
+def two_writers(program: Program, folder: Path) -> None:
+    """Run two at once in one folder: AssertionError unless one ends well and leaves all whole."""
+    undisturbed(program, folder / "whole", 0)
+    (folder / "shared").mkdir()
+    program.prepare(folder / "shared")
+    children = [forked(program, folder / "shared", 0) for _ in range(2)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert min(codes) == 0, f"exit codes {codes}"
+    assert max(codes) <= 2, f"exit codes {codes}"  # the folder is held: said, and refused
+    assert left(folder / "whole") == left(folder / "shared")
+
+
 def main() -> None:
     """Run the trials of one program."""
     program, folder = PROGRAMS[sys.argv[1]], Path(sys.argv[2])
@@ -63,6 +76,8 @@ def main() -> None:
     for number in range(int(sys.argv[4])):
         kills = trial(program, folder / str(number), number, draw)
         print(f"trial {number}: {kills} kills, equal", flush=True)
+    two_writers(program, folder / "two")
+    print("two writers: equal")
 
 
 if __name__ == "__main__":

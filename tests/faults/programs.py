@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from decaf_theory import cli as decaf
-from figures.__main__ import main as draw
+from figures.cli import main as draw
 from paper_checks import cli as paper
 from paper_checks import finetune, tasks
 from tests import paper_runs

@@ -22,8 +22,9 @@ def killed(program, folder, seed, trials):
         [*command, str(seed), str(trials)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
+    *lines, last = done.stdout.splitlines()
     assert len(lines) == trials
+    assert last == "two writers: equal"
     return sum(int(line.split()[2]) for line in lines)
 
 
