@@ -187,7 +187,7 @@ def test_every_method_that_trains_adapters_can_be_run_and_six_are_swept():
     assert swept == ["local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf"]
 
 
-def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch):
+def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch", reason="tasks hold tensors")
     linear_model = pytest.importorskip("sklearn.linear_model", reason="the baseline is its")
     from paper_checks import baseline, tasks
@@ -204,6 +204,16 @@ def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch):
     assert (kept["what"], kept["score"]) == ("logistic regression on raw inputs", max(fits))
     monkeypatch.setattr(tasks, "load_task", None)
     baseline.keep(paper_runs.config(), tmp_path)
+    monkeypatch.setattr(tasks, "load_task", lambda config: task)
+    path = tmp_path / "baseline.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"score": 0.', b'"score": 1.'))
+    baseline.keep(paper_runs.config(), tmp_path)
+    assert path.read_bytes() == whole
+    baseline.keep(paper_runs.config(data__train_samples=50), tmp_path)
+    assert path.read_bytes() != whole
+    assert "is damaged" in (said := capsys.readouterr().err)
+    assert "of another task or other data; computed again" in said
     words = task.train._replace(inputs={"input_ids": torch.zeros(72, 5, dtype=torch.int64)})
     assert baseline.logistic(task._replace(train=words)) is None
     large = task.train._replace(inputs={"pixel_values": torch.zeros(2, 3, 64, 64)})

@@ -13,12 +13,12 @@ half a file; a file that is damaged later no longer matches its checksum, and re
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def require_writable(out: Path) -> None:
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the folder `out` for one writer; StoreError if another process holds it."""
-    if importlib.util.find_spec("fcntl") is None:
+    if find_spec("fcntl") is None:
         print(
             f"this system has no file locks (fcntl): start no second run that writes to {out}",
             file=sys.stderr,
