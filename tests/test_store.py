@@ -224,3 +224,16 @@ def test_a_configuration_names_what_numbers_depend_on():
     assert (found["seed"], found["size"], found["dtype"]) == (3, "quick", "float64")
     assert found["libraries"]["numpy"]
     assert found["code"] == provenance.code_sum()
+
+
+def test_every_entry_that_one_of_two_has_is_compared_but_the_commit():
+    old = {"code": "a", "commit": "1", "libraries.numpy": "2.0", "seed": 0}
+    new = {"code": "b", "commit": "2", "seed": 0, "python": "3.12", "device": "cuda"}
+    assert provenance.differences(old, new) == [
+        "code: a -> b",
+        "device: None -> cuda",
+        "libraries.numpy: 2.0 -> None",
+        "python: None -> 3.12",
+    ]
+    assert provenance.differences(old, new, accept_code=True) == ["device: None -> cuda"]
+    assert provenance.differences(old, old) == []

@@ -222,10 +222,11 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     folder = args.out / "attacks"
     store.require_writable(folder)
     print(attack.HEADER)
-    found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
-    for attempt, path in attack.progress(found, claims):
-        failed |= attempt.failed
-        print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
+    with store.locked(folder):
+        found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
+        for attempt, path in attack.progress(found, claims):
+            failed |= attempt.failed
+            print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
     print(f"table -> {folder / attack.TABLE}")
     return DIFFERS if failed else OK
 

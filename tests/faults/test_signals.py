@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="the harness trains with torch")
 
 from paper_checks import record, sweep
 from tests.test_paper_cli import BERT
+from verification import store
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -92,6 +93,33 @@ def test_a_killed_worker_of_a_sweep_costs_its_cell_a_second_try_and_no_other(tmp
     assert "its process ended with exit code -9; trying once more" in caplog.text
     assert any(outcome.cell in caplog.text for outcome in outcomes)
     assert all(record.read(sweep.folder_of(tmp_path, c.read())).finished for c in wanted)
+
+
+def test_the_workers_of_a_sweep_that_is_killed_end_by_themselves(tmp_path):
+    pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
+    command = [sys.executable, "-m", "paper_checks", "sweep", "tiny-bert", "--jobs", "2"]
+    command += ["--set", "train.steps=100000", "--out", str(tmp_path), "--seeds", "0,1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=ROOT, **quiet) as parent:
+        assert soon(lambda: len(list(tmp_path.rglob(".lock"))) == 2)
+        parent.kill()
+    locks = [path.parent for path in tmp_path.rglob(".lock")]
+    assert soon(lambda: all(map(free, locks)))
+
+
+def soon(condition):
+    until = time.monotonic() + 300
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.1)
+    return condition()
+
+
+def free(folder):
+    try:
+        with store.locked(folder):
+            return True
+    except store.StoreError:
+        return False
 
 
 def test_a_cell_killed_twice_is_named_and_says_how_to_go_on(tmp_path):
