@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 
+from decaf_theory.files import UnwritableError
+from decaf_theory.interrupts import in_one_line
+
 OK, MISSED, USAGE = 0, 1, 2
 WIDTH = 96
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -26,12 +29,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
+    return in_one_line(lambda: without_traceback(args), "decaf: interrupted; nothing is written")
+
+
+def without_traceback(args: argparse.Namespace) -> int:
+    """Run a command; return the exit code. What the user can mend is said in one line."""
     try:
         code = COMMANDS[args.command](args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except UnwritableError as error:
+        print(f"decaf: error: {error}; choose another place with --json", file=sys.stderr)
+        return USAGE
     except (ValueError, OSError) as error:
         print(f"decaf: error: {error}", file=sys.stderr)
         return USAGE

@@ -26,6 +26,7 @@ from paper_checks.rules import (
     ConfigError,
     check_value,
     near,
+    require_component,
     require_known,
     typed,
 )
@@ -232,6 +233,7 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     for name, value in tables.items():
         if isinstance(value, Mapping) is (name == "name"):
             raise ConfigError(f"{name} must be a {'string' if name == 'name' else 'table'}")
+    require_component("name", tables["name"])
     if not isinstance(tables["task"].get("name"), str):
         raise ConfigError('task.name is missing; say which task, e.g. name = "sst2"')
     if not isinstance(tables["model"].get("from"), str):

@@ -19,6 +19,8 @@ ROOMS = ("decaf_theory", "verification", "figures", "paper_checks", "tests")
 ALLOWED = {
     "arrays": set(),
     "files": set(),
+    "interrupts": set(),
+    "sums": {"files"},
     "formats": set(),
     "names": set(),
     "rng": {"arrays"},
@@ -37,11 +39,12 @@ ALLOWED = {
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "formats", "lowrank", "tsvd", "topology"}
-    | {"methods", "measure", "adapters"},
+    | {"methods", "measure", "adapters", "files", "sums"},
     "adversary": {"rng"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
-    | {"methods", "problems", "simulate"},
-    "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
+    | {"methods", "problems", "simulate", "sums"},
+    "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"}
+    | {"files", "interrupts"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }
@@ -54,11 +57,13 @@ ROOM_ALLOWED = {
     "figures": (
         *("figures", "verification.claim", "verification.options", "verification.store"),
         *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
+        *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
     ),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
         *("verification.claim", "verification.judge", "verification.store"),
         *("verification.adapter_evidence", "verification.adapter_report"),
+        *("verification.harness", "verification.provenance", "verification.workers"),
     ),
 }
 
