@@ -12,7 +12,7 @@ from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from paper_checks import config as configs
 from paper_checks import stamp
@@ -37,6 +37,19 @@ class Cell(NamedTuple):
     def read(self) -> Config:
         """Return the cell's config."""
         return configs.read(self.config, self.overrides, data_dir=self.data_dir)
+
+    @property
+    def name(self) -> str:
+        """The name under which its run is reported."""
+        return self.read().cell
+
+
+class Named(Protocol):
+    """What can be run apart from others, and reported by a name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
 
 
 class Outcome(NamedTuple):
@@ -137,12 +150,15 @@ def summary(stored: Stored) -> str:
 
 
 def run_all(
-    wanted: Sequence[Any],
+    wanted: Sequence[Named],
     jobs: int,
     signals: list[int],
     run: Callable[[Any, Callable[[], bool]], Outcome] = run_cell,
 ) -> Iterator[Outcome]:
-    """Yield the outcome of every cell as it ends; once `signals` is not empty no new one starts."""
+    """Yield the outcome of every cell as it ends; once `signals` is not empty no new one starts.
+
+    run(cell, stop): a function that other processes can import; it ends early once stop() is true.
+    """
     if jobs == 1:
         for cell in wanted:
             if signals:
@@ -162,24 +178,26 @@ def run_all(
             return bool(signals)
 
         yield from in_processes(
-            partial(_run_in_worker, stop=stop, threads=threads),
+            partial(_run_in_worker, run=run, stop=stop, threads=threads),
             wanted,
             jobs=min(jobs, len(wanted)),
-            name=lambda cell: cell.read().cell,
+            name=lambda cell: cell.name,
             failed=killed,
             stopping=stopping,
         )
 
 
-def killed(cell: Cell, died: str) -> Outcome:
+def killed(cell: Named, died: str) -> Outcome:
     """Return the outcome of a cell whose process was killed as often as it was tried."""
-    return Outcome(cell.read().cell, "failed", f"{died}; sweep again to resume it")
+    return Outcome(cell.name, "failed", f"{died}; the same command resumes it")
 
 
-def _run_in_worker(cell: Cell, stop: Path, threads: int) -> Outcome:
+def _run_in_worker(
+    cell: Named, run: Callable[[Any, Callable[[], bool]], Outcome], stop: Path, threads: int
+) -> Outcome:
     """Run one cell on its share of the cores; it ends early if the parent does."""
     import torch
 
     torch.set_num_threads(threads)
     parent = parent_process()
-    return run_cell(cell, lambda: stop.exists() or not (parent and parent.is_alive()))
+    return run(cell, lambda: stop.exists() or not (parent and parent.is_alive()))

@@ -317,7 +317,7 @@ def test_other_processes_stop_once_a_signal_came(tmp_path):
     pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
     path = tmp_path / "bert.toml"
     path.write_text(textwrap.dedent(BERT))
-    base = sweep.Cell(str(path), {"train.steps": 300}, tmp_path, None, "cpu")
+    base = sweep.Cell(str(path), {"train.steps": 100_000}, tmp_path, None, "cpu")
     wanted = sweep.cells(base, ["dlora", "decaf", "local"], ["ring"], ["iid"], [0])
     signals = []
     threading.Timer(1.0, lambda: signals.append(signal.SIGTERM)).start()

@@ -11,7 +11,7 @@ from paper_checks.tournament import command
 from paper_checks.tournament.page import page
 from paper_checks.tournament.trained import harness_task
 from tests.test_tournament import REPORTED, TUNING, planted, small
-from verification import store
+from verification import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ["dlora", "decaf", "tad_lora", "fedavg", "local"]
@@ -97,15 +97,16 @@ def test_rows_of_other_settings_or_code_are_refused(tiny, tmp_path, monkeypatch,
         assert tournament(tmp_path) == 2
         assert "another configuration (tasks: " in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr(store, "code_sum", lambda *folders: "other")
+        patch.setattr(provenance, "code_sum", lambda *modules: "other")
         assert tournament(tmp_path) == 2
         assert "code: " in capsys.readouterr().err
     assert files(tmp_path) == before
 
 
 def test_the_code_of_the_harness_counts():
-    assert store.code_sum(command.PACKAGE) != store.code_sum()
-    assert (command.PACKAGE / "finetune.py").exists()
+    counted = provenance.sources(*command.PLAYING)
+    assert {"paper_checks.finetune", "decaf_theory.simulate.rounds"} <= counted.keys()
+    assert "paper_checks.tournament.page" not in counted
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,11 @@ class Run:
             write_atomically(self.out / name, to_json(content))
 
 
+def asked(run: Record) -> Record:
+    """Return the configuration that a run.json holds, without its results."""
+    return {name: value for name, value in run.items() if name not in ("files", "seconds")}
+
+
 def open_run(
     out: Path, configuration: Record, order: Sequence[str], *, partial: bool = False
 ) -> tuple[Run, list[str]]:
@@ -247,8 +252,7 @@ def open_run(
         if partial:
             raise StoreError(f"{error}, of all claims; or choose another folder") from None
         return Run(out, configuration, order), [str(error)]
-    stored = {name: value for name, value in old.items() if name not in ("files", "seconds")}
-    reasons = differences(stored, configuration)
+    reasons = differences(asked(old), configuration)
     if reasons and partial:
         raise StoreError(
             f"{out} holds results of another configuration ({'; '.join(reasons)}); choose "

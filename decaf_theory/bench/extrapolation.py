@@ -11,7 +11,7 @@ from math import ceil, inf, log, log1p, log2, pi, sin, sqrt
 from typing import NamedTuple
 
 from decaf_theory.bench.rows import Row
-from decaf_theory.bench.scaling import COMPARED, GRAPHS, Case, D, K, R, a_round
+from decaf_theory.bench.scaling import GRAPHS, Case, D, K, R, a_round, compared
 from decaf_theory.formats import digits
 
 ACCURACY = 1e-3
@@ -101,7 +101,7 @@ def _of_cost(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{'graph':<21} {'method':<9} {pair} {'core-h':>8} {pair} {pair}"
     seconds = _seconds(rows)
     for graph in GRAPHS:
-        for method in COMPARED:
+        for method in compared(graph):
             each = a_round(Case(graph, method, SAMPLE))
             sent, flops = (None if x is None else x / SAMPLE for x in each.values())
             hours = seconds.get((graph, method))

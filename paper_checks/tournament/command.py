@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decaf_theory.files import from_lines, to_lines, write_atomically
+from decaf_theory.files import write_atomically
+from decaf_theory.interrupts import interruptions
 from decaf_theory.methods import METHODS
+from decaf_theory.sums import seal_lines, unseal_lines
 from paper_checks import sweep
 from paper_checks.rules import require_known
 from paper_checks.tournament.page import page
@@ -18,12 +20,12 @@ from paper_checks.tournament.play import play
 from paper_checks.tournament.suite import tasks
 from paper_checks.tournament.tasks import Task, methods_on
 from paper_checks.tournament.verdicts import LEVEL, judged
-from verification import store
+from verification import provenance, store
 
 OK, FAILED = 0, 1
 OUT = Path("results/tournament")
+PLAYING = ("paper_checks.tournament.play", "paper_checks.tournament.suite")  # what rows come from
 ABOUT = ("version", "commit", "code", "size", "tasks")  # of the configuration, told on the page
-PACKAGE = Path(__file__).parent.parent
 
 
 class Match(NamedTuple):
@@ -90,15 +92,15 @@ def matches(
 
 def configuration(size: str, chosen: Mapping[str, Task]) -> dict[str, Any]:
     """Return what the rows depend on; those of two configurations are not mixed."""
-    found = store.configuration(size=size, seed=0, device="cpu")
-    found["code"] = store.code_sum(PACKAGE)
+    found = provenance.configuration(size=size, seed=0, device="cpu")
+    found["code"] = provenance.code_sum(*PLAYING)
     return found | {"tasks": {name: task.described() for name, task in chosen.items()}}
 
 
 def opened(out: Path, wanted: Mapping[str, Any], order: Sequence[Match]) -> store.Run:
     """Return the store under `out`. StoreError: it holds rows of other settings or code."""
     if (out / "run.json").exists():
-        reasons = store.differences(store.read_json(out / "run.json"), dict(wanted))
+        reasons = provenance.differences(store.asked(store.read_run(out)), wanted)
         if reasons:
             raise store.StoreError(
                 f"{out} holds rows of another configuration ({'; '.join(reasons)[:500]}); choose "
@@ -107,14 +109,12 @@ def opened(out: Path, wanted: Mapping[str, Any], order: Sequence[Match]) -> stor
     run, damaged = store.open_run(out, dict(wanted), [match.name for match in order])
     for reason in damaged:
         print(f"played again: {reason.split('; run ')[0]}", file=sys.stderr)
-    run.seconds = store.read_json(out / "run.json")["seconds"] if run.files else 0.0
+    run.seconds = store.read_run(out)["seconds"] if run.files else 0.0
     return run
 
 
 def play_all(run: store.Run, missing: Sequence[Match], jobs: int) -> int:
     """Play the matches and store each as it ends; return the exit code."""
-    from paper_checks.interrupts import interruptions
-
     done, failed = len(run.files), False
     total = done + len(missing)
     with interruptions() as signals:
@@ -161,7 +161,7 @@ def export(run: store.Run, chosen: Mapping[str, Task]) -> list[dict[str, Any]]:
     }
     rows = [about, *map(told, judged(found, {n: task.lower for n, task in chosen.items()}))]
     path = run.out.with_suffix(".jsonl")
-    write_atomically(path, to_lines(rows))
+    write_atomically(path, seal_lines(rows))
     return read(path)
 
 
@@ -181,7 +181,7 @@ def rows_of(out: Path, name: str) -> list[dict[str, Any]]:
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file of `export`. StoreError: missing or damaged."""
     try:
-        return from_lines(path.read_bytes())
+        return unseal_lines(path.read_bytes())
     except (OSError, ValueError) as error:
         raise store.StoreError(
             f"{path} cannot be read ({error}); run python -m paper_checks tournament"

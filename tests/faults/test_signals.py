@@ -127,4 +127,4 @@ def test_a_cell_killed_twice_is_named_and_says_how_to_go_on(tmp_path):
     cell = sweep.Cell(str(tmp_path / "bert.toml"), {}, tmp_path, None, "cpu")
     found = sweep.killed(cell, "its process ended with exit code -9, 2 times")
     assert (found.cell, found.status) == ("decaf-ring-iid-seed0", "failed")
-    assert found.line.endswith("exit code -9, 2 times; sweep again to resume it")
+    assert found.line.endswith("exit code -9, 2 times; the same command resumes it")
