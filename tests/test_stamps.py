@@ -192,6 +192,15 @@ def test_a_half_finished_run_of_other_code_is_refused_restarted_or_accepted(
     assert record.read(tmp_path / "restarted").run["accepted"] == []
 
 
+def test_a_checkpoint_of_other_code_without_a_record_is_refused(tmp_path, monkeypatch):
+    config = paper_runs.config()
+    half(config, tmp_path)
+    (tmp_path / record.RUN).unlink()  # as after a kill
+    other_code(monkeypatch)
+    with pytest.raises(stamp.OtherStampError, match=r"step-000000003\.ckpt was made with other"):
+        finetune.finetune(config, tmp_path)
+
+
 def test_a_record_of_other_code_without_its_checkpoint_is_not_overwritten(tmp_path, monkeypatch):
     config = paper_runs.config()
     finetune.finetune(config, tmp_path)

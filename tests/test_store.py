@@ -237,3 +237,16 @@ def test_every_entry_that_one_of_two_has_is_compared_but_the_commit():
     ]
     assert provenance.differences(old, new, accept_code=True) == ["device: None -> cuda"]
     assert provenance.differences(old, old) == []
+
+
+def test_a_verdict_that_is_other_json_than_was_written_is_met(tmp_path):
+    filled(tmp_path)
+    path = tmp_path / "verdicts.json"
+    path.write_bytes(path.read_bytes().replace(b'"holds"', b'"folds"', 1))
+    with pytest.raises(
+        store.StoreError, match=r"verdicts\.json is damaged \(its checksum is wrong"
+    ):
+        store.read_records(path)
+    run, (reason,) = run_of(tmp_path)
+    assert "verdicts.json is damaged" in reason
+    assert not run.verdicts
