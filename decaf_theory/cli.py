@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 
+from decaf_theory import extras
+
 OK, MISSED, USAGE = 0, 1, 2
 WIDTH = 96
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except ModuleNotFoundError as error:
+        print(f"decaf: error: {extras.unmet(error)}", file=sys.stderr)
+        return USAGE
     except (ValueError, OSError) as error:
         print(f"decaf: error: {error}", file=sys.stderr)
         return USAGE

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from decaf_theory import extras
 from decaf_theory.formats import size
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
@@ -93,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[args.command](args)
     except (UsageError, configs.ConfigError, store.StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except ModuleNotFoundError as error:
+        print(f"error: {extras.unmet(error)}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; the last checkpoint is kept", file=sys.stderr)

@@ -14,18 +14,18 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decaf_theory.files import from_lines, to_json, write_atomically
-from paper_checks import mixing
 from paper_checks.config import Config
-from paper_checks.observe import trained
-from paper_checks.run import Run
-from paper_checks.stacked import Stacked
 from verification import store
 from verification.adapter_evidence import EVIDENCE
 from verification.claim import Claim, Row
 from verification.judge import judge
+
+if TYPE_CHECKING:  # torch: reading what is stored needs none
+    from paper_checks.run import Run
+    from paper_checks.stacked import Stacked
 
 ROWS, RUN = "rows.jsonl", "run.json"
 TRAINING = "training"
@@ -55,6 +55,8 @@ def stamp(config: Config, adapters: Sequence[str | Path] = ()) -> dict[str, Any]
 
 def write(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
     """Write rows.jsonl and run.json, each atomically."""
+    from paper_checks import mixing
+
     rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
     training = [{"claim": TRAINING, **record} for record in run.records]
     data = store.encode_rows(TRAINING, [*training, *run.rows])
@@ -129,6 +131,8 @@ def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def trained_parameters(stacked: Stacked) -> int:
     """Return the parameters that one agent trains."""
+    from paper_checks.observe import trained
+
     return sum(X[0].numel() for layer in stacked.layers for X in trained(layer) if X.requires_grad)
 
 

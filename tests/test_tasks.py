@@ -1,6 +1,7 @@
 """Tasks: readers of every format, models from every place, scores against the models' own."""
 
 import json
+import sys
 from re import escape
 
 import numpy as np
@@ -430,7 +431,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_pip_line(monkeypatch)
 
 
 def test_without_datasets_the_hub_is_refused_with_both_ways_out(monkeypatch):
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"datasets not installed: pip install -e '\.\[hub\]'"):
         models.require("datasets")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from decaf_theory import extras
 from decaf_theory.files import write_atomically
 from verification import options, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome, Row
@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
         return OK
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except ModuleNotFoundError as error:
+        print(f"error: {extras.unmet(error)}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("interrupted; finished claims are kept", file=sys.stderr)
@@ -207,8 +210,6 @@ def print_reaches(args: argparse.Namespace, ledger: Ledger) -> int:
 
 def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     """Attack bounds in each of their variants; store the best instances for `replay`."""
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("attack needs torch, and it is not installed")
     from verification import attack  # torch and hypothesis: only on request
 
     claims, failed = attack.chosen(args.ids, ledger), False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
@@ -129,23 +129,25 @@ def _read_tensors(folder: Path) -> dict[str, Array]:
     if not path.is_file():
         raise ValueError(f"{folder}: not an adapter folder: {WEIGHTS} is missing")
     try:
-        with safe_open(path, framework="numpy") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-        for name, kind in kinds.items():
-            if kind not in DTYPES:
-                raise ValueError(f"{path}: tensor {name}: dtype must be in {DTYPES}, got {kind}")
-        # NumPy has no bfloat16; torch is imported for such files only
-        framework = "pt" if "BF16" in kinds.values() else "numpy"
-        with safe_open(path, framework=framework) as file:
-            tensors = {name: _float64(file.get_tensor(name)) for name in kinds}
+        stored = dict(deserialize(path.read_bytes()))
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut short: {error}") from None
-    return {name.removeprefix(PREFIX): X for name, X in tensors.items()}
+    for name, tensor in stored.items():
+        if tensor["dtype"] not in DTYPES:
+            raise ValueError(
+                f"{path}: tensor {name}: dtype must be in {DTYPES}, got {tensor['dtype']}"
+            )
+    return {name.removeprefix(PREFIX): _float64(**stored[name]) for name in sorted(stored)}
 
 
-def _float64(X: Array) -> Array:
-    """Return a NumPy array or a torch tensor as a NumPy array in float64."""
-    return np.asarray(X.double().numpy() if hasattr(X, "double") else X, dtype=np.float64)
+def _float64(dtype: str, shape: list[int], data: bytes) -> Array:
+    """Return the numbers of a tensor of safetensors as an array in float64."""
+    if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
+        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        X = wide.view(np.float32)
+    else:
+        X = np.frombuffer(data, f"<f{int(dtype[1:]) // 8}")
+    return X.astype(np.float64).reshape(shape)
 
 
 def _split(

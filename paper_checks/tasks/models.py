@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from decaf_theory import extras
+
 if TYPE_CHECKING:  # torch is imported where it is needed
     from torch import nn
 
@@ -158,11 +160,9 @@ def overridden(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
 
 def require(*modules: str) -> None:
     """Raise ValueError unless the optional packages are installed."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        extra = "hub" if "datasets" in missing else "finetune"
-        hint = " (or give the data with --data-dir)" if "datasets" in missing else ""
-        raise ValueError(f"{', '.join(missing)} not installed: pip install -e '.[{extra}]'{hint}")
+    if line := extras.missing(*modules):
+        hint = " (or give the data with --data-dir)" if extras.missing("datasets") else ""
+        raise ValueError(f"{line}{hint if 'datasets' in modules else ''}")
 
 
 def word_tokenizer(texts: Iterable[str]) -> Any:
