@@ -44,7 +44,10 @@ def number(value: Any) -> float:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("expected a number, got an integer beyond float64") from None
 
 
 def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
