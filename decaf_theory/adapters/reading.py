@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from decaf_theory.adapters.patterns import PatternError, matches
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
 
@@ -84,7 +85,7 @@ def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -
     """
     patterns = patterns or {}
     for key, value in patterns.items():
-        if re.match(rf"(.*\.)?({key})$", site):
+        if matches(rf"(.*\.)?({key})$", site):
             return value
     return patterns.get(site, default)
 
@@ -200,8 +201,8 @@ def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, si
     """Return a setting of one site as a finite number."""
     try:
         value = pattern_value(config.get(patterns), site, config.get(key, 8))  # peft's default
-    except re.error as error:
-        raise ValueError(f"{folder}: {patterns}: not a regular expression: {error}") from None
+    except PatternError as error:
+        raise ValueError(f"{folder}: {patterns}: {error}") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
     return float(value)
