@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 
 from decaf_theory import extras
+from decaf_theory.terminal import prepare, printable
 
 OK, MISSED, USAGE = 0, 1, 2
 WIDTH = 96
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
     each other. A benchmark is timed on one, whatever the environment says.
     """
+    prepare()
     p = parser()
     refuse_unknown(p, sys.argv[1:] if argv is None else argv)
     args = p.parse_args(argv)
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"decaf: error: {extras.unmet(error)}", file=sys.stderr)
         return USAGE
     except (ValueError, OSError) as error:
-        print(f"decaf: error: {error}", file=sys.stderr)
+        print(f"decaf: error: {printable(error)}", file=sys.stderr)
         return USAGE
     return code
 
@@ -180,7 +182,7 @@ def merge(args: argparse.Namespace) -> int:
     print(
         f"{mixed.name}: {len(mixed.sites)} matrices of rank {rank}"
         + (f", {len(mixed.others)} other tensors averaged" if mixed.others else "")
-        + f" -> {args.out}"
+        + f" -> {printable(args.out)}"
     )
     for remark in adapters.remarks(agents):
         print(textwrap.fill(remark, WIDTH, break_long_words=False, break_on_hyphens=False))

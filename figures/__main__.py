@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
@@ -41,7 +42,7 @@ def make(name: str, results: Path, out: Path) -> list[Path]:
     rows = read(results, figure.NEEDS)
     text = caption(name, rows)
     files = figure.draw(rows, out / name)
-    (out / f"{name}.txt").write_text(text)
+    (out / f"{name}.txt").write_text(text, encoding="utf-8")
     return [*files, out / f"{name}.txt"]
 
 
@@ -67,6 +68,7 @@ def draw(name: str, args: argparse.Namespace) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the requested figures; return the exit code."""
+    prepare()
     args = parser().parse_args(argv)
     known = [*FIGURES, PAGE]
     for name in args.only or ():
@@ -78,15 +80,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         store.require_writable(args.out)
     except store.StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return USAGE
     missing = []
     for name in args.only or (list(FIGURES) if args.no_report else known):
         try:
-            print(f"{name}: {', '.join(map(str, draw(name, args)))}", flush=True)
+            print(f"{name}: {', '.join(map(printable, draw(name, args)))}", flush=True)
         except (store.StoreError, ValueError) as error:
             missing.append(name)
-            print(f"{name}: not {'written' if name == PAGE else 'drawn'}: {error}", flush=True)
+            print(
+                f"{name}: not {'written' if name == PAGE else 'drawn'}: {printable(error)}",
+                flush=True,
+            )
         except KeyboardInterrupt:
             print(f"interrupted at {name}", file=sys.stderr)
             return INTERRUPTED

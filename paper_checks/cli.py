@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from decaf_theory import extras
 from decaf_theory.formats import size
+from decaf_theory.terminal import prepare, printable
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
@@ -89,11 +90,12 @@ def seeds(text: str) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
+    prepare()
     args = parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args)
     except (UsageError, configs.ConfigError, store.StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return USAGE
     except ModuleNotFoundError as error:
         print(f"error: {extras.unmet(error)}", file=sys.stderr)
@@ -150,7 +152,9 @@ def run_one(args: argparse.Namespace) -> int:
         return dry_run(config, args.gpu)
     folder = sweep.folder_of(args.out, config)
     if (done := sweep.finished(folder, config, args.adapters)) is not None and not args.export:
-        print(f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {folder}")
+        print(
+            f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {printable(folder)}"
+        )
         return OK
     try:
         with progress(config) as show:
@@ -158,7 +162,7 @@ def run_one(args: argparse.Namespace) -> int:
                 config, folder, device=args.device, adapters=args.adapters, show=show
             )
     except (finetune.TrainingError, checkpoint.CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return FAILED if isinstance(error, finetune.TrainingError) else USAGE
     except ValueError as error:  # of the data, the model, the adapters: each names its argument
         raise UsageError(str(error)) from error
@@ -181,7 +185,7 @@ def run_one(args: argparse.Namespace) -> int:
                 overwrite=True,
             )
     stored = read(folder)
-    print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {folder}")
+    print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
 
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "bounds": set(),
     "stats": {"arrays"},
     "small_steps": {"bounds"},
+    "terminal": set(),
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
@@ -35,12 +36,12 @@ ALLOWED = {
     "moments": {"arrays", "lowrank", "topology"},
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
-    "adapters": {"arrays", "formats", "lowrank", "tsvd", "topology"}
+    "adapters": {"arrays", "files", "formats", "terminal", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "adapters"},
     "adversary": {"extras", "rng"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"problems", "simulate"},
-    "cli": {"extras", "bench", "adapters", "topology", "methods", "measure", "bounds"},
+    "cli": {"extras", "terminal", "bench", "adapters", "topology", "methods", "measure", "bounds"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }
@@ -52,7 +53,8 @@ ROOM_ALLOWED = {
     "verification": ("decaf_theory", "verification"),
     "figures": (
         *("figures", "verification.claim", "verification.options", "verification.store"),
-        *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
+        *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.terminal"),
+        "decaf_theory.topology",
     ),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from decaf_theory import extras
 from decaf_theory.files import write_atomically
+from decaf_theory.terminal import prepare, printable
 from verification import options, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome, Row
 from verification.judge import judge, regimes_of
@@ -27,6 +28,7 @@ OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Run one command line; return the exit code."""
+    prepare()
     try:
         args = options.parse(argv)
         code = ACTIONS[args.command](args, ledger)
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return USAGE
     except ModuleNotFoundError as error:
         print(f"error: {extras.unmet(error)}", file=sys.stderr)
@@ -133,7 +135,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     for evidence in surprises:
         why = evidence.error or table.why(evidence.verdict, evidence.rows)
         print(f"\n{evidence.verdict.claim}: {why}")
-    where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {args.out}"
+    where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {printable(args.out)}"
     print(f"\n{table.summary(verdicts)} {where}")
     return DIFFERS if surprises else OK
 
@@ -220,7 +222,7 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     for attempt, path in attack.progress(found, claims):
         failed |= attempt.failed
         print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
-    print(f"table -> {folder / attack.TABLE}")
+    print(f"table -> {printable(folder / attack.TABLE)}")
     return DIFFERS if failed else OK
 
 
@@ -245,7 +247,7 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
         )
         report_dropped(reasons)
         run.put("adapters", rows)
-    print(f"\n{len(rows)} rows -> {store.rows_path(args.out, 'adapters')}")
+    print(f"\n{len(rows)} rows -> {printable(store.rows_path(args.out, 'adapters'))}")
     return OK if report.as_expected else DIFFERS
 
 
@@ -263,7 +265,7 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
         return INTERRUPTED
     if any(end.ran for end in ends.values()):  # their output is printed between the lines
         print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
-    print(f"-> {args.out / 'report.html'}")
+    print(f"-> {printable(args.out / 'report.html')}")
     return everything.exit_code(plan, ends)
 
 
