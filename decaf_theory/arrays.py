@@ -12,6 +12,7 @@ import numpy as np
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device and dtype come back
 Host: TypeAlias = np.ndarray[Any, Any]  # what `host` returns
 
+DIVIDE = "; divide each by its sum, or take topology.metropolis of the graph"
 _NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which alone decide
 
 
@@ -115,7 +116,9 @@ def require_unit_sums(
     off = np.abs(sums - 1)
     worst = int(off.argmax())
     if not off[worst] <= tolerance:
-        raise ValueError(f"{name} must sum to one, got {sums[worst]:.6g} in {line} {worst}{hint}")
+        raise ValueError(
+            f"{name} must sum to one, got {sums[worst]:.6g} in {line} {worst}{hint or DIVIDE}"
+        )
 
 
 def working(x: Array) -> Array:

@@ -71,7 +71,7 @@ def check_factors(factors: Factors, name: str = "factors") -> None:
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
             f"{name} must be B [..., d, r] and A [..., r, k] with equal leading axes, "
-            f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
+            f"got B {tuple(B.shape)} and A {tuple(A.shape)}; pad smaller ranks (lowrank.pad_rank)"
         )
 
 
@@ -82,7 +82,7 @@ def check_agents(factors: Factors) -> None:
     if B.ndim < 3 or 0 in B.shape or 0 in A.shape:
         raise ValueError(
             f"factors must be B [..., agent, d, r] and A [..., agent, r, k] with no empty axis, "
-            f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
+            f"got B {tuple(B.shape)} and A {tuple(A.shape)}; stack the agents, leave empty ones out"
         )
 
 
@@ -181,7 +181,10 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
     require_weights(Pi)
     if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
         N = X.shape[-3]
-        raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
+        raise ValueError(
+            f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}; "
+            f"it needs a column for each agent"
+        )
     if not _is_sparse(Pi):
         rows = X.reshape((*X.shape[:-2], -1))
         mixed = convert(Pi, X) @ rows

@@ -19,6 +19,7 @@ from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
+from paper_checks.rules import near
 from verification import store
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -270,6 +271,9 @@ def show_table(args: argparse.Namespace) -> int:
     """Print the tables of the runs in some folders."""
     if not 0 < args.level < 1:
         raise UsageError(f"--level must lie in (0, 1), got {args.level}")
+    if args.against not in ADAPTER_METHODS:
+        hint = near(args.against, ADAPTER_METHODS)
+        raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
     print(table.text(args.out, against=args.against, level=args.level))
     return OK
 

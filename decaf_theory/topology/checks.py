@@ -46,11 +46,13 @@ def structure(Pi: Matrix, N: int | None = None) -> Matrix:
     if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
     if N is not None and Pi.shape != (N, N):
-        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
+        raise ValueError(
+            f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}; give each agent one row"
+        )
     require_weights(Pi)  # of lists, too
     Pi = Pi.astype(np.float64)
     if not np.isfinite(Pi.data if is_sparse(Pi) else Pi).all():
-        raise ValueError("Pi must be finite, got NaN or infinite weights")
+        raise ValueError("Pi must be finite, got NaN or infinite weights; 0 means no edge")
     for axis, line in ((1, "row"), (0, "column")):
         sums = np.asarray(Pi.sum(axis=axis)).ravel()
         hint = "" if axis else "; mixing would move the mean of the agents"

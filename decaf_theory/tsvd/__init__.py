@@ -56,13 +56,19 @@ def tsvd(M: Array, rank: int) -> TSVD:
     """
     require_real("M", M)
     if M.ndim < 2 or 0 in M.shape:
-        raise ValueError(f"M must be [..., d, k] with d, k >= 1, got shape {tuple(M.shape)}")
+        raise ValueError(
+            f"M must be [..., d, k] with d, k >= 1, got shape {tuple(M.shape)}; "
+            f"leave empty matrices out"
+        )
     d, k = M.shape[-2:]
     rank = check_rank(rank, d, k)
     xp = namespace(M)
     finite = xp.all(xp.isfinite(M), axis=(-2, -1))
     if not bool(xp.all(finite)):
-        raise ValueError(f"M is not finite at batch index {first_false(finite)}")
+        raise ValueError(
+            f"M must be finite, got nan or inf at batch index {first_false(finite)}; "
+            f"leave it out, or mend what computed it"
+        )
     wide = working(M)
     half = exponent_of(xp.sqrt(xp.max(xp.abs(wide), axis=(-2, -1))))  # of either factor
     U, S, Vh = xp.linalg.svd(scale_by(wide, -2 * half[..., None, None]), full_matrices=False)
@@ -222,10 +228,14 @@ def _repeated(truncated: TSVD, n: int) -> TSVD:
 
 def check_rank(rank: int, d: int, k: int) -> int:
     """Return rank as an int; ValueError unless it is an integer in 1 ... min(d, k)."""
-    value = integer("rank", rank)
+    try:
+        value = integer("rank", rank)
+    except ValueError as error:
+        raise ValueError(f"{error}; convert it with int()") from None
     if not 1 <= value <= min(d, k):
         raise ValueError(
-            f"rank must be in 1 ... min(d, k) = {min(d, k)} for {d} x {k} matrices, got {value}"
+            f"rank must be in 1 ... min(d, k) = {min(d, k)} for {d} x {k} matrices, got {value}; "
+            f"{'take ' + str(min(d, k)) + ', which drops nothing' if value > 0 else 'take 1'}"
         )
     return value
 

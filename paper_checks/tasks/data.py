@@ -13,14 +13,14 @@ boolq   balanced.jsonl           {"question", "passage", "answer": true | false}
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from decaf_theory.files import from_json
 from decaf_theory.rng import generator
 from paper_checks import config as configs
 from paper_checks.tasks.models import require
@@ -99,7 +99,26 @@ def lines(path: Path) -> list[str]:
             "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
         )
     # not splitlines: that cuts at U+0085 and U+2028 inside a sentence, too
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8: {error}") from None
+    return text.removesuffix("\n").split("\n")
+
+
+def objects(path: Path, **fields: type | tuple[type, ...]) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; ValueError names the line where a field fails."""
+    found = []
+    for n, line in enumerate(lines(path), start=1):
+        try:
+            row = from_json(line.encode())
+        except ValueError as error:
+            raise ValueError(f"{path}: line {n}: {error}") from None
+        for name, kind in fields.items():
+            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+                raise ValueError(f"{path}: line {n}: must be an object with {', '.join(fields)}")
+        found.append(row)
+    return found
 
 
 def _sst2(file: str) -> Callable[[Path], list[Example]]:
@@ -124,12 +143,18 @@ def _wic(part: str) -> Callable[[Path], list[Example]]:
         return [
             Example(
                 {name: _field(row.split("\t"), at, folder) for name, at in WIC_COLUMNS.items()},
-                int(label == "T"),
+                _gold(label, folder / f"{part}.gold.txt"),
             )
             for row, label in zip(data, gold, strict=True)
         ]
 
     return reader
+
+
+def _gold(label: str, where: Path) -> int:
+    if label not in ("T", "F"):
+        raise ValueError(f"{where}: a label must be T or F, got {label!r}")
+    return int(label == "T")
 
 
 WIC_COLUMNS = {"word": 0, "first": 3, "second": 4}
@@ -150,7 +175,8 @@ def _label(row: list[str], at: int, where: Path) -> int:
 
 def _boolq_train(folder: Path) -> list[Example]:
     official = folder / "train.jsonl"
-    rows = [json.loads(x) for x in lines(official if _official(folder) else folder / BALANCED)]
+    path = official if _official(folder) else folder / BALANCED
+    rows = objects(path, question=str, passage=str, answer=(bool, int))
     return [
         Example({"question": row["question"], "passage": row["passage"]}, int(row["answer"]))
         for row in rows
@@ -160,8 +186,10 @@ def _boolq_train(folder: Path) -> list[Example]:
 
 def _boolq_test(folder: Path) -> list[Example]:
     examples = []
-    for line in lines(folder / "dev_mosaic_format.jsonl"):
-        row = json.loads(line)
+    path = folder / "dev_mosaic_format.jsonl"
+    for n, row in enumerate(objects(path, query=str, choices=list, gold=int), start=1):
+        if not 0 <= row["gold"] < len(row["choices"]):
+            raise ValueError(f"{path}: line {n}: gold must be the place of one of the choices")
         # the last one: a passage may itself contain the word
         passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
         fields = {"question": question.strip().removesuffix("?"), "passage": passage}
