@@ -8,7 +8,12 @@ A new one is a file here and a line in `FIGURES`. The file has
     draw      rows, path -> the files written
 """
 
-from figures import (
+import os
+
+# figures are files: Matplotlib refuses to load with the backend of a notebook that is not installed
+os.environ["MPLBACKEND"] = "Agg"
+
+from figures import (  # noqa: E402
     adapters,
     consensus,
     convergence,

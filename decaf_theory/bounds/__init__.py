@@ -6,7 +6,7 @@ step with a StepSizeWarning; arguments that no instance can have are a ValueErro
 rule and value.
 """
 
-from decaf_theory.bounds._checks import StepSizeWarning
+from decaf_theory.bounds._checks import StepSizeWarning as StepSizeWarning
 from decaf_theory.bounds.interference import (
     interference_by_weights,
     interference_consensus,
@@ -92,7 +92,6 @@ from decaf_theory.bounds.truncation import (
 
 __all__ = [
     "GOLDEN_RATIO",
-    "StepSizeWarning",
     "aligned_interference",
     "consensus_bound",
     "convex_curvature",
