@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from fractions import Fraction
 
 from decaf_theory import extras
+from decaf_theory.files import UnwritableError
+from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 
 OK, MISSED, USAGE = 0, 1, 2
@@ -30,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
+    return in_one_line(lambda: without_traceback(args), "decaf: interrupted; nothing is written")
+
+
+def without_traceback(args: argparse.Namespace) -> int:
+    """Run a command; return the exit code. What the user can mend is said in one line."""
     try:
         code = COMMANDS[args.command](args)
         sys.stdout.flush()
@@ -38,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     except ModuleNotFoundError as error:
         print(f"decaf: error: {extras.unmet(error)}", file=sys.stderr)
+        return USAGE
+    except UnwritableError as error:
+        place = "choose another place with --json"
+        print(f"decaf: error: {printable(error)}; {place}", file=sys.stderr)
         return USAGE
     except (ValueError, OSError) as error:
         print(f"decaf: error: {printable(error)}", file=sys.stderr)

@@ -5,26 +5,98 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
+TRIED = 1 << 16  # bytes that a place must have room for: an empty file fits on a full disk
+
+
+class UnwritableError(OSError):
+    """A file or folder that cannot be written; the message names it and the reason."""
+
+    def __str__(self) -> str:
+        """Return the message, without the number of the error."""
+        return f"cannot write {self.filename}: {self.strerror}"
+
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; no part of it stays behind on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file under a temporary name and rename it; of a link, write the file it points to.
+
+    No part of it stays behind on failure, and what killed processes left of it is removed.
+    UnwritableError: no room, no permission, ...
+    """
+    path = Path(os.path.realpath(path))
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
-        os.replace(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_torn(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary(path))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
+            os.replace(name, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise UnwritableError(error.errno, error.strerror, str(path)) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder; UnwritableError if files cannot be written there, as on a full disk."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * TRIED)
+            file.flush()
+    except OSError as error:
+        raise UnwritableError(error.errno, error.strerror, str(folder)) from error
+
+
+def temporary(path: Path) -> str:
+    """Return how the temporary names of this process for a file or folder begin."""
+    return f"{_begin(path)}{os.getpid()}."
+
+
+def torn(path: Path) -> Iterator[Path]:
+    """Yield what processes that were killed left of a file or folder under temporary names."""
+    for left in list(path.parent.glob(f"{escape(_begin(path))}*")):
+        process = left.name.removeprefix(_begin(path)).partition(".")[0]
+        if process.isdigit() and not _alive(int(process)):
+            yield left
+
+
+def remove_torn(path: Path) -> None:
+    """Remove what killed processes left of a file or folder."""
+    for left in torn(path):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _begin(path: Path) -> str:
+    # the machine: another one that shares the disk has its own numbers of processes
+    return f".{path.name}.{platform.node()}-"
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # signal 0 is Ctrl-C there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to someone else
+        return True
+    return True
 
 
 def strict(value: Any) -> Any:

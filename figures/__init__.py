@@ -13,7 +13,7 @@ import os
 # figures are files: Matplotlib refuses to load with the backend of a notebook that is not installed
 os.environ["MPLBACKEND"] = "Agg"
 
-from figures import (  # noqa: E402
+from figures import (
     adapters,
     consensus,
     convergence,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from decaf_theory.files import from_lines
-from verification import store
+from decaf_theory.sums import unseal_lines
+from verification import harness, store
 
 Row: TypeAlias = Mapping[str, Any]
 RUNS = ("paper", "runs")  # where the harness writes, below the results
@@ -18,40 +19,41 @@ class MissingError(ValueError):
     """Rows that a figure needs are missing; the message says which, and how to make them."""
 
 
-def read(results: Path, needs: Sequence[str]) -> list[dict[str, Any]]:
+def read(results: Path, needs: Sequence[str], *, accept_code: bool = False) -> list[dict[str, Any]]:
     """Return the rows of all needs: claims, or the names of `SOURCES`; each row names its own.
 
-    MissingError, StoreError: some have none; all such claims are named at once.
+    accept_code: runs of the harness whatever code made them. MissingError, StoreError: some have
+    none, or are damaged; all claims without rows are named at once.
     """
     found = []
     if claims := [need for need in needs if need not in SOURCES]:
         store.checksums(results, claims)
+    sources = {**SOURCES}
+    sources["runs"] = partial(runs, accept_code=accept_code)
     for need in needs:
-        rows = SOURCES[need](results) if need in SOURCES else store.read_rows(results, need)
+        rows = sources[need](results) if need in sources else store.read_rows(results, need)
         found += [{"source": need, **row} for row in rows]
     return found
 
 
 def verdicts(results: Path) -> list[dict[str, Any]]:
     """Return one row per claim: outcome, tightness, slack."""
-    rows: list[dict[str, Any]] = store.read_json(results / "verdicts.json")
-    return rows
+    return store.read_records(results / store.VERDICTS)
 
 
 def attacks(results: Path) -> list[dict[str, Any]]:
     """Return one row per attack; none if no claim was attacked."""
     path = results / "attacks" / "attacks.json"
-    rows: list[dict[str, Any]] = store.read_json(path) if path.exists() else []
-    return rows
+    again = f"remove it and run python -m verification attack all --out {results}"
+    return store.read_records(path, again) if path.exists() else []
 
 
 def adapters(results: Path) -> list[dict[str, Any]]:
     """Return the rows of the report on adapters."""
-    try:
-        return store.read_rows(results, "adapters")
-    except store.StoreError:
-        again = f"python -m verification adapters FOLDER ... --out {results}"
-        raise MissingError(f"no rows of adapters in {results}; run {again}") from None
+    again = f"run python -m verification adapters FOLDER ... --out {results}"
+    if not store.rows_path(results, "adapters").exists():
+        raise MissingError(f"no rows of adapters in {results}; {again}")
+    return store.read_rows(results, "adapters", again)
 
 
 def bench(results: Path) -> list[dict[str, Any]]:
@@ -59,21 +61,27 @@ def bench(results: Path) -> list[dict[str, Any]]:
     path = results / "bench.jsonl"
     if not path.exists():
         raise MissingError(f"{path} is missing; run decaf bench --quick --json {path}")
-    return json_lines(path)
+    try:
+        return [numbers(row) for row in unseal_lines(path.read_bytes())]
+    except ValueError as error:
+        raise store.StoreError(f"{path} is damaged ({error}); make it again") from None
 
 
-def runs(results: Path) -> list[dict[str, Any]]:
-    """Return the records of training of every run of the harness, with its settings."""
-    found = []
-    for path in sorted(p for name in RUNS for p in (results / name).glob("*/*/rows.jsonl")):
-        settings = store.read_json(path.parent / "run.json")["settings"]
-        records = [row for row in json_lines(path) if row["claim"] == "training"]
-        found += [{**settings, **record} for record in records]
+def runs(results: Path, accept_code: bool = False) -> list[dict[str, Any]]:
+    """Return the records of training of every run of the harness, with its settings.
+
+    StoreError: a damaged run; runs of one experiment with other settings, code or data.
+    """
+    paths = sorted(p for name in RUNS for p in (results / name).glob(f"*/*/{store.ROWS}"))
+    found = [harness.read(path.parent) for path in paths]
+    for name in sorted({run.settings["name"] for run in found}):
+        own = [run for run in found if run.settings["name"] == name]
+        harness.require_alike(name, own, accept_code=accept_code)
     if not found:
         folder = results / RUNS[0]
         again = f"python -m paper_checks sweep CONFIG --out {folder}"
         raise MissingError(f"no runs of the harness in {folder}; run {again}")
-    return found
+    return [numbers({**run.settings, **record}) for run in found for record in run.records]
 
 
 SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
@@ -85,15 +93,9 @@ SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
 }
 
 
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines; "nan" and "inf" become numbers again."""
-    try:
-        lines = from_lines(path.read_bytes())
-    except ValueError as error:
-        raise MissingError(f"{path} is damaged ({error}); make it again") from None
-    return [
-        {k: NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in x.items()} for x in lines
-    ]
+def numbers(row: Row) -> dict[str, Any]:
+    """Return a row in which "nan" and "inf" are numbers again."""
+    return {k: NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def matches(row: Row, wanted: Mapping[str, Any]) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from decaf_theory.files import write_atomically
 
 Dash = str | tuple[int, tuple[int, int]]  # by name, or offset and lengths of stroke and gap
 WIDTH = 3.4  # in, one column of a two-column page
@@ -160,8 +163,13 @@ def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2, **more: 
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write PDF, SVG and PNG files called `path` with their endings; return their paths."""
-    written = {path.with_suffix(f".{ending}"): content for ending, content in METADATA.items()}
-    for file, metadata in written.items():
-        figure.savefig(file, metadata=metadata, dpi=300)
+    """Write PDF, SVG and PNG files called `path` with their endings, each whole or not at all.
+
+    Returns their paths.
+    """
+    written = {path.with_suffix(f".{ending}"): ending for ending in METADATA}
+    for file, ending in written.items():
+        drawn = BytesIO()
+        figure.savefig(drawn, format=ending, metadata=METADATA[ending], dpi=300)
+        write_atomically(file, drawn.getvalue())
     return list(written)

@@ -2,7 +2,15 @@
 
 import sys
 
-from paper_checks.cli import main
+from decaf_theory.interrupts import in_one_line
 
-if __name__ == "__main__":
-    sys.exit(main())
+
+def main() -> int:
+    """Load and run the command line; a signal before it runs is one line, too."""
+    from paper_checks.cli import main
+
+    return main()
+
+
+if __name__ == "__main__":  # worker processes import this file under another name
+    sys.exit(in_one_line(main, "interrupted while loading"))

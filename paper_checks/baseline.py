@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from decaf_theory.files import to_json, write_atomically
-from paper_checks import tasks
+from decaf_theory.sums import sealed, sum_of
+from paper_checks import stamp, tasks
 from paper_checks.config import Config
+from verification.store import StoreError, read_sealed
 
 BASELINE = "baseline.json"
 FEATURES = 4096  # of an example, at most: more are too many for a small machine
@@ -18,13 +21,34 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C, the inverse of the penal
 
 
 def keep(config: Config, folder: Path) -> None:
-    """Write the baseline of a config's task into a folder, once, if the task has one."""
-    path = folder / BASELINE
+    """Write the baseline of a config's task into a folder, once, if the task has one.
+
+    One that is damaged or of other data is computed again, and that is said.
+    """
+    path, of = folder / BASELINE, sum_of_task(config)
     if path.exists():
-        return
+        try:
+            if read_sealed(path, "computed again")["of"] == of:
+                return
+            print(f"{path} is of another task or other data; computed again", file=sys.stderr)
+        except StoreError as error:
+            print(error, file=sys.stderr)
     found = logistic(tasks.load_task(config))
     if found is not None:
-        write_atomically(path, to_json(found))
+        write_atomically(path, to_json(sealed({**found, "of": of})))
+
+
+def sum_of_task(config: Config) -> str:
+    """Return the checksum of the settings and the files that decide a config's examples."""
+    tables = ("task.", "model.", "data.", "sum.data")
+    dealt = "data.partition"  # to the agents: the baseline sees all examples
+    return sum_of(
+        {
+            name: value
+            for name, value in stamp.of(config).items()
+            if name.startswith(tables) and not name.startswith(dealt)
+        }
+    )
 
 
 def logistic(task: tasks.Task) -> dict[str, Any] | None:

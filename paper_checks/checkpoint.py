@@ -1,13 +1,13 @@
 """Resuming a run after its process ends: atomic, checksummed checkpoints, of which two are kept.
 
 A checkpoint holds the step, every trained tensor, the optimizer's moments, the records so far and
-the settings. Random draws and the order of the data are streams named by seed and step, so the step
-is all of their state. File: MAGIC, the SHA-256 sum of the rest, then safetensors with JSON inside.
+the run's stamp. Random draws and the order of the data are streams named by seed and step, so the
+step is all of their state. File: MAGIC, the SHA-256 sum of the rest, then safetensors with JSON
+inside.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import sys
@@ -20,17 +20,15 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from decaf_theory.files import write_atomically
+from decaf_theory.sums import seal_bytes, unseal_bytes
+from paper_checks import stamp
 from paper_checks.observe import trained
 from paper_checks.run import Run
 from paper_checks.stacked import Layer, Stacked
 
-MAGIC = b"decaf checkpoint 2\n"
+MAGIC = b"decaf checkpoint 3\n"
 KEPT = 2
 KEPT_OF = "|"  # in the names of what a method keeps; no site's name holds it
-
-
-class CheckpointError(Exception):
-    """A checkpoint that must not be used; the message says what differs and what to do."""
 
 
 class Checkpoint(NamedTuple):
@@ -41,13 +39,13 @@ class Checkpoint(NamedTuple):
     meta: dict[str, Any]
 
 
-def write(folder: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Path:
+def write(folder: Path, checkpoint: Checkpoint, stamped: Mapping[str, Any]) -> Path:
     """Write a checkpoint atomically, then remove all but the last two; return its path."""
-    notes = {"step": checkpoint.step, "settings": dict(settings), "meta": checkpoint.meta}
+    notes = {"step": checkpoint.step, "stamp": dict(stamped), "meta": checkpoint.meta}
     tensors = {name: X.detach().cpu().contiguous() for name, X in checkpoint.tensors.items()}
     payload = safetensors.save(tensors, metadata={"notes": json.dumps(notes)})
     path = folder / f"step-{checkpoint.step:09d}.ckpt"
-    write_atomically(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+    write_atomically(path, MAGIC + seal_bytes(payload))
     for old in _paths(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     for torn in folder.glob(".step-*"):  # left by a process that was killed while it wrote
@@ -55,48 +53,41 @@ def write(folder: Path, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> 
     return path
 
 
-def read(folder: Path, settings: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
-    """Return the latest intact checkpoint (None if there is none), and which files were damaged.
+def read(
+    folder: Path, stamped: Mapping[str, Any], *, accept_code: bool = False
+) -> tuple[Checkpoint | None, list[str]]:
+    """Return the latest intact checkpoint (None if there is none), and what is to be said of it:
+    files that were damaged, other code that is accepted.
 
-    CheckpointError: it was made with other settings; the message names those that differ.
+    OtherStampError: it has another stamp; the message names the entries that differ.
     """
-    damaged = []
+    notes = []
     for path in _paths(folder):
         try:
-            checkpoint, old = _decode(path.read_bytes())
+            checkpoint, old = decode(path.read_bytes())
         except ValueError as error:
             aside = path.with_suffix(".damaged")  # or it would count as one of the last two
             path.replace(aside)
-            damaged.append(f"{path} is damaged ({error}), not used, and now named {aside.name}")
+            notes.append(f"{path} is damaged ({error}), not used, and now named {aside.name}")
             continue
-        changed = [
-            f"{name}: {old.get(name)!r} -> {settings.get(name)!r}"
-            for name in sorted({*old, *settings})
-            if old.get(name) != settings.get(name)
-        ]
-        if changed:
-            raise CheckpointError(
-                f"{path} was made with other settings ({'; '.join(changed)}); "
-                f"run with those, choose another folder with --out, or remove {folder}"
-            )
-        return checkpoint, damaged
-    return None, damaged
+        if changed := stamp.require(old, stamped, path, accept_code=accept_code):
+            notes.append(f"{path} is of other code and accepted ({'; '.join(changed)})")
+        return checkpoint, notes
+    return None, notes
 
 
 def _paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.ckpt"), reverse=True)
 
 
-def _decode(data: bytes) -> tuple[Checkpoint, dict[str, Any]]:
-    """Return the checkpoint and its settings; ValueError if the bytes are not those written."""
-    head, payload = data[: len(MAGIC) + 32], data[len(MAGIC) + 32 :]
-    if head[: len(MAGIC)] != MAGIC:
+def decode(data: bytes) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return the checkpoint and its stamp; ValueError if the bytes are not those written."""
+    if data[: len(MAGIC)] != MAGIC:
         raise ValueError("not a checkpoint, or from another version")
-    if head[len(MAGIC) :] != hashlib.sha256(payload).digest():
-        raise ValueError("its checksum is wrong: cut short or altered")
+    payload = unseal_bytes(data[len(MAGIC) :])
     (length,) = struct.unpack("<Q", payload[:8])
     notes = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["notes"])
-    return Checkpoint(notes["step"], safetensors.load(payload), notes["meta"]), notes["settings"]
+    return Checkpoint(notes["step"], safetensors.load(payload), notes["meta"]), notes["stamp"]
 
 
 def optimizer_tensors(
@@ -131,29 +122,30 @@ def restore(
 # ---------------------------------------------------------------- of a run
 
 # what changes besides tensors and step
-CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent")
+CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent", "accepted")
 
 
-def save(run: Run, folder: Path, settings: Mapping[str, Any]) -> Path:
+def save(run: Run, folder: Path) -> Path:
     """Write a checkpoint of all that changes in a `Run`; return its path."""
     trained_by_name = named(run.stacked)
     moments = optimizer_tensors(run.optimizer, trained_by_name)
     tensors = trained_by_name | moments | memory_tensors(run)
     meta = {name: getattr(run, name) for name in CHANGES}
-    return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), settings)
+    return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), run.stamp)
 
 
-def resume(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Resume a run from the latest intact checkpoint, if any; return which files were damaged."""
-    found, damaged = read(folder / "checkpoint", settings)
-    for message in damaged:
-        print(message, file=sys.stderr)
+def resume(run: Run, folder: Path, *, accept_code: bool = False) -> None:
+    """Resume a run from the latest intact checkpoint, if any; print what `read` has to say."""
+    found, notes = read(folder / "checkpoint", run.stamp, accept_code=accept_code)
+    for note in notes:
+        print(note, file=sys.stderr)
     if found is not None:
         remember(found, run)
         restore(found, run.optimizer, named(run.stacked))
         run.step = found.step
         for name in CHANGES:
             setattr(run, name, found.meta[name])
+        run.accepted += [note for note in notes if "accepted" in note]
 
 
 def memory_tensors(run: Run) -> dict[str, Tensor]:

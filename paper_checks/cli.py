@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,9 @@ from typing import Any
 from tqdm import tqdm
 
 from decaf_theory import extras
+from decaf_theory.files import UnwritableError
 from decaf_theory.formats import size
+from decaf_theory.interrupts import in_one_line, interruptions
 from decaf_theory.terminal import prepare, printable
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
@@ -49,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
             metavar="KEY=VALUE",
             help="override a setting, e.g. train.lr=1e-3; may be repeated",
         )
+        command.add_argument(
+            "--restart",
+            action="store_true",
+            help="train anew where the stored run is of other settings, code or data",
+        )
     run.add_argument("--method", help=f"of {', '.join(ADAPTER_METHODS)}")
     run.add_argument("--graph", help="ring, complete, bipartite, ...")
     run.add_argument("--partition", help=f"of {', '.join(PARTITIONS)}")
@@ -68,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
     show.add_argument("--level", type=float, default=0.95, help="of the intervals (default 0.95)")
+    for command in (run, many, show):
+        command.add_argument(
+            "--accept-code",
+            action="store_true",
+            help="take stored runs of other code or libraries, which is refused otherwise",
+        )
     return p
 
 
@@ -93,17 +105,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
     prepare()
     args = parser().parse_args(argv)
+    line = "interrupted; the last checkpoint is kept"
+    return in_one_line(lambda: without_traceback(args), line)
+
+
+def without_traceback(args: argparse.Namespace) -> int:
+    """Run a command; return the exit code. What the user can mend is said in one line."""
     try:
         return COMMANDS[args.command](args)
     except (UsageError, configs.ConfigError, store.StoreError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
-        return USAGE
     except ModuleNotFoundError as error:
         print(f"error: {extras.unmet(error)}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        print("interrupted; the last checkpoint is kept", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except UnwritableError as error:
+        place = "choose another place with --out (or --export)"
+        print(f"error: {printable(error)}; {place}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+    return USAGE
 
 
 def list_configs(args: argparse.Namespace) -> int:
@@ -126,7 +145,8 @@ def cell_of(args: argparse.Namespace) -> sweep.Cell:
             raise UsageError(f"--set needs KEY=VALUE, such as train.lr=1e-3; got {text!r}")
         overrides[key] = configs.value_of(value)
     require_device(args.device)
-    return sweep.Cell(args.config, overrides, args.out, args.data_dir, args.device)
+    where = (args.out, args.data_dir, args.device)
+    return sweep.Cell(args.config, overrides, *where, args.restart, args.accept_code)
 
 
 def require_device(device: str) -> None:
@@ -142,7 +162,7 @@ def require_device(device: str) -> None:
 
 def run_one(args: argparse.Namespace) -> int:
     """Train one cell with a progress line, and say what came out."""
-    from paper_checks import checkpoint, finetune
+    from paper_checks import finetune
 
     cell = cell_of(args)
     flags = {"mix.method": args.method, "mix.graph": args.graph}
@@ -152,7 +172,8 @@ def run_one(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config, args.gpu)
     folder = sweep.folder_of(args.out, config)
-    if (done := sweep.finished(folder, config, args.adapters)) is not None and not args.export:
+    done = sweep.finished(folder, cell, config, args.adapters)
+    if done is not None and not args.export:
         print(
             f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {printable(folder)}"
         )
@@ -160,11 +181,17 @@ def run_one(args: argparse.Namespace) -> int:
     try:
         with progress(config) as show:
             run = finetune.finetune(
-                config, folder, device=args.device, adapters=args.adapters, show=show
+                config,
+                folder,
+                device=args.device,
+                adapters=args.adapters,
+                show=show,
+                restart=args.restart,
+                accept_code=args.accept_code,
             )
-    except (finetune.TrainingError, checkpoint.CheckpointError) as error:
+    except finetune.TrainingError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
-        return FAILED if isinstance(error, finetune.TrainingError) else USAGE
+        return FAILED
     except ValueError as error:  # of the data, the model, the adapters: each names its argument
         raise UsageError(str(error)) from error
     if run.step < config.train.steps:
@@ -240,8 +267,6 @@ def line_of(record: dict[str, Any]) -> str:
 
 def run_sweep(args: argparse.Namespace) -> int:
     """Train all cells; print a line for each."""
-    from paper_checks.interrupts import interruptions
-
     if args.jobs < 1:
         raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
     base = cell_of(args)
@@ -274,7 +299,8 @@ def show_table(args: argparse.Namespace) -> int:
     if args.against not in ADAPTER_METHODS:
         hint = near(args.against, ADAPTER_METHODS)
         raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
-    print(table.text(args.out, against=args.against, level=args.level))
+    given = {"against": args.against, "level": args.level, "accept_code": args.accept_code}
+    print(table.text(args.out, **given))
     return OK
 
 

@@ -28,6 +28,7 @@ from paper_checks.rules import (
     checked,
     kinds_of_model,
     near,
+    require_component,
     require_known,
 )
 
@@ -235,6 +236,7 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     for name, value in tables.items():
         if isinstance(value, Mapping) is (name == "name"):
             raise ConfigError(f"{name} must be a {'string' if name == 'name' else 'table'}")
+    require_component("name", tables["name"])
     if not isinstance(tables["task"].get("name"), str):
         raise ConfigError('task.name is missing; say which task, e.g. name = "sst2"')
     if not isinstance(tables["model"].get("from"), str):

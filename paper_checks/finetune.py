@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from decaf_theory.arrays import Host
+from decaf_theory.interrupts import interruptions
 from decaf_theory.rng import generator
-from paper_checks import checkpoint, mixing, observe, record
+from paper_checks import checkpoint, mixing, observe, record, stamp
 from paper_checks.config import Config
 from paper_checks.cost import recompute
-from paper_checks.interrupts import interruptions
 from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
 from paper_checks.record import clock
@@ -51,31 +51,39 @@ def finetune(
     adapters: Sequence[str | Path] = (),
     show: Show = lambda step, record: None,
     stop: Callable[[], bool] = lambda: False,
+    restart: bool = False,
+    accept_code: bool = False,
 ) -> Run:
     """Train, or resume from a checkpoint in `folder`; leave rows.jsonl and run.json there.
 
     adapters: peft folders to start from, one per agent, instead of B = 0. After SIGINT or SIGTERM,
     or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
-    run.step < train.steps.
-    TrainingError: a loss or gradient that is not finite. CheckpointError: other settings.
+    run.step < train.steps. What is stored there with another stamp is dropped if `restart`; if
+    `accept_code`, a difference in code and libraries alone is passed over.
+    TrainingError: a loss or gradient that is not finite. OtherStampError: another stamp.
     """
     store.require_writable(folder)
-    settings = record.stamp(config, adapters)
     with store.locked(folder):
         run = prepare(config, device=device, adapters=adapters)
-        checkpoint.resume(run, folder, settings)
+        try:
+            record.require_same(run, folder, accept_code=accept_code)
+            checkpoint.resume(run, folder, accept_code=accept_code)
+        except stamp.OtherStampError:
+            if not restart:
+                raise
+            record.remove(folder)
         with interruptions() as signals:
             while run.step < config.train.steps and not signals and not stop():
                 try:
                     advance(run)
                 except TrainingError as error:
-                    raise TrainingError(f"{error}; {kept(run, folder, settings)}") from None
+                    raise TrainingError(f"{error}; {kept(run, folder)}") from None
                 show(run.step, None if run.losses else run.records[-1])
                 if run.step % config.observe.checkpoint_every == 0:
-                    checkpoint.save(run, folder, settings)
+                    checkpoint.save(run, folder)
             run.stopped_by = signals[0] if signals else 0
-        checkpoint.save(run, folder, settings)
-        record.write(run, folder, settings)
+        checkpoint.save(run, folder)
+        record.write(run, folder)
     return run
 
 
@@ -83,6 +91,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     """Load the task, partition its data, and stack the agents at their common start."""
     lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
     task = load_task(config)
+    stamped = stamp.of(config, adapters, device) | stamp.of_loaded(task)
     task.model.to(device)
     task = task._replace(scores=on_device(task.scores, device))
     shards = partition(
@@ -109,7 +118,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     Pi = mixing.graph_of(rule, mix.graph, mix.agents)
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
-    return Run(config, task, shards, stacked, optimizer, Pi, every, device, memory)
+    return Run(config, task, shards, stacked, optimizer, Pi, every, device, memory, stamped)
 
 
 def advance(run: Run) -> None:
@@ -250,10 +259,10 @@ def require_finite(run: Run, losses: Tensor, t: int) -> None:
             )
 
 
-def kept(run: Run, folder: Path, settings: dict[str, Any]) -> str:
+def kept(run: Run, folder: Path) -> str:
     """Save the state of a failed run if it is finite, and say where the last such state is."""
     if run.step and finite(run):
-        return f"the last finite state is {checkpoint.save(run, folder, settings)}"
+        return f"the last finite state is {checkpoint.save(run, folder)}"
     return f"earlier states, if any, are in {folder / 'checkpoint'}"
 
 

@@ -1,4 +1,4 @@
-"""The files of a run: rows.jsonl (flat, without times) and run.json (settings, seconds, sums).
+"""The files of a run: rows.jsonl (flat, without times) and run.json (stamp, seconds, sums).
 
 {"claim": "training", "step": 60, "round": 20, "loss": ..., "score": ..., ...}   one per round
 {"claim": "T17", "case": "|E| against |I| fro", "measured": ..., ...}            of each mix
@@ -7,63 +7,42 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from decaf_theory.files import from_lines, to_json, write_atomically
-from paper_checks.config import Config
-from verification import store
+from decaf_theory.files import to_json, write_atomically
+from decaf_theory.sums import sealed
+from paper_checks import stamp
 from verification.adapter_evidence import EVIDENCE
 from verification.claim import Claim, Row
+from verification.harness import TRAINING, Stored, read
 from verification.judge import judge
+from verification.provenance import commit
+from verification.store import ROWS, RUN, StoreError, encode_rows
 
 if TYPE_CHECKING:  # torch: reading what is stored needs none
     from paper_checks.run import Run
     from paper_checks.stacked import Stacked
 
-ROWS, RUN = "rows.jsonl", "run.json"
-TRAINING = "training"
-MORE_LIBRARIES = ("transformers", "peft", "scikit-learn")
+__all__ = ["ROWS", "RUN", "TRAINING", "Stored", "read"]
 
 
-class Stored(NamedTuple):
-    """A run read back: its run.json, the records of training, the rows of the claims."""
-
-    folder: Path
-    run: dict[str, Any]
-    records: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
-
-    @property
-    def finished(self) -> bool:
-        """Whether it took all its steps."""
-        return bool(self.run["step"] == self.run["settings"]["train.steps"])
-
-
-def stamp(config: Config, adapters: Sequence[str | Path] = ()) -> dict[str, Any]:
-    """Return what must agree for a run to resume or to count as done: settings, start, data."""
-    where = None if config.data_dir is None else str(Path(config.data_dir).expanduser().resolve())
-    started = [str(Path(path).expanduser().resolve()) for path in adapters]
-    return {**config.settings(), "adapters": started, "data_dir": where}
-
-
-def write(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
+def write(run: Run, folder: Path) -> None:
     """Write rows.jsonl and run.json, each atomically."""
     from paper_checks import mixing
 
     rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
     training = [{"claim": TRAINING, **record} for record in run.records]
-    data = store.encode_rows(TRAINING, [*training, *run.rows])
+    data = encode_rows(TRAINING, [*training, *run.rows])
     write_atomically(folder / ROWS, data)
     about = {
         **environment(run.device),
-        "settings": dict(settings),
+        "settings": run.stamp,
+        "accepted": run.accepted,
         "origin": dict(run.config.origin),
         "metric": run.task.metric,
         "step": run.step,
@@ -77,24 +56,22 @@ def write(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
         "verdicts": verdicts(run.rows),
         "files": {ROWS: hashlib.sha256(data).hexdigest()},
     }
-    write_atomically(folder / RUN, to_json(about))
+    write_atomically(folder / RUN, to_json(sealed(about)))
 
 
-def read(folder: Path) -> Stored:
-    """Return the run of a folder. StoreError: a file is missing, cut short or altered."""
-    about = store.read_json(folder / RUN)
+def require_same(run: Run, folder: Path, *, accept_code: bool = False) -> None:
+    """Raise OtherStampError if a folder holds the record of a run with another stamp."""
     try:
-        data = (folder / ROWS).read_bytes()
-    except OSError as error:
-        raise store.StoreError(f"{folder / ROWS}: {error.strerror}; run it again") from None
-    if hashlib.sha256(data).hexdigest() != about["files"][ROWS]:
-        raise store.StoreError(
-            f"{folder / ROWS} is cut short or altered: its checksum differs from run.json's; "
-            f"run it again"
-        )
-    lines = from_lines(data)
-    records = [line for line in lines if line["claim"] == TRAINING]
-    return Stored(folder, about, records, [line for line in lines if line["claim"] != TRAINING])
+        old = read(folder).settings
+    except StoreError:  # none, or damaged: it will be written again
+        return
+    stamp.require(old, run.stamp, folder / RUN, accept_code=accept_code)
+
+
+def remove(folder: Path) -> None:
+    """Remove the record and the checkpoints of a run."""
+    for path in (folder / RUN, folder / ROWS, *folder.glob("checkpoint/step-*")):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -137,18 +114,11 @@ def trained_parameters(stacked: Stacked) -> int:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return what the numbers of a run depend on besides its settings."""
+    """Return where a run was made, besides its stamp."""
     import torch
 
-    libraries = store.library_versions()
-    for name in MORE_LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            libraries[name] = importlib.metadata.version(name)
     return {
-        "commit": store.commit(),
-        "code": store.code_sum(),
-        "python": platform.python_version(),
-        "libraries": libraries,
+        "commit": commit(),
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

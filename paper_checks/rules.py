@@ -73,6 +73,16 @@ class ConfigError(ValueError):
     """A setting that breaks a rule; the message names setting, rule, value and a hint."""
 
 
+def require_component(setting: str, value: Any) -> None:
+    """Raise ConfigError unless a setting can be the name of a folder, and no path elsewhere."""
+    plain = isinstance(value, str) and value.isprintable() and value.strip(" .") == value
+    if not plain or not value or any(mark in value for mark in '/\\:*?"<>|'):
+        raise ConfigError(
+            f"{setting} must be a plain name, since results go to a folder of that name; "
+            f"got {value!r}"
+        )
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return the known names nearest to a mistyped one, or all of them, in words."""
     known = list(known)

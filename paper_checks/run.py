@@ -27,6 +27,7 @@ class Run:
     every: int  # K, the steps of a round
     device: str
     memory: Memory  # the method's state of each site
+    stamp: dict[str, Any]  # what must agree where it is resumed
     step: int = 0
     sent: int = 0  # bytes, by all agents so far
     losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
@@ -34,4 +35,5 @@ class Run:
     records: list[dict[str, Any]] = field(default_factory=list)  # one per round
     rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
     seconds: dict[str, float] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)  # other code that made a part of it
     stopped_by: int = 0  # the signal, if one ended it early

@@ -6,20 +6,21 @@ graph are run once for all graphs.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from paper_checks import config as configs
+from paper_checks import stamp
 from paper_checks.config import Config
-from paper_checks.record import Stored, read, stamp
+from verification.harness import Stored, read
+from verification.provenance import differences
 from verification.store import StoreError
+from verification.workers import in_processes
 
 
 class Cell(NamedTuple):
@@ -30,6 +31,8 @@ class Cell(NamedTuple):
     out: Path
     data_dir: str | None
     device: str
+    restart: bool = False
+    accept_code: bool = False
 
     def read(self) -> Config:
         """Return the cell's config."""
@@ -74,30 +77,46 @@ def cells(
     return list(found.values())
 
 
-def finished(folder: Path, config: Config, adapters: Sequence[str | Path] = ()) -> Stored | None:
-    """Return the run stored in a folder if it is sound, finished, and of the same stamp."""
+def finished(
+    folder: Path, cell: Cell, config: Config, adapters: Sequence[str | Path] = ()
+) -> Stored | None:
+    """Return the run stored in a folder if it is sound, finished, and of the same stamp.
+
+    The examples and the model of a finished run are not loaded to compare them: the files that
+    they are read from are, and the versions of the packages that they come with.
+    """
     try:
         stored = read(folder)
-    except (StoreError, KeyError, TypeError):
+    except StoreError:
         return None
-    wanted = stamp(config, adapters)
-    alike = all(stored.run["settings"].get(name) == value for name, value in wanted.items())
-    return stored if stored.finished and alike else None
+    wanted = stamp.of(config, adapters, cell.device)
+    known = {name: stored.settings.get(name) for name in wanted}
+    changed = differences(known, wanted, accept_code=cell.accept_code)
+    return stored if stored.finished and not changed else None
 
 
 def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
     """Run one cell, or find it done; errors become the outcome's line."""
     config = cell.read()
     folder = folder_of(cell.out, config)
-    stored = finished(folder, config)
+    stored = finished(folder, cell, config)
     if stored is not None:
         return Outcome(config.cell, "skipped", summary(stored))
-    from paper_checks import checkpoint, finetune  # torch: in the process that trains
+    from paper_checks import finetune  # torch: in the process that trains
 
     try:
-        run = finetune.finetune(config, folder, device=cell.device, stop=stop)
-    except (finetune.TrainingError, checkpoint.CheckpointError, StoreError, ValueError) as error:
+        run = finetune.finetune(
+            config,
+            folder,
+            device=cell.device,
+            stop=stop,
+            restart=cell.restart,
+            accept_code=cell.accept_code,
+        )
+    except (finetune.TrainingError, StoreError, ValueError) as error:
         return Outcome(config.cell, "failed", str(error))
+    except Exception as error:  # no memory, a defect: of this cell, not of the others
+        return Outcome(config.cell, "failed", f"{type(error).__name__}: {error}")
     if run.step < config.train.steps:
         line = f"after step {run.step} of {config.train.steps}"
         return Outcome(config.cell, "interrupted", line, run.stopped_by)
@@ -126,35 +145,34 @@ def run_all(wanted: Sequence[Cell], jobs: int, signals: list[int]) -> Iterator[O
                 signals.append(outcome.stopped_by)
             yield outcome
         return
-    context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with (
-        TemporaryDirectory() as folder,
-        ProcessPoolExecutor(jobs, context, _settle, (threads,)) as pool,
-    ):
+    with TemporaryDirectory() as folder:
         stop = Path(folder) / "stop"  # a file can be handed over with each cell, an event cannot
-        waiting = {pool.submit(run_cell, cell, stop.exists) for cell in wanted}
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            if signals and not stop.exists():
+
+        def stopping() -> bool:
+            if signals:
                 stop.touch()
-                for future in waiting:
-                    future.cancel()
-            for future in done:
-                if not future.cancelled():
-                    yield _result(future)
+            return bool(signals)
+
+        yield from in_processes(
+            partial(_run_in_worker, stop=stop, threads=threads),
+            wanted,
+            jobs=min(jobs, len(wanted)),
+            name=lambda cell: cell.read().cell,
+            failed=killed,
+            stopping=stopping,
+        )
 
 
-def _result(future: Future[Outcome]) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome("a run", "failed", "its process was killed; sweep again to resume it")
+def killed(cell: Cell, died: str) -> Outcome:
+    """Return the outcome of a cell whose process was killed as often as it was tried."""
+    return Outcome(cell.read().cell, "failed", f"{died}; sweep again to resume it")
 
 
-def _settle(threads: int) -> None:
-    """Prepare a worker: only the parent handles interruptions, cores are shared."""
+def _run_in_worker(cell: Cell, stop: Path, threads: int) -> Outcome:
+    """Run one cell on its share of the cores; it ends early if the parent does."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    parent = parent_process()
+    return run_cell(cell, lambda: stop.exists() or not (parent and parent.is_alive()))

@@ -8,7 +8,6 @@ are shown), and if one contains zero neither method is said to be better.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +15,10 @@ from typing import NamedTuple
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import Interval, bonferroni, mean_interval, paired_interval
 from paper_checks.baseline import BASELINE
-from paper_checks.record import RUN, Stored, read
-from verification.store import StoreError
+from verification.harness import AGAIN, Stored, read, require_alike
+from verification.store import RUN, StoreError, read_run, read_sealed
 
 REPORTED = Path(__file__).parent / "reported.csv"
-PER_RUN = ("mix.method", "mix.graph", "data.partition", "train.seed")  # differ inside a table
 EQUAL = 1e-9  # points; scores on n examples differ by 100/n or more, and rounding is 1e-13
 Column = tuple[str, str]  # partition, graph
 Scores = dict[str, dict[Column, dict[int, float]]]  # method -> column -> seed -> score
@@ -40,18 +38,24 @@ class Reported(NamedTuple):
     source: str
 
 
-def text(folders: Sequence[Path], *, against: str = "dlora", level: float = 0.95) -> str:
+def text(
+    folders: Sequence[Path],
+    *,
+    against: str = "dlora",
+    level: float = 0.95,
+    accept_code: bool = False,
+) -> str:
     """Return the tables of all runs below the folders, in Markdown.
 
-    StoreError: no finished run; a damaged one; runs of one experiment with other settings.
+    StoreError: no finished run; a damaged one; runs of one experiment with other settings, code or
+    data; one run that is stored twice with unlike scores.
     """
     runs, unfinished = collect(folders)
-    parts = [
-        experiment(
-            name, [run for run in runs if run.run["settings"]["name"] == name], against, level
-        )
-        for name in sorted({run.run["settings"]["name"] for run in runs})
-    ]
+    parts = []
+    for name in sorted({run.settings["name"] for run in runs}):
+        own = [run for run in runs if run.settings["name"] == name]
+        require_alike(name, own, accept_code=accept_code)
+        parts.append(experiment(name, own, against, level))
     if unfinished:
         parts.append(f"left out because not finished: {', '.join(unfinished)}")
     return "\n\n".join(parts)
@@ -59,21 +63,21 @@ def text(folders: Sequence[Path], *, against: str = "dlora", level: float = 0.95
 
 def collect(folders: Sequence[Path]) -> tuple[list[Stored], list[str]]:
     """Return the finished runs below the folders, and the names of the unfinished ones."""
-    found = [read(path.parent) for folder in folders for path in sorted(folder.rglob(RUN))]
-    found = [run for run in found if "settings" in run.run]
+    places = [path.parent for folder in folders for path in sorted(folder.rglob(RUN))]
+    # the claims' own run.json has none
+    found = [read(place) for place in places if "settings" in read_run(place, AGAIN)]
     done = [run for run in found if run.finished]
     if not done:
-        places = ", ".join(map(str, folders))
         raise StoreError(
-            f"no finished run below {places}; train some: python -m paper_checks sweep"
+            f"no finished run below {', '.join(map(str, folders))}; train some: "
+            f"python -m paper_checks sweep"
         )
     return done, [run.folder.name for run in found if not run.finished]
 
 
 def experiment(name: str, runs: Sequence[Stored], against: str, level: float) -> str:
     """Return the tables of one experiment: last round, best round, differences."""
-    require_alike(name, runs)
-    settings = runs[0].run["settings"]
+    settings = runs[0].settings
     columns = columns_of(runs)
     what = f"{settings['mix.agents']} agents, rank {settings['lora.rank']}, "
     parts = [f"## {name}\n\n{what}{settings['train.steps']} steps; {runs[0].run['metric']} in %."]
@@ -102,27 +106,14 @@ def experiment(name: str, runs: Sequence[Stored], against: str, level: float) ->
     return "\n\n".join(part for part in parts if part)
 
 
-def require_alike(name: str, runs: Sequence[Stored]) -> None:
-    """Raise StoreError unless the runs differ only in method, graph, partition and seed."""
-    first = runs[0].run["settings"]
-    for run in runs[1:]:
-        other = run.run["settings"]
-        changed = [n for n in {*first, *other} - {*PER_RUN} if first.get(n) != other.get(n)]
-        if changed:
-            raise StoreError(
-                f"runs of {name} differ in {', '.join(sorted(changed))} ({runs[0].folder}, "
-                f"{run.folder}): one table holds one setting; give their folders separately"
-            )
-
-
 def columns_of(runs: Sequence[Stored]) -> list[Column]:
     """Return partitions and graphs in the order of their names; runs without a graph fit in all."""
     seen = {
-        (run.run["settings"]["data.partition"], run.run["settings"]["mix.graph"])
+        (run.settings["data.partition"], run.settings["mix.graph"])
         for run in runs
-        if run.run["settings"]["mix.graph"] != "any"
+        if run.settings["mix.graph"] != "any"
     }
-    partitions = {run.run["settings"]["data.partition"] for run in runs}
+    partitions = {run.settings["data.partition"] for run in runs}
     lonely = {(partition, "any") for partition in partitions - {p for p, _ in seen}}
     return sorted(seen | lonely)
 
@@ -131,7 +122,7 @@ def scores(runs: Sequence[Stored], columns: Sequence[Column], choose: Choice) ->
     """Return the score of every run by method, column and seed, in percent."""
     found: Scores = {}
     for run in runs:
-        settings = run.run["settings"]
+        settings = run.settings
         method, partition = settings["mix.method"], settings["data.partition"]
         for column in columns:
             fits = settings["mix.graph"] in ("any", column[1])
@@ -142,15 +133,11 @@ def scores(runs: Sequence[Stored], columns: Sequence[Column], choose: Choice) ->
 
 
 def _last(run: Stored) -> float:
-    return float(_scored(run)[-1])
+    return float(run.scores[-1])
 
 
 def _best(run: Stored) -> float:
-    return float(max(_scored(run)))
-
-
-def _scored(run: Stored) -> list[float]:
-    return [record["score"] for record in run.records if "score" in record]
+    return float(max(run.scores))
 
 
 def score_table(
@@ -228,7 +215,7 @@ def separation(
     path = runs[0].folder.parent / BASELINE
     if not path.is_file():
         return ""
-    baseline = json.loads(path.read_text())
+    baseline = read_sealed(path, "remove it and sweep again")
     lines = [f"Baseline, {baseline['what']}: {100 * baseline['score']:.1f}."]
     for column in columns:
         values = list(last.get("centralized", {}).get(column, {}).values())

@@ -1,8 +1,12 @@
 """The fewest rows of the sources that are not claims: benchmark, attacks, adapters, runs."""
 
 import json
+from hashlib import sha256
 
+from decaf_theory.files import to_json, to_lines
+from decaf_theory.sums import seal_lines, sealed
 from tests.adapter_files import STORED
+from verification import harness, store
 from verification.adapter_report import report
 
 PEERS = ("ours", "QR loop", "GEMM floor", "peft svd")
@@ -12,8 +16,9 @@ def write_all(out):
     """Write bench.jsonl, attacks and runs below a folder of results; return adapters' rows."""
     (out / "attacks").mkdir(parents=True)
     found = [{"claim": "T17", "variant": "fro", "ratio": ratio} for ratio in (0.5, 0.75)]
-    (out / "attacks" / "attacks.json").write_text(json.dumps(found))
-    (out / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bench()))
+    records = [sealed(attack) for attack in found]
+    (out / "attacks" / "attacks.json").write_text(json.dumps(records))
+    (out / "bench.jsonl").write_bytes(seal_lines(bench()))
     for seed in (0, 1):
         for method in ("decaf", "dlora"):
             write_run(out / "paper" / "net" / f"{method}-ring-iid-seed{seed}", method, seed)
@@ -47,8 +52,7 @@ def write_run(folder, method, seed):
     """Write one run of the harness: two scored rounds."""
     folder.mkdir(parents=True)
     settings = {"name": "net", "mix.method": method, "mix.graph": "ring"}
-    settings |= {"data.partition": "iid", "train.seed": seed}
-    (folder / "run.json").write_text(json.dumps({"settings": settings}))
+    settings |= {"data.partition": "iid", "train.seed": seed, "code": harness.code()}
     rows = [
         {
             "claim": "training",
@@ -60,4 +64,7 @@ def write_run(folder, method, seed):
         for n in (1, 2)
     ]
     rows.append({"claim": "training", "step": 6, "round": 3, "comm_bytes": 3000, "loss": 0.1})
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = to_lines(rows)
+    (folder / store.ROWS).write_bytes(data)
+    about = {"settings": settings, "files": {store.ROWS: sha256(data).hexdigest()}}
+    (folder / store.RUN).write_bytes(to_json(sealed(about)))

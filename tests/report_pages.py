@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from figures import report
-from verification import store, texts
+from verification import provenance, store, texts
 from verification.run import LEDGER, Settings, evaluate
 
 CLAIMS = {claim.id: claim for claim in LEDGER.claims}
@@ -25,7 +25,7 @@ CAPTION = "What is shown (rows of claim T13).\n(a) One panel.\n(b) Another.\n"
 
 def results(out: Path, changed: str = "") -> Path:
     """Store a run under `out`; the rows of the claim `changed` are larger by a half."""
-    configuration = store.configuration(size="quick", seed=0, device="cpu")
+    configuration = provenance.configuration(size="quick", seed=0, device="cpu")
     run, _ = store.open_run(out, {**configuration, "commit": "abc", "code": "c"}, list(CLAIMS))
     texts.write(out, LEDGER, Settings())
     for name, claim in CLAIMS.items():

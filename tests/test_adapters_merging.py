@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from decaf_theory import adapters
 from decaf_theory.adapters.agents import base_name
+from decaf_theory.files import temporary
 from decaf_theory.lowrank import Factors, product
 from tests.adapter_files import (
     EPS,
@@ -261,3 +264,63 @@ def test_numbers_beyond_float32_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"layer\.lora_B\.weight holds numbers beyond float32"):
         adapters.save(adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- links, sums, kills
+
+
+def test_a_target_that_is_a_link_is_resolved_and_not_replaced(tmp_path, merged):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    adapters.save(merged, tmp_path / "link")
+    adapters.save(merged, tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert adapters.load(tmp_path / "real").sites.keys() == merged.sites.keys()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_equal_adapters_are_equal_bytes(tmp_path, merged):
+    for name in "ab":
+        adapters.save(merged, tmp_path / name)
+    one, two = (
+        [path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in "ab"
+    )
+    assert one == two
+    header = one[1][8 : 8 + int.from_bytes(one[1][:8], "little")]
+    assert header == json.dumps(json.loads(header), sort_keys=True).encode().ljust(len(header))
+    assert len(header) % 8 == 0
+
+
+@pytest.mark.parametrize("setting", ["r", "lora_alpha", "target_modules"])
+def test_a_setting_that_was_altered_is_met_and_one_that_is_free_is_not(tmp_path, merged, setting):
+    adapters.save(merged, tmp_path / "a")
+    path = tmp_path / "a" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "base_model_name_or_path": "elsewhere"}))
+    adapters.load(tmp_path / "a")
+    altered = ["x"] if setting == "target_modules" else 2 * config[setting]
+    path.write_text(json.dumps({**config, setting: altered}))
+    with pytest.raises(ValueError, match=r"a: damaged: the checksum in adapter_model"):
+        adapters.load(tmp_path / "a")
+
+
+def test_a_flipped_bit_of_a_number_is_met(tmp_path, merged):
+    adapters.save(merged, tmp_path / "a")
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    with pytest.raises(ValueError, match="damaged: the checksum"):
+        adapters.load(tmp_path / "a")
+
+
+def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path, merged):
+    adapters.save(merged, tmp_path / "a")
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    begin = temporary(tmp_path / "a").replace(f"{os.getpid()}.", f"{child.pid}.")
+    (tmp_path / "a").rename(tmp_path / f"{begin}x-old")
+    (tmp_path / f"{begin}x").mkdir()
+    with pytest.raises(ValueError, match="exists already"):
+        adapters.save(merged, tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert adapters.load(tmp_path / "a").sites.keys() == merged.sites.keys()

@@ -20,6 +20,8 @@ ALLOWED = {
     "arrays": set(),
     "extras": set(),
     "files": set(),
+    "interrupts": set(),
+    "sums": {"files"},
     "formats": set(),
     "names": set(),
     "rng": {"arrays"},
@@ -36,12 +38,13 @@ ALLOWED = {
     "moments": {"arrays", "lowrank", "topology"},
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
-    "adapters": {"arrays", "files", "formats", "terminal", "lowrank", "tsvd", "topology"}
-    | {"methods", "measure", "adapters"},
+    "adapters": {"arrays", "formats", "terminal", "lowrank", "tsvd", "topology"}
+    | {"methods", "measure", "adapters", "files", "sums"},
     "adversary": {"extras", "rng"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
-    | {"problems", "simulate"},
-    "cli": {"extras", "terminal", "bench", "adapters", "topology", "methods", "measure", "bounds"},
+    | {"problems", "simulate", "sums"},
+    "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"}
+    | {"extras", "files", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }
@@ -53,13 +56,15 @@ ROOM_ALLOWED = {
     "verification": ("decaf_theory", "verification"),
     "figures": (
         *("figures", "verification.claim", "verification.options", "verification.store"),
-        *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.terminal"),
-        "decaf_theory.topology",
+        *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
+        *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
+        "decaf_theory.terminal",
     ),
     "paper_checks": (
         *("paper_checks", "decaf_theory"),
         *("verification.claim", "verification.judge", "verification.store"),
         *("verification.adapter_evidence", "verification.adapter_report"),
+        *("verification.harness", "verification.provenance", "verification.workers"),
     ),
 }
 

@@ -2,20 +2,15 @@
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
-from paper_checks import checkpoint, finetune, record  # noqa: E402
-from paper_checks.checkpoint import Checkpoint, CheckpointError  # noqa: E402
+from paper_checks import checkpoint, finetune, record, stamp  # noqa: E402
+from paper_checks.checkpoint import Checkpoint  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from verification import store  # noqa: E402
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +18,9 @@ def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
 
 
-def settings(config):
-    return config.settings() | {"adapters": []}
-
-
 def final(folder, config):
-    found, damaged = checkpoint.read(folder / "checkpoint", settings(config))
+    stamped = stamp.of(config) | stamp.of_loaded(paper_runs.task())
+    found, damaged = checkpoint.read(folder / "checkpoint", stamped)
     return (folder / record.ROWS).read_bytes(), found, damaged
 
 
@@ -40,29 +32,7 @@ def require_equal(folder, other, config):
     assert all(torch.equal(X, others.tensors[name]) for name, X in found.tensors.items())
 
 
-# ---------------------------------------------------------------- kills and signals
-
-
-def killed(folder, seed, trials):
-    command = [sys.executable, "-m", "tests.killed_runs", str(folder), str(seed), str(trials)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_a_run_that_is_killed_anywhere_ends_as_if_it_was_not(tmp_path):
-    lines = killed(tmp_path, 0, 4)
-    assert len(lines) == 4
-    assert all("4 kills, equal" in line for line in lines)
-
-
-@pytest.mark.night
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_many_runs_that_are_killed_end_as_if_they_were_not(tmp_path):
-    lines = killed(tmp_path, 1, 24)
-    assert sum(int(line.split()[2]) for line in lines) >= 20
+# ---------------------------------------------------------------- signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -191,9 +161,9 @@ def test_two_checkpoints_are_kept_and_nothing_half_written(tmp_path):
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
     finetune.finetune(paper_runs.config(), tmp_path)
     other = paper_runs.config(train__lr=0.1, mix__moments="keep")
-    with pytest.raises(CheckpointError) as info:
+    with pytest.raises(stamp.OtherStampError) as info:
         finetune.finetune(other, tmp_path)
-    assert "mix.moments: 'reset' -> 'keep'; train.lr: 0.05 -> 0.1" in str(info.value)
+    assert "mix.moments: reset -> keep; train.lr: 0.05 -> 0.1" in str(info.value)
     assert "--out" in str(info.value)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from decaf_theory import bounds
-from figures import __main__ as drawing
+from figures import cli as drawing
 from tests.claim_rows import CLAIMS, rows_of
 from tests.test_readme import entries
 from verification import options

@@ -1,14 +1,18 @@
 import contextlib
 import io
+import math
+import os
 import re
 import shutil
 
 import pytest
 
+from decaf_theory.files import to_json
+from decaf_theory.sums import seal_lines, sealed
 from figures import FIGURES, rows, style, training
-from figures.__main__ import caption, main
+from figures.cli import caption, main
 from tests import figure_rows
-from verification import store
+from verification import provenance, store
 from verification.run import LEDGER
 
 CLAIMS = {claim.id: claim for claim in LEDGER.claims}
@@ -25,7 +29,7 @@ def results(quick_run, tmp_path_factory):
     """A folder with the rows that every figure needs."""
     out = shutil.copytree(quick_run[1], tmp_path_factory.mktemp("figures") / "results")
     run, reasons = store.open_run(
-        out, store.configuration(size="quick", seed=0, device="cpu"), list(CLAIMS)
+        out, provenance.configuration(size="quick", seed=0, device="cpu"), list(CLAIMS)
     )
     assert not reasons
     run.put("adapters", figure_rows.write_all(out))
@@ -137,7 +141,7 @@ def test_missing_rows_are_named(tmp_path, need):
 
 
 def test_all_claims_without_rows_are_named_at_once(tmp_path):
-    (tmp_path / "run.json").write_text('{"files": {}}')
+    (tmp_path / "run.json").write_bytes(to_json(sealed({"files": {}})))
     with pytest.raises(store.StoreError, match=r"claims T2, T2-sharp in .*--only T2 T2-sharp"):
         rows.read(tmp_path, FIGURES["smoothness"].NEEDS)
 
@@ -155,12 +159,12 @@ def test_rows_that_lack_a_curve_are_named(results, tmp_path):
 
 def test_a_damaged_file_of_rows_is_named(tmp_path):
     (tmp_path / "bench.jsonl").write_text('{"kind": ')
-    with pytest.raises(rows.MissingError, match=r"bench.jsonl is damaged"):
+    with pytest.raises(store.StoreError, match=r"bench.jsonl is damaged"):
         rows.read(tmp_path, ["bench"])
 
 
 def test_stored_infinities_are_numbers_again(tmp_path):
-    (tmp_path / "bench.jsonl").write_text('{"seconds": "inf", "case": "any"}\n')
+    (tmp_path / "bench.jsonl").write_bytes(seal_lines([{"seconds": math.inf, "case": "any"}]))
     assert rows.read(tmp_path, ["bench"]) == [
         {"source": "bench", "seconds": float("inf"), "case": "any"}
     ]
@@ -205,3 +209,38 @@ def test_the_figure_of_training_leaves_out_no_method(results):
         labels = axes[0].get_legend_handles_labels()[1]
     assert "mine" in labels
     assert len(labels) == len({row["mix.method"] for row in own})
+
+
+def test_a_figure_whose_writing_fails_leaves_no_part_of_it(tmp_path, monkeypatch, capsys):
+    whole = main(["--only", "schematic", "--out", str(tmp_path / "whole")])
+    assert whole == 0
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    capsys.readouterr()
+    assert main(["--only", "schematic", "--out", str(tmp_path / "torn")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: cannot write {tmp_path / 'torn' / 'schematic.'}")
+    assert "No space left on device; choose another place with --out" in line
+    assert not list((tmp_path / "torn").iterdir())
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-30], lambda data: data[:5] + b"#" + data[6:]]
+)
+def test_a_damaged_run_of_the_harness_is_not_drawn(tmp_path, change):
+    figure_rows.write_all(tmp_path)
+    (path, *_) = (tmp_path / "paper").rglob("rows.jsonl")
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(store.StoreError, match="truncated or altered"):
+        rows.read(tmp_path, ["runs"])
+
+
+def test_a_benchmark_cut_at_the_end_of_a_line_is_named(tmp_path):
+    figure_rows.write_all(tmp_path)
+    path = tmp_path / "bench.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(store.StoreError, match=r"bench.jsonl is damaged .its checksum is missing"):
+        rows.read(tmp_path, ["bench"])

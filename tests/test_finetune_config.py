@@ -148,3 +148,16 @@ def test_an_unknown_experiment_or_file_is_met_with_names(tmp_path):
 @pytest.mark.parametrize("name", configs.names())
 def test_a_shipped_experiment_is_valid(name):
     assert configs.read(name).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../up", "a/b", "/tmp", "a\\b", "a\nb", "a\0", " a", "C:", 3, ["a"]]
+)
+def test_a_name_that_would_lead_elsewhere_is_refused(name):
+    with pytest.raises(ConfigError, match=r"name must be a (plain name|string)"):
+        configs.parse({**paper_runs.TABLES, "name": name})
+
+
+def test_names_of_any_language_are_folders():
+    for name in ("net", "résumé 2", "vit-digits.v1_0"):
+        assert configs.parse({**paper_runs.TABLES, "name": name}).name == name

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import textwrap
+import threading
 
 import pytest
 
@@ -89,12 +90,13 @@ def test_a_finished_run_is_not_run_again(toml, tmp_path, capsys, monkeypatch):
 def test_a_run_of_other_data_or_another_start_does_not_count_as_this_one(toml, tmp_path):
     out = tmp_path / "out"
     assert cli.main(["run", toml, "--out", str(out)]) == 0
-    config = configs.read(toml)
+    cell = sweep.Cell(toml, {}, out, None, "cpu")
+    config = cell.read()
     folder = sweep.folder_of(out, config)
-    assert sweep.finished(folder, config) is not None
-    assert sweep.finished(folder, config, ["agent0"]) is None
+    assert sweep.finished(folder, cell, config) is not None
+    assert sweep.finished(folder, cell, config, ["agent0"]) is None
     elsewhere = dataclasses.replace(config, data_dir=str(tmp_path))
-    assert sweep.finished(folder, elsewhere) is None
+    assert sweep.finished(folder, cell, elsewhere) is None
 
 
 def test_flags_choose_the_cell(toml, tmp_path):
@@ -315,10 +317,13 @@ def test_other_processes_stop_once_a_signal_came(tmp_path):
     path = tmp_path / "bert.toml"
     path.write_text(textwrap.dedent(BERT))
     base = sweep.Cell(str(path), {"train.steps": 300}, tmp_path, None, "cpu")
-    wanted = sweep.cells(base, ["dlora", "decaf"], ["ring"], ["iid"], [0])
-    outcomes = list(sweep.run_all(wanted, 2, [signal.SIGTERM]))
-    assert outcomes
+    wanted = sweep.cells(base, ["dlora", "decaf", "local"], ["ring"], ["iid"], [0])
+    signals = []
+    threading.Timer(1.0, lambda: signals.append(signal.SIGTERM)).start()
+    outcomes = list(sweep.run_all(wanted, 2, signals))
+    assert len(outcomes) == 2  # the third is not begun
     assert {outcome.status for outcome in outcomes} == {"interrupted"}
+    assert list(sweep.run_all(wanted, 2, signals)) == []
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")

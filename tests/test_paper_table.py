@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from decaf_theory.files import to_json
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import bonferroni, mean_interval, paired_interval
+from decaf_theory.sums import sealed
 from paper_checks import cli, record, table
 from paper_checks import config as configs
 from tests import paper_runs
-from verification import store
+from verification import harness, store
 from verification.store import StoreError
 
 SEEDS = range(4)
@@ -26,9 +28,10 @@ def stored(out, scores, *, method="decaf", graph="ring", partition="iid", seed=0
     rows = [{"claim": record.TRAINING, "step": i, "score": x} for i, x in enumerate(scores)]
     data = store.encode_rows(record.TRAINING, [*rows, {"step": step}])
     store.write_atomically(folder / record.ROWS, data)
-    about = {"settings": config.settings(), "step": step, "metric": "accuracy"}
+    settings = config.settings() | {"code": harness.code()}
+    about = {"settings": settings, "step": step, "metric": "accuracy"}
     about["files"] = {record.ROWS: hashlib.sha256(data).hexdigest()}
-    store.write_atomically(folder / record.RUN, json.dumps(about).encode())
+    store.write_atomically(folder / record.RUN, to_json(sealed(about)))
     return folder
 
 
@@ -134,7 +137,7 @@ def test_runs_of_other_settings_do_not_share_a_table(tmp_path):
 def test_a_damaged_run_is_no_part_of_a_table(tmp_path):
     path = stored(tmp_path, [0.5]) / record.ROWS
     path.write_bytes(path.read_bytes().replace(b"0.5", b"0.9"))
-    with pytest.raises(StoreError, match="cut short or altered"):
+    with pytest.raises(StoreError, match="truncated or altered"):
         table.text([tmp_path])
 
 
@@ -164,7 +167,7 @@ def test_a_task_that_the_baseline_solves_says_nothing(tmp_path, score, words):
     for seed in SEEDS:
         stored(tmp_path, [0.6 + 0.01 * seed], method="centralized", seed=seed)
     baseline = {"what": "logistic regression on raw inputs", "score": score}
-    (tmp_path / "net" / "baseline.json").write_text(json.dumps(baseline))
+    (tmp_path / "net" / "baseline.json").write_bytes(to_json(sealed(baseline)))
     text = table.text([tmp_path])
     assert f"logistic regression on raw inputs: {100 * score:.1f}." in text
     assert words in text
@@ -184,7 +187,7 @@ def test_every_method_that_trains_adapters_can_be_run_and_six_are_swept():
     assert swept == ["local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf"]
 
 
-def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch):
+def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch", reason="tasks hold tensors")
     linear_model = pytest.importorskip("sklearn.linear_model", reason="the baseline is its")
     from paper_checks import baseline, tasks
@@ -198,9 +201,19 @@ def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "load_task", lambda config: task)
     baseline.keep(paper_runs.config(), tmp_path)
     kept = json.loads((tmp_path / "baseline.json").read_text())
-    assert kept == {"what": "logistic regression on raw inputs", "score": max(fits)}
+    assert (kept["what"], kept["score"]) == ("logistic regression on raw inputs", max(fits))
     monkeypatch.setattr(tasks, "load_task", None)
     baseline.keep(paper_runs.config(), tmp_path)
+    monkeypatch.setattr(tasks, "load_task", lambda config: task)
+    path = tmp_path / "baseline.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"score": 0.', b'"score": 1.'))
+    baseline.keep(paper_runs.config(), tmp_path)
+    assert path.read_bytes() == whole
+    baseline.keep(paper_runs.config(data__train_samples=50), tmp_path)
+    assert path.read_bytes() != whole
+    assert "is damaged" in (said := capsys.readouterr().err)
+    assert "of another task or other data; computed again" in said
     words = task.train._replace(inputs={"input_ids": torch.zeros(72, 5, dtype=torch.int64)})
     assert baseline.logistic(task._replace(train=words)) is None
     large = task.train._replace(inputs={"pixel_values": torch.zeros(2, 3, 64, 64)})

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from figures.__main__ import main
+from figures.cli import main
 from figures.report import formulas, inline, strips
 from tests import report_pages
 from verification import store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from verification import store
+from verification import provenance, store
 from verification.evidence import at_most
 
 CONFIGURATION = {"version": "1", "code": "abc", "commit": "one", "size": "quick", "seed": 0}
@@ -113,7 +113,7 @@ def test_a_damaged_row_file_is_dropped_by_the_next_run_and_the_others_kept(tmp_p
 
 
 @pytest.mark.parametrize("name", ["run.json", "verdicts.json"])
-@pytest.mark.parametrize("damage", [truncate, empty])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_index_is_named_and_nothing_is_taken_from_it(tmp_path, name, damage):
     filled(tmp_path)
     damage(tmp_path / name)
@@ -165,6 +165,32 @@ def test_one_folder_has_one_writer_at_a_time(tmp_path):
         pass
 
 
+def test_a_run_of_some_claims_takes_no_damage_for_a_reason_to_remove_the_others(tmp_path):
+    filled(tmp_path)
+    flip_a_bit(tmp_path / "run.json")
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(store.StoreError, match=r"run\.json is damaged .* choose another folder"):
+        store.open_run(tmp_path, CONFIGURATION, ["T1", "T2"], partial=True)
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_the_lock_does_not_empty_what_a_link_in_its_place_points_to(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / ".lock").symlink_to(tmp_path / "precious")
+    with store.locked(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_system_without_file_locks_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(store, "find_spec", lambda name: None)
+    with store.locked(tmp_path):
+        pass
+    assert f"no file locks (fcntl): start no second run that writes to {tmp_path}" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(store.StoreError, match=r"cannot write results to .*file/out.*--out"):
@@ -184,7 +210,7 @@ def test_the_sums_are_those_of_the_files(tmp_path):
 
 
 def test_a_configuration_names_what_numbers_depend_on():
-    found = store.configuration(size="quick", seed=3, device="cpu")
+    found = provenance.configuration(size="quick", seed=3, device="cpu")
     assert {
         "version",
         "commit",
@@ -197,4 +223,4 @@ def test_a_configuration_names_what_numbers_depend_on():
     } <= set(found)
     assert (found["seed"], found["size"], found["dtype"]) == (3, "quick", "float64")
     assert found["libraries"]["numpy"]
-    assert found["code"] == store.code_sum()
+    assert found["code"] == provenance.code_sum()

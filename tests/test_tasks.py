@@ -355,6 +355,34 @@ def test_pretraining_is_cached_under_its_content_and_repeats_bit_for_bit(small_v
     assert one.scores(one.model, inputs, 1).shape == (len(labels), 5)
 
 
+def test_a_damaged_cache_is_trained_again_and_said(small_vit, tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    one = load("vit-digits", small_vit)
+    (file,) = (tmp_path / "cache").iterdir()
+    whole = file.read_bytes()
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    for damaged in (b"", whole[:-1], flipped):
+        file.write_bytes(damaged)
+        again = load("vit-digits", small_vit)
+        assert f"{file} is of no use (" in capsys.readouterr().err
+        assert file.read_bytes() == whole
+        for key, x in one.model.state_dict().items():
+            assert torch.equal(x, again.model.state_dict()[key]), key
+
+
+def test_a_home_that_cannot_be_written_costs_the_cache_and_not_the_run(
+    small_vit, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DECAF_CACHE")
+    assert load("vit-digits", small_vit).classes == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cannot write {tmp_path / 'home'}")
+    assert line.endswith("choose another place with DECAF_CACHE=DIR")
+
+
 def logistic_regression(train, test):
     """The test accuracy of logistic regression on pixels, its C by cross-validation."""
     from sklearn.linear_model import LogisticRegression

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory.sums import unsealed
 from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
-from verification import options, store, table
+from verification import options, provenance, store, table
 from verification.adapter_evidence import EVIDENCE
 from verification.cli import ACTIONS, main
 from verification.run import LEDGER
@@ -62,9 +63,9 @@ def test_outcomes_as_expected_end_with_zero_and_a_line_that_counts(call, tmp_pat
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
 
 
-def test_a_verdict_is_stored_with_its_nine_fields(call, tmp_path):
+def test_a_verdict_is_stored_with_its_nine_fields_and_their_checksum(call, tmp_path):
     call("--only", "T2-square")
-    (verdict,) = stored(tmp_path, "verdicts.json")
+    verdict = unsealed(*stored(tmp_path, "verdicts.json"))
     seconds = verdict.pop("seconds")
     assert 0 <= seconds < 1
     assert verdict == {
@@ -463,7 +464,8 @@ sys.exit(main(["--only", "T1", "T6", "--out", "out", "--jobs", sys.argv[1]], led
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, jobs],
@@ -476,9 +478,9 @@ def test_an_interrupt_ends_cleanly_and_keeps_what_is_finished(tmp_path, jobs):
     deadline = time.monotonic() + 60
     while not (tmp_path / "out/verdicts.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, err = run.communicate(timeout=20)
-    assert run.returncode == 130
+    assert run.returncode == 128 + number
     assert "Traceback" not in err
     assert "interrupted; finished claims are kept" in err
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1"]
@@ -495,6 +497,37 @@ def test_adapters_are_reported_and_their_rows_join_the_run(call, tmp_path):
     rows = store.read_rows(tmp_path / "out", "adapters")
     assert {row["claim"] for row in rows} == set(EVIDENCE)
     assert store.read_rows(tmp_path / "out", "T1")  # a run of another size is left as it is
+
+
+@pytest.mark.parametrize("entry", ["code", "python"])
+def test_a_report_on_adapters_removes_no_evidence_of_another_configuration(
+    call, tmp_path, monkeypatch, entry
+):
+    call("--only", "T1", "T2-square")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")}
+    whole = provenance.configuration
+    monkeypatch.setattr(provenance, "configuration", lambda **x: {**whole(**x), entry: "other"})
+    code, out, err = call("adapters", *(str(ROOT / agent) for agent in AGENTS))
+    assert (code, out) == (2, "")
+    assert f"holds results of another configuration ({entry}: " in err
+    assert "choose another folder with --out" in err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")} == before
+
+
+def test_one_flipped_bit_of_a_verdict_is_met_and_the_claims_are_judged_again(
+    call, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fake_ledger, "CLAIMS", [fake_ledger.TRUE, fake_ledger.FALSE])
+    call("run")
+    path = tmp_path / "out" / "verdicts.json"
+    whole = stored(tmp_path, "verdicts.json")[0]["outcome"]
+    path.write_bytes(path.read_bytes().replace(b'"holds"', b'"iolds"', 1))
+    code, _, err = call("--resume")
+    assert code == 0
+    assert re.search(
+        r"earlier results are replaced: .*verdicts\.json is damaged \(its checksum", err
+    )
+    assert stored(tmp_path, "verdicts.json")[0]["outcome"] == whole
 
 
 AGENTS = [f"tests/adapters/agent{i}" for i in range(4)]

@@ -9,6 +9,12 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 if __name__ == "__main__":  # worker processes import this file under another name
     import sys
 
-    from verification.cli import main
+    from decaf_theory.interrupts import in_one_line
 
-    sys.exit(main())
+    def main() -> int:
+        """Load and run the command line; a signal before it runs is one line, too."""
+        from verification.cli import main
+
+        return main()
+
+    sys.exit(in_one_line(main, "interrupted while loading"))

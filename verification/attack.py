@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from decaf_theory.files import write_atomically
+from decaf_theory.sums import sealed
 from verification.claim import Claim, Instance, Outcome
 from verification.options import MAIN
 from verification.replay import ReplayError, Stored, dump, find
 from verification.run import Ledger
-from verification.store import strict
+from verification.store import StoreError, read_records, strict
 
 if TYPE_CHECKING:  # it loads torch
     from decaf_theory.adversary import Attack
@@ -194,7 +195,8 @@ def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path
     record = {**asdict(attempt), "file": attempt.file if instance is not None else None}
     key = ("claim", "variant")
     rows = [row for row in _table(folder) if [row[k] for k in key] != [record[k] for k in key]]
-    lines = ",\n".join(json.dumps(strict(row), sort_keys=True) for row in [*rows, record])
+    records = [sealed(row) for row in [*rows, record]]
+    lines = ",\n".join(json.dumps(strict(row), sort_keys=True) for row in records)
     write_atomically(folder / TABLE, f"[\n{lines}\n]\n".encode())
     if instance is None or claim.replay is None:
         return None
@@ -210,12 +212,6 @@ def _table(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows = json.loads(path.read_bytes())
-    except ValueError:
-        rows = None
-    keyed = isinstance(rows, list) and all(
-        isinstance(row, dict) and {"claim", "variant"} <= row.keys() for row in rows
-    )
-    if not keyed:
-        raise ReplayError(f"{path} is damaged: remove it; the instances next to it are kept")
-    return list(rows)
+        return read_records(path, "remove it; the instances next to it are kept")
+    except StoreError as error:
+        raise ReplayError(str(error)) from None

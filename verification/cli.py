@@ -14,21 +14,28 @@ from pathlib import Path
 from tqdm import tqdm
 
 from decaf_theory import extras
-from decaf_theory.files import write_atomically
+from decaf_theory.files import UnwritableError, write_atomically
+from decaf_theory.interrupts import exit_code, in_one_line
 from decaf_theory.terminal import prepare, printable
-from verification import options, reaches, replay, store, table, texts
+from verification import options, provenance, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome, Row
 from verification.judge import judge, regimes_of
 from verification.ledger import page
 from verification.options import MAIN, UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
-OK, DIFFERS, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, DIFFERS, USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Run one command line; return the exit code."""
     prepare()
+    line = "interrupted; finished claims are kept"
+    return in_one_line(lambda: without_traceback(argv, ledger), line)
+
+
+def without_traceback(argv: Sequence[str] | None, ledger: Ledger) -> int:
+    """Run one command line; return the exit code. What the user can mend is said in one line."""
     try:
         args = options.parse(argv)
         code = ACTIONS[args.command](args, ledger)
@@ -37,15 +44,15 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except UnwritableError as error:
+        print(f"error: {error}; choose another place with --out", file=sys.stderr)
+        return USAGE
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return USAGE
     except ModuleNotFoundError as error:
         print(f"error: {extras.unmet(error)}", file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        print("interrupted; finished claims are kept", file=sys.stderr)
-        return INTERRUPTED
 
 
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
@@ -111,7 +118,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     with store.locked(args.out):
         run, reasons = store.open_run(
             args.out,
-            store.configuration(**asdict(settings)),
+            provenance.configuration(**asdict(settings)),
             [claim.id for claim in claims],
             partial=bool(args.ids),
         )
@@ -231,21 +238,24 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
     from verification import adapter_report  # reads safetensors: only on request
 
     store.require_writable(args.out)
-    try:
-        report = adapter_report.report(args.folders, args.topology, args.rank)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    print(report.text())
     # the rows depend on no seed and no size: they join any stored run of this code
     settings = asdict(Settings()) | store.settings_of(args.out)
-    rows = [
-        {"claim": claim, **row.as_json()} for claim, rows in report.rows.items() for row in rows
-    ]
     with store.locked(args.out):
         run, reasons = store.open_run(
-            args.out, store.configuration(**settings), [claim.id for claim in ledger.claims]
+            args.out,
+            provenance.configuration(**settings),
+            [claim.id for claim in ledger.claims],
+            partial=True,
         )
         report_dropped(reasons)
+        try:
+            report = adapter_report.report(args.folders, args.topology, args.rank)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        print(report.text())
+        rows = [
+            {"claim": claim, **row.as_json()} for claim, rows in report.rows.items() for row in rows
+        ]
         run.put("adapters", rows)
     print(f"\n{len(rows)} rows -> {printable(store.rows_path(args.out, 'adapters'))}")
     return OK if report.as_expected else DIFFERS
@@ -260,9 +270,9 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
     )
     try:
         ends = everything.run_all(plan, args.out, lambda text: print(text, flush=True))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted; the same command resumes from here", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(stop)
     if any(end.ran for end in ends.values()):  # their output is printed between the lines
         print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
     print(f"-> {printable(args.out / 'report.html')}")

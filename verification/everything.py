@@ -12,22 +12,21 @@ where it stopped. A stage that fails stops only those that need it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import decaf_theory
-from decaf_theory.files import write_atomically
-from verification import store
+from decaf_theory.files import to_json, write_atomically
+from decaf_theory.sums import sealed, sum_of_files
+from verification import provenance, store
 
 OK, DIFFERS, FAILED = 0, 1, 2
 PASSED = (OK, DIFFERS)
@@ -55,11 +54,11 @@ class Stage:
 
     def inputs(self) -> str:
         """Return the checksum of everything that decides the result."""
-        return digest(self.reads, [list(self.command), dict(self.settings)])
+        return sum_of_files(self.reads, [list(self.command), dict(self.settings)])
 
     def outputs(self) -> str:
         """Return the checksum of the files that the stage writes."""
-        return digest(self.writes)
+        return sum_of_files(self.writes)
 
 
 def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[Stage]:
@@ -69,7 +68,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
     library = Path(str(decaf_theory.__file__)).parent
     judged = [out / name for name in ("rows", "verdicts.json", "claims.json", "run.json")]
     timed, attacks, runs = out / "bench.jsonl", out / "attacks", out / "paper"
-    configuration = store.configuration(size=size, seed=seed, device=device)
+    configuration = provenance.configuration(size=size, seed=seed, device=device)
     configuration.pop("commit")  # `code` is the sum of the sources themselves
     # torch on the CPU is a way to judge, not a device to be timed
     cuda = ["--device", "cuda"] if device == "cuda" else []
@@ -118,18 +117,6 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
             differs="the page could not be written",
         ),
     ]
-
-
-def digest(paths: Iterable[Path], more: Any = None) -> str:
-    """Return the checksum over files and all files in folders; missing ones count as missing."""
-    total = hashlib.sha256(json.dumps(more, sort_keys=True).encode())
-    for path in paths:
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in inside:
-            if file.is_file() and "__pycache__" not in file.parts:
-                sum_ = hashlib.sha256(file.read_bytes()).hexdigest()
-                total.update(f"{path.name}/{file.relative_to(path)} {sum_}\n".encode())
-    return total.hexdigest()
 
 
 class End(NamedTuple):
@@ -213,7 +200,7 @@ def call(command: Sequence[str]) -> int:
 
 def recorded(out: Path, stage: Stage) -> int | None:
     """Return the exit code of a finished stage whose inputs and outputs are unchanged, or None."""
-    entry = _table(out).get(stage.name)
+    entry = stored(out).get(stage.name)
     if not isinstance(entry, dict) or entry.get("inputs") != stage.inputs():
         return None
     return int(entry["code"]) if entry.get("outputs") == stage.outputs() else None
@@ -221,16 +208,15 @@ def recorded(out: Path, stage: Stage) -> int | None:
 
 def record(out: Path, name: str, entry: Mapping[str, Any] | None) -> None:
     """Enter a finished stage into the table, or remove it."""
-    table = {key: value for key, value in _table(out).items() if key != name}
+    table = {key: value for key, value in stored(out).items() if key != name}
     if entry:
         table[name] = dict(entry)
-    write_atomically(out / FILE, (json.dumps(table, indent=1) + "\n").encode())
+    write_atomically(out / FILE, to_json(sealed(table)))
 
 
-def _table(out: Path) -> dict[str, Any]:
+def stored(out: Path) -> dict[str, Any]:
     """Return the table of finished stages; one that cannot be read counts as empty."""
     try:
-        table = store.read_json(out / FILE)
+        return store.read_sealed(out / FILE)
     except store.StoreError:
         return {}
-    return table if isinstance(table, dict) else {}

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import logging
-import multiprocessing
-import signal
 import time
 import traceback
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from decaf_theory.bounds import StepSizeWarning
 from verification.claim import Claim, Context, Outcome, Row, collect
 from verification.judge import Verdict, judge
-
-ATTEMPTS = 2  # how often a claim is tried if its process is killed
-LOG = logging.getLogger(__name__)
+from verification.workers import in_processes
 
 
 @dataclass(frozen=True)
@@ -103,57 +95,15 @@ def evaluate_all(
     """Yield the evidence of each claim as it comes: in order, or from `jobs` processes."""
     if jobs == 1 or len(claims) < 2:
         return (evaluate(claim, settings) for claim in claims)
-    return _in_processes(claims, settings, min(jobs, len(claims)), ledger)
+    by_id = {claim.id: claim for claim in claims}
+    return in_processes(
+        partial(_evaluate_id, settings=settings, ledger=ledger),
+        list(by_id),
+        jobs=jobs,
+        name=lambda claim: f"claim {claim}",
+        failed=lambda claim, died: failed(by_id[claim], died),
+    )
 
 
-def _serve(pipe: Connection, settings: Settings, ledger: Ledger) -> None:
-    """Answer claim ids with evidence until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    by_id = {claim.id: claim for claim in ledger.claims}
-    with suppress(EOFError, BrokenPipeError):
-        while True:
-            pipe.send(evaluate(by_id[pipe.recv()], settings))
-
-
-def _in_processes(
-    claims: Sequence[Claim], settings: Settings, jobs: int, ledger: Ledger
-) -> Iterator[Evidence]:
-    """Yield evidence from `jobs` processes; a claim whose process is killed is tried again."""
-    # spawn: a fork would copy the locks of BLAS and torch threads in whatever state they are
-    spawn = multiprocessing.get_context("spawn")
-    queue = deque((claim, 1) for claim in claims)
-    processes: dict[Connection, Any] = {}
-    busy: dict[Connection, tuple[Claim, int]] = {}
-
-    def launch() -> Connection:
-        ours, theirs = spawn.Pipe()
-        processes[ours] = spawn.Process(target=_serve, args=(theirs, settings, ledger), daemon=True)
-        processes[ours].start()
-        theirs.close()  # so that the death of the process ends our pipe
-        return ours
-
-    try:
-        while queue or busy:
-            while queue and len(busy) < jobs:
-                claim, attempt = queue.popleft()
-                pipe = next((idle for idle in processes if idle not in busy), None) or launch()
-                busy[pipe] = claim, attempt
-                with suppress(OSError):  # a process that died while idle: seen below
-                    pipe.send(claim.id)
-            ready = wait(list(busy))
-            for pipe in [pipe for pipe in busy if pipe in ready]:
-                claim, attempt = busy.pop(pipe)
-                try:
-                    evidence = pipe.recv()
-                except (EOFError, OSError):
-                    processes[pipe].join()
-                    died = f"its process ended with exit code {processes.pop(pipe).exitcode}"
-                    if attempt < ATTEMPTS:
-                        LOG.warning("claim %s: %s; trying once more", claim.id, died)
-                        queue.appendleft((claim, attempt + 1))
-                        continue
-                    evidence = failed(claim, f"{died}, {attempt} times")
-                yield evidence
-    finally:
-        for process in processes.values():
-            process.terminate()
+def _evaluate_id(claim: str, settings: Settings, ledger: Ledger) -> Evidence:
+    return evaluate(next(found for found in ledger.claims if found.id == claim), settings)

@@ -1,36 +1,36 @@
 """Where rows are stored: JSON lines, one file per claim, with `run.json` and `verdicts.json`.
 
     <out>/rows/<claim>.jsonl   one flat JSON object per row, keys sorted, no time stamp
-    <out>/verdicts.json        one object per claim
-    <out>/run.json             configuration, seconds, and the SHA-256 sum of every row file
+    <out>/verdicts.json        one object per claim, with its own SHA-256 sum
+    <out>/run.json             configuration, seconds, the sum of every row file, and its own
 
 Equal inputs give equal bytes in the row files. JSON knows neither NaN nor infinities: they are
 stored as the strings "nan", "inf" and "-inf", and `read_rows` turns them back in the fields of
 `NUMBERS`. Every file is written under a temporary name and renamed, so that a reader never sees
-half a file; a file that is damaged later no longer matches its checksum, and `read_rows` says so.
+half a file; a file that is damaged later no longer matches its checksum, and readers say so.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
-import subprocess
-import tempfile
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from decaf_theory import files
 from decaf_theory.files import from_lines, to_json, to_lines, write_atomically
 from decaf_theory.files import strict as strict  # for those who know it by this module
+from decaf_theory.sums import sealed, unsealed
+from verification.provenance import differences
 
 NUMBERS = ("measured", "low", "high", "bound", "rounding")
-LIBRARIES = ("numpy", "scipy", "torch", "networkx", "array-api-compat", "safetensors")
+ROWS, RUN, VERDICTS = "rows.jsonl", "run.json", "verdicts.json"
+AGAIN = "run python -m verification again"
 Record = dict[str, Any]
 
 
@@ -63,10 +63,8 @@ def decode_rows(data: bytes) -> list[Record]:
 def require_writable(out: Path) -> None:
     """Make the folder `out`; StoreError if files cannot be written there."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
+        files.require_writable(out)
+    except files.UnwritableError as error:
         raise StoreError(
             f"cannot write results to {out}: {error.strerror}; choose another folder with --out"
         ) from error
@@ -75,9 +73,16 @@ def require_writable(out: Path) -> None:
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the folder `out` for one writer; StoreError if another process holds it."""
+    if find_spec("fcntl") is None:
+        print(
+            f"this system has no file locks (fcntl): start no second run that writes to {out}",
+            file=sys.stderr,
+        )
+        yield
+        return
     import fcntl
 
-    with open(out / ".lock", "w") as file:
+    with open(out / ".lock", "a") as file:  # "w" would empty a file that a link there points to
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -87,74 +92,13 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def commit() -> str | None:
-    """Return the commit of the source tree ("-dirty" if changed), None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def code_sum() -> str:
-    """Return the first 12 digits of the checksum of the sources that numbers come from."""
-    spec = importlib.util.find_spec("decaf_theory")
-    library = Path(spec.origin).parent if spec and spec.origin else Path()
-    total = hashlib.sha256()
-    for root in (library, Path(__file__).parent):
-        for path in sorted(root.rglob("*.py")):
-            total.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return total.hexdigest()[:12]
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that numbers depend on, without importing them."""
-    found = {}
-    for name in LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def configuration(*, size: str, seed: int, device: str) -> Record:
-    """Return what the numbers of a run depend on; results of two configurations are not mixed."""
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    return {
-        "version": importlib.metadata.version("decaf-theory"),
-        "commit": commit(),
-        "code": code_sum(),
-        "python": platform.python_version(),
-        "libraries": library_versions(),
-        "device": device,
-        "dtype": "float64",
-        "threads": int(threads) if threads.isdigit() else None,
-        "seed": seed,
-        "size": size,
-    }
-
-
 def settings_of(out: Path) -> Record:
     """Return size, seed and device of the run under `out`; empty if there is none."""
     try:
-        run = read_json(out / "run.json")
+        run = read_run(out)
         return {name: run[name] for name in ("size", "seed", "device")}
-    except (StoreError, KeyError, TypeError):
+    except (StoreError, KeyError):
         return {}
-
-
-def differences(old: Record, new: Record) -> list[str]:
-    """Return "name: old -> new" for every entry of the configuration `new` that differs.
-
-    The commit is not compared: `code` is, and it changes only with the sources.
-    """
-    return [
-        f"{name}: {old.get(name)} -> {value}"
-        for name, value in new.items()
-        if name != "commit" and old.get(name) != value
-    ]
 
 
 def rows_path(out: Path, claim: str) -> Path:
@@ -162,19 +106,61 @@ def rows_path(out: Path, claim: str) -> Path:
     return Path(out) / "rows" / f"{claim}.jsonl"
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, again: str = AGAIN) -> Any:
     """Return the content of a JSON file; StoreError if it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"{path} is missing; run python -m verification") from None
+        raise StoreError(f"{path} is missing; {again.removesuffix(' again')}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged ({error}); {again}") from None
+
+
+def read_sealed(path: Path, again: str = AGAIN) -> Record:
+    """Return the object of a JSON file that holds its checksum; StoreError: missing, damaged."""
+    try:
+        return unsealed(read_json(path, again))
     except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}); run python -m verification again") from None
+        raise StoreError(f"{path} is damaged ({error}); {again}") from None
+
+
+def read_records(path: Path, again: str = AGAIN) -> list[Record]:
+    """Return the objects of a JSON list, each with its checksum; StoreError: missing, damaged."""
+    found = read_json(path, again)
+    try:
+        if not isinstance(found, list):
+            raise ValueError("not a list")
+        return [unsealed(record) for record in found]
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); {again}") from None
+
+
+def read_run(folder: Path, again: str = AGAIN) -> Record:
+    """Return the run.json of a folder, whose `files` give sums; StoreError: missing, damaged."""
+    run = read_sealed(folder / RUN, again)
+    if not isinstance(run.get("files"), dict):
+        raise StoreError(f"{folder / RUN} names no files; {again}")
+    return run
+
+
+def read_summed(path: Path, checksum: str, again: str) -> bytes:
+    """Return the bytes of a file; StoreError if they do not have the checksum of run.json."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; {again}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; {again}") from None
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise StoreError(f"{path} is truncated or altered: its checksum is not run.json's; {again}")
+    return data
 
 
 def checksums(out: Path, claims: Sequence[str]) -> list[str]:
     """Return the checksums of the rows of these claims; StoreError names all that have none."""
-    sums = read_json(out / "run.json")["files"]
+    sums = read_run(out)["files"]
     missing = [claim for claim in claims if claim not in sums]
     if missing:
         names = f"claim{'s' * (len(missing) > 1)} {', '.join(missing)}"
@@ -183,22 +169,15 @@ def checksums(out: Path, claims: Sequence[str]) -> list[str]:
     return [sums[claim] for claim in claims]
 
 
-def read_rows(out: Path | str, claim: str) -> list[Record]:
+def read_rows(out: Path | str, claim: str, again: str = "") -> list[Record]:
     """Return the stored rows of a claim, checked against their checksum in run.json.
 
     StoreError: no such claim in the run, or a file that is missing, truncated or altered.
     """
     out = Path(out)
     (checksum,) = checksums(out, [claim])
-    path = rows_path(out, claim)
-    again = f"run python -m verification --only {claim} --out {out}"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise StoreError(f"{path} is missing; {again}") from None
-    if hashlib.sha256(data).hexdigest() != checksum:
-        raise StoreError(f"{path} is truncated or altered: its checksum is not run.json's; {again}")
-    return decode_rows(data)
+    again = again or f"run python -m verification --only {claim} --out {out}"
+    return decode_rows(read_summed(rows_path(out, claim), checksum, again))
 
 
 @dataclass
@@ -237,13 +216,15 @@ class Run:
     def save(self) -> None:
         """Write run.json and verdicts.json."""
         place = {claim: i for i, claim in enumerate(self.order)}
-        files, verdicts = (
-            dict(sorted(found.items(), key=lambda item: place.get(item[0], len(place))))
-            for found in (self.files, self.verdicts)
-        )
+
+        def in_order(found: Mapping[str, Any]) -> dict[str, Any]:
+            return dict(sorted(found.items(), key=lambda item: place.get(item[0], len(place))))
+
+        files, verdicts = in_order(self.files), in_order(self.verdicts)
         run = {**self.configuration, "seconds": round(self.seconds, 3), "files": files}
-        for name, content in (("verdicts", list(verdicts.values())), ("run", run)):
-            write_atomically(self.out / f"{name}.json", to_json(content))
+        records = [sealed(verdict) for verdict in verdicts.values()]
+        for name, content in ((VERDICTS, records), (RUN, sealed(run))):
+            write_atomically(self.out / name, to_json(content))
 
 
 def open_run(
@@ -253,18 +234,21 @@ def open_run(
 
     Results of the same configuration are kept: `--only` adds to them. Those of a different one
     (code, libraries, seed, size, ...) and damaged files are removed, never mixed in. StoreError: a
-    run of only some claims (`partial`) would remove the results of a run of all.
+    run of only some claims, or a report on adapters (`partial`), would remove those of others.
     """
     run = Run(out, configuration, order)
-    if not (out / "run.json").exists():
+    if not (out / RUN).exists():
         return run, []
     try:
-        old = read_json(out / "run.json")
+        old = read_run(out)
         run.files = dict(old["files"])
-        run.verdicts = {v["claim"]: v for v in read_json(out / "verdicts.json")}
-    except (StoreError, KeyError, TypeError) as error:
+        run.verdicts = {v["claim"]: v for v in read_records(out / VERDICTS)}
+    except (StoreError, KeyError) as error:
+        if partial:
+            raise StoreError(f"{error}, of all claims; or choose another folder") from None
         return Run(out, configuration, order), [str(error)]
-    reasons = differences(old, configuration)
+    stored = {name: value for name, value in old.items() if name not in ("files", "seconds")}
+    reasons = differences(stored, configuration)
     if reasons and partial:
         raise StoreError(
             f"{out} holds results of another configuration ({'; '.join(reasons)}); choose "

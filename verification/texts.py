@@ -1,6 +1,6 @@
 """The texts of the claims for the report page: `<out>/claims.json`, beside the verdicts.
 
-    {"notation": [paragraph, ...],
+    {"notation": [paragraph, ...], "sum": its checksum,
      "claims": [{"claim", "area", "title", "status", "expected", "statement", "sections", "command",
                  "explain", "counterexample"}, ...]}
 
@@ -11,19 +11,19 @@ LaTeX between dollars. A counterexample is null or {"file", "replay", "relation"
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decaf_theory.files import write_atomically
+from decaf_theory.files import to_json, write_atomically
+from decaf_theory.sums import sealed
 from verification import replay
 from verification.claim import Claim
 from verification.ledger import NOTATION, SECTION, TITLES, paragraphs
 from verification.options import MAIN
 from verification.run import Ledger, Settings
-from verification.store import Record, strict
+from verification.store import Record
 
 FILE = "claims.json"
 
@@ -34,8 +34,7 @@ def write(out: Path, ledger: Ledger, settings: Settings) -> None:
         "notation": [_joined(text) for text in re.split(r"\n(?=- )", NOTATION.strip())],
         "claims": [entry(claim, ledger, settings) for claim in ledger.claims],
     }
-    text = json.dumps(strict(content), indent=1, allow_nan=False) + "\n"
-    write_atomically(out / FILE, text.encode())
+    write_atomically(out / FILE, to_json(sealed(content)))
 
 
 def entry(claim: Claim, ledger: Ledger, settings: Settings) -> Record:

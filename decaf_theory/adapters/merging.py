@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,16 @@ import numpy as np
 
 from decaf_theory.adapters.agents import Agents, base_name, count
 from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
+from decaf_theory.adapters.sealing import in_order, sum_of_adapter
 from decaf_theory.arrays import Array, integer
+from decaf_theory.files import remove_torn, temporary, torn
 from decaf_theory.lowrank import Factors, balance, pad_rank
 from decaf_theory.methods import METHODS
+from decaf_theory.sums import SUM
 from decaf_theory.tsvd import tsvd_of_mix
 
 MERGES = ("decaf", "dlora")
+ASIDE = "-old"  # ends the name of a folder that is being replaced
 
 
 def merge(
@@ -80,22 +85,27 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
     """Write an adapter that peft loads: float32, one rank r at all sites, alpha = r (scale one).
 
     Sites of smaller rank are zero-padded. The rounding to float32 changes a product by at most
-    2^-23 |B|_F |A|_F. The folder appears whole or not at all; one that exists already is replaced
-    only under `overwrite`, and only if it holds nothing but an adapter. ValueError: that rule,
-    or a number beyond float32. OSError: a place that cannot be written.
+    2^-23 |B|_F |A|_F. The folder appears whole or not at all, with a checksum in the weights'
+    metadata; one that exists already is replaced only under `overwrite`, and only if it holds
+    nothing but an adapter. Of a link, the folder it points to is written. ValueError: that rule, or
+    a number beyond float32. OSError: a place that cannot be written.
     """
     from safetensors.numpy import save as to_bytes
 
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))
+    recover(folder)
     check_target(folder, overwrite=overwrite)
     r = max(factors.rank for factors in adapter.sites.values())
     tensors = _tensors(adapter, r)
     made = [path for path in folder.absolute().parents if not path.exists()]
-    fresh = folder.with_name(f".{folder.name}-{uuid4().hex}")
+    fresh = folder.with_name(f"{temporary(folder)}{uuid4().hex}")
+    config = _portable(adapter.config, r)
+    named = {name.removeprefix(PREFIX): X for name, X in tensors.items()}
+    metadata = {"format": "pt", SUM: sum_of_adapter(named, config)}
     try:
         fresh.mkdir(parents=True)
-        (fresh / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
-        text = json.dumps(_portable(adapter.config, r), indent=2, sort_keys=True)
+        (fresh / WEIGHTS).write_bytes(in_order(to_bytes(tensors, metadata=metadata)))
+        text = json.dumps(config, indent=2, sort_keys=True)
         (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
         _replace(fresh, folder)
     except BaseException as error:
@@ -106,6 +116,14 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
         if isinstance(error, OSError):
             raise _unwritable(folder, error) from error
         raise
+
+
+def recover(folder: Path) -> None:
+    """Undo what a process that was killed while it replaced a folder left behind."""
+    for left in torn(folder):
+        if left.name.endswith(ASIDE) and not folder.exists():
+            left.rename(folder)
+    remove_torn(folder)
 
 
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
@@ -142,7 +160,7 @@ def _replace(fresh: Path, folder: Path) -> None:
     if not folder.exists():
         fresh.rename(folder)
         return
-    aside = fresh.with_name(f"{fresh.name}-old")
+    aside = fresh.with_name(f"{fresh.name}{ASIDE}")
     folder.rename(aside)
     try:
         fresh.rename(folder)

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from decaf_theory.adapters.patterns import PatternError, matches
+from decaf_theory.adapters.sealing import require_sum
 from decaf_theory.arrays import Array
 from decaf_theory.files import from_json
 from decaf_theory.lowrank import Factors
@@ -72,7 +73,9 @@ def load(folder: str | Path) -> Adapter:
     """
     folder = Path(folder)
     config = _read_config(folder)
-    pairs, others = _split(folder, _read_tensors(folder))
+    tensors = _read_tensors(folder)
+    require_sum(folder / WEIGHTS, tensors, config)
+    pairs, others = _split(folder, tensors)
     scales = {site: _scale(folder, site, pair, config) for site, pair in pairs.items()}
     with np.errstate(over="ignore"):  # found below
         sites = {site: Factors(pair.B * scales[site], pair.A) for site, pair in pairs.items()}

@@ -20,7 +20,8 @@ from pathlib import Path
 from decaf_theory.bench.goals import GOALS, Goal
 from decaf_theory.bench.race import Settings
 from decaf_theory.bench.rows import HEADER, Row, line
-from decaf_theory.files import to_lines, write_atomically
+from decaf_theory.files import require_writable, write_atomically
+from decaf_theory.sums import seal_lines
 
 __all__ = ["GOALS", "HEADER", "Settings", "chosen", "failed", "line", "run", "settings"]
 
@@ -59,13 +60,15 @@ def run(
 ) -> list[Row]:
     """Return the rows of some goals; show verdicts as they come, store all rows at the end.
 
-    `to` is a file of JSON lines, written whole or not at all. ValueError, before anything is
-    timed: its folder does not exist.
+    `to` is a file of JSON lines, the last their checksum, written whole or not at all. Before
+    anything is timed: ValueError, its folder does not exist; UnwritableError.
     """
     import torch
 
     if to is not None and not to.parent.is_dir():
         raise ValueError(f"{to}: there is no folder {to.parent}; make it first")
+    if to is not None:
+        require_writable(to.parent)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = [machine(settings)]
@@ -80,7 +83,7 @@ def run(
     finally:
         torch.set_num_threads(threads)
     if to is not None:
-        write_atomically(to, to_lines(rows))
+        write_atomically(to, seal_lines(rows))
     return rows
 
 

@@ -65,9 +65,9 @@ def render(content: Mapping[str, Any]) -> str:
 
 def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any]:
     """Return the contents of the page, under the template's names."""
-    run = store.read_json(results / "run.json")
-    verdicts = {record["claim"]: record for record in store.read_json(results / "verdicts.json")}
-    texts = store.read_json(results / "claims.json")
+    run = store.read_run(results)
+    verdicts = {record["claim"]: record for record in store.read_records(results / store.VERDICTS)}
+    texts = store.read_sealed(results / "claims.json")
     ids = [text["claim"] for text in texts["claims"] if text["claim"] in verdicts]
     unknown = sorted(verdicts.keys() - set(ids))
     if unknown:

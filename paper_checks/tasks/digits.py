@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -28,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decaf_theory.files import write_atomically
+from decaf_theory.files import UnwritableError, write_atomically
 from decaf_theory.rng import generator
+from decaf_theory.sums import seal_bytes, unseal_bytes
 from paper_checks.config import Config
 from paper_checks.tasks.models import drawn, frozen, overridden, require
 from paper_checks.tasks.records import Data, Task
@@ -140,19 +142,41 @@ def pretrained(sizes: Mapping[str, int], training: Mapping[str, Any]) -> nn.Modu
     """Return the ViT trained on the seen digits, with a new head; computed once, then cached.
 
     The cache is $DECAF_CACHE or ~/.cache/decaf-theory, one file per content key: sizes, training,
-    the version of torch and the source of this file. Bit-equal on one machine.
+    the version of torch and the source of this file. Bit-equal on one machine. A damaged file is
+    computed again; a place that cannot be written costs the cache and not the run.
     """
-    from safetensors.torch import load_file, save
-
     path = _cached(sizes, training)
-    if not path.is_file():
+    weights = recalled(path)
+    if weights is None:
         with one_thread():  # sums in one order, whatever the machine
             weights = _train(sizes, training)
-        write_atomically(path, save(weights))
+        _keep(path, weights)
     model = drawn(lambda: build(sizes))
     head = {name: x for name, x in model.state_dict().items() if name.startswith(HEAD)}
-    model.load_state_dict(load_file(path) | head)
+    model.load_state_dict(weights | head)
     return frozen(model)
+
+
+def recalled(path: Path) -> dict[str, Any] | None:
+    """Return the weights of a cached file; None if there is none, or a damaged one, and say so."""
+    from safetensors.torch import load
+
+    try:
+        if not path.is_file():
+            return None
+        return load(unseal_bytes(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        print(f"{path} is of no use ({error}); the model is trained again", file=sys.stderr)
+        return None
+
+
+def _keep(path: Path, weights: dict[str, Any]) -> None:
+    from safetensors.torch import save
+
+    try:
+        write_atomically(path, seal_bytes(save(weights)))
+    except UnwritableError as error:
+        print(f"{error}; choose another place with DECAF_CACHE=DIR", file=sys.stderr)
 
 
 def _cached(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Path:
@@ -160,8 +184,8 @@ def _cached(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Path:
 
     text = json.dumps([dict(sizes), dict(training), torch.__version__], sort_keys=True)
     key = sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
-    folder = os.environ.get("DECAF_CACHE") or Path.home() / ".cache" / "decaf-theory"
-    return Path(folder) / f"vit-digits-{key}.safetensors"
+    folder = os.environ.get("DECAF_CACHE") or os.path.join("~", ".cache", "decaf-theory")
+    return Path(os.path.expanduser(folder)) / f"vit-digits-{key}.sealed"
 
 
 def _train(sizes: Mapping[str, int], training: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""The command line `python -m figures`: draw figures from stored rows, and the page of all."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from decaf_theory.files import UnwritableError, require_writable, write_atomically
+from decaf_theory.interrupts import in_one_line
+from decaf_theory.terminal import prepare, printable
+from figures import FIGURES, report
+from figures.rows import read
+from verification import store
+from verification.options import hint_for
+
+OK, MISSING, USAGE = 0, 1, 2
+PAGE = "report"
+ENDINGS = ("svg", "pdf", "png", "txt")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m figures",
+        description="Draw the figures from the rows that python -m verification stored, and write "
+        "the page that shows claims, evidence and figures. "
+        "Exit code 1: a figure requested by name has no rows; 2: bad usage.",
+    )
+    p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
+    p.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
+    p.add_argument("--out", type=Path, default=Path("figures/out"), help="folder of the figures")
+    p.add_argument(
+        "--accept-code",
+        action="store_true",
+        help="draw runs of the harness that other code or libraries made, refused otherwise",
+    )
+    page = p.add_mutually_exclusive_group()
+    page.add_argument("--report", type=Path, metavar="FILE", help="the page (OUT/report.html)")
+    page.add_argument("--no-report", action="store_true", help="draw only the figures")
+    return p
+
+
+def make(name: str, results: Path, out: Path, *, accept_code: bool = False) -> list[Path]:
+    """Draw one figure and write its caption next to it; return the files."""
+    figure = FIGURES[name]
+    rows = read(results, figure.NEEDS, accept_code=accept_code)
+    text = caption(name, rows)
+    files = figure.draw(rows, out / name)
+    write_atomically(out / f"{name}.txt", text.encode())
+    return [*files, out / f"{name}.txt"]
+
+
+def caption(name: str, rows: list[dict[str, Any]]) -> str:
+    """Return the caption of a figure, with the numbers that its rows give."""
+    figure = FIGURES[name]
+    facts = figure.facts(rows) if hasattr(figure, "facts") else {}
+    return str(figure.CAPTION.format(**facts))
+
+
+def draw(name: str, args: argparse.Namespace) -> list[Path]:
+    """Make a figure or the page; return the files. StoreError, ValueError: rows are missing."""
+    if name == PAGE:
+        to = args.report or args.out / report.NAME
+        return [report.write(args.results, args.out, list(FIGURES), to)]
+    try:
+        return make(name, args.results, args.out, accept_code=args.accept_code)
+    except (store.StoreError, ValueError):
+        for ending in ENDINGS:  # drawn from other rows: they must not stay among these
+            (args.out / f"{name}.{ending}").unlink(missing_ok=True)
+        raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the requested figures; return the exit code."""
+    prepare()
+    args = parser().parse_args(argv)
+    return in_one_line(lambda: without_traceback(args), "interrupted; what is drawn is kept")
+
+
+def without_traceback(args: argparse.Namespace) -> int:
+    """Draw; return the exit code. A place that cannot be written is named in one line."""
+    try:
+        return draw_all(args)
+    except UnwritableError as error:
+        place = "choose another place with --out or --report"
+        print(f"error: {printable(error)}; {place}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+    return USAGE
+
+
+def draw_all(args: argparse.Namespace) -> int:
+    """Draw the requested figures, or say what each of them lacks; return the exit code."""
+    known = [*FIGURES, PAGE]
+    for name in args.only or ():
+        if name not in known:
+            hint = hint_for(name, known, "none is near")
+            names = ", ".join(known)
+            print(f"error: unknown figure {name!r} of {names}; {hint}", file=sys.stderr)
+            return USAGE
+    require_writable(args.out)
+    missing = []
+    for name in args.only or (list(FIGURES) if args.no_report else known):
+        try:
+            print(f"{name}: {', '.join(map(printable, draw(name, args)))}", flush=True)
+        except (store.StoreError, ValueError) as error:
+            missing.append(name)
+            print(
+                f"{name}: not {'written' if name == PAGE else 'drawn'}: {printable(error)}",
+                flush=True,
+            )
+    return MISSING if missing and args.only else OK

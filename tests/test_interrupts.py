@@ -1,0 +1,60 @@
+"""SIGINT and SIGTERM: one line and 128 + the signal; the handlers of before are back."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from decaf_theory import interrupts
+from decaf_theory.interrupts import in_one_line, interruptions
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    """A shell may start the tests with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_one_line_and_its_code(number, capsys):
+    def run():
+        os.kill(os.getpid(), number)
+        signal.pause()
+
+    assert in_one_line(run, "interrupted; kept") == 128 + number
+    assert capsys.readouterr() == ("", "interrupted; kept\n")
+
+
+def test_without_a_signal_the_code_is_that_of_the_program():
+    assert in_one_line(lambda: 5, "") == 5
+
+
+def test_a_first_signal_is_collected_and_a_second_one_interrupts():
+    with interruptions() as found:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert found == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_other_threads_set_no_handlers():
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(in_one_line(lambda: 0, "")))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_what_is_blocked_is_delayed_and_not_lost():
+    with interruptions() as found:
+        with interrupts.blocked():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert found == []
+        assert found == [signal.SIGTERM]
