@@ -214,7 +214,7 @@ def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> 
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a config by name or path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or an integer of 5000 digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: brackets are nested too deeply") from None
@@ -273,14 +273,14 @@ def value_of(text: str) -> Any:
     """Return a command-line value as TOML would read it; anything else is a string."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
 
 
 def put(tables: dict[str, Any], setting: str, value: Any) -> None:
     """Set a dotted setting, creating missing tables."""
-    if not isinstance(tables.setdefault("origin", {}), dict):
-        raise ConfigError("origin must be a table")
+    found = tables.setdefault("origin", {})
+    origin = found if isinstance(found, dict) else {}  # `parse` refuses what is not a table
     *path, leaf = setting.split(".")
     table = tables
     for name in path:
@@ -292,8 +292,8 @@ def put(tables: dict[str, Any], setting: str, value: Any) -> None:
         if setting in pair:
             (other,) = pair - {setting}
             table.pop(other.split(".")[1], None)
-            tables["origin"].pop(other, None)
-    tables["origin"][setting] = "ours"
+            origin.pop(other, None)
+    origin[setting] = "ours"
 
 
 def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:

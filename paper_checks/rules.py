@@ -123,7 +123,7 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
             if not fits or (isinstance(value, bool) and kind is not bool):
                 raise ConfigError(f"{setting} must be {word}, got {value!r}")
             if kind is float and isinstance(value, int) and abs(value) > MOST:
-                raise ConfigError(f"{setting} must be {word} within float64, got {value:.6g}")
+                raise ConfigError(f"{setting} must be {word} within float64, got a larger integer")
             return kind(value)
     if isinstance(value, Mapping) and hint not in (tuple[str, ...], tuple[float, ...]):
         return dict(value)

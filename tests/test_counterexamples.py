@@ -153,7 +153,7 @@ def test_a_replay_that_no_longer_shows_what_was_stored_ends_with_one(call, squar
         ({"instance": {"x": ["a"]}}, "does not fit claim T2-square: TypeError"),
         ({"instance": {"x": [1e200]}}, "does not fit claim T2-square: OverflowError"),
         ({"bound": 10**400}, "must be numbers: expected a number, got an integer beyond float64"),
-        ({"instance": {"x": 10**9}}, "asks claim T2-square for too much: x must be at most 256"),
+        ({"instance": {"x": 10**9}}, "asks claim T2-square for too much: x is beyond 256 in size"),
     ],
 )
 def test_a_malformed_instance_is_bad_usage(call, square, fields, message):

@@ -298,3 +298,11 @@ def test_figures_of_other_rows_do_not_stay_beside_those_of_these(tmp_path):
     arguments = ["--results", str(tmp_path / "none"), "--out", str(out), "--no-report"]
     assert main(arguments) == 0
     assert not list(out.glob("difference.*"))
+
+
+@pytest.mark.parametrize("command", ["text", "textbf", "mbox"])
+def test_what_a_formula_says_in_words_is_no_markup_of_the_page(command):
+    (found,) = formulas.formula(rf"\{command}{{<script>a & b</script>}} < x")
+    tree = ElementTree.fromstring(found)
+    assert "script" not in {element.tag for element in tree.iter()}
+    assert "<script>a\xa0&\xa0b</script>" in "".join(tree.itertext())

@@ -57,7 +57,9 @@ def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 def decode_rows(data: bytes) -> list[Record]:
     """Return the rows of a row file, with the fields of `NUMBERS` as floats."""
-    return [{**row, **{name: number(row[name]) for name in NUMBERS}} for row in from_lines(data)]
+    return [
+        {**row, **{name: number(row.get(name)) for name in NUMBERS}} for row in from_lines(data)
+    ]
 
 
 def require_writable(out: Path) -> None:
@@ -82,7 +84,7 @@ def locked(out: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with open(out / ".lock", "a") as file:  # "w" would empty a file that a link there points to
+    with open(out / ".lock", "ab") as file:  # "w" would empty a file that a link there points to
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
