@@ -50,6 +50,9 @@ def without_traceback(args: argparse.Namespace) -> int:
         place = "choose another place with --json"
         print(f"decaf: error: {printable(error)}; {place}", file=sys.stderr)
         return USAGE
+    except MemoryError as error:
+        print(f"decaf: error: not enough memory: {printable(error)}", file=sys.stderr)
+        return USAGE
     except (ValueError, OSError) as error:
         print(f"decaf: error: {printable(error)}", file=sys.stderr)
         return USAGE

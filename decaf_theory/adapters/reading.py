@@ -151,6 +151,8 @@ def _read_tensors(folder: Path) -> dict[str, Array]:
             raise ValueError(
                 f"{path}: tensor {name}: dtype must be in {DTYPES}, got {tensor['dtype']}"
             )
+        if name != (short := name.removeprefix(PREFIX)) and short in stored:
+            raise ValueError(f"{path}: tensors {name} and {short} are one; keep one of them")
     return {name.removeprefix(PREFIX): _float64(**stored[name]) for name in sorted(stored)}
 
 
