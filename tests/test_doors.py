@@ -54,7 +54,7 @@ def test_too_little_memory_is_one_line(monkeypatch, capsys):
         ({"base_model_name_or_path": ["a"]}, "base_model_name_or_path must be of type str"),
         ({"alpha_pattern": [1]}, r"alpha_pattern must be an object of numbers, got \[1\]"),
         ({"lora_alpha": 10**400}, "lora_alpha must be a number, got 'an integer beyond float64'"),
-        ({"lora_alpha": 1.7e308, "use_rslora": True}, "site layer.*: lora_B holds nan or inf"),
+        ({"lora_alpha": 1.7e308, "use_rslora": True}, r"site .*: lora_B holds nan or inf"),
         ({"rank_pattern": {"(a+)+!(": 2}}, "rank_pattern: not a regular expression"),
         ({"rank_pattern": {"(?i:layer)": 2}}, "rank_pattern: subpattern is not followed"),
     ],
