@@ -79,6 +79,10 @@ TESTS = {
     "decaf_theory/problems": ["tests/test_problems.py"],
     "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
+    "decaf_theory/adapters/sealing.py": ["tests/test_adapters_merging.py"],
+    "decaf_theory/files.py": ["tests/test_files.py"],
+    "decaf_theory/interrupts.py": ["tests/test_interrupts.py"],
+    "decaf_theory/sums.py": ["tests/test_sums.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],
@@ -116,6 +120,13 @@ TESTS = {
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
+    "verification/harness.py": ["tests/test_paper_table.py", "tests/test_stamps.py"],
+    "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
+    "verification/store.py": ["tests/test_store.py"],
+    "verification/workers.py": ["tests/test_workers.py"],
+    "paper_checks/stamp.py": ["tests/test_stamps.py"],
+    "paper_checks/finetune.py": ["tests/test_stamps.py"],
+    "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],
 }
 
 FOLDER = Path(__file__).parent

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from tests.faults.programs import PROGRAMS, Program, left
 
 KILLS = 4  # of a trial; then it may finish
+TRIES = 12
 
 
 def forked(program: Program, folder: Path, number: int) -> int:
@@ -42,11 +44,16 @@ def trial(program: Program, folder: Path, number: int, draw: random.Random) -> i
     (folder / "killed").mkdir()
     program.prepare(folder / "killed")
     kills = 0
-    for _ in range(KILLS):
+    for _ in range(TRIES):
         child = forked(program, folder / "killed", number)
-        time.sleep(draw.uniform(0, 0.9 * seconds))
+        time.sleep(draw.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
-        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])  # or it had ended before
+        if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+            kills += 1
+        else:  # it had ended before: nothing is left to be killed
+            shutil.rmtree(folder / "killed" / "out")
+        if kills == KILLS:
+            break
     code = os.waitstatus_to_exitcode(os.waitpid(forked(program, folder / "killed", number), 0)[1])
     assert code == 0, f"exit code {code}"
     whole, killed = left(folder / "whole"), left(folder / "killed")
@@ -57,14 +64,14 @@ def trial(program: Program, folder: Path, number: int, draw: random.Random) -> i
 
 
 def two_writers(program: Program, folder: Path) -> None:
-    """Run two at once in one folder: AssertionError unless one ends well and leaves all whole."""
+    """Run two at once in one folder, then one: AssertionError unless that leaves all whole."""
     undisturbed(program, folder / "whole", 0)
     (folder / "shared").mkdir()
     program.prepare(folder / "shared")
     children = [forked(program, folder / "shared", 0) for _ in range(2)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert min(codes) == 0, f"exit codes {codes}"
-    assert max(codes) <= 2, f"exit codes {codes}"  # the folder is held: said, and refused
+    assert 0 <= min(codes) <= max(codes) <= 2, f"exit codes {codes}"  # a folder that is held: said
+    assert program.run(folder / "shared") == 0
     assert left(folder / "whole") == left(folder / "shared")
 
 
