@@ -84,3 +84,20 @@ def test_too_many_steps_are_an_error_and_no_answer(monkeypatch):
     monkeypatch.setattr(patterns, "STEPS", 10)
     with pytest.raises(PatternError, match="takes too many steps to match"):
         matches("a" * 20, "a" * 20)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "found"),
+    [
+        ("a{1,2}$", "aaa", False),
+        ("a{1,2}$", "aa", True),
+        ("a{2,}$", "a", False),
+        ("a$", "a\n", True),
+        (r"a\Z", "a\n", False),
+        (r"\bq_proj", "k.q_proj", False),
+        (r"(.*\.)?(q|v)_proj$", "layers.0.v_proj", True),
+    ],
+)
+def test_ends_and_counts_are_python_s(pattern, name, found):
+    assert (re.match(pattern, name) is not None) is found
+    assert matches(pattern, name) is found
