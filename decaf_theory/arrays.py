@@ -12,13 +12,16 @@ import numpy as np
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device and dtype come back
 Host: TypeAlias = np.ndarray[Any, Any]  # what `host` returns
 
+DIVIDE = "; divide each by its sum, or take topology.metropolis of the graph"
 _NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which alone decide
 
 
 def namespace(*arrays: Array) -> Any:
-    """Return the array-API namespace of `arrays`; ValueError: not arrays, or mixed."""
+    """Return the array-API namespace of `arrays`; ValueError: not arrays, mixed, or masked."""
     kinds = tuple(map(type, arrays))
     if kinds not in _NAMESPACES:
+        for kind in kinds:
+            require_plain("arrays", kind)
         try:
             _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
         except TypeError:
@@ -27,6 +30,15 @@ def namespace(*arrays: Array) -> Any:
                 f"arrays must be NumPy's or torch's, all of one kind, got {got}; convert them first"
             ) from None
     return _NAMESPACES[kinds]
+
+
+def require_plain(name: str, kind: type) -> None:
+    """Raise ValueError at the kinds of NumPy arrays on which the same code means something else."""
+    if issubclass(kind, np.ma.MaskedArray | np.matrix):
+        raise ValueError(
+            f"{name} must be plain, got {kind.__module__}.{kind.__qualname__}; "
+            f"fill what is masked (x.filled(0)), or convert it (numpy.asarray)"
+        )
 
 
 def transpose(x: Array) -> Array:
@@ -60,12 +72,29 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
 
 
 def require_real(name: str, x: Array) -> None:
-    """Raise ValueError unless x is real floating point; integers are not converted silently."""
+    """Raise ValueError unless x is real floating point of at most 64 bits.
+
+    Integers are not converted silently, and LAPACK factors nothing wider.
+    """
+    if type(x) is np.ndarray and x.dtype.char in "efd":
+        return  # the usual case, on the path of every step
     xp = namespace(x)
-    if not xp.isdtype(x.dtype, "real floating"):
+    if not xp.isdtype(x.dtype, "real floating") or xp.finfo(x.dtype).bits > 64:
         raise ValueError(
-            f"{name} must be a real floating-point array, got dtype {x.dtype}; convert it first"
+            f"{name} must be a real floating-point array of at most 64 bits, "
+            f"got dtype {x.dtype}; convert it first"
         )
+
+
+def require_weights(Pi: Array) -> None:
+    """Raise ValueError unless Pi, dense or sparse, holds real numbers of any kind, none masked."""
+    kind = getattr(Pi, "dtype", None)
+    if type(Pi) is np.ndarray and kind == np.float64:
+        return
+    require_plain("Pi", type(Pi))
+    odd = kind.kind not in "biuf" if isinstance(kind, np.dtype) else getattr(kind, "is_complex", 0)
+    if odd:
+        raise ValueError(f"Pi must be real, got dtype {kind}; give a matrix of floats")
 
 
 def weight_tolerance(Pi: Array) -> float:
@@ -87,7 +116,9 @@ def require_unit_sums(
     off = np.abs(sums - 1)
     worst = int(off.argmax())
     if not off[worst] <= tolerance:
-        raise ValueError(f"{name} must sum to one, got {sums[worst]:.6g} in {line} {worst}{hint}")
+        raise ValueError(
+            f"{name} must sum to one, got {sums[worst]:.6g} in {line} {worst}{hint or DIVIDE}"
+        )
 
 
 def working(x: Array) -> Array:
@@ -109,10 +140,13 @@ def convert(x: Array, reference: Array) -> Array:
     xp = namespace(reference)
     device = array_api_compat.device(reference)
     if array_api_compat.is_torch_array(x) and not array_api_compat.is_torch_array(reference):
-        x = x.detach().cpu().numpy()
+        x = host(x)
     return xp.asarray(x, dtype=reference.dtype, device=device)
 
 
 def host(x: Array) -> Host:
-    """Return x as a NumPy array."""
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    """Return x as a NumPy array; bfloat16, for which NumPy has no type, as float32."""
+    if not hasattr(x, "detach"):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    return np.asarray(x.float() if str(x.dtype) == "torch.bfloat16" else x)

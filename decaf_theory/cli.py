@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 
+from decaf_theory import extras
 from decaf_theory.files import UnwritableError
 from decaf_theory.interrupts import in_one_line
+from decaf_theory.terminal import prepare, printable
 
 OK, MISSED, USAGE = 0, 1, 2
 WIDTH = 96
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
     each other. A benchmark is timed on one, whatever the environment says.
     """
+    prepare()
     p = parser()
     refuse_unknown(p, sys.argv[1:] if argv is None else argv)
     args = p.parse_args(argv)
@@ -40,11 +43,18 @@ def without_traceback(args: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except ModuleNotFoundError as error:
+        print(f"decaf: error: {extras.unmet(error)}", file=sys.stderr)
+        return USAGE
     except UnwritableError as error:
-        print(f"decaf: error: {error}; choose another place with --json", file=sys.stderr)
+        place = "choose another place with --json"
+        print(f"decaf: error: {printable(error)}; {place}", file=sys.stderr)
+        return USAGE
+    except MemoryError as error:
+        print(f"decaf: error: not enough memory: {printable(error)}", file=sys.stderr)
         return USAGE
     except (ValueError, OSError) as error:
-        print(f"decaf: error: {error}", file=sys.stderr)
+        print(f"decaf: error: {printable(error)}", file=sys.stderr)
         return USAGE
     return code
 
@@ -195,7 +205,7 @@ def merge(args: argparse.Namespace) -> int:
     print(
         f"{mixed.name}: {len(mixed.sites)} matrices of rank {rank}"
         + (f", {len(mixed.others)} other tensors averaged" if mixed.others else "")
-        + f" -> {args.out}"
+        + f" -> {printable(args.out)}"
     )
     for remark in adapters.remarks(agents):
         print(textwrap.fill(remark, WIDTH, break_long_words=False, break_on_hyphens=False))

@@ -121,6 +121,24 @@ def to_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(lines).encode()
 
 
+def from_json(data: bytes) -> Any:
+    """Return the value of a JSON text; ValueError, with the line, for anything that is not one."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("brackets are nested too deeply") from None
+
+
 def from_lines(data: bytes) -> list[dict[str, Any]]:
     """Return the objects of a file of JSON lines as they are stored; ValueError: damaged."""
-    return [json.loads(line) for line in data.decode().splitlines()]
+    found = []
+    # not splitlines, which also splits at characters that a JSON string may hold
+    for n, line in enumerate(data.removesuffix(b"\n").split(b"\n") if data else (), start=1):
+        try:
+            row = from_json(line)
+        except ValueError as error:
+            raise ValueError(f"line {n}: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {n}: must be an object, got {type(row).__name__}")
+        found.append(row)
+    return found

@@ -18,6 +18,7 @@ from decaf_theory.arrays import (
     like,
     namespace,
     require_real,
+    require_weights,
     transpose,
     working,
 )
@@ -70,7 +71,7 @@ def check_factors(factors: Factors, name: str = "factors") -> None:
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
             f"{name} must be B [..., d, r] and A [..., r, k] with equal leading axes, "
-            f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
+            f"got B {tuple(B.shape)} and A {tuple(A.shape)}; pad smaller ranks (lowrank.pad_rank)"
         )
 
 
@@ -81,7 +82,7 @@ def check_agents(factors: Factors) -> None:
     if B.ndim < 3 or 0 in B.shape or 0 in A.shape:
         raise ValueError(
             f"factors must be B [..., agent, d, r] and A [..., agent, r, k] with no empty axis, "
-            f"got B {tuple(B.shape)} and A {tuple(A.shape)}"
+            f"got B {tuple(B.shape)} and A {tuple(A.shape)}; stack the agents, leave empty ones out"
         )
 
 
@@ -171,16 +172,25 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
     """Return the mixes sum_j pi_ij X_j, [..., n, a, b], for X [..., N, a, b] and rows Pi [n, N].
 
     Pi is dense, of any kind (it is converted to X's), scipy.sparse or a sparse torch tensor. With
-    a sparse one the time is proportional to its entries. ValueError: its shape.
+    a sparse one the time is proportional to its entries. Agents that a row gives no weight add
+    nothing to it, not even nan. ValueError: the shape of Pi, entries of X or Pi that are not real.
     """
+    require_real("X", X)
     xp = namespace(X)
     Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
+    require_weights(Pi)
     if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
         N = X.shape[-3]
-        raise ValueError(f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}")
+        raise ValueError(
+            f"Pi must be [n, {N}] for {N} agents, got shape {tuple(Pi.shape)}; "
+            f"it needs a column for each agent"
+        )
     if not _is_sparse(Pi):
         rows = X.reshape((*X.shape[:-2], -1))
-        return (convert(Pi, X) @ rows).reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
+        mixed = convert(Pi, X) @ rows
+        if not xp.isfinite(mixed).all():  # only what has weight may count
+            return mean_over_agents(X, csr_array(host(Pi)))
+        return mixed.reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
     # sparse matrices multiply in two dimensions only
     moved = xp.moveaxis(X, -3, 0)
     flat = xp.reshape(moved, (moved.shape[0], -1))

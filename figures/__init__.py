@@ -8,6 +8,11 @@ A new one is a file here and a line in `FIGURES`. The file has
     draw      rows, path -> the files written
 """
 
+import os
+
+# figures are files: Matplotlib refuses to load with the backend of a notebook that is not installed
+os.environ["MPLBACKEND"] = "Agg"
+
 from figures import (
     adapters,
     consensus,

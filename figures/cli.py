@@ -10,6 +10,7 @@ from typing import Any
 
 from decaf_theory.files import UnwritableError, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
+from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
@@ -74,6 +75,7 @@ def draw(name: str, args: argparse.Namespace) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the requested figures; return the exit code."""
+    prepare()
     args = parser().parse_args(argv)
     return in_one_line(lambda: without_traceback(args), "interrupted; what is drawn is kept")
 
@@ -83,9 +85,10 @@ def without_traceback(args: argparse.Namespace) -> int:
     try:
         return draw_all(args)
     except UnwritableError as error:
-        print(f"error: {error}; choose another place with --out or --report", file=sys.stderr)
+        place = "choose another place with --out or --report"
+        print(f"error: {printable(error)}; {place}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     return USAGE
 
 
@@ -102,8 +105,11 @@ def draw_all(args: argparse.Namespace) -> int:
     missing = []
     for name in args.only or (list(FIGURES) if args.no_report else known):
         try:
-            print(f"{name}: {', '.join(map(str, draw(name, args)))}", flush=True)
+            print(f"{name}: {', '.join(map(printable, draw(name, args)))}", flush=True)
         except (store.StoreError, ValueError) as error:
             missing.append(name)
-            print(f"{name}: not {'written' if name == PAGE else 'drawn'}: {error}", flush=True)
+            print(
+                f"{name}: not {'written' if name == PAGE else 'drawn'}: {printable(error)}",
+                flush=True,
+            )
     return MISSING if missing and args.only else OK

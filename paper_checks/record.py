@@ -12,14 +12,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from decaf_theory.files import to_json, write_atomically
 from decaf_theory.sums import sealed
-from paper_checks import mixing, stamp
-from paper_checks.observe import trained
-from paper_checks.run import Run
-from paper_checks.stacked import Stacked
+from paper_checks import stamp
 from verification.adapter_evidence import EVIDENCE
 from verification.claim import Claim, Row
 from verification.harness import TRAINING, Stored, read
@@ -27,11 +24,17 @@ from verification.judge import judge
 from verification.provenance import commit
 from verification.store import ROWS, RUN, StoreError, encode_rows
 
+if TYPE_CHECKING:  # torch: reading what is stored needs none
+    from paper_checks.run import Run
+    from paper_checks.stacked import Stacked
+
 __all__ = ["ROWS", "RUN", "TRAINING", "Stored", "read"]
 
 
 def write(run: Run, folder: Path) -> None:
     """Write rows.jsonl and run.json, each atomically."""
+    from paper_checks import mixing
+
     rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
     training = [{"claim": TRAINING, **record} for record in run.records]
     data = encode_rows(TRAINING, [*training, *run.rows])
@@ -105,6 +108,8 @@ def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def trained_parameters(stacked: Stacked) -> int:
     """Return the parameters that one agent trains."""
+    from paper_checks.observe import trained
+
     return sum(X[0].numel() for layer in stacked.layers for X in trained(layer) if X.requires_grad)
 
 

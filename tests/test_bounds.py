@@ -435,3 +435,19 @@ def test_the_corollary_starts_at_its_horizon():
     letters = dict(F_gap=3, L=2, sigma=3, kappa=2, N=4, q=0.75, S=1)
     assert bounds.dsgd_corollary(T=36, **letters) < inf
     assert bounds.dsgd_corollary(T=35, **letters) == inf
+
+
+@pytest.mark.parametrize(
+    ("bound", "letters"),
+    [
+        (bounds.dsgd_rate, dict(STEP, lr=1.5, Xi=0)),
+        (bounds.dsgd_textbook, dict(STEP, lr=1.5, **NETWORK)),
+        (bounds.dsgd_sharp, dict(STEP, lr=2.5, Xi=0)),
+        (bounds.momentum_rate, dict(STEP, lr=1.5, Xi=0, beta=0.5)),
+        (bounds.consensus_bound, dict(lr=1, L=1, sigma=0, kappa=1, N=2, q=1, S=1)),
+        (bounds.local_drift, dict(lam=0.5, lr=1, L=1, kappa=1, N=2, K=1)),
+    ],
+)
+def test_a_step_beyond_the_range_of_a_bound_is_a_warning(bound, letters):
+    with pytest.warns(bounds.StepSizeWarning, match=r"^the bound is not applicable: .* smaller"):
+        assert bound(**letters) == inf

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -150,6 +151,9 @@ def test_a_replay_that_no_longer_shows_what_was_stored_ends_with_one(call, squar
         ({"instance": [1, 2]}, "instance must be an object"),
         ({"instance": {"y": 1}}, "the instance does not fit claim T2-square: KeyError: 'x'"),
         ({"instance": {"x": ["a"]}}, "does not fit claim T2-square: TypeError"),
+        ({"instance": {"x": [1e200]}}, "does not fit claim T2-square: OverflowError"),
+        ({"bound": 10**400}, "must be numbers: expected a number, got an integer beyond float64"),
+        ({"instance": {"x": 10**9}}, "asks claim T2-square for too much: x is beyond 256 in size"),
     ],
 )
 def test_a_malformed_instance_is_bad_usage(call, square, fields, message):
@@ -165,6 +169,8 @@ def test_a_malformed_instance_is_bad_usage(call, square, fields, message):
         ("{", "is not JSON"),
         ("", "is not JSON"),
         ("\xff", "is not JSON"),
+        ("[" * 100_000, "is not JSON: brackets are nested too deeply"),
+        ('{"claim": "\x00"}', "is not JSON: Invalid control character at: line 1"),
         ("[]", "must be an object with claim, relation, measured, bound, instance"),
         ('{"claim": "T1"}', "missing: ['relation', 'measured', 'bound', 'instance']"),
     ],
@@ -175,6 +181,25 @@ def test_a_file_that_is_no_instance_is_bad_usage(call, tmp_path, text, message):
     code, _, err = call(path)
     assert code == 2
     assert message in err
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, ZeroDivisionError, AssertionError])
+def test_whatever_an_instance_makes_of_the_code_of_a_claim_is_bad_usage(error):
+    def replayed(instance):
+        raise error
+
+    claim = replace(SQUARE, replay=replayed)
+    with pytest.raises(replay.ReplayError, match=f"does not fit claim T2-square: {error.__name__}"):
+        replay.recompute(claim, replay.Stored(claim.id, "<=", 1.0, 1.0, {"x": 1.0}))
+
+
+def test_a_file_larger_than_any_instance_is_not_read(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "LARGEST_FILE", 100)
+    path = tmp_path / "file.json"
+    path.write_bytes(b" " * 101)
+    code, _, err = call(path)
+    assert code == 2
+    assert "must be at most 100 bytes: no instance is larger" in err
 
 
 def test_a_file_that_is_not_there_is_bad_usage(call, tmp_path):

@@ -65,8 +65,27 @@ def test_lines_are_flat_with_sorted_keys_and_come_back():
 def test_what_json_cannot_hold_and_half_a_line_are_errors():
     with pytest.raises(TypeError):
         to_lines([{"a": object()}])
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(ValueError, match="line 2: Expecting"):
         from_lines(b'{"a": 1}\n{"a":')
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"a": 1}\n[1]\n', "line 2: must be an object, got list"),
+        (b'{"a": 1}\n\n{"b": 2}\n', "line 2: Expecting value"),
+        (b'{"a": "\xff"}\n', "line 1: 'utf-8' codec"),
+        (b'{"a": ' + b"[" * 100_000, "line 1: brackets are nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named(data, message):
+    with pytest.raises(ValueError, match=message):
+        from_lines(data)
+
+
+def test_lines_may_hold_what_python_takes_for_the_end_of_one():
+    assert from_lines(to_lines([{"a": "x\u2028y"}])) == [{"a": "x\u2028y"}]
+    assert from_lines('{"a": "x\u2028y"}\n'.encode()) == [{"a": "x\u2028y"}]
 
 
 # ---------------------------------------------------------------- what stays behind, what is named

@@ -51,6 +51,15 @@ def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"task__metirc": "f1"}, r"unknown setting in \[task\]: 'metirc'; near: metric"),
+        ({"task__metric": "f2"}, r"task\.metric must be one of .* got 'f2'; near: f1"),
+        ({"model__dtyp": "f1"}, r"unknown setting in \[model\]: 'dtyp'; near: dtype"),
+        ({"model__dtype": "set_default_dtype"}, r"model\.dtype must be one of \('float32', "),
+        ({"model__kind": "clipp"}, r"model\.kind must be one of .*near: clip"),
+        ({"model__hidden_size": 0}, r"model\.hidden_size must be >= 1 and finite, got 0"),
+        ({"model__hidden_size": "8"}, r"model\.hidden_size must be an integer, got '8'"),
+        ({"train__lr": 10**400}, r"train\.lr must be a number within float64, got"),
+        ({"data__partitions": {"skew": 3}}, r"data\.partitions\.skew must be a table, got 3"),
         ({"lora__rnak": 1}, r"unknown setting in \[lora\]: 'rnak'; near: rank"),
         ({"lora__rank": 0}, r"lora\.rank must be >= 1 and finite, got 0"),
         ({"lora__rank": 2.0}, r"lora\.rank must be an integer, got 2\.0"),
@@ -161,3 +170,46 @@ def test_a_name_that_would_lead_elsewhere_is_refused(name):
 def test_names_of_any_language_are_folders():
     for name in ("net", "résumé 2", "vit-digits.v1_0"):
         assert configs.parse({**paper_runs.TABLES, "name": name}).name == name
+
+
+def test_a_kind_of_model_has_its_own_settings():
+    with pytest.raises(ConfigError, match=r"unknown setting in \[model\]: 'patch_size'"):
+        configs.parse(tables(model__kind="causal", model__patch_size=2))
+    vit = configs.parse(tables(model__kind="vit", model__patch_size=2, model__lr=1))
+    assert vit.model["lr"] == 1.0
+
+
+def test_the_settings_of_a_kind_are_those_that_its_loader_reads():
+    from paper_checks.rules import KINDS
+    from paper_checks.tasks import causal, digits, text
+
+    assert KINDS["classifier"].keys() == text.TINY.keys()
+    assert KINDS["causal"].keys() == causal.TINY.keys()
+    assert KINDS["vit"].keys() == digits.SIZES.keys() | digits.PRETRAINING.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\n[lora\nrank = 1', r"x\.toml: not valid TOML: .* \(at line 2, column"),
+        ("a = " + "[" * 100_000, r"x\.toml: (brackets are nested too deeply|not valid TOML)"),
+        ("\xff", r"x\.toml: not valid TOML: 'utf-8' codec"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_named_with_its_line(text, message, tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=message):
+        configs.read(str(path))
+
+
+def test_an_origin_that_is_no_table_is_named():
+    found = {**tables(), "origin": 3}
+    configs.put(found, "lora.rank", 2)
+    with pytest.raises(ConfigError, match="origin must be a table"):
+        configs.parse(found)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1\n2", "", "{", '"a'])
+def test_a_value_that_is_no_toml_is_a_string(text):
+    assert configs.value_of(text) == text

@@ -353,3 +353,19 @@ def test_a_map_treats_both_factors_alike_and_pairs_those_of_others():
     moved = left.map(lambda X, Y, Z: X + Y * Z, right, right)
     assert np.all(moved.B == 10)
     assert np.all(moved.A == 18)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_agent_without_weight_adds_nothing_to_a_mean(bad):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((2, 3, 4, 2))
+    X[1, 1] = bad
+    Pi = np.array([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]])
+    with np.errstate(invalid="ignore"):  # NumPy warns of 0 times inf
+        found = mean_over_agents(X, Pi)
+    # two products, and their sum
+    expected = 0.5 * X[:, 0] + 0.5 * X[:, 2]
+    np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=4 * EPS * np.abs(expected).max())
+    assert np.isfinite(found[0]).all()
+    assert not np.isfinite(found[1, 1]).any()
+    np.testing.assert_array_equal(found, mean_over_agents(X, sp.csr_array(Pi)))

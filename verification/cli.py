@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import time
@@ -14,8 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from decaf_theory import extras
 from decaf_theory.files import UnwritableError, write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
+from decaf_theory.terminal import prepare, printable
 from verification import options, provenance, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome, Row
 from verification.judge import judge, regimes_of
@@ -28,6 +29,7 @@ OK, DIFFERS, USAGE = 0, 1, 2
 
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Run one command line; return the exit code."""
+    prepare()
     line = "interrupted; finished claims are kept"
     return in_one_line(lambda: without_traceback(argv, ledger), line)
 
@@ -46,7 +48,10 @@ def without_traceback(argv: Sequence[str] | None, ledger: Ledger) -> int:
         print(f"error: {error}; choose another place with --out", file=sys.stderr)
         return USAGE
     except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return USAGE
+    except ModuleNotFoundError as error:
+        print(f"error: {extras.unmet(error)}", file=sys.stderr)
         return USAGE
 
 
@@ -137,7 +142,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
     for evidence in surprises:
         why = evidence.error or table.why(evidence.verdict, evidence.rows)
         print(f"\n{evidence.verdict.claim}: {why}")
-    where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {args.out}"
+    where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {printable(args.out)}"
     print(f"\n{table.summary(verdicts)} {where}")
     return DIFFERS if surprises else OK
 
@@ -214,8 +219,6 @@ def print_reaches(args: argparse.Namespace, ledger: Ledger) -> int:
 
 def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     """Attack bounds in each of their variants; store the best instances for `replay`."""
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("attack needs torch, and it is not installed")
     from verification import attack  # torch and hypothesis: only on request
 
     claims, failed = attack.chosen(args.ids, ledger), False
@@ -227,7 +230,7 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
         for attempt, path in attack.progress(found, claims):
             failed |= attempt.failed
             print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
-    print(f"table -> {folder / attack.TABLE}")
+    print(f"table -> {printable(folder / attack.TABLE)}")
     return DIFFERS if failed else OK
 
 
@@ -255,7 +258,7 @@ def report_adapters(args: argparse.Namespace, ledger: Ledger) -> int:
             {"claim": claim, **row.as_json()} for claim, rows in report.rows.items() for row in rows
         ]
         run.put("adapters", rows)
-    print(f"\n{len(rows)} rows -> {store.rows_path(args.out, 'adapters')}")
+    print(f"\n{len(rows)} rows -> {printable(store.rows_path(args.out, 'adapters'))}")
     return OK if report.as_expected else DIFFERS
 
 
@@ -273,7 +276,7 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
         return exit_code(stop)
     if any(end.ran for end in ends.values()):  # their output is printed between the lines
         print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
-    print(f"-> {args.out / 'report.html'}")
+    print(f"-> {printable(args.out / 'report.html')}")
     return everything.exit_code(plan, ends)
 
 

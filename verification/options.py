@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +10,8 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from decaf_theory import extras
 
 MAIN = "python -m verification"
 DESCRIPTION = """\
@@ -141,8 +142,8 @@ def positive(text: str) -> float:
 
 def device(text: str) -> str:
     """Return the name of a device. ArgumentTypeError: torch or a GPU is missing for it."""
-    if text in ("torch", "cuda") and importlib.util.find_spec("torch") is None:
-        raise argparse.ArgumentTypeError(f"{text} needs torch, and it is not installed")
+    if text in ("torch", "cuda") and (line := extras.missing("torch")):
+        raise argparse.ArgumentTypeError(line)
     if text == "cuda":
         import torch
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pprint import pformat
 from typing import Any
 
-from decaf_theory.files import write_atomically
+from decaf_theory.files import from_json, write_atomically
+from decaf_theory.formats import size
 from verification.claim import RELATIONS, Claim, Outcome, Row
 from verification.formulas import plain
 from verification.options import MAIN, hint_for
@@ -31,6 +32,12 @@ import numpy as np
 with open(sys.argv[1]) as file:
     instance = json.load(file)["instance"]
 """
+LARGEST, LARGEST_FILE = 256, 2**24
+# what the code of a claim may raise on plain numbers and lists that are not an instance of it
+MISFITS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError),
+    *(MemoryError, RecursionError),
+)
 FIELDS = ("claim", "relation", "measured", "bound", "instance")
 
 
@@ -61,9 +68,13 @@ def nearest(claim: str, ids: Sequence[str]) -> str:
 def load(path: Path) -> Stored:
     """Return the instance stored in a file. ReplayError: unreadable, or not such an object."""
     try:
-        found = json.loads(path.read_bytes())
+        if path.stat().st_size > LARGEST_FILE:
+            raise ReplayError(f"{path} must be at most {size(LARGEST_FILE)}: no instance is larger")
+        found = from_json(path.read_bytes())
     except OSError as error:
         raise ReplayError(f"cannot read {path}: {error.strerror}") from None
+    except ReplayError:
+        raise
     except ValueError as error:
         raise ReplayError(f"{path} is not JSON: {error}") from None
     missing = [name for name in FIELDS if not isinstance(found, dict) or name not in found]
@@ -101,12 +112,28 @@ def recompute(claim: Claim, stored: Stored) -> Row:
     """Return the row of a stored instance, computed anew. ReplayError if it makes no sense."""
     if claim.replay is None:
         raise ReplayError(f"claim {claim.id} has no replay")
+    require_modest(claim, stored.instance)
     try:
         return claim.replay(stored.instance)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except MISFITS as error:
         raise ReplayError(
             f"the instance does not fit claim {claim.id}: {type(error).__name__}: {error}"
         ) from error
+
+
+def require_modest(claim: Claim, instance: Mapping[str, Any]) -> None:
+    """Raise ReplayError if an instance asks for more than a replay should take.
+
+    An integer, a size or a number of rounds, may be that of the claim's own instance or LARGEST.
+    """
+    own = claim.instance() if claim.instance is not None else {}
+    for name, value in instance.items():
+        known = own.get(name)
+        limit = max(LARGEST, known) if isinstance(known, int) else LARGEST
+        if isinstance(value, int) and abs(value) > limit:
+            raise ReplayError(
+                f"the instance asks claim {claim.id} for too much: {name} is beyond {limit} in size"
+            )
 
 
 def equal(row: Row, stored: Stored) -> bool:
@@ -146,7 +173,7 @@ def program(claim: Claim, stored: Stored, ledger: Ledger) -> str:
     claimed = f"# claimed: measured {stored.relation} bound; the numbers refute it"
     head = f"# {claim.id}: {plain(claim.statement)}\n{claimed}\n"
     path = ledger.program(claim.script)
-    _, reading, body = path.read_text().partition(READING)
+    _, reading, body = path.read_text(encoding="utf-8").partition(READING)
     if not reading:
         raise ReplayError(f"{path} must begin with a docstring and these lines:\n{READING}")
     return f"{head}instance = {literal}\nimport numpy as np\n{body}"

@@ -44,7 +44,10 @@ def number(value: Any) -> float:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("expected a number, got an integer beyond float64") from None
 
 
 def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -55,7 +58,7 @@ def encode_rows(claim: str, rows: Iterable[Mapping[str, Any]]) -> bytes:
 def decode_rows(data: bytes) -> list[Record]:
     """Return the rows of a row file, with the fields of `NUMBERS` as floats."""
     return [
-        {**row, **{name: number(row[name]) for name in NUMBERS if name in row}}
+        {**row, **{name: number(row.get(name)) for name in NUMBERS if row.keys() & {*NUMBERS}}}
         for row in from_lines(data)
     ]
 
@@ -82,7 +85,7 @@ def locked(out: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with open(out / ".lock", "a") as file:  # "w" would empty a file that a link there points to
+    with open(out / ".lock", "ab") as file:  # "w" would empty a file that a link there points to
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

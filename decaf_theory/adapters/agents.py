@@ -111,7 +111,8 @@ def count(N: int) -> str:
 def natural(name: str) -> list[tuple[int, str]]:
     """Return the key that sorts layer.10 after layer.9."""
     parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    # not isdigit, which a superscript is; and int reads 4300 digits at most
+    return [(int(p), "") if p.isdecimal() and len(p) < 4300 else (-1, p) for p in parts]
 
 
 def _stack(agents: Sequence[Factors]) -> Factors:

@@ -63,8 +63,10 @@ def check_weights(weights: Sequence[float] | None, N: int) -> Array:
         raise ValueError(f"weights must be {N} numbers, one per agent, got {row.size}")
     if not np.all(np.isfinite(row)) or np.any(row < 0):
         raise ValueError(f"weights must be nonnegative numbers, got {row.tolist()}")
-    # room for decimals that were typed with ten digits
-    if abs(row.sum() - 1.0) > 1e-9:
+    # room for decimals that were typed with ten digits, or for the rounding of what they came in
+    kind = np.asarray(weights).dtype
+    room = N * float(np.finfo(kind).eps) if kind.kind == "f" else 0.0
+    if abs(row.sum() - 1.0) > max(1e-9, room):
         raise ValueError(f"weights must sum to one, got sum {row.sum():.10g}; divide by it")
     return row
 
@@ -128,7 +130,7 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
     """Raise ValueError or OSError if `save` could not or must not write to this folder."""
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        foreign = sorted({path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS})
+        foreign = sorted(path.name for path in folder.iterdir() if not _is_of_an_adapter(path))
         if foreign:
             raise ValueError(f"{folder}: holds {foreign[0]!r}, which is not part of an adapter")
         if not overwrite:
@@ -140,6 +142,11 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
         Path(tempfile.mkdtemp(dir=above)).rmdir()
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+def _is_of_an_adapter(path: Path) -> bool:
+    """Return whether a path is a plain file with one of the two names: no folder, no link."""
+    return path.name in (CONFIG, WEIGHTS) and path.is_file() and not path.is_symlink()
 
 
 def _unwritable(folder: Path, error: OSError) -> OSError:

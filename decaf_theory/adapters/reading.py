@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize
 
+from decaf_theory.adapters.patterns import PatternError, matches
 from decaf_theory.adapters.sealing import require_sum
 from decaf_theory.arrays import Array
+from decaf_theory.files import from_json
 from decaf_theory.lowrank import Factors
+from decaf_theory.terminal import printable
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
@@ -34,6 +36,11 @@ VARIANTS = {
     "lora_bias": "lora_bias adds a bias to B",
     "target_parameters": "target_parameters adapts stacked parameters, not linear layers",
     "trainable_token_indices": "trainable_token_indices adapts rows of an embedding",
+}
+# the settings that are read, with their kinds in JSON; null and what is missing are the default
+KINDS = {
+    **{"rank_pattern": dict, "alpha_pattern": dict},
+    **{"use_rslora": bool, "fan_in_fan_out": bool, "base_model_name_or_path": str},
 }
 # initializations that subtract their start from the base weights, by the prefix of their name
 REBASED = ("pissa", "corda", "olora", "loftq", "lora_ga")
@@ -70,13 +77,14 @@ def load(folder: str | Path) -> Adapter:
     require_sum(folder / WEIGHTS, tensors, config)
     pairs, others = _split(folder, tensors)
     scales = {site: _scale(folder, site, pair, config) for site, pair in pairs.items()}
-    sites = {site: Factors(pair.B * scales[site], pair.A) for site, pair in pairs.items()}
+    with np.errstate(over="ignore"):  # found below
+        sites = {site: Factors(pair.B * scales[site], pair.A) for site, pair in pairs.items()}
     for site, factors in sites.items():
         for name, X in zip("BA", factors, strict=True):
             _require_finite(f"{folder}: site {site}: lora_{name}", X)
     for name, X in others.items():
         _require_finite(f"{folder}: tensor {name}", X)
-    return Adapter(str(folder), config, sites, scales, others)
+    return Adapter(printable(folder), config, sites, scales, others)
 
 
 def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -> Any:
@@ -87,7 +95,7 @@ def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -
     """
     patterns = patterns or {}
     for key, value in patterns.items():
-        if re.match(rf"(.*\.)?({key})$", site):
+        if matches(rf"(.*\.)?({key})$", site):
             return value
     return patterns.get(site, default)
 
@@ -100,7 +108,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder}: not an adapter folder: {CONFIG} is missing")
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = from_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
     kind = config.get("peft_type") if isinstance(config, dict) else None
@@ -109,9 +117,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for key, reason in VARIANTS.items():
         if config.get(key):
             raise ValueError(f"{folder}: {reason} ({key}), so its update is not s B A: unsupported")
-    for key in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise ValueError(f"{path}: {key} must be an object of numbers, got {config[key]!r}")
+    for key, kind in KINDS.items():
+        if not isinstance(config.get(key) or kind(), kind):
+            name = "an object of numbers" if kind is dict else f"of type {kind.__name__}"
+            raise ValueError(f"{path}: {key} must be {name}, got {config[key]!r}")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(REBASED):
         raise ValueError(
@@ -132,23 +141,29 @@ def _read_tensors(folder: Path) -> dict[str, Array]:
     if not path.is_file():
         raise ValueError(f"{folder}: not an adapter folder: {WEIGHTS} is missing")
     try:
-        with safe_open(path, framework="numpy") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-        for name, kind in kinds.items():
-            if kind not in DTYPES:
-                raise ValueError(f"{path}: tensor {name}: dtype must be in {DTYPES}, got {kind}")
-        # NumPy has no bfloat16; torch is imported for such files only
-        framework = "pt" if "BF16" in kinds.values() else "numpy"
-        with safe_open(path, framework=framework) as file:
-            tensors = {name: _float64(file.get_tensor(name)) for name in kinds}
+        stored = dict(deserialize(path.read_bytes()))
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged or cut short: {error}") from None
-    return {name.removeprefix(PREFIX): X for name, X in tensors.items()}
+    for name, tensor in stored.items():
+        if not name.isprintable():
+            raise ValueError(f"{path}: tensor {name!r}: names must be printable")
+        if tensor["dtype"] not in DTYPES:
+            raise ValueError(
+                f"{path}: tensor {name}: dtype must be in {DTYPES}, got {tensor['dtype']}"
+            )
+        if name != (short := name.removeprefix(PREFIX)) and short in stored:
+            raise ValueError(f"{path}: tensors {name} and {short} are one; keep one of them")
+    return {name.removeprefix(PREFIX): _float64(**stored[name]) for name in sorted(stored)}
 
 
-def _float64(X: Array) -> Array:
-    """Return a NumPy array or a torch tensor as a NumPy array in float64."""
-    return np.asarray(X.double().numpy() if hasattr(X, "double") else X, dtype=np.float64)
+def _float64(dtype: str, shape: list[int], data: bytes) -> Array:
+    """Return the numbers of a tensor of safetensors as an array in float64."""
+    if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
+        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        X = wide.view(np.float32)
+    else:
+        X = np.frombuffer(data, f"<f{int(dtype[1:]) // 8}")
+    return X.astype(np.float64).reshape(shape)
 
 
 def _split(
@@ -201,11 +216,14 @@ def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, si
     """Return a setting of one site as a finite number."""
     try:
         value = pattern_value(config.get(patterns), site, config.get(key, 8))  # peft's default
-    except re.error as error:
-        raise ValueError(f"{folder}: {patterns}: not a regular expression: {error}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
-    return float(value)
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if fits and math.isfinite(value):
+            return float(value)
+    except PatternError as error:
+        raise ValueError(f"{folder}: {patterns}: {error}") from None
+    except OverflowError:  # of an integer with more than 308 digits
+        value = "an integer beyond float64"
+    raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
 
 
 def _require_finite(where: str, X: Array) -> None:

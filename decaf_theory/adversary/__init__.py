@@ -5,10 +5,15 @@ in one batch by Adam, the best of them polished by BFGS) and hypothesis' targete
 believed: what they find is handed to a judge that recomputes the ratio with the library itself.
 """
 
-from decaf_theory.adversary.ascent import ascend, climb, polish
-from decaf_theory.adversary.attack import Attack, Found, Judge
-from decaf_theory.adversary.drawing import target
-from decaf_theory.adversary.spectral import clip_singular_values, truncate
+from decaf_theory import extras
+
+try:
+    from decaf_theory.adversary.ascent import ascend, climb, polish
+    from decaf_theory.adversary.attack import Attack, Found, Judge
+    from decaf_theory.adversary.drawing import target
+    from decaf_theory.adversary.spectral import clip_singular_values, truncate
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(extras.unmet(error), name=error.name) from None
 
 __all__ = [
     "Attack",

@@ -68,7 +68,7 @@ def added_on_cuda(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]
 
 def resident(name: str) -> int:
     """Return VmRSS (now) or VmHWM (the peak) of this process in bytes."""
-    for entry in STATUS.read_text().splitlines():
+    for entry in STATUS.read_text(encoding="utf-8").splitlines():
         if entry.startswith(f"{name}:"):
             return int(entry.split()[1]) * 1024
     raise ValueError(f"{STATUS} has no line {name}")

@@ -1,10 +1,12 @@
 """One function a lemma or theorem: keyword-only letters in, number out.
 
 A bound must not be able to peek at the simulation that it bounds: nothing of the project is
-imported here. Where its condition fails (too large a step, no gap) a bound is inf; arguments that
-no instance can have are a ValueError naming argument, rule and value.
+imported here. Where its condition fails (too large a step, no gap) a bound is inf, of too large a
+step with a StepSizeWarning; arguments that no instance can have are a ValueError naming argument,
+rule and value.
 """
 
+from decaf_theory.bounds._checks import StepSizeWarning as StepSizeWarning
 from decaf_theory.bounds.interference import (
     interference_by_weights,
     interference_consensus,

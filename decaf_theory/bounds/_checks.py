@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from math import fsum, sqrt, ulp
+from math import fsum, inf, sqrt, ulp
 
 ORDERS = ("MS", "CB")
+
+
+class StepSizeWarning(UserWarning):
+    """A step size beyond the range of a bound, which is then infinite: it says nothing."""
+
+
+def not_applicable(rule: str) -> float:
+    """Warn that a step size is beyond a bound's range, and return the bound: inf."""
+    text = f"the bound is not applicable: {rule}; take a smaller step size"
+    warnings.warn(text, StepSizeWarning, stacklevel=4)
+    return inf
 
 
 def known(**values: float | None) -> None:

@@ -16,6 +16,7 @@ from decaf_theory.bounds._checks import (
     count,
     network_order,
     nonnegative,
+    not_applicable,
     one_of,
     positive,
     shares,
@@ -118,7 +119,9 @@ def dsgd_sharp(
     bias = ebar / lr
     both = drift + bias
     known = _descent(F_gap, lr, T) + _noise_floor(lr, L, sigma, N)
-    if u >= 2 or both == inf:
+    if u >= 2:
+        return not_applicable(f"lr L = {u:.4g} must be below 2")
+    if both == inf:
         return inf
     if errors == "dependent":
         known += 2 * u * bias * (hypot(drift, sigma / sqrt(N)) - drift)
@@ -189,7 +192,7 @@ def dsgd_corollary(
     nonnegative(F_gap=F_gap, L=L, sigma=sigma, kappa=kappa, q=q, S=S)
     count(N=N, T=T)
     if T * INSIDE < corollary_horizon(L=L, N=N, q=q):
-        return inf
+        return not_applicable(f"T = {T} must reach corollary_horizon, where lr = sqrt(N/T) fits")
     leading = (2 * F_gap + L * sigma**2) / sqrt(N * T)
     return leading + 4 * N * L**2 / T * (sigma * sqrt(S / N) + kappa * q) ** 2
 
@@ -323,7 +326,7 @@ def local_drift(*, lam: float, lr: float, L: float, kappa: float, N: int, K: int
         return lam * sqrt(N) * kappa * K * lr / (1 - lam)
     growth = (1 + lr * L) ** K
     if lam * growth >= 1:
-        return inf
+        return not_applicable(f"lam (1 + lr L)^K = {lam * growth:.4g} must be below 1")
     return lam * sqrt(N) * kappa / L * (growth - 1) / (1 - lam * growth)
 
 
@@ -364,7 +367,7 @@ def momentum_rate(
     step = lr / (1 - beta)
     u = step * L
     if u + 2 * (u * beta / (1 - beta)) ** 2 > INSIDE:
-        return inf
+        return not_applicable(f"lr L / (1 - beta) = {u:.4g} is too large for beta = {beta}")
     lag = 2 * (step * beta * sigma) ** 2 / (N * (1 - beta**2))
     return dsgd_rate(F_gap=F_gap, lr=step, T=T, L=L, sigma=sigma, N=N, Xi=Xi + lag)
 
@@ -406,13 +409,18 @@ def _check_eigenvalues(eigenvalues: Sequence[float]) -> None:
 
 
 def _consensus(drift: float, feedback: float) -> float:
-    return (drift / (1 - feedback)) ** 2 if feedback < 1 else inf
+    if feedback < 1:
+        return (drift / (1 - feedback)) ** 2
+    return not_applicable(f"lr L q = {feedback:.4g} must be below 1")
 
 
 def _step_allowed(lr: float, L: float, factor: float) -> bool:
     positive(lr=lr)
     nonnegative(L=L)
-    return lr * L * factor <= INSIDE
+    allowed = lr * L * factor <= INSIDE
+    if not allowed:
+        not_applicable(f"lr L = {lr * L:.4g} must be at most {1 / factor:.4g}")
+    return allowed
 
 
 def _descent(F_gap: float, lr: float, T: int) -> float:

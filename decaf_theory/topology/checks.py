@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from decaf_theory.arrays import host, require_unit_sums, weight_tolerance
+from decaf_theory.arrays import host, require_unit_sums, require_weights, weight_tolerance
 
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
@@ -47,17 +47,19 @@ def structure(Pi: Matrix, N: int | None = None, *, columns: bool = True) -> Matr
     """
     if isinstance(Pi, str):
         raise ValueError(f"Pi must be a matrix, got {Pi!r}; TOPOLOGIES[{Pi!r}]({N or 'N'}) is one")
+    require_weights(Pi)
+    tolerance = weight_tolerance(Pi)
     Pi = Pi.tocsr() if is_sparse(Pi) else host(Pi)
     if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
         raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
     if N is not None and Pi.shape != (N, N):
-        raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
-    if Pi.dtype.kind not in "fiub":
-        raise ValueError(f"Pi must be real, got dtype {Pi.dtype}")
-    tolerance = weight_tolerance(Pi)
+        raise ValueError(
+            f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}; give each agent one row"
+        )
+    require_weights(Pi)  # of lists, too
     Pi = Pi.astype(np.float64)
     if not np.isfinite(Pi.data if is_sparse(Pi) else Pi).all():
-        raise ValueError("Pi must be finite, got NaN or infinite weights")
+        raise ValueError("Pi must be finite, got NaN or infinite weights; 0 means no edge")
     for axis, line in ((1, "row"), (0, "column"))[: 1 + columns]:
         sums = np.asarray(Pi.sum(axis=axis)).ravel()
         hint = "" if axis else MOVES

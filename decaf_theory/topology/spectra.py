@@ -86,7 +86,11 @@ def require_mixing(Pi: Matrix) -> None:
     if not reason:
         negative = sparse.coo_array(Pi).data.min() < 0
         reason = "negative weights amplify" if negative else "the gap is lost in rounding"
-    raise ValueError(f"Pi does not mix: sqrt(rho) = {lam:.6f}; {reason}")
+    size = f"{lam:.6f}".rstrip("0").rstrip(".")
+    raise ValueError(
+        f"Assumption 5 fails: sqrt(rho) = {size}, {reason}; Pi does not mix: "
+        f"add edges, or weights of an agent's own, such as (I + Pi) / 2"
+    )
 
 
 # ---------------------------------------------------------------- one eigenvalue of a large Pi

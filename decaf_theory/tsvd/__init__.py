@@ -17,10 +17,12 @@ from decaf_theory.arrays import Array, host, integer, namespace, require_real, w
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
+from decaf_theory.tsvd.gradients import with_finite_gradients
 from decaf_theory.tsvd.grouping import groups, joined
 from decaf_theory.tsvd.mixing import (
     TSVD,
     Info,
+    carry_gradients,
     check_overflow,
     entries,
     exponent_of,
@@ -54,13 +56,19 @@ def tsvd(M: Array, rank: int) -> TSVD:
     """
     require_real("M", M)
     if M.ndim < 2 or 0 in M.shape:
-        raise ValueError(f"M must be [..., d, k] with d, k >= 1, got shape {tuple(M.shape)}")
+        raise ValueError(
+            f"M must be [..., d, k] with d, k >= 1, got shape {tuple(M.shape)}; "
+            f"leave empty matrices out"
+        )
     d, k = M.shape[-2:]
     rank = check_rank(rank, d, k)
     xp = namespace(M)
     finite = xp.all(xp.isfinite(M), axis=(-2, -1))
     if not bool(xp.all(finite)):
-        raise ValueError(f"M is not finite at batch index {first_false(finite)}")
+        raise ValueError(
+            f"M must be finite, got nan or inf at batch index {first_false(finite)}; "
+            f"leave it out, or mend what computed it"
+        )
     wide = working(M)
     half = exponent_of(xp.sqrt(xp.max(xp.abs(wide), axis=(-2, -1))))  # of either factor
     U, S, Vh = xp.linalg.svd(scale_by(wide, -2 * half[..., None, None]), full_matrices=False)
@@ -90,9 +98,11 @@ def tsvd_of_mix(
     "qr" works on the factors (backward stable), "panel" on their Gram matrices, shared by all rows
     (fastest; elements that would lose more than 1e-13 sigma_1, 1e-6 for types narrower than
     float64, are redone by qr, see `core`); "auto" chooses by size and dtype, see `chosen_path`.
-    on_nonfinite: "raise" names batch index and agent; "skip" returns NaN for the rows that weight
-    such an agent, lists them in info.skipped and computes all others as if its factors were zero.
-    Gradients: torch's go through "qr" and "dense"; results of "panel" carry none.
+    on_nonfinite: where a row weights an agent with nan or inf, "raise" names batch index and agent;
+    "skip" returns NaN for the row, lists it in info.skipped and computes all others as if the
+    agent's factors were zero.
+    Gradients: torch's go through "qr" and "dense"; results of "panel" carry none. They are not
+    defined where singular values repeat, as with equal or zero-padded agents: a ValueError then.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
     """
     check_agents(factors)
@@ -105,6 +115,7 @@ def tsvd_of_mix(
     found = entries(Pi, int(factors.B.shape[-3]))
     longest = max(int(found.counts.max()), 1)
     width = max(min(longest * r_in, d, k) - rank, 0)
+    factors = with_finite_gradients(factors)
     rows = groups(found.counts, r_in)
     parts = [
         _together(factors, *neighbours(found, own), rank, method, on_nonfinite) for own in rows
@@ -126,7 +137,7 @@ def _together(
     if method == "panel":
         truncated, bad, why = _by_panels(factors, index, rows, rank, width, on_nonfinite)
     else:
-        bad = _nonfinite(factors, on_nonfinite)
+        bad = _nonfinite(factors, index, weights, on_nonfinite)
         panels = gather(_without(factors, bad), index)
         unit, own, exponent = normalized(Factors(working(panels.B), working(panels.A)), rows)
         path = {"dense": dense_rows, "qr": qr_rows}[method]
@@ -158,7 +169,7 @@ def chosen_path(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel
     precision = Precision.of(working(factors.B))
     if stacked >= (0.75 if precision.double else 1.0) * min(factors.shape):
         return "dense"
-    if any(getattr(X, "requires_grad", False) for X in factors):
+    if carry_gradients(factors):
         return "qr"
     return "panel" if attainable(stacked, max(factors.shape), precision) else "qr"
 
@@ -173,7 +184,7 @@ def _by_panels(
     truncated, refused, unfit = panel_rows(layers, index, weights, rank, width)
     bad = np.zeros((prod(batch), N), dtype=bool)
     if unfit:
-        bad = np.reshape(_nonfinite(factors, on_nonfinite), (-1, N))
+        bad = np.reshape(_nonfinite(factors, index, weights, on_nonfinite), (-1, N))
     why = np.where(_rows_that_use(bad, index, weights), 0, host(refused))
     if why.any():
         redo(truncated, _without(layers, bad), index, weights, why != 0, rank)
@@ -190,11 +201,17 @@ def _by_panels(
     return unfolded, np.reshape(bad, (*batch, N)), np.reshape(why, (*batch, len(weights)))
 
 
-def _nonfinite(factors: Factors, on_nonfinite: str) -> Host:
-    """Return the mask [..., N] of agents with nan or inf; ValueError if these are not allowed."""
+def _nonfinite(factors: Factors, index: Host, weights: Host, on_nonfinite: str) -> Host:
+    """Return the mask [..., N] of agents with nan or inf.
+
+    ValueError: some row weights such an agent, and that is not allowed.
+    """
     bad = nonfinite_agents(factors)
-    if bad.any() and on_nonfinite == "raise":
-        raise ValueError(_name_agent(bad))
+    if on_nonfinite == "raise":
+        weighted = np.broadcast_to(index, weights.shape)[weights != 0]
+        used = np.isin(np.arange(bad.shape[-1]), weighted)
+        if np.any(bad & used):
+            raise ValueError(_name_agent(bad & used))
     return bad
 
 
@@ -211,10 +228,14 @@ def _repeated(truncated: TSVD, n: int) -> TSVD:
 
 def check_rank(rank: int, d: int, k: int) -> int:
     """Return rank as an int; ValueError unless it is an integer in 1 ... min(d, k)."""
-    value = integer("rank", rank)
+    try:
+        value = integer("rank", rank)
+    except ValueError as error:
+        raise ValueError(f"{error}; convert it with int()") from None
     if not 1 <= value <= min(d, k):
         raise ValueError(
-            f"rank must be in 1 ... min(d, k) = {min(d, k)} for {d} x {k} matrices, got {value}"
+            f"rank must be in 1 ... min(d, k) = {min(d, k)} for {d} x {k} matrices, got {value}; "
+            f"{'take ' + str(min(d, k)) + ', which drops nothing' if value > 0 else 'take 1'}"
         )
     return value
 

@@ -13,11 +13,13 @@ from decaf_theory.arrays import (
     like,
     namespace,
     require_unit_sums,
+    require_weights,
     weight_tolerance,
 )
 from decaf_theory.lowrank import Factors, pad_rank
 
 Host: TypeAlias = np.ndarray[Any, Any]
+LARGEST = 126  # exponent of a weight: a direction that is zero times infinity would be nan
 
 
 class Info(NamedTuple):
@@ -49,6 +51,7 @@ class Entries(NamedTuple):
 
 def entries(Pi: Array, N: int) -> Entries:
     """Return what is not zero in Pi, dense or sparse. ValueError: shape, non-finite."""
+    require_weights(Pi)
     rows_of, columns, values, shape = _entries(Pi)
     if len(shape) != 2 or shape[0] < 1 or shape[1] != N:
         raise ValueError(
@@ -191,17 +194,24 @@ def normalized(panels: Factors, weights: np.ndarray[Any, Any]) -> tuple[Factors,
     size_B, size_A = xp.max(xp.abs(B), axis=-2), xp.max(xp.abs(A), axis=-1)  # [..., g, m, r]
     own_B, own_A = exponent_of(size_B), exponent_of(size_A)
     both = (size_B > 0) & (size_A > 0)  # a direction that is zero in one factor adds nothing
-    B = xp.where(both[..., None, :], scale_by(B, -own_B[..., None, :]), 0.0)
-    A = xp.where(both[..., :, None], scale_by(A, -own_A[..., :, None]), 0.0)
+    live = both | carry_gradients(panels)  # but its derivative may
+    B = xp.where(live[..., None, :], scale_by(B, -own_B[..., None, :]), 0.0)
+    A = xp.where(live[..., :, None], scale_by(A, -own_A[..., :, None]), 0.0)
     mantissa, power = (xp.asarray(x, device=B.device) for x in np.frexp(weights))
     total = (own_B + own_A) + power[:, :, None]
-    used = both & (mantissa[:, :, None] != 0)
+    weighted = mantissa[:, :, None] != 0
     lowest = xp.min(total, axis=(-2, -1), keepdims=True)
-    top = xp.max(xp.where(used, total, lowest), axis=(-2, -1))
+    top = xp.max(xp.where(both & weighted, total, lowest), axis=(-2, -1))
     e = (top + 1) // 2
-    scale = power_of_two(xp.where(used, total - 2 * e[..., None, None], 0), B)
-    w = xp.where(used, like(mantissa, B)[:, :, None] * scale, 0.0)
+    exponent = xp.clip(total - 2 * e[..., None, None], max=LARGEST)
+    scale = power_of_two(xp.where(live & weighted, exponent, 0), B)
+    w = xp.where(live & weighted, like(mantissa, B)[:, :, None] * scale, 0.0)
     return Factors(B, A), xp.reshape(w, (*w.shape[:-2], -1)), e
+
+
+def carry_gradients(factors: Factors) -> bool:
+    """Return whether torch's gradients will come back to the factors."""
+    return any(getattr(X, "requires_grad", False) for X in factors)
 
 
 def truncate(U: Array, S: Array, Vh: Array, rank: int, width: int) -> TSVD:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from decaf_theory.arrays import Array, namespace, transpose
 from decaf_theory.lowrank import Factors
-from decaf_theory.tsvd.mixing import TSVD, concatenate, truncate
+from decaf_theory.tsvd.gradients import require_differentiable
+from decaf_theory.tsvd.mixing import TSVD, carry_gradients, concatenate, truncate
 
 
 def qr_rows(panels: Factors, weights: Array, rank: int, width: int) -> TSVD:
@@ -17,6 +18,8 @@ def qr_rows(panels: Factors, weights: Array, rank: int, width: int) -> TSVD:
     B, A = concatenate(panels)
     Q_B, R_B = xp.linalg.qr(B, mode="reduced")
     Q_A, R_A = xp.linalg.qr(transpose(A), mode="reduced")
+    if carry_gradients(panels):
+        require_differentiable(Factors(R_B, R_A))
     core = (R_B * weights[..., None, :]) @ transpose(R_A)
     U, S, Vh = xp.linalg.svd(core, full_matrices=False)
     small = truncate(U, S, Vh, rank, width)

@@ -45,7 +45,7 @@ def write(results: Path, figures: Path, names: Sequence[str], to: Path) -> Path:
 
 def render(content: Mapping[str, Any]) -> str:
     """Return the page. By the sum in its policy it may run only its own script."""
-    script = (HERE / "page.js").read_text()
+    script = (HERE / "page.js").read_text(encoding="utf-8")
     sum_ = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -56,7 +56,10 @@ def render(content: Mapping[str, Any]) -> str:
     )
     environment.filters["digits"] = digits
     template = environment.get_template("page.html.j2")
-    inline = {"script": Markup(script), "style": Markup((HERE / "page.css").read_text())}
+    inline = {
+        "script": Markup(script),
+        "style": Markup((HERE / "page.css").read_text(encoding="utf-8")),
+    }
     return template.render(**content, **inline, script_sum=sum_) + "\n"
 
 
@@ -154,7 +157,7 @@ def drawn(
     for name in names:
         image, caption = figures / f"{name}.svg", figures / f"{name}.txt"
         if image.exists() and caption.exists():
-            lines = caption.read_text().replace("\n(", "\n\n(").split("\n\n")
+            lines = caption.read_text(encoding="utf-8").replace("\n(", "\n\n(").split("\n\n")
             drawing = figure(image, f"figure-{name}")
             found.append((name, {"image": drawing, "caption": [prose(p, ids) for p in lines if p]}))
     return found

@@ -17,6 +17,8 @@ from markupsafe import Markup
 WORD = re.compile(r"(?:\$+[^$]+\$+|`[^`]+`|[^\s$`])+")
 UPRIGHT = r"(?<![\\A-Za-z])(op|max|min|diag|clip|TSVD|rank|Var|tr|end|start)(?![A-Za-z])"
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
+# what the converter passes on as it is
+TEXT = re.compile(r"(\\(?:text[a-z]*|[hmf]box)\s*\{)([^{}]*)")
 RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\ll", r"\to", r"\sim"))
 SUMS, SCRIPTS = frozenset("+-"), frozenset("_^")
 OPENING, CLOSING = frozenset(("{", "(", "[", r"\{")), frozenset(("}", ")", "]", r"\}"))
@@ -98,7 +100,8 @@ def _balanced(latex: str) -> bool:
 
 def _math(latex: str, continues: bool) -> str:
     """Return one `<math>` element; the sign that begins one that continues stands between terms."""
-    text = re.sub(r"^<math[^>]*>", "<math>", convert(latex))
+    escaped = TEXT.sub(lambda found: found[1] + html.escape(found[2], quote=False), latex)
+    text = re.sub(r"^<math[^>]*>", "<math>", convert(escaped))
     text = re.sub(r"&#x([0-9A-Fa-f]+);", _character, text)
     text = text.replace("<mi>′</mi>", PRIME).replace("<mo>∞</mo>", "<mi>∞</mi>")
     text = re.sub(r"<mo[^>]*>([|‖/])</mo>", rf"<mo {TIGHT}>\1</mo>", text)

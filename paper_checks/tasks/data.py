@@ -13,14 +13,14 @@ boolq   balanced.jsonl           {"question", "passage", "answer": true | false}
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from decaf_theory.files import from_json
 from decaf_theory.rng import generator
 from paper_checks import config as configs
 from paper_checks.tasks.models import require
@@ -100,7 +100,26 @@ def lines(path: Path) -> list[str]:
             "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
         )
     # not splitlines: that cuts at U+0085 and U+2028 inside a sentence, too
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8: {error}") from None
+    return text.removesuffix("\n").split("\n")
+
+
+def objects(path: Path, **fields: type | tuple[type, ...]) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; ValueError names the line where a field fails."""
+    found = []
+    for n, line in enumerate(lines(path), start=1):
+        try:
+            row = from_json(line.encode())
+        except ValueError as error:
+            raise ValueError(f"{path}: line {n}: {error}") from None
+        for name, kind in fields.items():
+            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+                raise ValueError(f"{path}: line {n}: must be an object with {', '.join(fields)}")
+        found.append(row)
+    return found
 
 
 def _sst2(file: str) -> Callable[[Path], list[Example]]:
@@ -149,25 +168,23 @@ def _label(given: object, classes: tuple[object, object], where: Path, line: int
         if given == name and type(given) is type(name):
             return label
     raise ValueError(
-        f"{where}, line {line}: a label must be {classes[0]!r} or {classes[1]!r}, got {given!r}"
+        f"{where}: line {line}: a label must be {classes[0]!r} or {classes[1]!r}, got {given!r}"
     )
 
 
 def _boolq_train(folder: Path) -> list[Example]:
     where = folder / ("train.jsonl" if _official(folder) else BALANCED)
     return [
-        Example(
-            {"question": row["question"], "passage": row["passage"]},
-            _label(row["answer"], (False, True), where, number),
-        )
-        for number, row in _rows(where, ("question", "passage", "answer"))
+        Example({"question": row["question"], "passage": row["passage"]}, int(row["answer"]))
+        for row in objects(where, question=str, passage=str, answer=bool)
         if _official(folder) or not _held_out(row["passage"])
     ]
 
 
 def _boolq_test(folder: Path) -> list[Example]:
     examples, where = [], folder / "dev_mosaic_format.jsonl"
-    for number, row in _rows(where, ("query", "choices", "gold")):
+    rows = objects(where, query=str, choices=list, gold=int)
+    for number, row in enumerate(rows, start=1):
         # the last one: a passage may itself contain the word
         passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
         fields = {"question": question.strip().removesuffix("?"), "passage": passage}
@@ -176,18 +193,6 @@ def _boolq_test(folder: Path) -> list[Example]:
             label = _label(row["choices"][gold], ("no", "yes"), where, number)
             examples.append(Example(fields, label))
     return examples
-
-
-def _rows(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a file of JSON lines, by number. ValueError: one without these names."""
-    for number, line in enumerate(lines(path), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from None
-        if not isinstance(row, dict) or not row.keys() >= {*names}:
-            raise ValueError(f"{path}, line {number}: a row must have {', '.join(names)}")
-        yield number, row
 
 
 BALANCED = "balanced.jsonl"

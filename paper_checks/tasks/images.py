@@ -97,8 +97,11 @@ def _open(item: Any) -> Any:
     if isinstance(item, Path):
         from PIL import Image
 
-        with Image.open(item) as picture:
-            return picture.convert("RGB")
+        try:
+            with Image.open(item) as picture:
+                return picture.convert("RGB")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{item}: not an image that can be read: {error}") from None
     rows, at = item
     return rows[at]["image"].convert("RGB")
 

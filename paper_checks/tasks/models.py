@@ -13,7 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from decaf_theory import extras
+from paper_checks.rules import DTYPES
+
 if TYPE_CHECKING:  # torch is imported where it is needed
+    import torch
     from torch import nn
 
 # import name -> folder of the weights in the package, GGUF file, name on the hub, pip requirement
@@ -107,11 +111,13 @@ def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: 
     """
     import torch
 
+    if source.gguf is None:
+        keywords |= {"use_safetensors": True}  # never a pickle, which can run code
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(0)
         try:
             model = loader.from_pretrained(
-                source.place, dtype=getattr(torch, dtype), **source.keywords, **keywords
+                source.place, dtype=dtype_of(dtype), **source.keywords, **keywords
             )
         except OSError as error:  # transformers raises it for no network, no such name, gated
             raise ValueError(
@@ -143,7 +149,15 @@ def drawn(build: Callable[[], nn.Module], dtype: str = "float32") -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return frozen(build().to(getattr(torch, dtype)))
+        return frozen(build().to(dtype_of(dtype)))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return torch's type of a name in rules.DTYPES."""
+    import torch
+
+    types = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    return dict(zip(DTYPES, types, strict=True))[name]
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -158,11 +172,9 @@ def overridden(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
 
 def require(*modules: str) -> None:
     """Raise ValueError unless the optional packages are installed."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        extra = "hub" if "datasets" in missing else "finetune"
-        hint = " (or give the data with --data-dir)" if "datasets" in missing else ""
-        raise ValueError(f"{', '.join(missing)} not installed: pip install -e '.[{extra}]'{hint}")
+    if line := extras.missing(*modules):
+        hint = " (or give the data with --data-dir)" if extras.missing("datasets") else ""
+        raise ValueError(f"{line}{hint if 'datasets' in modules else ''}")
 
 
 def word_tokenizer(texts: Iterable[str]) -> Any:

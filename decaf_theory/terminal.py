@@ -1,0 +1,22 @@
+"""Printing what may hold anything: names of files, text beyond the terminal's encoding."""
+
+from __future__ import annotations
+
+import sys
+
+# a line stays a line, and nothing moves the cursor or changes colours
+CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+
+
+def prepare() -> None:
+    """Let stdout and stderr escape what their encoding lacks: no result is lost in printing it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a test or a notebook put its own
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: object) -> str:
+    """Return a text with its control characters, all but ends of lines and tabs, escaped."""
+    return str(text).translate(CONTROLS)

@@ -1,0 +1,103 @@
+"""What docs/reliability.md says cannot happen, of the sources: no pickle, eval, shell, network."""
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [
+    path
+    for room in ("decaf_theory", "verification", "figures", "paper_checks")
+    for path in sorted((ROOT / room).rglob("*.py"))
+]
+RUN_CODE = {
+    "pickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "code",
+    "runpy",
+    "ctypes",
+}
+REACH_OUT = {"socket", "ssl", "http", "urllib", "requests", "httpx", "ftplib", "smtplib", "xmlrpc"}
+CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "torch.load",
+    "numpy.load",
+}
+# import_module(...) of names that stand in the sources
+DYNAMIC = {"decaf_theory/__init__.py", "decaf_theory/bench/decent_program.py"}
+DYNAMIC |= {"decaf_theory/bench/peers.py", "verification/claims/__init__.py", "verification/run.py"}
+
+
+def nodes(path, kind):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, kind)]
+
+
+def name(call):
+    return ast.unparse(call.func)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_source_runs_no_code_of_a_file_and_opens_no_connection(path):
+    imported = {alias.name for node in nodes(path, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in nodes(path, ast.ImportFrom)}
+    assert not {found.split(".")[0] for found in imported} & (RUN_CODE | REACH_OUT)
+    calls = nodes(path, ast.Call)
+    assert not {name(call) for call in calls} & CALLS
+    for call in calls:
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        assert "shell" not in given
+        assert "trust_remote_code" not in given
+        assert "allow_pickle" not in given
+        if name(call).endswith("import_module"):
+            assert str(path.relative_to(ROOT)) in DYNAMIC
+        if name(call) == "getattr":
+            assert ast.unparse(call.args[0]) not in ("torch", "np", "numpy", "transformers")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_texts_are_read_and_written_in_utf_8(path):
+    if "counterexamples" in path.parts:  # they read JSON of ours, which is ASCII
+        return
+    for call in nodes(path, ast.Call):
+        method = name(call).split(".")[-1]
+        text = method in ("read_text", "write_text")
+        if name(call) == "open" or method == "open":
+            modes = [a.value for a in call.args if isinstance(a, ast.Constant)]
+            text = any(mode in ("r", "w", "a", "x") for mode in modes) or not call.args
+        if text and not name(call).startswith(("os.", "Image.")):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert given.get("encoding") == "'utf-8'", f"line {call.lineno}"
+
+
+def test_weights_that_come_as_a_pickle_are_not_read(tmp_path):
+    torch = pytest.importorskip("torch", reason="models are torch's")
+    transformers = pytest.importorskip("transformers", reason="models are transformers'")
+    from paper_checks.tasks import models
+
+    ran = tmp_path / "ran"
+
+    class Harm:
+        def __reduce__(self):
+            return (Path.touch, (ran,))
+
+    transformers.BertConfig(
+        hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+    ).save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Harm()))
+    place = models.Source(str(tmp_path), None, "base")
+    with pytest.raises(ValueError, match="model base cannot be loaded"):
+        models.pretrained(transformers.BertModel, place)
+    assert not ran.exists()
+    assert torch is not None
