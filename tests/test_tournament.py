@@ -11,7 +11,7 @@ from decaf_theory.simulate import Config, simulate
 from decaf_theory.stats import Interval, bonferroni, paired_interval
 from paper_checks.tournament import suite
 from paper_checks.tournament.play import best_step, budgets, play
-from paper_checks.tournament.simulated import problem_task, together
+from paper_checks.tournament.simulated import Setting, problem_task, together, trial
 from paper_checks.tournament.tasks import BASES, Scores, Task, graph_of, methods_on, plays
 from paper_checks.tournament.verdicts import comparisons, counts, judged, word
 
@@ -23,13 +23,13 @@ EPS = float(np.finfo(np.float64).eps)
 
 def small(**more):
     """P3 among four agents, d != k, a few rounds."""
-    chosen = {"networks": (*BASES,), "rounds": 6, "longest": 4, "local_steps": 2, "rank": 2}
+    chosen = {"networks": (*BASES,), "rounds": 6, "longest": 4}
     chosen |= {"grid": GRID, "tuning": TUNING, "reported": REPORTED}
 
     def build(seed):
         return PROBLEMS["P3"](N=4, d=5, k=4, kappa=1.0, tau=0.01, seed=seed)
 
-    return problem_task("small", "P3", build, **(chosen | more))
+    return problem_task("small", "P3", Setting(build, rank=2, local_steps=2), **(chosen | more))
 
 
 def planted(scores, *, lower=True, sent=None, networks=("ring",)):
@@ -140,10 +140,8 @@ def test_seeds_that_are_tuned_on_and_reported_ones_meet_other_noise():
     def build(seed):
         return PROBLEMS["P12"](N=4, d=5, k=4, tau=0.1)  # one data set and one start
 
-    choice = {"networks": ("ring",), "rounds": 2, "longest": 1, "local_steps": 2, "rank": 2}
-    choice |= {"grid": GRID, "tuning": TUNING, "reported": REPORTED}
-    task = problem_task("trap", "P12", build, **choice)
-    tuned, reported = (task.trial("dlora", "ring", 0.1, s, [2])[2].own for s in (TUNING, REPORTED))
+    trap = Setting(build, rank=2, local_steps=2)
+    tuned, reported = (trial(trap, "dlora", "ring", 0.1, s, [2])[2].own for s in (TUNING, REPORTED))
     assert len({*tuned, *reported}) == len(TUNING) + len(REPORTED)
 
 
