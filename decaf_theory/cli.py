@@ -102,8 +102,9 @@ def add_methods(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `methods`."""
     p.description = (
         "List every method with what mixing preserves of the means over agents, what an agent "
-        "sends, the bytes that all send in a round for one matrix in float32 (one local step; "
-        "first / second round where they differ), how sure its rule is (C: its paper, C(code): its "
+        "sends, the bytes that all send and the flops that all compute in a round for one matrix "
+        "in float32 (one local step, given the gradient of W; a multiply-add is two flops; first / "
+        "second round where they differ), how sure its rule is (C: its paper, C(code): its "
         "authors' code, N: notes or code of others, K: general knowledge, ?: not confirmed), the "
         "rule and its source."
     )
@@ -126,7 +127,15 @@ def add_bench(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `bench`."""
     p.description = (
         "Time the kernel and its peers in one run on one thread, and check its accuracy: one line "
-        "per goal. Exit code 1 if a goal that ran is missed by more than 20 %."
+        "per goal. Exit code 1 if a goal that ran is missed by more than 20 %. With scaling: what "
+        "a step costs with each of six methods and 10 to 100,000 agents, and on paper beyond."
+    )
+    p.add_argument(
+        "part",
+        nargs="?",
+        choices=("goals", "scaling"),
+        default="goals",
+        help="goals (default), or scaling, which goes on from what --json FILE already has",
     )
     p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, under a minute")
     p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes (default: all)")
@@ -200,6 +209,8 @@ def benchmark(args: argparse.Namespace) -> int:
 
     from decaf_theory import bench
 
+    if args.part == "scaling":
+        return scale(args)
     rows = bench.run(
         bench.chosen(args.only, quick=args.quick),
         bench.settings(quick=args.quick, device=args.device),
@@ -208,6 +219,24 @@ def benchmark(args: argparse.Namespace) -> int:
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
     return MISSED if bench.failed(rows) else OK
+
+
+def scale(args: argparse.Namespace) -> int:
+    """Print what a step costs against the number of agents, and what that comes to beyond."""
+    from pathlib import Path
+
+    from decaf_theory import bench
+    from decaf_theory.bench import extrapolation, scaling
+
+    if args.only or args.device != "cpu":
+        raise ValueError("--only and --device belong to the goals; scaling runs whole, on the CPU")
+    rows = scaling.run(
+        bench.settings(quick=args.quick),
+        to=Path(args.json) if args.json else None,
+        show=lambda text: print(text, flush=True),
+    )
+    print(f"\n{extrapolation.table(rows)}", end="")
+    return OK
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

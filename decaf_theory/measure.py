@@ -71,12 +71,19 @@ def deviations(X: Array) -> Array:
     return X - namespace(X).mean(X, axis=-3, keepdims=True)
 
 
-def consensus_distance(X: Array | Factors) -> Array:
-    """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B."""
+def consensus_distance(X: Array | Factors, shares: Array | None = None) -> Array:
+    """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B.
+
+    With shares [N] of sum one, Xi = sum_i shares_i |X_i - Xbar|_F^2, Xbar = sum_i shares_i X_i.
+    """
     if isinstance(X, Factors):
         check_agents(X)
-        return consensus_distance(X.B) + consensus_distance(X.A)
+        return consensus_distance(X.B, shares) + consensus_distance(X.A, shares)
     xp = namespace(X)
+    if shares is not None:
+        weights = convert(shares, X)[:, None, None]
+        apart = X - xp.sum(weights * X, axis=-3, keepdims=True)
+        return xp.sum(weights * apart**2, axis=(-3, -2, -1))
     apart = deviations(X)
     flat = xp.reshape(apart, (*apart.shape[:-3], -1))
     return xp.vecdot(flat, flat) / X.shape[-3]

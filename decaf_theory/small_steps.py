@@ -14,6 +14,7 @@ from math import sqrt
 import numpy as np
 
 from decaf_theory.bounds._checks import network_order
+from decaf_theory.topology.checks import structure, symmetric
 
 SLOW_STEPS = 2000  # of Runge and Kutta's fourth order, whose error is then below 1e-12
 
@@ -21,8 +22,10 @@ SLOW_STEPS = 2000  # of Runge and Kutta's fourth order, whose error is then belo
 def interference_kernel(Pi: np.ndarray) -> np.ndarray:
     """Return Gamma = (I + Pi)(I - Pi)^+ [..., N, N], of what mixing adds to the mean product.
 
-    It is (I - Pi^2) between two stationary deviations, (I - Pi)^+ each.
+    It is (I - Pi^2) between two stationary deviations, (I - Pi)^+ each. ValueError: a Pi that is
+    not symmetric and stochastic; so in all laws with this kernel, and in T33's.
     """
+    _require_symmetric(Pi, "interference_kernel")
     eye = np.eye(Pi.shape[-1])
     kernel: np.ndarray = (eye + Pi) @ np.linalg.pinv(eye - Pi)
     return kernel
@@ -33,9 +36,12 @@ def drift_kernel(Pi: np.ndarray, order: str = "MS") -> np.ndarray:
 
     Deviations settle at -lr times it times the gradients, exactly (T39), and the gauge drifts with
     that of "MS" (T33), which is 0 on the complete graph and (Gamma - I) / 2 off the constants, with
-    the Gamma of `interference_kernel`. ValueError: another order.
+    the Gamma of `interference_kernel`. Pi may be directed. ValueError: another order, or rows or
+    columns that do not sum to one.
     """
     network_order(order)
+    for one in np.reshape(Pi, (-1, *Pi.shape[-2:])):
+        structure(one)
     kernel: np.ndarray = np.linalg.pinv(np.eye(Pi.shape[-1]) - Pi)
     return Pi @ kernel if order == "MS" else kernel
 
@@ -74,6 +80,7 @@ def gauge_drift(
 
     Pi [graphs, N, N], B [graphs, d, r], A [graphs, r, k].
     """
+    _require_symmetric(Pi, "gauge_drift")
     Gamma = drift_kernel(Pi)
     right = np.einsum("gjl,gra,lba,jbc,gsc->grs", Gamma, A, D, D, A)
     left = np.einsum("gjl,gar,jab,lcb,gcs->grs", Gamma, B, D, D, B)
@@ -97,6 +104,7 @@ def slow_flow(
     size^2) + (y + x) K) with y = (1/N) sum_jl Gamma'_jl u'D_j D_l'u, x = (1/N) sum_jl Gamma'_jl
     v'D_l'D_j v. Both feed K where they are positive: no c bounds the factors for all (lr, t).
     """
+    _require_symmetric(Pi, "slow_flow")
     Gamma = drift_kernel(Pi)
     y = np.einsum("jl,a,jab,lcb,c->", Gamma, u, D, D, u) / len(D)
     x = np.einsum("jl,a,lba,jbc,c->", Gamma, v, D, D, v) / len(D)
@@ -113,3 +121,9 @@ def slow_flow(
         k4 = speed(K + h * k3)
         K += h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     return sqrt((sqrt(K**2 + 4 * size**2) + abs(K)) / 2)
+
+
+def _require_symmetric(Pi: np.ndarray, wanted: str) -> None:
+    """Raise ValueError unless every matrix of Pi [..., N, N] is symmetric and stochastic."""
+    for one in np.reshape(Pi, (-1, *Pi.shape[-2:])):
+        symmetric(one, wanted)

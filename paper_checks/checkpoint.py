@@ -20,6 +20,7 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from decaf_theory.files import write_atomically
+from decaf_theory.lowrank import Factors
 from paper_checks.observe import trained
 from paper_checks.run import Run
 from paper_checks.stacked import Layer, Stacked
@@ -157,12 +158,15 @@ def resume(run: Run, folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def memory_tensors(run: Run) -> dict[str, Tensor]:
-    """Return the method's state at each site, as tensors named "<what>|<site>|<factor>"."""
+    """Return the method's state at each site, as tensors named "<what>|<site>|<factor>".
+
+    An array that is not a pair of factors has an empty third part.
+    """
     return {
         f"{what}{KEPT_OF}{site}{KEPT_OF}{part}": X
         for site, kept in run.memory.items()
-        for what, pair in kept.items()
-        for part, X in pair._asdict().items()
+        for what, held in kept.items()
+        for part, X in (held._asdict() if isinstance(held, Factors) else {"": held}).items()
     }
 
 
@@ -171,8 +175,11 @@ def remember(found: Checkpoint, run: Run) -> None:
     for name, X in found.tensors.items():
         if KEPT_OF in name:
             what, site, part = name.split(KEPT_OF)
-            kept = run.memory[site]
-            kept[what] = kept[what]._replace(**{part: X.to(run.device)})
+            held = run.memory[site][what]
+            if isinstance(held, Factors):
+                run.memory[site][what] = held._replace(**{part: X.to(run.device)})
+            else:
+                held.copy_(X)  # in place, as the site may be bound to it
 
 
 def named(stacked: Stacked) -> dict[str, Tensor]:

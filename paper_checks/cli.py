@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
+from paper_checks.rules import require_known
 from paper_checks.tournament import command as tournament
 from verification import store
 
 OK, FAILED, USAGE = 0, 1, 2
 OUT = Path("results/paper")
+EFFECTS = Path("results/effects.json")
 
 
 class UsageError(Exception):
@@ -63,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     tournament.add_to(commands)
+    effects = commands.add_parser("effects", help="reported effects, tried at small scale")
+    effects.add_argument("--only", nargs="+", metavar="E", help="of these effects alone")
+    effects.add_argument("--quick", action="store_true", help="1 core-minute instead of 10")
+    effects.add_argument(
+        "--out", type=Path, default=EFFECTS, metavar="FILE", help="default %(default)s"
+    )
+    effects.add_argument("--page", action="store_true", help="run nothing, write docs/effects.md")
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -146,6 +156,11 @@ def run_one(args: argparse.Namespace) -> int:
     config = cell._replace(overrides=overrides).read()
     if args.dry_run:
         return dry_run(config, args.gpu)
+    if args.export and not config.mix.rule.form.factored:
+        raise UsageError(
+            f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
+            f"holds; run it without --export"
+        )
     folder = sweep.folder_of(args.out, config)
     if (done := sweep.finished(folder, config, args.adapters)) is not None and not args.export:
         print(f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {folder}")
@@ -275,10 +290,35 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
+def run_effects(args: argparse.Namespace) -> int:
+    """Compare methods on the problems of some effects; print what each comparison says."""
+    from paper_checks import effects
+    from paper_checks.effects import engine, page
+
+    if args.page:
+        page.write()
+        return OK
+    names = args.only or list(effects.EFFECTS)
+    require_known("effect", names, effects.EFFECTS)
+    start = time.monotonic()
+
+    def show(name: str, one: engine.Comparison) -> None:
+        about = f"{name}: {one.problem}, {one.where}, {one.what}"
+        print(f"{about} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+
+    results = effects.run(names, "quick" if args.quick else "full", show)
+    effects.write(results, args.out)
+    for name, effect in results["effects"].items():
+        print(f"{name}, {effect['core_seconds']:.0f} s\n\n{page.table(effect['findings'])}\n")
+    print(f"-> {args.out}")
+    return OK
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
+    "effects": run_effects,
     "table": show_table,
     "tournament": run_tournament,
 }

@@ -327,6 +327,16 @@ def _check_together(config: Config) -> None:
             f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
             f"gradient would live in a different gauge from the mixed factors; use 'step_first'"
         )
+    if train.order == "combine" and not mix.rule.form.factored:
+        raise ConfigError(
+            f"train.order 'combine' is not defined for {mix.method}, which merges: the gradient "
+            f"would be that of factors that the merge has replaced; use 'step_first'"
+        )
+    if mix.rule.confined and train.optimizer == "adamw":
+        raise ConfigError(
+            f"train.optimizer must be 'sgd' for {mix.method}: its B moves in the space of r "
+            f"columns, which AdamW's elementwise steps would leave"
+        )
     require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(

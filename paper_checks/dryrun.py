@@ -191,8 +191,8 @@ def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
     if every is None and pooled:
         return Traffic(mixed + pooled, links, None, None)
     steps = every or 1  # the bytes of a mix do not depend on the steps before it
-    messages = messages_of(rule.meets, Pi, N) * mixed, messages_of(rule.pools, Pi, N) * pooled
-    total = messages[0] + steps * messages[1]
+    a_step = messages_of(rule.pools, Pi, N) * pooled
+    total = mixing.mix_bytes(stacked, rule, Pi, memory, first) + steps * a_step
     return Traffic(mixed + pooled, links, links * (mixed + steps * pooled), total)
 
 

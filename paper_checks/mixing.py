@@ -18,6 +18,7 @@ from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, mean_over_agents
 from decaf_theory.methods import Clock, Method, State, for_agents
 from decaf_theory.methods.base import along_the_gradient
+from decaf_theory.methods.form import LORA, MERGED
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import message_bytes as bytes_of_message
 from decaf_theory.simulate import DeadStartWarning
@@ -25,7 +26,8 @@ from decaf_theory.topology import TOPOLOGIES
 from paper_checks.moments import rotate_all
 from paper_checks.stacked import Stacked
 
-Memory: TypeAlias = dict[str, dict[str, Factors]]  # site -> what its method keeps, by name
+# site -> what its method keeps, by name; an array that is the same for all agents as one row of it
+Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
 
 def clock_of(t: int, every: int) -> Clock:
@@ -41,12 +43,23 @@ def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
 
 
 def begin(stacked: Stacked, rule: Method) -> Memory:
-    """Return the method's state of each site at the start."""
+    """Return the method's state of each site at the start; bind what it merges to the sites.
+
+    ValueError: a method whose W the model does not compute.
+    """
+    if rule.form not in (LORA, MERGED):
+        raise ValueError(
+            f"training knows W - W0 = {LORA.name} and {MERGED.name}, not {rule.form.name!r}, "
+            f"that of {rule.name}; it runs in simulations only"
+        )
     memory: Memory = {}
     for name, factors in stacked.factors().items():
         state = rule.begin(factors.map(torch.Tensor.detach))
         # of the values, not the parameters themselves, which training changes in place
-        memory[name] = {kept: _pair(kept, X).map(torch.clone) for kept, X in state.memory.items()}
+        memory[name] = {kept: _copied(X) for kept, X in state.memory.items()}
+        base = memory[name]["base"] if rule.form is MERGED else None
+        assert not isinstance(base, Factors)  # as the form has it
+        stacked.sites[name].merged = base
     return memory
 
 
@@ -61,9 +74,8 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
         for part in sorted(rule.fixed):
             if not alike[part]:
                 raise ValueError(
-                    f"{part} must be equal at all agents for {rule.name}, which starts without "
-                    f"training or mixing it; site {name} differs: start from equal adapters, or "
-                    f"choose another method"
+                    f"{part} must be equal at all agents for {rule.name}, which {rule.why(part)}; "
+                    f"site {name} differs: start from equal adapters, or choose another method"
                 )
         if rule.pools == "server" and rule.meets == "none" and not all(alike.values()):
             raise ValueError(
@@ -80,11 +92,14 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
         )
 
 
-def _pair(name: str, kept: Any) -> Factors:
-    """Return a method's state; the harness keeps pairs like the factors, nothing else."""
-    if not isinstance(kept, Factors):
-        raise ValueError(f"training cannot keep {name!r}, which is not a pair of factors")
-    return kept
+def _copied(kept: Factors | Tensor) -> Factors | Tensor:
+    """Return a copy of what a method keeps at one site, of equal rows one."""
+    return kept.map(torch.clone) if isinstance(kept, Factors) else _once(kept).clone()
+
+
+def _once(X: Tensor) -> Tensor:
+    """Return one row of X [N, a, b] if its rows are views of one, as methods make them, else X."""
+    return X[:1] if X.stride(0) == 0 else X
 
 
 def let_train(stacked: Stacked, rule: Method, clock: Clock) -> None:
@@ -111,17 +126,28 @@ def together(factors: Iterable[Factors]) -> Factors:
 
 def state_of(factors: Mapping[str, Factors], memory: Memory, names: Sequence[str]) -> State:
     """Return the state of sites of one shape, [layer, agent, ., .]."""
-    kept = {
-        name: together(memory[site][name] for site in names) for name in memory.get(names[0], {})
-    }
-    return State(together(factors[site] for site in names), kept)
+    own = together(factors[site] for site in names)
+    N = len(factors[names[0]].B)
+
+    def joined(name: str) -> Factors | Tensor:
+        parts = [memory[site][name] for site in names]
+        if isinstance(parts[0], Factors):
+            return together(pair for pair in parts if isinstance(pair, Factors))
+        rows: Tensor = for_agents(torch.stack([X for X in parts if isinstance(X, Tensor)]), N)
+        return rows
+
+    return State(own, {name: joined(name) for name in memory.get(names[0], {})})
 
 
 def _remember(memory: Memory, names: Sequence[str], state: State) -> None:
-    """Store a method's state of these sites."""
+    """Store a method's state of these sites; arrays in place, as sites may be bound to them."""
     for layer, site in enumerate(names):
         for name, kept in state.memory.items():
-            memory[site][name] = _pair(name, kept).map(lambda X, layer=layer: X[layer].clone())
+            held = memory[site][name]
+            if isinstance(kept, Factors):
+                memory[site][name] = kept.map(lambda X, layer=layer: X[layer].clone())
+            elif isinstance(held, Tensor):
+                held.copy_(_once(kept[layer]))
 
 
 @torch.no_grad()
@@ -180,8 +206,7 @@ def mix(
     """
     weights, sent = rule.weights(Pi, stacked.agents, clock), 0
     if weights is not None:
-        sent = messages_of(rule.meets, Pi, stacked.agents)
-        sent *= message_bytes(stacked, rule, memory, clock)
+        sent = mix_bytes(stacked, rule, Pi, memory, clock)
         rotate = moments == "rotate" and rule.space == "products"
         _mix_adapters(stacked, rule, weights, memory, clock, optimizer if rotate else None)
         for head in stacked.heads.values():
@@ -218,6 +243,15 @@ def _mean(X: Tensor, weights: Host) -> Tensor:
     """Return sum_j w_ij X_j for X [N, ...] and weights [N, N], or one row of them for all."""
     mean: Tensor = for_agents(mean_over_agents(X.reshape(len(X), 1, -1), weights), len(X))
     return mean.reshape(X.shape).contiguous()
+
+
+def mix_bytes(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, clock: Clock) -> int:
+    """Return the bytes of a mix: of adapters, and of heads, of which a server sends their mean."""
+    heads, N = head_bytes(stacked), stacked.agents
+    if rule.meets == "none":
+        return 0
+    adapters = message_bytes(stacked, rule, memory, clock) - heads
+    return rule.messages(Pi, N) * adapters + messages_of(rule.meets, Pi, N) * heads
 
 
 def message_bytes(stacked: Stacked, rule: Method, memory: Memory, clock: Clock) -> int:

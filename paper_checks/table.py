@@ -7,19 +7,18 @@ are shown), and if one contains zero neither method is said to be better.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import Interval, bonferroni, mean_interval, paired_interval
+from paper_checks import reported
 from paper_checks.baseline import BASELINE
 from paper_checks.record import RUN, Stored, read
+from paper_checks.reported import Place, Reported
 from verification.store import StoreError
 
-REPORTED = Path(__file__).parent / "reported.csv"
 PER_RUN = ("mix.method", "mix.graph", "data.partition", "train.seed")  # differ inside a table
 EQUAL = 1e-9  # points; scores on n examples differ by 100/n or more, and rounding is 1e-13
 Column = tuple[str, str]  # partition, graph
@@ -28,33 +27,31 @@ Choice = Callable[[Stored], float]  # which of a run's scores counts
 Cell = Callable[[str, Column], str]  # what a table shows of a method in a column
 
 
-class Reported(NamedTuple):
-    """A number that a publication gives."""
-
-    config: str
-    method: str
-    partition: str
-    graph: str
-    metric: str
-    value: float
-    source: str
-
-
 def text(folders: Sequence[Path], *, against: str = "dlora", level: float = 0.95) -> str:
     """Return the tables of all runs below the folders, in Markdown.
 
     StoreError: no finished run; a damaged one; runs of one experiment with other settings.
     """
     runs, unfinished = collect(folders)
-    parts = [
-        experiment(
-            name, [run for run in runs if run.run["settings"]["name"] == name], against, level
-        )
-        for name in sorted({run.run["settings"]["name"] for run in runs})
-    ]
+    given = reported.read()
+    parts: list[str] = []
+    shown: set[Place] = set()
+    for name in sorted({run.run["settings"]["name"] for run in runs}):
+        own = [run for run in runs if run.run["settings"]["name"] == name]
+        parts.append(experiment(name, own, against, level, given))
+        shown |= places_of(name, own)
     if unfinished:
         parts.append(f"left out because not finished: {', '.join(unfinished)}")
+    if listing := reported.listing(reported.elsewhere(given, shown)):
+        parts.append(f"## Reported elsewhere\n\nIn other settings than ours.\n\n{listing}")
     return "\n\n".join(parts)
+
+
+def places_of(name: str, runs: Sequence[Stored]) -> set[Place]:
+    """Return the cells that an experiment's tables show."""
+    found = scores(runs, columns_of(runs), _last)
+    metric = runs[0].run["metric"]
+    return {(name, method, *column, metric) for method in found for column in found[method]}
 
 
 def collect(folders: Sequence[Path]) -> tuple[list[Stored], list[str]]:
@@ -70,7 +67,9 @@ def collect(folders: Sequence[Path]) -> tuple[list[Stored], list[str]]:
     return done, [run.folder.name for run in found if not run.finished]
 
 
-def experiment(name: str, runs: Sequence[Stored], against: str, level: float) -> str:
+def experiment(
+    name: str, runs: Sequence[Stored], against: str, level: float, published: Sequence[Reported]
+) -> str:
     """Return the tables of one experiment: last round, best round, differences."""
     require_alike(name, runs)
     settings = runs[0].run["settings"]
@@ -78,7 +77,8 @@ def experiment(name: str, runs: Sequence[Stored], against: str, level: float) ->
     what = f"{settings['mix.agents']} agents, rank {settings['lora.rank']}, "
     parts = [f"## {name}\n\n{what}{settings['train.steps']} steps; {runs[0].run['metric']} in %."]
     last, best = (scores(runs, columns, choose) for choose in (_last, _best))
-    given = reported(name)
+    metric = runs[0].run["metric"]
+    given = {row.place[1:4]: row for row in published if row.place[::4] == (name, metric)}
     for title, found in (("Last round", last), ("Best round (chosen on the test set)", best)):
         parts.append(f"### {title}\n\n{score_table(found, columns, level, given)}")
     comparisons = sum(
@@ -171,7 +171,7 @@ def score_table(
             mean = mean_interval(values, level)
             shown = f"{mean.estimate:.1f} ± {mean.high - mean.estimate:.1f} ({len(values)})"
         known = given.get((method, *column))
-        return shown if known is None else f"{shown}; reported {known.value:g} [{known.source}]"
+        return shown if known is None else f"{shown}; reported {known.value:g} [{known.origin}]"
 
     return markdown(found, columns, cell)
 
@@ -215,10 +215,7 @@ def markdown(methods: Iterable[str], columns: Sequence[Column], cell: Cell) -> s
     """Return a Markdown table with aligned columns."""
     lines = [["method", *(" ".join(column) for column in columns)]]
     lines += [[method, *(cell(method, column) for column in columns)] for method in methods]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    padded = [[x.ljust(w) for x, w in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    return reported.table(lines)
 
 
 def separation(
@@ -240,23 +237,3 @@ def separation(
                 f"{mean.high:.1f}] {'beats it' if beats else 'does not beat it: says nothing'}."
             )
     return "\n".join(lines)
-
-
-def reported(config: str, path: Path = REPORTED) -> dict[tuple[str, str, str], Reported]:
-    """Return published numbers of an experiment, by method, partition and graph.
-
-    StoreError: a line without a source, or with a value that is not a number.
-    """
-    found = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(csv.DictReader(file), start=2):
-            try:
-                value = float(line.pop("value"))
-                one = Reported(**line, value=value)
-            except (TypeError, ValueError) as error:
-                raise StoreError(f"{path.name}, line {number}: {error}") from None
-            if not one.source:
-                raise StoreError(f"{path.name}, line {number}: source must say where it is read")
-            if one.config == config:
-                found[one.method, one.partition, one.graph] = one
-    return found

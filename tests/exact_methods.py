@@ -125,6 +125,107 @@ def choco(gamma, share):
     return B, A
 
 
+def noised(weights, draws):
+    """Return B, A after three rounds whose means arrive with draws[t] = (z_B, z_A) of agents."""
+    B, A = list(B_START), list(A_START)
+    for z_B, z_A in draws:
+        for i in range(N):
+            grad_B, grad_A = slopes(B[i], A[i], TARGETS[i])
+            B[i], A[i] = plus(B[i], grad_B, -LR), plus(A[i], grad_A, -LR)
+        B = [plus(X, z) for X, z in zip(mix(B, weights), z_B, strict=True)]
+        A = [plus(X, z) for X, z in zip(mix(A, weights), z_A, strict=True)]
+    return B, A
+
+
+def late(came, p_drop):
+    """Return B, A after three rounds of which came[t] lists who reaches the server."""
+    B, A = list(B_START), list(A_START)
+    last_B, last_A = B_START, A_START
+    for users in came:
+        for i in range(N):
+            grad_B, grad_A = slopes(B[i], A[i], TARGETS[i])
+            B[i], A[i] = plus(B[i], grad_B, -LR), plus(A[i], grad_A, -LR)
+        B = last_B = arrived(B, last_B, users, p_drop**N)
+        A = last_A = arrived(A, last_A, users, p_drop**N)
+        B, A = list(B), list(A)
+    return B, A
+
+
+def arrived(X, old, users, p):
+    """Return (mean of X_u over the users - p old)/(1 - p) for each agent's old matrix."""
+    if not users:
+        return old
+    mean = mix([X[u] for u in users], [[Q(1, len(users))] * len(users)])[0]
+    return [scaled(plus(mean, each, -p), 1 / (1 - p)) for each in old]
+
+
+def solved(g, a):
+    """Return the x with x - a Lap x = g on a circle of len(g), by elimination."""
+    n = len(g)
+    rows = [[Q(int(i == j)) * (1 + 2 * a) for j in range(n)] + [g[i]] for i in range(n)]
+    for i in range(n):
+        rows[i][(i + 1) % n] -= a
+        rows[i][(i - 1) % n] -= a
+    for i in range(n):  # diagonally dominant, so that no pivot is zero
+        rows[i] = [x / rows[i][i] for x in rows[i]]
+        for j in range(n):
+            if j != i:
+                rows[j] = [x - rows[j][i] * y for x, y in zip(rows[j], rows[i], strict=True)]
+    return [row[n] for row in rows]
+
+
+def by_steps(change, B, A, targets, K=2):
+    """Return B, A after three rounds of K local steps, of A, of B at twice the rate, and so on."""
+    B, A = list(B), list(A)
+    for _ in range(3):
+        for step in range(K):
+            for i in range(N):
+                grad_B, grad_A = slopes(B[i], A[i], targets[i])
+                if step % 2:
+                    B[i] = plus(B[i], change(grad_B), -2 * LR)
+                else:
+                    A[i] = plus(A[i], change(grad_A), -LR)
+        B, A = mix(B, SERVER), mix(A, SERVER)
+    return B, A
+
+
+def smoothing(a):
+    """Return three rounds of two local steps with gradients of one row or column, smoothed."""
+
+    def change(g):
+        return [solved(g[0], a)] if len(g) == 1 else turned([solved(turned(g)[0], a)])
+
+    return by_steps(change, B_START, A_START, TARGETS)
+
+
+NUMBERS_B, NUMBERS_A = [integers([[b]]) for b in (5, -2, 4)], [integers([[a]]) for a in (1, 2, -3)]
+
+
+def clipping(limit):
+    """Return three rounds of numbers B, A with gradients no longer than the limit, and how many."""
+    clipped = []
+
+    def change(g):
+        clipped.append(abs(g[0][0]) > limit)
+        return [[max(-limit, min(limit, g[0][0]))]]
+
+    return *by_steps(change, NUMBERS_B, NUMBERS_A, SCALAR_TARGETS), sum(clipped)
+
+
+def balanced_flow():
+    """Return B, A of rank one after three Euler steps: H = (b'b + a a')/2, Z = b'g_B / 2 H."""
+    B, A = list(B_START), list(A_START)
+    for _ in range(3):
+        for i in range(N):
+            grad_B, grad_A = slopes(B[i], A[i], TARGETS[i])
+            H = (times(turned(B[i]), B[i])[0][0] + times(A[i], turned(A[i]))[0][0]) / 2
+            Z = times(turned(B[i]), grad_B)[0][0] / (2 * H)
+            grad_B = scaled(plus(grad_B, B[i], -Z), 1 / H)
+            grad_A = scaled(plus(grad_A, A[i], -Z), 1 / H)
+            B[i], A[i] = plus(B[i], grad_B, -LR), plus(A[i], grad_A, -LR)
+    return B, A
+
+
 # ---------------------------------------------------------------- unequal ranks
 
 RANKS = (1, 2, 2)
@@ -233,3 +334,90 @@ def fedrot(soft):
         B = mix([b for b, _ in sent], SERVER)[0]
         A = mix([a for _, a in sent], SERVER)[0]
         yield held, (B, A)
+
+
+# ---------------------------------------------------------------- what is merged into W0
+
+NOTHING = scaled(TARGETS[0], Q(0))
+
+
+def stepped(base, B, A, trains):
+    """Return B, A after a step on |(base + B A) / 2 - T|^2 / 2."""
+    moved = []
+    for b, a, T in zip(B, A, TARGETS, strict=True):
+        grad_B, grad_A = slopes(b, a, plus(T, base, -S))
+        moved.append((plus(b, grad_B, -LR), plus(a, grad_A, -LR) if "A" in trains else a))
+    return [b for b, _ in moved], [a for _, a in moved]
+
+
+def mean_product(B, A):
+    return mix([times(b, a) for b, a in zip(B, A, strict=True)], SERVER)[0]
+
+
+def flora(draws):
+    """Return base + B A after three rounds, with the A drawn anew in each."""
+    base, B, A = NOTHING, B_START, A_START
+    for fresh in draws:
+        B, A = stepped(base, B, A, "BA")
+        base = plus(base, mean_product(B, A))
+        B, A = [scaled(b, Q(0)) for b in B], [fresh] * N
+    return base
+
+
+def fedex():
+    base, B, A = NOTHING, B_START, A_START
+    for _ in range(3):
+        B, A = stepped(base, B, A, "BA")
+        W = plus(base, mean_product(B, A))
+        B, A = mix(B, SERVER), mix(A, SERVER)
+        base = plus(W, times(B[0], A[0]), Q(-1))
+    return base, B, A
+
+
+def rac(draws, period):
+    base, B, A = NOTHING, B_START, A_START
+    for t, fresh in enumerate(draws, 1):
+        B, A = stepped(base, B, A, "B")
+        B = mix(B, SERVER)
+        if t % period == 0:
+            base = plus(base, times(B[0], A[0]))
+            B, A = [scaled(b, Q(0)) for b in B], [fresh] * N
+    return plus(base, times(B[0], A[0]))
+
+
+# orthonormal columns
+FRAME = integers([[2, -2], [2, 1], [1, 2]], 3)
+R_START = integers([[3, -1], [2, 5]])
+
+
+def fed_sb():
+    """Return the products B0 R A after three rounds of R alone."""
+    A, R = WIDE_A[0], [R_START] * N
+    for _ in range(3):
+        for i in range(N):
+            grad_B, _ = slopes(times(FRAME, R[i]), A, TARGETS[i])
+            R[i] = plus(R[i], times(turned(FRAME), grad_B), -LR)
+        R = mix(R, SERVER)
+    return times(times(FRAME, R[0]), A)
+
+
+def fedhl():
+    """Return W and the clients' products after three rounds, as diagonals (see `flexlora`)."""
+
+    def cut(diagonal):
+        return [[p if at < r else Q(0) for at, p in enumerate(diagonal)] for r in RANKS]
+
+    W, starts = [Q(0), Q(0)], [[Q(0), Q(0)]] * N
+    P = cut([p / 4 for p in DIAGONAL[0]])
+    for _ in range(3):
+        for i in range(N):
+            for at, t in enumerate(DIAGONAL_TARGETS[i]):
+                P[i][at] *= (1 - LR * S * (S * P[i][at] - t)) ** 2
+        dropped = [sum((w - p) ** 2 for w, p in zip(W, start, strict=True)) for start in starts]
+        shares = [1 / (e + Q(1, 10**6)) for e in dropped]
+        for at in range(2):
+            moves = [h * (P[i][at] - starts[i][at]) for i, h in enumerate(shares)]
+            W[at] += sum(moves) / sum(shares)
+        assert W[0] > W[1] > 0
+        starts, P = cut(W), cut(W)
+    return W, P

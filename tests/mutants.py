@@ -12,6 +12,8 @@ from tests.mutation import Change, written
 BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
+TRACED = ["tests/test_simulate.py", "tests/test_simulate_trace.py"]
+EXACT = ["tests/test_methods_exact.py"]
 WORKED = [
     "tests/test_claims_worked.py",
     "tests/test_claims_worked_truncation.py",
@@ -37,13 +39,18 @@ TESTS = {
         "tests/test_bounds_derived.py",
         "tests/test_bounds_domains.py",
     ],
+    "decaf_theory/topology/contacts.py": ["tests/test_contacts.py"],
+    "decaf_theory/topology/reversible.py": ["tests/test_reversible.py"],
     "decaf_theory/topology": [
         "tests/test_topology.py",
         "tests/test_topology_random.py",
         "tests/test_topology_sparse.py",
+        "tests/test_contacts.py",
+        "tests/test_reversible.py",
     ],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
+    "decaf_theory/tsvd/flops.py": ["tests/test_cost.py"],
     "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py", "tests/test_measure.py"],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
     "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
@@ -59,15 +66,38 @@ TESTS = {
     "decaf_theory/bench/simulation.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
+    "decaf_theory/bench/scaling.py": ["tests/test_bench_scaling.py"],
+    "decaf_theory/bench/extrapolation.py": ["tests/test_bench_scaling.py"],
     "decaf_theory/bench": ["tests/test_bench.py"],
+    "decaf_theory/methods/base.py": [
+        "tests/test_methods_exact.py",
+        "tests/test_methods.py",
+        "tests/test_methods_identities.py",
+        "tests/test_contracts.py",
+        "tests/test_simulate_graphs.py",
+    ],
+    "decaf_theory/methods/cost.py": ["tests/test_cost.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
+    **{
+        f"decaf_theory/methods/{name}.py": ["tests/test_methods_merging.py", *EXACT]
+        for name in ("merged", "whole", "confined")
+    },
+    "decaf_theory/methods/channel.py": ["tests/test_methods_channel.py"],
+    "decaf_theory/methods/draws.py": ["tests/test_methods_channel.py"],
+    "decaf_theory/methods/private.py": [
+        "tests/test_methods_steps.py",
+        "tests/test_methods_exact.py",
+    ],
+    "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
         "tests/test_methods.py",
         "tests/test_methods_identities.py",
         "tests/test_contracts.py",
+        "tests/test_cli.py",
     ],
+    "decaf_theory/simulate/trace.py": [*TRACED, "tests/test_methods_merging.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
         "tests/test_simulate_worked.py",
@@ -75,9 +105,10 @@ TESTS = {
         "tests/test_simulate_faults.py",
         "tests/test_simulate_own.py",
         "tests/test_simulate_own_bad.py",
+        "tests/test_simulate_graphs.py",
     ],
     "decaf_theory/problems": ["tests/test_problems.py"],
-    "decaf_theory/small_steps.py": ["tests/test_small_steps.py"],
+    "decaf_theory/small_steps.py": ["tests/test_small_steps.py", "tests/test_kinds_of_mixing.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
@@ -102,6 +133,11 @@ TESTS = {
         "tests/test_claims_truncation.py",
         *extremal("T16", "T18", "T18-rank", "T19"),
     ],
+    "verification/claims/rates/reversible.py": [
+        *outcome("T37-reversible-rate"),
+        *outcome("T37-reversible"),
+        "tests/test_rates_properties.py",
+    ],
     "verification/claims/rates/error_feedback.py": outcome("T32-feedback"),
     "verification/claims/rates": [
         "tests/test_claims_worked_rates.py",
@@ -117,6 +153,8 @@ TESTS = {
     "verification/judge.py": ["tests/test_judge.py"],
     "verification/reaches.py": ["tests/test_judge.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
+    "paper_checks/reported.py": ["tests/test_paper_table.py"],
+    "paper_checks/effects": ["tests/test_effects.py"],
 }
 
 FOLDER = Path(__file__).parent

@@ -24,11 +24,13 @@ ALLOWED = {
     "rng": {"arrays"},
     "bounds": set(),
     "stats": {"arrays"},
-    "small_steps": {"bounds"},
+    "small_steps": {"bounds", "topology"},
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
-    "methods": {"arrays", "names", "lowrank", "tsvd", "measure", "topology", "methods"},
+    "methods": {
+        *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods")
+    },
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "names", "rng", "lowrank", "topology", "problems"},
     "moments": {"arrays", "lowrank", "topology"},
@@ -38,7 +40,7 @@ ALLOWED = {
     | {"methods", "measure", "adapters"},
     "adversary": {"rng"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
-    | {"problems", "simulate"},
+    | {"methods", "problems", "simulate"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},

@@ -323,6 +323,9 @@ WORKED = [
     ("convex_curvature", dict(L=3, m=3), 9),
     # 3 * .25/.75
     ("time_varying_S", dict(lam=0.5, N=4), 1),
+    # (1 - 3/8)/3
+    ("reversible_S", dict(lam=0.5, pi=[0.5, 0.25, 0.25]), 5 / 24),
+    ("reversible_S", dict(lam=0.5, pi=[1.0, 0.0]), 0),
     ("sqrt_rho_complete", dict(N=7), 0),
     ("sqrt_rho_ring", dict(N=1), 0),
     ("sqrt_rho_ring", dict(N=2), 1 / 3),

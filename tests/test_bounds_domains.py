@@ -81,6 +81,7 @@ VALID = {
     "momentum_q_S": dict(lam=0.5, eigenvalues=[0.5, -0.5], beta=0.5),
     "momentum_rate": dict(RATE, Xi=1.0, beta=0.5),
     "time_varying_S": dict(lam=0.5, N=2),
+    "reversible_S": dict(lam=0.5, pi=[0.5, 0.25, 0.25]),
     "sqrt_rho_complete": dict(N=3),
     "sqrt_rho_ring": dict(N=3),
     "sqrt_rho_path": dict(N=3),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from decaf_theory import bounds
 from decaf_theory.rng import generator
+from decaf_theory.topology import check_reversible, reversible, reversible_eigenvalues
 
 EPS = 2.0**-52
 positive = st.floats(0.05, 20)
@@ -53,6 +54,31 @@ def test_S_is_below_what_the_spectral_gap_alone_gives(seed, N):
     assert combined / N <= (1 - 1 / N) / (1 - lam**2) * slack
     assert mixed <= bounds.time_varying_S(lam=lam, N=N) * slack
     assert combined == pytest.approx(mixed + N - 1, rel=SPECTRAL)
+
+
+@given(seed=st.integers(0, 10**6), N=st.integers(1, 8))
+def test_reversible_S_is_the_noise_that_weighted_mixing_leaves_at_most(seed, N):
+    rng = np.random.default_rng(seed)
+    target = 10.0 ** rng.uniform(-1, 1, N)
+    pi = target / target.sum()
+    P = reversible(random_mixing(seed, N)[0], target)
+    lam = np.abs(reversible_eigenvalues(P, target)).max(initial=0.0)
+    if lam > 0.99:
+        return
+    # sum over k >= 1 of sum_i pi_i |row i of (P - 1 pi')^k|^2, of unit noise at every agent
+    mixing, power, left = P - pi, np.eye(N), 0.0
+    for _ in range(2000):
+        power = power @ mixing
+        left += float(pi @ (power**2).sum(axis=1))
+    slack = 1 + 100 * SPECTRAL
+    assert left <= bounds.reversible_S(lam=lam, pi=pi.tolist()) * slack
+    equal = [1 / N] * N
+    S = bounds.time_varying_S(lam=lam, N=N)
+    assert bounds.reversible_S(lam=lam, pi=equal) == pytest.approx(S / N, rel=8 * N * EPS)
+    flat = lam * np.eye(N) + (1 - lam) * pi
+    kept = sum(float(pi @ ((lam**k * (np.eye(N) - pi)) ** 2).sum(axis=1)) for k in range(1, 2000))
+    check_reversible(flat, pi)
+    assert kept == pytest.approx(bounds.reversible_S(lam=lam, pi=pi.tolist()), rel=1e4 * EPS)
 
 
 def test_time_varying_S_is_that_of_a_matrix_with_equal_eigenvalues():

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from decaf_theory.lowrank import Factors
 from decaf_theory.topology import TOPOLOGIES
 from verification.claim import Context, Outcome
-from verification.claims.interference import dlora_path
+from verification.claims.interference import dlora_path, path_limit
 
 
 def test_the_law_of_small_steps_fails_without_one_plus_Pi_or_by_two_percent(monkeypatch):
-    right = dlora_path.predicted
+    right = path_limit.predicted
 
     def without_one_plus_Pi(runs):
         W, agents = runs.targets.mean(axis=0), len(runs.Pi)
@@ -20,8 +20,8 @@ def test_the_law_of_small_steps_fails_without_one_plus_Pi_or_by_two_percent(monk
         return runs.s**2 / agents * np.einsum("jl,jab,cb,lcd->ad", Gamma, D, W, D)
 
     for wrong in (without_one_plus_Pi, lambda runs: 1.02 * right(runs)):
-        monkeypatch.setattr(dlora_path, "predicted", wrong)
-        rows = list(dlora_path.law(Context("T14-law")))
+        monkeypatch.setattr(path_limit, "predicted", wrong)
+        rows = list(path_limit.law(Context("T14-law")))
         assert any(row.outcome == Outcome.VIOLATED for row in rows)
 
 

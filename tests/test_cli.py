@@ -295,6 +295,10 @@ def test_the_list_of_methods_has_a_line_for_each_with_its_bytes(call):
     numbers = {"dsgd": 7 * 4, "dlora": 11 * 3, "dlora_fa": 7 * 3, "local": 0, "centralized": 11 * 3}
     for name, count in numbers.items():
         assert f"  {4 * 10 * count:,}  " in lines[name]
+    assert f"  {4 * (5 + 5 * 5) * 33:,}  " in lines["flora"]  # each hears all pairs
+    # a step 6 d k r and 2 for each number, a mean over fifteen weights 2 for each number
+    assert f"  {5 * (6 * 7 * 4 * 3 + 2 * 11 * 3) + 2 * 15 * 11 * 3}  " in lines["dlora"]
+    assert f"  {5 * 2 * 7 * 4 + 2 * 15 * 7 * 4}  " in lines["dsgd"]
     assert "  840 / 480  " in lines["rolora"]
     assert "  B / A  " in lines["rolora"]
     assert "product up to E" in lines["decaf"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.methods import METHODS, Clock
+from decaf_theory.methods import METHODS, Clock, air_fedavg, salf
 from decaf_theory.methods.base import Confidence
 from decaf_theory.methods.state import message_bytes
 from decaf_theory.topology import metropolis
@@ -20,6 +20,8 @@ EPS = np.finfo(np.float64).eps
 ONE = Factors(np.ones((1, 1, 1)), np.ones((1, 1, 1)))
 every_method = pytest.mark.parametrize("name", METHODS)
 MEANS = {"B", "A", "product", "product up to E"}
+# without their draws, which test_methods_channel looks at
+QUIET = {"air_fedavg": air_fedavg(sigma=0.0), "salf": salf(0.0)}
 
 
 @every_method
@@ -34,6 +36,11 @@ def test_a_method_says_where_it_comes_from_and_how_sure_that_is(name):
     assert source
     assert confidence in get_args(Confidence)
     assert ("reading, not confirmed" in rule) == (confidence in ("K", "?"))
+
+
+def rule(name):
+    """Return the method, or what is left of it where it draws no numbers."""
+    return QUIET.get(name, METHODS[name])
 
 
 class Round(NamedTuple):
@@ -66,12 +73,40 @@ def build(name, *, N, d, k, r, seed, branch="generic", batch=()):
         Q = np.linalg.qr(rng.standard_normal((*batch, N, r, r)))[0]
         B = B[..., :1, :, :] @ np.swapaxes(Q, -1, -2)
         A = Q @ A[..., :1, :, :]
+    if "B" in method.fixed:
+        B = np.broadcast_to(B[..., :1, :, :], B.shape).copy()
     if "A" in method.fixed:
         A = np.broadcast_to(
             np.eye(k) if (not method.form.low_rank) else A[..., :1, :, :], A.shape
         ).copy()
     Pi = np.full((N, N), 1 / N) if method.meets == "server" else mixing(N, rng)
     return Round(Factors(B, A), Pi)
+
+
+def exchanged(method, state, Pi):
+    """Return the state after the first mix."""
+    weights = method.weights(Pi, Pi.shape[0], Clock())
+    begun = method.begin(state)
+    return begun if weights is None else method.exchange(begun, weights, Clock()).state
+
+
+def whole(method, state):
+    """Return factors of W - W0 in units of B A: the agents' own, or that matrix itself and I."""
+    if method.form.factored:
+        return state.factors
+    update = method.form.update(state, 1.0)
+    k = update.shape[-1]
+    return Factors(
+        update, np.broadcast_to(np.eye(k, dtype=update.dtype), (*update.shape[:-2], k, k))
+    )
+
+
+def mix(name, state, Pi):
+    """Return the factors after the first mix, `whole`."""
+    method = rule(name)
+    if method.form.factored:
+        return method.mix(state, Pi, 0)
+    return whole(method, exchanged(method, state, Pi))
 
 
 def mixing(N, rng):
@@ -139,7 +174,7 @@ def same_products(name, found, expected, state, Pi):
 def test_equal_agents_are_a_fixed_point(drawn):
     name, (state, Pi) = drawn
     equal = state.map(lambda X: np.broadcast_to(X[:1], X.shape))
-    mixed = METHODS[name].mix(equal, Pi, 0)
+    mixed = mix(name, equal, Pi)
     # of rank r, so that nothing is truncated and no gap matters
     assert np.all(np.abs(product(mixed) - product(equal)) <= rounding(equal, Pi))
 
@@ -150,17 +185,17 @@ def test_permuting_the_agents_permutes_the_result(drawn, random):
     order = list(range(len(Pi)))
     random.shuffle(order)
     permuted = state.map(lambda X: X[order])
-    mixed = METHODS[name].mix(permuted, Pi[np.ix_(order, order)], 0)
-    expected = METHODS[name].mix(state, Pi, 0).map(lambda X: X[order])
+    mixed = mix(name, permuted, Pi[np.ix_(order, order)])
+    expected = mix(name, state, Pi).map(lambda X: X[order])
     same_products(name, mixed, expected, permuted, Pi[np.ix_(order, order)])
 
 
 @given(rounds())
 def test_what_mixing_promises_to_keep_is_kept(drawn):
     name, (state, Pi) = drawn
-    mixed = METHODS[name].mix(state, Pi, 0)
-    norms = size(state)
-    for X, Y, scale, label in zip(state, mixed, norms, ("B", "A"), strict=False):
+    mixed, norms = mix(name, state, Pi), size(state)
+    factors = exchanged(METHODS[name], state, Pi).factors
+    for X, Y, scale, label in zip(state, factors, norms, ("B", "A"), strict=False):
         if label in METHODS[name].keeps:
             gap = np.abs(X.mean(axis=0) - Y.mean(axis=0))
             assert np.all(gap <= 4 * len(Pi) * EPS * scale)
@@ -197,9 +232,10 @@ def test_a_subset_of_rows_gives_the_same_rows(drawn, data):
     chosen = data.draw(st.lists(st.integers(0, N - 1), min_size=1, max_size=N, unique=True))
     method = METHODS[name]
     if not method.merges or method.meets == "none":
-        if len(chosen) == N:
+        if len(chosen) == N and method.form.factored:
             return  # the agents in their order, which is no choice
-        with pytest.raises(ValueError, match=f"needs all {N} rows of Pi"):
+        whose = f"needs all {N} rows of Pi" if method.form.factored else "its factors alone do not"
+        with pytest.raises(ValueError, match=f"{name} .*{whose}"):
             method.mix(state, Pi[chosen], 0)
         return
     every = method.mix(state, Pi, 0)
@@ -215,8 +251,8 @@ def test_a_subset_of_rows_gives_the_same_rows(drawn, data):
 @given(rounds())
 def test_a_sparse_Pi_gives_what_the_dense_one_gives(drawn):
     name, (state, Pi) = drawn
-    found = METHODS[name].mix(state, sparse.csr_array(Pi), 0)
-    same_products(name, found, METHODS[name].mix(state, Pi, 0), state, Pi)
+    found = mix(name, state, sparse.csr_array(Pi))
+    same_products(name, found, mix(name, state, Pi), state, Pi)
 
 
 @every_method
@@ -225,25 +261,27 @@ def test_a_sparse_Pi_gives_what_the_dense_one_gives(drawn):
 def test_kind_dtype_and_shape_are_kept(name, dtype, to):
     state, Pi = build(name, N=4, d=5, k=3, r=2, seed=0, batch=(2,))
     given = state.map(lambda X: to(X.astype(dtype)))
-    mixed = METHODS[name].mix(given, Pi, 0)
-    for X, Y in zip(given, mixed, strict=True):
-        assert type(Y) is type(X)
-        assert Y.dtype == X.dtype
+    after, arrays = exchanged(rule(name), given, Pi), []
+    after.each(lambda X: arrays.append(X) or X)
+    kinds = {(type(X), X.dtype) for X in arrays if "int" not in str(X.dtype)}  # agents' numbers
+    assert kinds == {(type(given.B), given.B.dtype)}
+    mixed = whole(rule(name), after.each(np.asarray))
+    for X, Y in zip(given, after.factors, strict=True):
         assert Y.shape == X.shape
-    exact = product(METHODS[name].mix(state, Pi, 0))
+    exact = product(mix(name, state, Pi))
     unit = 2.0**-23 if dtype == "float32" else EPS
     # in units of eps: sums of N r terms, and condition numbers below 100 for this seed
-    assert np.all(np.abs(np.asarray(product(mixed)) - exact) <= 1000 * unit * size(state)[2])
+    assert np.all(np.abs(product(mixed) - exact) <= 1000 * unit * size(state)[2])
 
 
 @every_method
 def test_a_batch_of_three_is_three_singles(name):
     state, Pi = build(name, N=4, d=3, k=5, r=2, seed=0, batch=(3,))
-    mixed = METHODS[name].mix(state, Pi, 0)
+    mixed = mix(name, state, Pi)
     for run in range(3):
         single = Factors(state.B[run], state.A[run])
         found = Factors(mixed.B[run], mixed.A[run])
-        same_products(name, found, METHODS[name].mix(single, Pi, 0), single, Pi)
+        same_products(name, found, mix(name, single, Pi), single, Pi)
 
 
 @every_method
@@ -252,7 +290,7 @@ def test_the_input_is_left_as_it_was(name):
     before = [X.copy() for X in (*state, Pi)]
     for X in (*state, Pi):
         X.setflags(write=False)
-    METHODS[name].mix(state, Pi, 0)
+    mix(name, state, Pi)
     for X, old in zip((*state, Pi), before, strict=True):
         np.testing.assert_array_equal(X, old)
 
@@ -278,14 +316,32 @@ def test_one_rank_with_its_neighbours_messages_does_what_the_network_does(name):
     weights = method.weights(Pi, 5, Clock())
     if weights is None:
         return
-    every = method.exchange(begun, weights, Clock()).state.factors
+    every = whole(method, method.exchange(begun, weights, Clock()).state)
     message = method.send(begun, Clock())
     for agent in range(5):
         row = weights[min(agent, len(weights) - 1)]
         near = np.flatnonzero(row)
         heard = {part: X[near] for part, X in message.items()}
-        own = method.receive(begun.take([agent]), heard, row[None, near], Clock()).state.factors
-        same_products(name, own, Factors(*(X[[agent]] for X in every)), state, Pi[[agent]])
+        own = method.receive(begun.take([agent]), heard, row[None, near], Clock()).state
+        same_products(
+            name, whole(method, own), Factors(*(X[[agent]] for X in every)), state, Pi[[agent]]
+        )
+
+
+@every_method
+@pytest.mark.parametrize("local", [0, 1])
+def test_one_rank_steps_as_the_network_does(name, local):
+    method, clock = METHODS[name], Clock(2, local, 4)
+    state, _ = build(name, N=5, d=4, k=3, r=2, seed=3)
+    gradients, _ = build(name, N=5, d=4, k=3, r=2, seed=4)
+    begun = method.begin(state)
+    every = method.step(begun, gradients, clock)
+    for agent in range(5):
+        own = gradients.map(lambda X, agent=agent: X[[agent]])
+        found = method.step(begun.take([agent]), own, clock)
+        for X, Y in zip(found.gradients, every.gradients, strict=True):
+            # a field of condition below 100, the same operations on a batch of one
+            assert np.abs(X - Y[[agent]]).max() <= 1000 * EPS * np.abs(Y[agent]).max()
 
 
 @given(rounds(), st.integers(0, 2**32 - 1))
@@ -310,11 +366,12 @@ def test_product_methods_do_not_see_the_gauge_of_an_agent(drawn, seed):
 def test_factor_methods_do_see_it_but_not_a_common_rotation():
     gauge_free = {"fedrot", "choco"}  # turns gauges; sees a common one, too
     mixing = (m for m in METHODS.values() if {*m.send(m.begin(ONE), Clock())} >= {"B", "A"})
-    names = {method.name for method in mixing if method.space == "factors"} - gauge_free
+    factors = (m for m in mixing if m.space == "factors" and "product" not in m.keeps)
+    names = {method.name for method in factors} - gauge_free
     assert {"dlora", "fedavg", "heavy_ball"} < names
     for name in names:
         state, Pi = build(name, N=3, d=4, k=5, r=2, seed=0)
-        mix, rng = METHODS[name].mix, np.random.default_rng(1)
+        mix, rng = rule(name).mix, np.random.default_rng(1)
         Q = np.linalg.qr(rng.standard_normal((3, 2, 2)))[0]
         own = Factors(state.B @ Q, np.swapaxes(Q, 1, 2) @ state.A)
         common = Factors(state.B @ Q[0], Q[0].T @ state.A)
@@ -329,8 +386,8 @@ def test_truncated_mixes_are_balanced_and_carry_their_error(drawn):
     method = METHODS[name]
     if method.space != "products":
         return
-    begun = method.begin(state)
-    truncated = method.exchange(begun, Pi, Clock()).truncated
+    weights = method.weights(Pi, len(Pi), Clock())
+    truncated = method.exchange(method.begin(state), weights, Clock()).truncated
     B, A = method.mix(state, Pi, 0)
     np.testing.assert_array_equal(B, truncated.factors.B)
     np.testing.assert_array_equal(A, truncated.factors.A)

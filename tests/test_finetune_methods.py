@@ -6,8 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from decaf_theory.methods import METHODS, adf_lora  # noqa: E402
+from decaf_theory.methods import METHODS, adf_lora, channel, noisy, odelora, salf  # noqa: E402
+from decaf_theory.methods.form import LORA  # noqa: E402
 from paper_checks import checkpoint, finetune, mixing  # noqa: E402
+from paper_checks.config import ConfigError  # noqa: E402
+from paper_checks.stacked import export  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
 EPS32 = 2.0**-23
@@ -50,7 +53,10 @@ def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkey
         finetune.mix(run, run.step)
 
 
-@pytest.mark.parametrize("method", [TRACKING, METHODS["decaf_ef"]], ids=lambda m: m.name)
+KEEPING = [TRACKING, *(METHODS[name] for name in ("decaf_ef", "air_fedavg", "salf", "la_lora"))]
+
+
+@pytest.mark.parametrize("method", KEEPING, ids=lambda m: m.name)
 def test_what_a_method_keeps_survives_the_process(monkeypatch, tmp_path, method):
     config = config_of(monkeypatch, method, train__steps=6, mix__every=1)
     whole = finetune.finetune(config, tmp_path / "whole")
@@ -116,7 +122,140 @@ def test_rounds_that_do_not_mix_send_nothing(monkeypatch):
     assert sent[3] == 2 * sent[1]
 
 
-def test_memory_that_is_not_a_pair_of_factors_is_refused_by_name(monkeypatch):
-    odd = replace(METHODS["dlora"], name="odd", start=lambda factors: {"gate": factors.A[..., :1]})
-    with pytest.raises(ValueError, match="training cannot keep 'gate'"):
+def test_a_form_of_W_that_the_model_does_not_compute_is_refused_by_name(monkeypatch):
+    odd = replace(METHODS["dlora"], name="odd", form=replace(LORA, name="B g A"))
+    with pytest.raises(ValueError, match=r"training knows .*, not 'B g A', that of odd"):
         finetune.prepare(config_of(monkeypatch, odd), device="cpu")
+
+
+# ---------------------------------------------------------------- what is merged into W0
+
+MERGING = ["flora", "fedex_lora", "rac_lora"]
+
+
+def weights_of(run):
+    """The weight of each agent at each site, [N, d, k] in float64, by a forward pass of units."""
+    found = {}
+    for name, site in run.stacked.sites.items():
+        k = site.A.shape[-1]
+        units = torch.eye(k, dtype=site.A.dtype).repeat(run.stacked.agents, 1)
+        with torch.no_grad():
+            y = site(units) - site.base(torch.zeros_like(units))
+        found[name] = y.reshape(run.stacked.agents, k, -1).mT.double()
+    return found
+
+
+@pytest.mark.parametrize("name", MERGING)
+def test_the_mean_weight_of_the_model_is_kept_by_merging(monkeypatch, name):
+    config = config_of(monkeypatch, METHODS[name], mix__every=1, train__lr=0.1)
+    run = finetune.prepare(config, device="cpu")
+    for step in range(3):
+        finetune.gradients(run, step)
+        run.optimizer.step()
+        before = weights_of(run)
+        finetune.mix(run, step + 1)
+        for site, W in weights_of(run).items():
+            mean = before[site].mean(0)
+            # a dot product of at most 7 + 2 x 3 terms in each of three sums
+            slip = 50 * EPS32 * max(1.0, float(before[site].abs().max()))
+            assert (W - mean).abs().max() <= slip
+            assert run.stacked.sites[site].merged.shape[0] == 1  # one for all agents
+    assert all(site.merged.any() for site in run.stacked.sites.values())
+
+
+@pytest.mark.parametrize("name", [*MERGING, "fedhl", "fed_sb"])
+def test_a_run_that_merges_survives_the_process(monkeypatch, tmp_path, name):
+    config = config_of(monkeypatch, METHODS[name], train__steps=6, mix__every=1)
+    whole = finetune.finetune(config, tmp_path / "whole")
+    stops = iter([False] * 3 + [True] * 9)
+    half = finetune.finetune(config, tmp_path / "half", stop=lambda: next(stops))
+    assert half.step == 3
+    rest = finetune.finetune(config, tmp_path / "half")
+    for site, W in weights_of(whole).items():
+        assert torch.equal(W, weights_of(rest)[site])
+        assert (W - whole.stacked.sites[site].base.weight).abs().max() > 1000 * EPS32
+    for site, kept in whole.memory.items():
+        for what, held in kept.items():
+            for X, Y in zip(held, rest.memory[site][what], strict=True):
+                assert torch.equal(X, Y)
+    assert whole.records == rest.records
+
+
+def test_a_server_that_answers_with_all_pairs_answers_with_one_head(monkeypatch):
+    sent = {}
+    for name in ("fedavg", "flora"):
+        run = finetune.prepare(config_of(monkeypatch, METHODS[name], mix__every=1), device="cpu")
+        finetune.advance(run)
+        sent[name] = run.sent
+    heads = 2 * 3 * mixing.head_bytes(run.stacked)
+    adapters = (sent["fedavg"] - heads) // (2 * 3)
+    assert sent["flora"] - heads == (3 + 3 * 3) * adapters
+
+
+def test_what_is_merged_is_not_written_as_an_adapter(monkeypatch, tmp_path):
+    run = finetune.prepare(config_of(monkeypatch, METHODS["flora"], mix__every=1), device="cpu")
+    export(run.stacked, 0, tmp_path / "start", base="net")  # nothing is merged yet
+    finetune.advance(run)
+    with pytest.raises(ValueError, match=r"agent 1 cannot be written as an adapter: .*site fc1"):
+        export(run.stacked, 1, tmp_path / "later", base="net")
+
+
+def test_only_a_small_square_matrix_trains(monkeypatch):
+    config = config_of(monkeypatch, METHODS["fed_sb"], mix__every=2, train__momentum=0.9)
+    run = finetune.prepare(config, device="cpu")
+    for _ in range(3):
+        finetune.advance(run)
+        for name, site in run.stacked.sites.items():
+            B0 = run.memory[name]["frame"][0]
+            outside = site.B - B0 @ (B0.mT @ site.B)
+            assert site.B.any()
+            assert outside.abs().max() <= 50 * EPS32 * site.B.abs().max()
+    with pytest.raises(ConfigError, match=r"train.optimizer must be 'sgd' for fed_sb"):
+        config_of(monkeypatch, METHODS["fed_sb"], mix__method="fed_sb", train__optimizer="adamw")
+
+
+@pytest.mark.parametrize("name", MERGING)
+def test_gradients_at_unmixed_factors_do_not_move_merged_ones(monkeypatch, name):
+    with pytest.raises(ConfigError, match=f"train.order 'combine' is not defined for {name}"):
+        config_of(monkeypatch, METHODS[name], mix__method=name, train__order="combine")
+
+
+STEPPING = [
+    *(METHODS[name] for name in ("air_fedavg", "salf", "la_lora", "odelora")),
+    odelora(METHODS["dlora"], runge_kutta=True),
+    noisy(METHODS["dlora"], 0.01),
+]
+
+
+@pytest.mark.parametrize("method", STEPPING, ids=lambda m: f"{m.name}, {m.meets}")
+def test_a_round_of_training_with_each_channel_and_step(monkeypatch, method):
+    config = config_of(monkeypatch, method, mix__every=4, train__lr=0.02)
+    run = finetune.prepare(config, device="cpu")
+    before = snapshot(run)
+    for _ in range(4):
+        finetune.advance(run)
+    assert run.step == 4
+    assert run.sent > 0
+    for name, site in run.stacked.sites.items():
+        for part, X in (("0", site.B), ("1", site.A)):
+            assert torch.isfinite(X).all()
+            assert not torch.equal(X, before[f"{name}.{part}"])
+
+
+def test_each_layer_has_its_own_stragglers(monkeypatch):
+    seen = []
+
+    def listening(factors, *rest):
+        seen.append((factors.shape, arrivals(factors, *rest).flatten().tolist()))
+        return arrivals(factors, *rest)
+
+    arrivals = channel.arrivals
+    monkeypatch.setattr(channel, "arrivals", listening)
+    run = finetune.prepare(config_of(monkeypatch, salf(0.5), mix__every=1), device="cpu")
+    for step in range(12):
+        finetune.mix(run, step + 1)
+    first, second = ([came for shape, came in seen if shape == s] for s in ((7, 5), (4, 7)))
+    assert len(first) == len(second) == 12
+    # twelve pairs of three fair coins agree with probability 2^-36
+    assert first != second
+    assert len({tuple(came) for came in first}) > 2

@@ -155,12 +155,12 @@ def test_local_and_centralized_agents_keep_their_factors():
             np.testing.assert_array_equal(X, Y)
 
 
-def test_decaf_its_server_and_its_error_feedback_act_on_products():
+def test_decaf_and_what_is_made_of_it_act_on_products():
     products = [name for name, method in METHODS.items() if method.space == "products"]
-    assert products == ["decaf", "flexlora", "decaf_ef"]
+    assert products == ["decaf", "flexlora", "decaf_ef", "fedhl", "odelora"]
 
 
-@pytest.mark.parametrize("name", ["local", "fedsa_lora", "choco"])
+@pytest.mark.parametrize("name", ["local", "fedsa_lora", "choco", "fedhl", "fed_sb"])
 def test_rows_that_belong_to_nobody_are_refused_where_agents_keep_something_of_their_own(name):
     state = factors(N=3, d=4, k=2, r=2)
     with pytest.raises(ValueError, match=f"{name} needs all 3 rows of Pi, one per agent, got 2"):
@@ -188,6 +188,15 @@ SENDS = {
     "hetlora": (7 + 4) * 3,
     "raflora": (7 + 4) * 3,
     "decaf_ef": (7 + 4) * 3,
+    "flora": (7 + 4) * 3,
+    "fedex_lora": (7 + 4) * 3,
+    "rac_lora": 7 * 3,
+    "fedhl": (7 + 4) * 3,
+    "fed_sb": 3 * 3,
+    "air_fedavg": (7 + 4) * 3,
+    "salf": (7 + 4) * 3,
+    "la_lora": (7 + 4) * 3,
+    "odelora": (7 + 4) * 3,
 }
 
 
@@ -203,6 +212,7 @@ def test_links_count_each_direction_and_no_self_weight():
     for Pi in (ring, sparse.csr_array(ring), torch.tensor(ring)):
         assert messages_of("graph", Pi, 5) == 10
     assert messages_of("server", None, 5) == 10
+    assert messages_of("server", None, 5, "all") == 5 + 5 * 5
     assert messages_of("none", None, 5) == 0
 
 
@@ -251,5 +261,5 @@ def test_the_forms_of_W_and_their_gradients():
 
 
 def test_a_factor_that_is_neither_trained_nor_sent_is_fixed():
-    fixed = {name: METHODS[name].fixed for name in ("dlora", "decaf", "dlora_fa")}
-    assert fixed == {"dlora": set(), "decaf": set(), "dlora_fa": {"A"}}
+    fixed = {name: METHODS[name].fixed for name in ("dlora", "decaf", "dlora_fa", "fed_sb")}
+    assert fixed == {"dlora": set(), "decaf": set(), "dlora_fa": {"A"}, "fed_sb": {"A", "B"}}

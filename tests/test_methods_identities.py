@@ -18,6 +18,7 @@ from decaf_theory.methods import (
     fedrot,
     heavy_ball,
     limiting_ranks,
+    rac_lora,
     tad_lora,
     tracking,
     within_ranks,
@@ -64,6 +65,7 @@ SAME = {
     "a period without end freezes A": (adf_lora(np.inf), METHODS["dlora_fa"], "A"),
     "no graph at all never switches": (tad_lora().on(np.eye(N)), adf_lora(np.inf), ""),
     "ranks that all agents have limit nothing": (limiting_ranks(DLORA, [R] * N), DLORA, ""),
+    "a block without end is that of FFA-LoRA": (rac_lora(np.inf), METHODS["ffa_lora"], "A"),
     "equal ranks are one group": (METHODS["raflora"], FEDAVG, ""),
     "by a server, only the factor that trained changes": (
         METHODS["rolora"],

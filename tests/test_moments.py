@@ -17,6 +17,33 @@ EPS = np.finfo(float).eps
 SKEW = np.array([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.2, 0.5]])
 
 
+SHARES = np.array([0.5, 0.3, 0.2])
+
+
+def test_the_squares_of_weighted_means_are_those_of_plain_sums():
+    rng = np.random.default_rng(4)
+    H = symmetric(rng.standard_normal((3, 2, 2))) + 3 * np.eye(2)
+    b, x = rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
+    problem = moments.quadratics(H, b=b)
+    mean = SHARES @ x
+    slopes = H @ mean - b
+    slope = SHARES @ slopes
+    best = np.linalg.solve(np.einsum("i,iab->ab", SHARES, H), SHARES @ b)
+
+    def F(y):
+        return SHARES @ np.array([y @ H[i] @ y / 2 - b[i] @ y for i in range(3)])
+
+    expected = {
+        moments.mean_gradient: slope @ slope,
+        moments.consensus: SHARES @ np.sum((x - mean) ** 2, axis=1),
+        moments.heterogeneity: SHARES @ np.sum((slopes - slope) ** 2, axis=1),
+        moments.optimality_gap: F(mean) - F(best),
+    }
+    for square, value in expected.items():
+        found = moments.expectation(square(problem, SHARES), moments.at(x))
+        assert found == pytest.approx(value, rel=1e3 * EPS)
+
+
 def symmetric(x):
     return (x + np.swapaxes(x, -1, -2)) / 2
 

@@ -1,5 +1,6 @@
 """The table: means, paired differences, and no winner where the interval straddles zero."""
 
+import csv
 import hashlib
 import json
 
@@ -8,7 +9,7 @@ import pytest
 
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import bonferroni, mean_interval, paired_interval
-from paper_checks import cli, record, table
+from paper_checks import cli, record, reported, table
 from paper_checks import config as configs
 from tests import paper_runs
 from verification import store
@@ -138,25 +139,82 @@ def test_a_damaged_run_is_no_part_of_a_table(tmp_path):
         table.text([tmp_path])
 
 
-def test_reported_numbers_stand_beside_ours_with_their_source(tmp_path, monkeypatch):
+def test_a_reported_number_stands_next_to_our_cell_of_its_place_alone(tmp_path, monkeypatch):
     path = tmp_path / "reported.csv"
-    head = "config,method,partition,graph,metric,value,source\n"
-    path.write_text(head + "net,decaf,iid,ring,accuracy,61.5,Table 9\n")
-    monkeypatch.setattr(table.reported, "__defaults__", (path,))
+    monkeypatch.setattr(reported.read, "__defaults__", (path,))
     stored(tmp_path, [0.5])
-    assert cells(table.text([tmp_path]), "Last round", "decaf") == [
-        "50.0 (1 seed); reported 61.5 [Table 9]"
-    ]
-    path.write_text(head + "net,decaf,iid,ring,accuracy,61.5,\n")
-    with pytest.raises(StoreError, match="line 2: source"):
-        table.text([tmp_path])
-    path.write_text(head + "net,decaf,iid,ring,accuracy,many,Table 9\n")
-    with pytest.raises(StoreError, match="line 2: "):
-        table.text([tmp_path])
+    ours = {"config": "net", "method": "decaf", "partition": "iid", "graph": "ring"}
+    place = {**ours, "metric": "accuracy"}
+    write(path, [place])
+    text = table.text([tmp_path])
+    assert cells(text, "Last round", "decaf") == ["50.0 (1 seed); reported 61.5 [Table 9, v1]"]
+    assert "Reported elsewhere" not in text
+    for name in place:
+        other = {**place, name: "dlora" if name == "method" else "another"}
+        write(path, [other])
+        text = table.text([tmp_path])
+        assert cells(text, "Last round", "decaf") == ["50.0 (1 seed)"], name
+        apart = text.split("## Reported elsewhere\n")[1]
+        assert "61.5" in apart, name
 
 
-def test_no_number_is_reported_that_was_not_read():
-    assert table.REPORTED.read_text() == "config,method,partition,graph,metric,value,source\n"
+def write(path, rows):
+    """Write reported numbers: 61.5 of Table 9, v1, read at its source, unless a row says else."""
+    known = {"method": "decaf", "value": "61.5", "source": "Table 9", "version": "v1"}
+    known |= {"read": "source"}
+    with path.open("w", newline="") as file:
+        lines = csv.DictWriter(file, reported.Reported._fields, restval="")
+        lines.writeheader()
+        lines.writerows(known | row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"value": "many"}, "line 2: could not convert"),
+        ({"method": "decay"}, "line 2: method must be one of ours, got 'decay'"),
+        ({"source": ""}, "line 2: source must say"),
+        ({"version": ""}, "line 2: version must say"),
+        ({"read": ""}, "line 2: read must be one of"),
+    ],
+)
+def test_a_reported_number_that_says_too_little_is_refused(tmp_path, row, message):
+    write(tmp_path / "reported.csv", [row])
+    with pytest.raises(StoreError, match=message):
+        reported.read(tmp_path / "reported.csv")
+
+
+def test_a_reported_number_has_all_columns_and_no_others(tmp_path):
+    path = tmp_path / "reported.csv"
+    write(path, [{}])
+    whole = path.read_text()
+    path.write_text(whole.replace("note\n", "remark\n", 1).replace("note\r\n", "remark\r\n", 1))
+    with pytest.raises(StoreError, match="must have the columns config,method"):
+        reported.read(path)
+    for text in (whole.rstrip() + ",more\n", whole.rstrip()[:-1] + "\n"):
+        path.write_text(text)
+        with pytest.raises(StoreError, match="line 2: "):
+            reported.read(path)
+
+
+def test_every_reported_number_says_where_it_stands_and_none_counts_as_ours():
+    rows = reported.read()
+    assert len(rows) >= 20
+    assert all(row.source and row.version and row.metric and row.graph for row in rows)
+    for row in rows:
+        assert ("notes of others" in row.origin) == (row.read != "source")
+    # none was measured in the setting of an experiment here
+    assert not {row.config for row in rows} & {*configs.names()}
+    assert {row.config for row in rows} == {""}
+    assert reported.elsewhere(rows, set()) == rows
+
+
+def test_the_table_lists_reported_numbers_apart_from_ours(tmp_path):
+    stored(tmp_path, [0.5])
+    ours, apart = table.text([tmp_path]).split("## Reported elsewhere\n")
+    assert "reported" not in ours
+    assert apart.count("\n| ") == len(reported.read()) + 2
+    assert "| dlora    | 0.8458" in apart
 
 
 @pytest.mark.parametrize(("score", "words"), [(0.5, "beats it"), (0.61, "says nothing")])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from decaf_theory import bounds, moments
 from decaf_theory.topology import TOPOLOGIES
+from decaf_theory.topology import reversible as weigh
 from verification.claim import RESOLUTION, Outcome
 from verification.claims.networks import spectral_gaps
 from verification.claims.rates import (
@@ -22,6 +23,7 @@ from verification.claims.rates import (
     momentum,
     polyak_lojasiewicz,
     random_rounds,
+    reversible,
     time_varying,
 )
 from verification.instances import descent, erring, laws
@@ -141,6 +143,8 @@ LAWS = {
     "pairs": lambda N, p: laws.pairwise_gossip(N),
     "matching": lambda N, p: laws.random_matching(N),
     "dropped": lambda N, p: laws.dropped_links(TOPOLOGIES["path"](N), p),
+    "stragglers": lambda N, p: laws.stragglers(TOPOLOGIES["path"](N), p),
+    "contacts": lambda N, p: laws.contacts(N, [[(i, i + 1)] for i in range(N - 1)] + [[]]),
     "directed": lambda N, p: laws.directed_peers(N),
     "all or nothing": laws.all_or_nothing,
 }
@@ -160,6 +164,21 @@ def test_no_law_of_the_rounds_breaks_the_bound(drawn, name, N, p):
     case = case_of((family, ("ring", N), share, seed), q=random_rounds.network_of(law).q)
     assert random_rounds.judged(case, law, 12).outcome in ALLOWED
     for row in mean_descent.law_rows(case, law, 12):
+        assert row.outcome in ALLOWED
+
+
+@given(drawn=cases, spread=st.sampled_from([0.0, 0.5, 2.0]), steps=st.sampled_from([2, 12]))
+def test_no_weights_break_the_bounds_for_reversible_mixing(drawn, spread, steps):
+    event(f"weights spread by 10^{spread}")
+    case = case_of(drawn, q=0)
+    target = 10.0 ** np.random.default_rng(drawn[3]).uniform(-spread, spread, case.problem.N)
+    P = weigh(case.Pi, target)
+    net = reversible.weighing(P, target)
+    case = case._replace(Pi=P, lr=case.lr / max(1.0, net.q))
+    assert reversible.judged(case, target, steps).outcome in ALLOWED
+    for row in reversible.rate_rows(case, target, steps):
+        assert row.outcome in ALLOWED
+    for row in reversible.of_mixing(np.random.default_rng(drawn[3]), P, target):
         assert row.outcome in ALLOWED
 
 

@@ -20,7 +20,8 @@ from decaf_theory.simulate import (
 from decaf_theory.topology import TOPOLOGIES
 
 EPS = np.finfo(np.float64).eps
-QUANTITIES = [f.name for f in fields(Trace) if f.name not in ("status", "step", "final", "note")]
+HELD = ("status", "step", "final", "memory", "note")
+QUANTITIES = [f.name for f in fields(Trace) if f.name not in HELD]
 # the methods that `naive` writes out
 NAIVE = ("dsgd", "local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")
 
@@ -197,8 +198,8 @@ def test_decaf_at_full_rank_is_exact_product_gossip():
     assert trace.consensus_products[0, -1] < trace.consensus_products[0, 0] / 10
 
 
-# a mix leaves these agents more than their factors: copies of the others, a residual
-KEEPING = {"choco", "decaf_ef"}
+# a mix leaves these agents more than their factors: copies of the others, a residual, an anchor, W
+KEEPING = {"choco", "decaf_ef", "air_fedavg", "flora", "fedex_lora", "rac_lora", "fedhl", "fed_sb"}
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in KEEPING])
@@ -224,8 +225,9 @@ def test_mixing_first_is_stepping_first_from_the_mixed_start(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_of_three_runs_is_three_singles(method):
-    _, three = run_of(method, runs=3)
-    _, one = run_of(method, runs=1)
+    K = 2 if method == "la_lora" else 1  # B trains in the second local step
+    _, three = run_of(method, runs=3, local_steps=K)
+    _, one = run_of(method, runs=1, local_steps=K)
     for name in QUANTITIES:
         # LAPACK and BLAS may sum a batch in another order
         np.testing.assert_allclose(
@@ -285,6 +287,10 @@ def test_equal_configurations_give_equal_bits():
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
+# what depends on the signs of singular vectors, which rounding may choose
+OF_SIGNS = {"consensus_factors", "interference"}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_torch_runs_the_same_loop(method):
     start = gaussian_start(N=4, d=4, k=3, r=2, shared=True)
@@ -292,7 +298,7 @@ def test_torch_runs_the_same_loop(method):
     _, found = run_of(method, start=start.map(torch.tensor))
     assert isinstance(found.final.B, torch.Tensor)
     assert found.final.B.dtype == torch.float64
-    for name in QUANTITIES:
+    for name in set(QUANTITIES) - (OF_SIGNS if method == "odelora" else set()):
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-12
         )

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch", reason="tasks hold torch models")
 pytest.importorskip("transformers", reason="tasks need the extra finetune")
 
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 from paper_checks import config  # noqa: E402
-from paper_checks.tasks import TASKS, data, digits, images, load_task, models  # noqa: E402
+from paper_checks.tasks import TASKS, causal, data, digits, images, load_task, models  # noqa: E402
 from paper_checks.tasks.records import few  # noqa: E402
 
 EPS32 = float(np.finfo(np.float32).eps)
@@ -132,6 +133,24 @@ def test_scores_of_a_causal_model_are_its_full_logits_after_the_last_token():
         ids = [5, 4]  # "no" and "yes" of the word tokenizer
         slip = 100 * EPS32 * float(logits.abs().max())  # two layers of sums over 16-24 terms
         assert torch.allclose(scores[at], logits[ids], rtol=0, atol=slip)
+
+
+def test_each_of_310_prompts_gets_its_own_row_in_bfloat16_which_counts_to_256():
+    digits16 = torch.stack([torch.arange(310) // 16, torch.arange(310) % 16], dim=-1)
+
+    class Numbered:  # its hidden state after prompt i is i, in two digits that bfloat16 holds
+        def __init__(self):
+            self.model, self.lm_head = self, SimpleNamespace(weight=torch.eye(2).bfloat16())
+
+        def __call__(self, input_ids, use_cache):
+            hidden = torch.zeros(len(input_ids), 3, 2, dtype=torch.bfloat16)
+            hidden[:, 1] = digits16[input_ids[:, 1]].bfloat16()
+            return SimpleNamespace(last_hidden_state=hidden)
+
+    ids = torch.arange(310)[:, None].expand(310, 3)
+    inputs = {"input_ids": ids, "last": torch.ones(310, dtype=torch.int64)}
+    together = causal.answer_scores(Numbered(), inputs, torch.tensor([0, 1]))
+    assert torch.equal(together, digits16.float())
 
 
 def test_padding_does_not_reach_the_scores_of_a_causal_model():
@@ -439,6 +458,36 @@ def test_gold_labels_that_do_not_match_are_refused(folder):
     (folder / "wic/test.gold.txt").write_text("F\n")
     with pytest.raises(ValueError, match="2 rows of test data, 1 gold labels"):
         data.TEXTS["wic"].test(folder / "wic")
+
+
+WRONG_LABELS = {
+    "sst2": (
+        "test.tsv",
+        "bad\t0",
+        "bad\t2",
+        "test.tsv, line 3: a label must be '0' or '1', got '2'",
+    ),
+    "wic": (
+        "test.gold.txt",
+        "F",
+        "t",
+        "test.gold.txt, line 1: a label must be 'F' or 'T', got 't'",
+    ),
+    "boolq": ("dev_mosaic_format.jsonl", '"gold": 1', '"gold": 2', "must be 0 or 1, got 2"),
+    "boolq answers": ("dev_mosaic_format.jsonl", '"yes"]', '"Yes"]', "'no' or 'yes', got 'Yes'"),
+    "boolq train": ("balanced.jsonl", ": true", ': "true"', "must be False or True, got 'true'"),
+    "boolq row": ("balanced.jsonl", '"answer"', '"reply"', "line 1: a row must have question"),
+    "boolq JSON": ("balanced.jsonl", '"question"', "question", "line 1: not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LABELS)
+def test_a_label_or_row_that_a_file_cannot_have_is_named_with_its_line(folder, case):
+    name, (file, good, bad, message) = case.split()[0], WRONG_LABELS[case]
+    path = folder / name / file
+    path.write_text(path.read_text().replace(good, bad))
+    with pytest.raises(ValueError, match=escape(message)):
+        data.read(name, config.Data(batch=1), folder)
 
 
 # ---------------------------------------------------------------- real models and data

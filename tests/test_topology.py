@@ -340,7 +340,8 @@ BAD = [
     ([[0.5, inf], [inf, 0.5]], "^Pi must be finite"),
     (
         [[0.5, 0.5], [0.3, 0.7]],
-        r"^columns of Pi must sum to one, got 0\.8 in column 0; .* the mean of the agents$",
+        r"^columns of Pi must sum to one, got 0\.8 in column 0; .* the mean of the agents; a "
+        r"reversible Pi keeps a weighted mean, and is .*; others would need push-sum$",
     ),
     ([[0.5, 0.5], [0.5, 0.501]], r"^rows of Pi must sum to one, got 1\.001 in row 1"),
     ([[0.499, 0.5], [0.5, 0.5]], r"^rows of Pi must sum to one, got 0\.999 in row 0"),

@@ -2,12 +2,14 @@
 
 import itertools
 from collections import Counter
+from fractions import Fraction
 from math import sqrt
 from re import escape
 
 import numpy as np
 import pytest
 
+from decaf_theory.stats import mean_interval
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES, RandomSchedule, check_mixing_matrix
 from verification.instances import laws
 
@@ -29,11 +31,22 @@ LAWS = {
         "dropped_links",
         {"Pi": STAR, "p": 0.2},
     ),
+    "ring, stragglers": (lambda N: laws.stragglers(TOPOLOGIES["ring"](N), 0.1), "stragglers", {}),
+    "star, stragglers": (
+        lambda N: laws.stragglers(STAR, 0.6),
+        "stragglers",
+        {"Pi": STAR, "p": 0.6},
+    ),
     "graphs": (lambda N: laws.erdos_renyi(N, 0.3), "erdos_renyi_redrawn", {"p": 0.3}),
 }
 CASES = [(name, 4) for name in LAWS]
 CASES += [(name, N) for name in ("pairs", "matching", "ring, half", "graphs") for N in (2, 3, 5)]
-RANDOM = [name for name in SCHEDULES if isinstance(SCHEDULES[name](2), RandomSchedule)]
+CASES += [("ring, stragglers", N) for N in (1, 2, 3, 5, 7)]
+RANDOM = [
+    name
+    for name in SCHEDULES
+    if name != "contacts" and isinstance(SCHEDULES[name](2), RandomSchedule)
+]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -97,8 +110,79 @@ def test_links_that_never_or_always_fail_leave_the_graph_or_nothing():
     assert none.rho() >= 1
     # rho of a graph that does not change is lam^2 = (2/3)^2
     assert whole.rho() == pytest.approx(4 / 9, abs=100 * EPS)
+    all_there, nobody = (SCHEDULES["stragglers"](6, p=p) for p in (0.0, 1.0))
+    assert np.abs(all_there(0) - ring).max() <= 2 * EPS
+    assert all_there.rho() == pytest.approx(4 / 9, abs=100 * EPS)
+    assert np.array_equal(nobody(0), np.eye(6))
+    assert nobody.rho() >= 1
     assert SCHEDULES["erdos_renyi_redrawn"](6, p=0.0).rho() == pytest.approx(1, abs=100 * EPS)
     assert SCHEDULES["erdos_renyi_redrawn"](6, p=1.0).rho() <= 100 * EPS
+
+
+def exact(Pis, chances):
+    """E Pi'Pi in rational numbers."""
+    N = len(Pis[0])
+    return [
+        [
+            sum(
+                c * sum(Pi[k][i] * Pi[k][j] for k in range(N))
+                for Pi, c in zip(Pis, chances, strict=True)
+            )
+            for j in range(N)
+        ]
+        for i in range(N)
+    ]
+
+
+@pytest.mark.parametrize("N", [2, 3, 4])
+def test_the_closed_form_of_stragglers_is_exact_in_rational_numbers(N):
+    rng = np.random.default_rng(N)
+    p, eye = Fraction(2, 7), [[Fraction(i == j) for j in range(N)] for i in range(N)]
+    weight = {
+        pair: Fraction(int(rng.integers(1, 9)), 8 * N)
+        for pair in itertools.combinations(range(N), 2)
+    }
+
+    def laplacian(power, there):
+        Lap = [[Fraction(0)] * N for _ in range(N)]
+        for (i, j), w in weight.items():
+            if there[i] and there[j]:
+                for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
+                    Lap[a][b] += sign * w**power
+        return Lap
+
+    outcomes = list(itertools.product([0, 1], repeat=N))
+    chances = [(1 - p) ** sum(there) * p ** (N - sum(there)) for there in outcomes]
+    Pis = [
+        [[eye[i][j] - Lap[i][j] for j in range(N)] for i in range(N)]
+        for Lap in (laplacian(1, there) for there in outcomes)
+    ]
+    Lap, Lap_2, a = laplacian(1, [1] * N), laplacian(2, [1] * N), 1 - p
+    square = [[sum(Lap[i][k] * Lap[k][j] for k in range(N)) for j in range(N)] for i in range(N)]
+    closed = [
+        [
+            eye[i][j] - 2 * a**2 * Lap[i][j] + a**3 * square[i][j] + 2 * a**2 * p * Lap_2[i][j]
+            for j in range(N)
+        ]
+        for i in range(N)
+    ]
+    assert exact(Pis, chances) == closed
+    Pi = np.array([[float(eye[i][j] - Lap[i][j]) for j in range(N)] for i in range(N)])
+    found = SCHEDULES["stragglers"](N, Pi=Pi, p=float(p)).rho()
+    expected = np.linalg.norm(np.array(closed, dtype=float) - 1 / N, 2)
+    assert found == pytest.approx(expected, abs=100 * EPS)
+
+
+def test_the_rho_of_stragglers_is_that_of_drawn_rounds():
+    N, rounds = 12, 4000
+    schedule = SCHEDULES["stragglers"](N, p=0.25, seed=5)
+    # the slowest direction on a ring, where all agents are alike
+    v = np.cos(2 * np.pi * np.arange(N) / N) / sqrt(N / 2)
+    left = [float(np.sum((schedule(t) @ v) ** 2)) for t in range(rounds)]
+    _, low, high = mean_interval(left, 0.9999)
+    assert low <= schedule.rho() <= high
+    for other in (0.2, 0.3):
+        assert not low <= SCHEDULES["stragglers"](N, p=other).rho() <= high
 
 
 def test_large_random_rounds_are_sparse():
@@ -109,6 +193,7 @@ def test_large_random_rounds_are_sparse():
         SCHEDULES["pairwise_gossip"](N, Pi=ring, sparse=True)(0),
         SCHEDULES["random_matching"](N, sparse=True)(0),
         SCHEDULES["dropped_links"](N, sparse=True)(0),
+        SCHEDULES["stragglers"](N, sparse=True)(0),
     ):
         assert Pi.nnz <= 3 * N
         check_mixing_matrix(Pi, N)
@@ -120,6 +205,8 @@ DIRECTED = SCHEDULES["one_peer_exponential"](4)(0)
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
+        ("stragglers", {"p": -0.5}, "p must lie in [0, 1], got -0.5"),
+        ("stragglers", {"Pi": DIRECTED}, "Pi must be symmetric for stragglers"),
         ("dropped_links", {"p": 1.5}, "p must lie in [0, 1], got 1.5"),
         ("erdos_renyi_redrawn", {"p": float("nan")}, "p must lie in [0, 1], got nan"),
         ("dropped_links", {"Pi": np.eye(3)}, "Pi must be 4 x 4 for 4 agents, got shape (3, 3)"),

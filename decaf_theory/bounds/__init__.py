@@ -50,6 +50,7 @@ from decaf_theory.bounds.rates import (
     momentum_rate,
     network_q,
     network_S,
+    reversible_S,
     safe_step,
     time_varying_S,
 )
@@ -139,6 +140,7 @@ __all__ = [
     "network_q",
     "orthogonal_gap",
     "product_lipschitz",
+    "reversible_S",
     "safe_step",
     "sign_gap",
     "smoothness_mixed_norm",

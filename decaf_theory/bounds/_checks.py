@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import fsum, sqrt, ulp
+
 ORDERS = ("MS", "CB")
 
 
@@ -65,6 +68,15 @@ def largest_weight(pi_max: float) -> None:
     """Raise ValueError unless pi_max can be the largest of some weights that sum to one."""
     if not 0 < pi_max <= 1:
         raise ValueError(f"pi_max must lie in (0, 1], got {pi_max}")
+
+
+def shares(pi: Sequence[float]) -> None:
+    """Raise ValueError unless weights are >= 0 and sum to one."""
+    for p in pi:
+        nonnegative(pi=p)
+    # half the digits: rounded weights pass, mistyped ones do not
+    if not abs(fsum(pi) - 1) <= sqrt(ulp(1)):
+        raise ValueError(f"pi must sum to one, got {fsum(pi)}")
 
 
 def network_order(order: str) -> None:

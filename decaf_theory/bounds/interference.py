@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import fsum, sqrt, ulp
+from math import fsum, sqrt
 
 from decaf_theory.bounds._checks import (
     at_most_one,
@@ -17,6 +17,7 @@ from decaf_theory.bounds._checks import (
     largest_weight,
     nonnegative,
     one_of,
+    shares,
 )
 from decaf_theory.bounds.rates import consensus_bound
 from decaf_theory.bounds.smoothness import factor_kappa, factor_sigma
@@ -155,7 +156,7 @@ def sign_gap(*, pi: Sequence[float]) -> float:
 
     Exact, by all 2^(m-1) choices of signs; at most 1/3 if pi_max <= 1/2. Source: derived (T11-odd).
     """
-    _check_weights(pi)
+    shares(pi)
     first, *others = pi
     signs = product((1, -1), repeat=len(others))
     return min(abs(fsum((first, *(x * p for x, p in zip(s, others, strict=True))))) for s in signs)
@@ -263,16 +264,8 @@ def _entry_variance(
 ) -> float:
     count(d=d, k=k, r=r)
     nonnegative(tau_A=tau_A, tau_B=tau_B)
-    _check_weights(pi)
+    shares(pi)
     return d * k * r * (tau_A * tau_B) ** 2
-
-
-def _check_weights(pi: Sequence[float]) -> None:
-    for p in pi:
-        nonnegative(pi=p)
-    # half the digits: rounded weights pass, mistyped ones do not
-    if not abs(fsum(pi) - 1) <= sqrt(ulp(1)):
-        raise ValueError(f"pi must sum to one, got {fsum(pi)}")
 
 
 def _power_sum(pi: Sequence[float], power: int) -> float:

@@ -18,6 +18,7 @@ from decaf_theory.bounds._checks import (
     nonnegative,
     one_of,
     positive,
+    shares,
 )
 
 # a step size equal to the largest one allowed, however it was rounded, is inside
@@ -380,6 +381,20 @@ def time_varying_S(*, lam: float, N: int) -> float:
     below_one(lam=lam)
     count(N=N)
     return (N - 1) * lam**2 / (1 - lam**2)
+
+
+def reversible_S(*, lam: float, pi: Sequence[float]) -> float:
+    """Return S of `consensus_bound` with N = 1 for mixing that is reversible for weights pi, "MS".
+
+        (1 - sum_i pi_i^2) rho / (1 - rho),   rho = lam^2
+
+    Xi = sum_i pi_i |x_i - xbar|^2 and kappa have the weights pi, lam is the second largest
+    |eigenvalue| and q that of `network_q`. Tight for noise alone: P = lam I + (1 - lam) 1 pi'.
+    Equal weights give `time_varying_S` / N. Source: derived (T37-reversible).
+    """
+    below_one(lam=lam)
+    shares(pi)
+    return (1 - fsum(p**2 for p in pi)) * lam**2 / (1 - lam**2)
 
 
 def _check_eigenvalues(eigenvalues: Sequence[float]) -> None:

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from decaf_theory.methods.aligned import FEDROT, fedrot
 from decaf_theory.methods.base import Direction, Method, Mixed, Origin
+from decaf_theory.methods.channel import (
+    AIR_FEDAVG,
+    SALF,
+    air_fedavg,
+    differences,
+    noisy,
+    salf,
+    stragglers,
+)
 from decaf_theory.methods.compressed import CHOCO, choco
+from decaf_theory.methods.confined import FED_SB, fed_sb
 from decaf_theory.methods.factor import (
     CENTRALIZED,
     DLORA,
@@ -20,12 +30,16 @@ from decaf_theory.methods.factor import (
     LOCAL,
 )
 from decaf_theory.methods.feedback import DECAF_EF, error_feedback
+from decaf_theory.methods.flow import ODELORA, odelora
 from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
+from decaf_theory.methods.merged import FEDEX_LORA, FLORA, RAC_LORA, flora, rac_lora
+from decaf_theory.methods.private import LA_LORA, la_lora, private, smoothed
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
 from decaf_theory.methods.state import Clock, State, for_agents
 from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
 from decaf_theory.methods.unequal import HETLORA, RAFLORA
+from decaf_theory.methods.whole import FEDHL
 from decaf_theory.names import Table
 
 __all__ = [
@@ -37,13 +51,25 @@ __all__ = [
     "Origin",
     "State",
     "adf_lora",
+    "air_fedavg",
     "choco",
+    "differences",
     "error_feedback",
+    "fed_sb",
     "fedrot",
+    "flora",
     "for_agents",
     "heavy_ball",
     "keeping_directions",
+    "la_lora",
     "limiting_ranks",
+    "noisy",
+    "odelora",
+    "private",
+    "rac_lora",
+    "salf",
+    "smoothed",
+    "stragglers",
     "tad_lora",
     "tracking",
     "within_ranks",
@@ -58,6 +84,8 @@ METHODS: Table[Method] = Table(
             *(ROLORA, ADF_LORA, TAD_LORA),
             *(GRADIENT_TRACKING, HEAVY_BALL),
             *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
+            *(FLORA, FEDEX_LORA, RAC_LORA, FEDHL, FED_SB),
+            *(AIR_FEDAVG, SALF, LA_LORA, ODELORA),
         )
     }
 )

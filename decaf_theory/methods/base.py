@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.methods.form import LORA, Form
-from decaf_theory.methods.meeting import Meeting, weights_of
+from decaf_theory.methods.meeting import Answer, Meeting, messages_of, weights_of
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD
 from decaf_theory.tsvd.mixing import stochastic_entries
@@ -74,14 +74,19 @@ class Method:
     N agents [..., N, ., .] under weights [n, N]: all agents in a simulation; one rank and its
     neighbours in a distributed run. send(state, clock): the message of each agent, by name.
     meets, mixes(clock): with whom an agent exchanges messages at the end of the rounds that mix.
+    answer: whether what a server sends back is as long as one message, or as those of all agents.
     start(factors): the memory at the beginning. trains(clock): the factors that take local steps.
     step(state, gradients, clock): where a local step goes, x - lr (gradients), or along what a
     caller's optimizer makes of them. pools: with whom agents average gradients before each step.
     form: what W is. space: whether factors are averaged, or products, whose gauge is free.
-    keeps: of the network's means, those that mixing preserves: "B", "A", "product", or "product up
-    to E", the truncation error. merges: whether a mix makes sense for rows that belong to nobody,
-    as in a merge, or depends on what an agent itself holds. tuned(Pi): the method for this graph,
-    of one whose parameters depend on it. origin: rule, source and confidence.
+    confined: whether agents start at one B and move in the space of its columns, which a step that
+    is not linear in the gradients, as AdamW's, would leave.
+    keeps: of the network's means, those that mixing preserves: "B", "A", "product" (W - W0 in units
+    of B A, with what was merged into W0), or "product up to E", the truncation error.
+    merges: whether a mix makes sense for rows that belong to nobody, as in a merge, or depends on
+    what an agent itself holds. tuned(Pi): the method for this graph, of one whose parameters depend
+    on it. one_graph: whether what agents keep is true only as long as the graph is the same in
+    every round. origin: rule, source and confidence.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Method:
     keeps: tuple[str, ...]
     send: Callable[[State, Clock], Message] = send_factors
     meets: Meeting = "graph"
+    answer: Answer = "one"
     mixes: Callable[[Clock], bool] = _always
     start: Callable[[Factors], Mapping[str, Factors | Array]] = _no_memory
     trains: Callable[[Clock], tuple[str, ...]] = _both
@@ -96,15 +102,22 @@ class Method:
     pools: Meeting = "none"
     form: Form = LORA
     space: Literal["factors", "products"] = "factors"
+    confined: bool = False
     merges: bool = True
     tuned: Callable[[Array], Method] | None = None
+    one_graph: bool = False
     origin: Origin | None = None
 
     def on(self, graph: Array | Callable[[int], Array] | None) -> Method:
         """Return the method for a graph: with its parameters where they depend on it, else itself.
 
-        ValueError: such a method on a graph that changes with the round.
+        ValueError: such a method, or one for a single graph, on one that changes with the round.
         """
+        if self.one_graph and callable(graph):
+            raise ValueError(
+                f"{self.name} needs one graph for all rounds, as agents keep the sum of what their "
+                f"neighbours sent so far; got the schedule {graph!r}"
+            )
         if self.tuned is None:
             return self
         if graph is None or callable(graph):
@@ -121,10 +134,23 @@ class Method:
 
     @property
     def fixed(self) -> set[str]:
-        """The factors that first are neither trained nor sent: agents must share them."""
+        """The factors that agents must share: those that first are neither trained nor sent.
+
+        And B, where it is confined.
+        """
         one = Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
         first = Clock()
-        return {"B", "A"} - {*self.trains(first)} - {*self.send(self.begin(one), first)}
+        still = {"B", "A"} - {*self.trains(first)} - {*self.send(self.begin(one), first)}
+        return still | {"B"} if self.confined else still
+
+    def why(self, factor: str) -> str:
+        """Return why agents must share a factor that is `fixed`, in words."""
+        moves = factor == "B" and self.confined
+        return "moves in the space of its columns" if moves else "starts without mixing it"
+
+    def messages(self, Pi: Array | None, N: int) -> int:
+        """Return how many messages N agents and their server send in a mix (see `messages_of`)."""
+        return messages_of(self.meets, Pi, N, self.answer)
 
     def weights(self, Pi: Array | None, N: int, clock: Clock) -> Array | None:
         """Return the weights of the mix that ends this round, None where nobody mixes.
@@ -143,9 +169,15 @@ class Method:
         n = N are the agents in their order; any other number of rows, as in a merge, belongs to
         nobody and takes agent 0's part in what is not mixed. ValueError: such rows of a method that
         does not mix, or whose agents keep something of their own; rows that do not sum to one;
-        factors that `check_agents` refuses.
+        factors that `check_agents` refuses; a method that merges into W0, of which factors alone
+        would lose a part: `exchange` returns the whole state.
         """
         check_agents(factors)
+        if not self.form.factored:
+            raise ValueError(
+                f"{self.name} has W - W0 = {self.form.name}, which its factors alone do not hold; "
+                f"use exchange(begin(factors), weights, clock), which returns the state"
+            )
         state, N, clock = self.begin(factors), int(factors.B.shape[-3]), Clock(t)
         n = int(np.shape(Pi)[0])
         weights = self.weights(Pi, N, clock)
@@ -159,3 +191,13 @@ class Method:
         stochastic_entries(weights, N)
         own = state if n == N else state.take([0] * n)
         return self.receive(own, self.send(state, clock), weights, clock).state.factors
+
+
+def wrapped(wrapper: str, method: Method) -> Method:
+    """Return the method under the name of a wrapper around it, for the wrapper to change.
+
+    ValueError: a method that `on` would replace, and the wrapper with it.
+    """
+    if method.tuned is not None:
+        raise ValueError(f"{wrapper} needs a method on its graph, so {method.name}.on(Pi)")
+    return replace(method, name=f"{wrapper} {method.name}", origin=None)

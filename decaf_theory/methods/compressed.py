@@ -46,7 +46,8 @@ def choco(share: float, gamma: float) -> Method:
         q_i = Q(x_i - h_i),   h_i <- h_i + q_i,   x_i <- x_i + gamma (sum_j pi_ij h_j - h_i)
 
     h_i, zero at the start, is what the others know of x_i; an agent keeps its own and the sum of
-    its neighbours', so that q_i is all that travels, and the graph must be the same in all rounds.
+    its neighbours', so that q_i is all that travels, and the graph must be the same in all rounds:
+    a schedule is refused.
     Q keeps this share of the entries of a factor, the largest in size, sent with their places: in
     float32 a share of one half saves nothing.
     share = gamma = 1 is DLoRA. Source: arXiv 1902.00340. ValueError: share or gamma outside (0, 1].
@@ -95,6 +96,7 @@ def choco(share: float, gamma: float) -> Method:
         send=send,
         receive=receive,
         merges=False,
+        one_graph=True,
         origin=origin,
     )
 

@@ -58,7 +58,9 @@ FEDAVG = replace(
     name="fedavg",
     meets="server",
     origin=Origin(
-        "dlora by a server: A <- mean A_j, B <- mean B_j (FedIT)", "arXiv 1602.05629", "C"
+        "dlora by a server: A <- mean A_j, B <- mean B_j (FedIT; SP of Aggregation-Broadcast)",
+        "arXiv 1602.05629; SP: arXiv 2508.01348",
+        "C",
     ),
 )
 DLORA_FA = Method(

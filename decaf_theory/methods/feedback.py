@@ -53,7 +53,7 @@ def _feed_back(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed
         return truncate_products(own, sent, weights, clock)
     products = Factors(sent["B"], sent["A"])
     N, r = int(products.B.shape[-3]), own.factors.rank
-    found = tsvd_of_mix(_together(products, kept), _with_own(weights, N, own.agents), r + kept.rank)
+    found = tsvd_of_mix(_together(products, kept), with_own(weights, N, own.agents), r + kept.rank)
     truncated, residual = _split(found, r)
     state = State(truncated.factors, {**own.memory, "residual": residual})
     return Mixed(state, truncated)
@@ -67,7 +67,7 @@ def _together(products: Factors, residuals: Factors) -> Factors:
     return Factors(*(xp.concat(parts, axis=-3) for parts in zip(*pairs, strict=True)))
 
 
-def _with_own(weights: Array, N: int, n: int) -> csr_array:
+def with_own(weights: Array, N: int, n: int) -> csr_array:
     """Return the rows [n, N + n] that mix N products and add each agent's own residual.
 
     weights [n, N], or one row for all.

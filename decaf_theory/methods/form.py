@@ -20,7 +20,8 @@ class Form:
     update(state, s): W - W0 [..., n, d, k]. gradients(g, state, s): the gradients in (B, A), from
     the weight-space gradient g [..., n, d, k]. begin(factors, s): the factors at which a run
     starts, given LoRA factors of the same W - W0. scale(s): the factor of B A in W - W0.
-    low_rank: whether the rank of the factors limits that of W - W0.
+    low_rank: whether agents train low-rank factors, or W itself. factored: whether W - W0 is
+    scale(s) B A and nothing more, so that its norm and its rank are those of the product.
     """
 
     name: str
@@ -29,11 +30,17 @@ class Form:
     begin: Callable[[Factors, float], Factors]
     scale: Callable[[float], float]
     low_rank: bool = True
+    factored: bool = True
 
 
 def _scaled_product(state: State, s: float) -> Array:
     B, A = state.factors
     return product(Factors(B if s == 1 else s * B, A))
+
+
+def _merged(state: State, s: float) -> Array:
+    """Return s (base + B A): the base is what was merged into W0, in units of B A."""
+    return s * (state.memory["base"] + product(state.factors))
 
 
 def _factor_gradients(g: Array, state: State, s: float) -> Factors:
@@ -48,6 +55,14 @@ def _full_matrix(factors: Factors, s: float) -> Factors:
 
 
 LORA = Form("s B A", _scaled_product, _factor_gradients, lambda factors, s: factors, lambda s: s)
+MERGED = Form(
+    "s (base + B A)",
+    _merged,
+    _factor_gradients,
+    lambda factors, s: factors,
+    lambda s: s,
+    factored=False,
+)
 FULL_MATRIX = Form(
     "B",
     lambda state, s: state.factors.B,

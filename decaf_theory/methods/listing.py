@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from decaf_theory.arrays import Array
+from decaf_theory.formats import digits
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
+from decaf_theory.methods.cost import round_flops
 from decaf_theory.methods.meeting import messages_of
 from decaf_theory.methods.state import Clock, State, message_bytes
 from decaf_theory.tsvd import check_rank
 
 WIDTH = 96
-HEAD = ("method", "preserves", "sends", "bytes a round", "confidence")
+HEAD = ("method", "preserves", "sends", "bytes", "flops", "sure")
 
 
 def listing(methods: Mapping[str, Method], Pi: Array, *, d: int, k: int, r: int) -> str:
-    """Return the table of methods as text, with the bytes for one d x k matrix in float32.
+    """Return the table of methods as text, with bytes and flops for one d x k matrix in float32.
 
-    They are what all agents send in a round of one local step, the first and the second where these
-    differ, on the graph Pi or by a server. Rule and source stand below each line. ValueError: a
-    shape or rank that no matrix has.
+    They are what all agents send and compute in a round of one local step (`cost.round_flops`), the
+    first and the second where these differ, on the graph Pi or by a server. Rule and source stand
+    below each line. ValueError: a shape or rank that no matrix has.
     """
     if min(d, k) < 1:
         raise ValueError(f"shape must be two numbers >= 1, got {d} {k}")
@@ -48,7 +50,7 @@ def round_bytes(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[i
 def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
     """Return the bytes of the mix that ends the round, and of the gradients that are pooled."""
     N = int(Pi.shape[0])
-    mixed = messages_of(method.meets, Pi, N) if method.mixes(clock) else 0
+    mixed = method.messages(Pi, N) if method.mixes(clock) else 0
     trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
     pooled = messages_of(method.pools, Pi, N)
     return mixed * message_bytes(method.send(state, clock)) + pooled * message_bytes(trained)
@@ -56,17 +58,23 @@ def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
 
 def _line(method: Method, Pi: Array, d: int, k: int, r: int) -> tuple[str, ...]:
     assert method.origin is not None
-    first, second = round_bytes(method, Pi, d=d, k=k, r=r)
+    sizes = {"d": d, "k": k, "r": r}
+    flops = round_flops(method, Pi, **sizes)
     tiny = Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
     sent = [list(method.send(method.begin(tiny), Clock(t))) for t in (0, 1)]
-    names = [", ".join(each) for each in sent]
     return (
         method.name,
         ", ".join(method.keeps) or "nothing",
-        (names[0] if names[0] == names[1] else " / ".join(names)) or "nothing",
-        f"{first:,}" if first == second else f"{first:,} / {second:,}",
+        _both(", ".join(each) for each in sent) or "nothing",
+        _both(f"{number:,}" for number in round_bytes(method, Pi, **sizes)),
+        _both(map(digits, flops)) if flops else "not counted",
         method.origin.confidence,
     )
+
+
+def _both(texts: Iterable[str]) -> str:
+    """Return the texts of the first and the second round, once where they are the same."""
+    return " / ".join(dict.fromkeys(texts))
 
 
 def _row(cells: tuple[str, ...], widths: list[int]) -> str:

@@ -10,6 +10,8 @@ from decaf_theory.arrays import Array, host
 
 # an agent meets its neighbours on the graph, all agents by way of a server, or nobody
 Meeting: TypeAlias = Literal["graph", "server", "none"]
+# a server's answer to an agent is as long as one message, or as those of all agents
+Answer: TypeAlias = Literal["one", "all"]
 
 
 def weights_of(meeting: Meeting, Pi: Array | None, N: int) -> Array | None:
@@ -22,16 +24,18 @@ def weights_of(meeting: Meeting, Pi: Array | None, N: int) -> Array | None:
     return Pi if meeting == "graph" else np.full((1, N), 1.0 / N)
 
 
-def messages_of(meeting: Meeting, Pi: Array | None, N: int) -> int:
+def messages_of(meeting: Meeting, Pi: Array | None, N: int, answer: Answer = "one") -> int:
     """Return how many messages N agents send when they meet once.
 
     One for each directed link of the graph (self-weights travel nowhere); by a server one to it
-    and one back for each agent.
+    from each agent, and to each agent its answer, which is one message long or N.
     """
     if meeting == "graph":
         assert Pi is not None  # callers ask for the graph's messages with a graph
         return _links(Pi)
-    return 2 * N if meeting == "server" else 0
+    if meeting == "server":
+        return N + N * (1 if answer == "one" else N)
+    return 0
 
 
 def _links(Pi: Array) -> int:

@@ -13,14 +13,18 @@ from decaf_theory.tsvd import TSVD, tsvd_of_mix
 
 def truncate_products(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
     """P_i = TSVD_r(sum_j pi_ij B_j A_j) in balanced factors: zero directions vanish in both."""
-    truncated = tsvd_of_mix(Factors(sent["B"], sent["A"]), weights, own.factors.rank)
-    factors = Factors(*(for_agents(X, own.agents) for X in truncated.factors))
+    found = tsvd_of_mix(Factors(sent["B"], sent["A"]), weights, own.factors.rank)
+    truncated = truncation_of_all(found, own.agents)
+    return Mixed(own._replace(factors=truncated.factors), truncated)
+
+
+def truncation_of_all(truncated: TSVD, n: int) -> TSVD:
+    """Return the truncation of n agents; of one row, the same for all, n views of it."""
+    factors = truncated.factors.map(lambda X: for_agents(X, n))
     values, tail = (
-        for_agents(x[..., None], own.agents)[..., 0]
-        for x in (truncated.singular_values, truncated.tail)
+        for_agents(x[..., None], n)[..., 0] for x in (truncated.singular_values, truncated.tail)
     )
-    truncated = truncated._replace(factors=factors, singular_values=values, tail=tail)
-    return Mixed(own._replace(factors=factors), truncated)
+    return truncated._replace(factors=factors, singular_values=values, tail=tail)
 
 
 def keep_directions(truncated: TSVD, old: Factors) -> Factors:

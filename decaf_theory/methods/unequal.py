@@ -51,7 +51,7 @@ def _update_norm(factors: Factors) -> Array:
     return norms / xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
-def _held(factors: Factors) -> Array:
+def held_directions(factors: Factors) -> Array:
     """Return one for each direction that an agent has, zero where column and row are zero."""
     xp = namespace(factors.B)
     held = xp.logical_or(xp.any(factors.B != 0, axis=-2), xp.any(factors.A != 0, axis=-1))
@@ -73,7 +73,7 @@ HETLORA = replace(
 RAFLORA = replace(
     FEDAVG,
     name="raflora",
-    receive=weigh_directions(_held),
+    receive=weigh_directions(held_directions),
     keeps=(),
     origin=Origin(
         "zero-padded; each direction of A and B is averaged over the clients whose rank has it; "

@@ -150,34 +150,48 @@ def consensus_start(problem: Quadratics, x: Array) -> State:
     return at(namespace(x).broadcast_to(x[..., None, :], shape))
 
 
-def mean_gradient(problem: Quadratics) -> Square:
-    """Return |grad F(xbar)|^2 = |Hbar xbar - bbar|^2 as a square of the stacked points."""
-    Hbar, bbar = _mean_problem(problem)
-    return Square(_of_mean_point(problem, Hbar), bbar)
+def mean_gradient(problem: Quadratics, shares: Array | None = None) -> Square:
+    """Return |grad F(xbar)|^2 = |Hbar xbar - bbar|^2 as a square of the stacked points.
+
+    In this and the next three, F and all means have the weights `shares` [N], of sum one, if given.
+    """
+    Hbar, bbar = _mean_problem(problem, shares)
+    return Square(_of_mean_point(problem, Hbar, shares), bbar)
 
 
-def consensus(problem: Quadratics) -> Square:
+def consensus(problem: Quadratics, shares: Array | None = None) -> Square:
     """Return Xi = |(I - J) x|^2 / N."""
     xp = namespace(problem.H)
     eye = xp.eye(problem.N, dtype=problem.H.dtype, device=problem.H.device)
+    if shares is not None:
+        weights = convert(shares, problem.H)
+        R = with_identity(xp.sqrt(weights)[:, None] * (eye - weights), problem.p)
+        return Square(R, xp.zeros_like(R[..., 0]))
     R = with_identity((eye - 1 / problem.N) / math.sqrt(problem.N), problem.p)
     return Square(R, xp.zeros_like(R[..., 0]))
 
 
-def heterogeneity(problem: Quadratics) -> Square:
+def heterogeneity(problem: Quadratics, shares: Array | None = None) -> Square:
     """Return (1/N) sum_i |grad f_i(xbar) - grad F(xbar)|^2, the kappa^2 of the mean point."""
     xp = namespace(problem.H)
-    Hbar, bbar = _mean_problem(problem)
-    H = (problem.H - Hbar[..., None, :, :]) / math.sqrt(problem.N)
-    b = (problem.b - bbar[..., None, :]) / math.sqrt(problem.N)
+    Hbar, bbar = _mean_problem(problem, shares)
+    H = problem.H - Hbar[..., None, :, :]
+    b = problem.b - bbar[..., None, :]
+    if shares is None:
+        H = H / math.sqrt(problem.N)
+        b = b / math.sqrt(problem.N)
+    else:
+        root = xp.sqrt(convert(shares, H))[:, None]
+        H = root[..., None] * H
+        b = root * b
     stacked = xp.reshape(H, (*H.shape[:-3], -1, problem.p))
-    return Square(_of_mean_point(problem, stacked), xp.reshape(b, (*b.shape[:-2], -1)))
+    return Square(_of_mean_point(problem, stacked, shares), xp.reshape(b, (*b.shape[:-2], -1)))
 
 
-def optimality_gap(problem: Quadratics) -> Square:
+def optimality_gap(problem: Quadratics, shares: Array | None = None) -> Square:
     """Return F(xbar) - F* = |Hbar^(1/2) (xbar - x*)|^2 / 2; q is inf where F has no lower bound."""
     xp = namespace(problem.H)
-    Hbar, bbar = _mean_problem(problem)
+    Hbar, bbar = _mean_problem(problem, shares)
     values, vectors = xp.linalg.eigh(Hbar)
     along = times(transpose(vectors), bbar)
     rounding = problem.p * eps(values)
@@ -190,7 +204,7 @@ def optimality_gap(problem: Quadratics) -> Square:
     zero = xp.zeros_like(root)
     q = xp.where(rises, along / (2 * root), xp.where(falls, xp.full_like(zero, math.inf), zero))
     R = xp.where(rises, root, zero)[..., :, None] * transpose(vectors)
-    return Square(_of_mean_point(problem, R), q)
+    return Square(_of_mean_point(problem, R, shares), q)
 
 
 def quantities(problem: Quadratics) -> dict[str, Square]:
@@ -236,13 +250,19 @@ def _block_diagonal(blocks: Array) -> Array:
     return xp.reshape(spread, (*batch, N * p, N * p))
 
 
-def _mean_problem(problem: Quadratics) -> tuple[Array, Array]:
+def _mean_problem(problem: Quadratics, shares: Array | None) -> tuple[Array, Array]:
     """Return the Hessian Hbar [..., p, p] and the linear term bbar [..., p] of F."""
     xp = namespace(problem.H)
+    if shares is not None:
+        weights = convert(shares, problem.H)[:, None]
+        Hbar = xp.sum(weights[..., None] * problem.H, axis=-3)
+        return Hbar, xp.sum(weights * problem.b, axis=-2)
     return xp.mean(problem.H, axis=-3), xp.mean(problem.b, axis=-2)
 
 
-def _of_mean_point(problem: Quadratics, R: Array) -> Array:
+def _of_mean_point(problem: Quadratics, R: Array, shares: Array | None) -> Array:
     """Return the matrix [..., m, N p] that applies R [..., m, p] to xbar = (1/N) sum_i x_i."""
     xp = namespace(R)
+    if shares is not None:
+        return xp.concat([float(share) * R for share in shares], axis=-1)
     return xp.concat([R / problem.N] * problem.N, axis=-1)

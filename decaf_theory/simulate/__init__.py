@@ -25,7 +25,10 @@ for all. Constants that you have not proved stay out; only bounds and advice nee
 
 A graph of your own is a matrix `Pi` with rows and columns that sum to one, dense or sparse
 (`topology.metropolis` makes one of a networkx graph), or a function of the round. It need not be
-symmetric; bounds that hold for symmetric ones ask for it (`topology.sqrt_rho`).
+symmetric; bounds that hold for symmetric ones ask for it (`topology.sqrt_rho`). Agents that count
+by their data mix by a reversible matrix, whose columns need not sum to one, and say so by their
+weights, `Config(Pi=topology.reversible(ring, counts), target=counts)`: what is minimized and
+recorded then has these weights.
 
 A method of your own is a `Method`: copy one and replace the functions in which yours differs. This
 one mixes every fifth round and trains B and A by turns:

@@ -22,7 +22,7 @@ from decaf_theory.methods import (
 from decaf_theory.problems.base import Problem
 from decaf_theory.rng import generator
 from decaf_theory.simulate.trace import QUANTITIES
-from decaf_theory.topology import check_mixing_matrix
+from decaf_theory.topology import check_mixing_matrix, check_reversible, target_weights
 from decaf_theory.tsvd import check_rank
 
 ORDERS = ("step_first", "mix_first", "combine")
@@ -44,6 +44,10 @@ class Config:
     returns either. order: "step_first" steps at the mixed point, then mixes. "mix_first" mixes the
     start, then is the same sequence. "combine" is x <- mix(x) - lr g(x), the gradient at the
     unmixed point.
+    target: the weights by which the agents' losses count, such as numbers of samples, [N]. Pi must
+    then be reversible for them (`topology.reversible`) instead of having columns that sum to one:
+    methods on the graph minimize sum_i target_i f_i / sum_i target_i, and every mean over agents
+    that a `Trace` records has these weights.
     Pi, start, rank default to the problem's, where it prescribes them. Otherwise the start is
     LoRA's: B = 0, A Gaussian of variance 1/k, the same at all agents, drawn by run. start: factors
     [N, d, r] for all runs or [runs, N, d, r]; they decide the kind of arrays, device and dtype.
@@ -63,6 +67,7 @@ class Config:
     problem: Problem
     method: str | Method = "decaf"
     Pi: Array | Callable[[int], Array] | None = None
+    target: Sequence[float] | Host | None = None
     rank: int | None = None
     ranks: Sequence[int] | None = None
     s: float = 1.0
@@ -83,6 +88,7 @@ class Config:
         _check_choices(self)
         _check_numbers(self)
         _check_noise(self)
+        _check_target(self)
         self.check_graph(self.graph(0) if callable(self.graph) else self.graph)
         self.step_sizes(0)
         _check_start(self)
@@ -110,16 +116,27 @@ class Config:
         W0 = self.problem.W0
         return W0 if bool(namespace(W0).any(W0 != 0)) else None
 
+    @cached_property
+    def shares(self) -> Host | None:
+        """The weights of the agents' means, [N] with sum one; None where all count alike."""
+        return None if self.target is None else target_weights(self.target, self.problem.N)
+
     @property
     def graph(self) -> Array | Callable[[int], Array] | None:
         """Pi or the function that returns it; the problem's where none is given."""
         return self.problem.Pi if self.Pi is None else self.Pi
 
     def check_graph(self, Pi: Array | None, t: int = 0) -> None:
-        """Raise ValueError unless Pi, of round t, is a mixing matrix of N agents, or not needed."""
+        """Raise ValueError unless Pi, of round t, is a mixing matrix of N agents, or not needed.
+
+        With a target, one that is reversible for it.
+        """
         if Pi is not None:
             try:
-                check_mixing_matrix(Pi, self.problem.N)
+                if self.target is None:
+                    check_mixing_matrix(Pi, self.problem.N)
+                else:
+                    check_reversible(Pi, self.target, self.problem.N)
             except ValueError as error:
                 raise ValueError(f"{error}{_of_round(self.graph, t)}") from None
         elif callable(self.graph) and self.named.meets == "graph":
@@ -201,15 +218,29 @@ def _check_choices(config: Config) -> None:
     for name in config.record or ():
         if name not in QUANTITIES:
             raise ValueError(f"record must name some of {sorted(QUANTITIES)}, got {name!r}")
+    if config.named.one_graph:
+        config.named.on(config.graph)
     if config.order == "combine" and config.named.space == "products":
         raise ValueError(
             f"order 'combine' is not defined for {config.named.name}, which mixes products: the "
             f"gradient would live in another gauge than the mixed factors; use 'step_first'"
         )
+    if config.order == "combine" and not config.named.form.factored:
+        raise ValueError(
+            f"order 'combine' is not defined for {config.named.name}, which merges: the gradient "
+            f"would be that of factors that the merge has replaced; use 'step_first'"
+        )
     if config.order == "combine" and config.local_steps != 1:
         raise ValueError(
             f"order 'combine' takes one gradient per mix, got local_steps = {config.local_steps}"
         )
+
+
+def _check_target(config: Config) -> None:
+    """Raise ValueError unless the method's means can have the weights that are asked for."""
+    rule = config.named
+    if config.shares is not None and "server" in (rule.meets, rule.pools):
+        raise ValueError(f"target must be None for {rule.name}, whose server counts agents alike")
 
 
 def _check_noise(config: Config) -> None:
@@ -264,7 +295,7 @@ def _check_equal(config: Config, start: Factors) -> None:
     for name in sorted(rule.fixed if rule.form.low_rank else ()):
         if not equal[name]:
             raise ValueError(
-                f"start.{name} must be equal at all agents: {rule.name} starts without mixing it"
+                f"start.{name} must be equal at all agents: {rule.name} {rule.why(name)}"
             )
     if rule.pools == "server" and rule.meets == "none" and not all(equal.values()):
         raise ValueError(f"start must be equal at all agents: {rule.name} is one run of all")

@@ -7,7 +7,6 @@ import numpy as np
 from decaf_theory.arrays import Host, convert, host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import sigma_max
-from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.simulate.config import Config, start_factors
 from decaf_theory.simulate.visit import Visit
 
@@ -57,13 +56,14 @@ class Divergence:
         """Return the sum_i |B_i|^2 sum_i |A_i|^2 of a run, [runs], up to which none diverges.
 
         With D_i = W_i - W0 and x^2 = (1/N) sum_i |D_i|^2, the mean of |f_i(W_i)| is at most its
-        value at W0 + g x + L x^2 / 2, g^2 the mean of |grad f_i(W0)|^2; and in the forms of W known
-        here N x^2 <= s^2 sum_i |B_i|^2 sum_i |A_i|^2. So losses need not be computed as long as
-        that product is small, for half of what counts as divergence: this bound rounds, too.
+        value at W0 + g x + L x^2 / 2, g^2 the mean of |grad f_i(W0)|^2; and where W - W0 is a
+        multiple of B A, N x^2 <= s^2 sum_i |B_i|^2 sum_i |A_i|^2. So losses need not be computed as
+        long as that product is small, for half of what counts as divergence: this bound rounds,
+        too.
         """
         L = self.config.problem.constants.L
         allowed = DIVERGED / 2 * self.scale - self.at_W0
-        if L is None or self.config.named.form not in (LORA, FULL_MATRIX):
+        if L is None or not self.config.named.form.factored:
             return np.full_like(allowed, -np.inf)
         # the positive root of L x^2 / 2 + g x = allowed, which is 0 or less where scale is 0
         root = np.sqrt(self.slope**2 + 2 * L * np.maximum(allowed, 0))

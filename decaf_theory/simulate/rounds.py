@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from weakref import ref
 
 import numpy as np
 
@@ -28,7 +29,6 @@ from decaf_theory.simulate.visit import (
 )
 
 Watch = Callable[[Visit], object]
-KEPT = 64  # graphs of a schedule that are remembered as checked
 
 
 def simulate(config: Config, watch: Watch | None = None) -> Trace:
@@ -65,10 +65,10 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
             if last is not None:  # a smaller step cannot mend the start
                 error.args = (f"{error}{advice(config)}",)
             if records and last is not None:
-                error.trace = assemble("nonfinite", str(error), records, last.factors)
+                error.trace = assemble("nonfinite", str(error), records, last.state)
             raise
     assert last is not None  # the loss at the start cannot exceed its own scale
-    return assemble(status, note, records, last.factors)
+    return assemble(status, note, records, last.state)
 
 
 def visits(config: Config) -> Iterator[Visit]:
@@ -99,19 +99,22 @@ class Rounds:
     def __init__(self, config: Config) -> None:
         """Take the configuration of the run."""
         self.config, self.rule = config, config.rule
-        self.links: dict[int, tuple[Array, int]] = {}  # by identity: a schedule may cycle
+        # by identity, as a schedule may cycle, and only while they exist: it may make new ones
+        self.known: dict[int, tuple[ref[Array], int]] = {}
 
     def graph(self, t: int) -> tuple[Array | None, int]:
         """Return Pi of round t, and how many messages a meeting on it takes."""
         given = self.config.graph
         Pi = given(t) if callable(given) else given
-        if id(Pi) not in self.links:
-            if len(self.links) == KEPT:
-                self.links.clear()
-            if callable(given):  # one matrix for all rounds was checked with the configuration
-                self.config.check_graph(Pi, t)
-            self.links[id(Pi)] = Pi, messages_of(self.rule.meets, Pi, self.config.problem.N)
-        return self.links[id(Pi)]
+        number = id(Pi)
+        if number in self.known:
+            return Pi, self.known[number][1]
+        if callable(given):  # one matrix for all rounds was checked with the configuration
+            self.config.check_graph(Pi, t)
+        messages = self.rule.messages(Pi, self.config.problem.N)
+        if hasattr(Pi, "shape"):  # lists and None cannot be watched
+            self.known[number] = ref(Pi, lambda _: self.known.pop(number)), messages
+        return Pi, messages
 
     def advance(
         self, visit: Visit, drawn: list[Host | None], *, check: bool = False

@@ -10,8 +10,9 @@ import numpy as np
 
 from decaf_theory import measure
 from decaf_theory.arrays import Array, host, namespace
-from decaf_theory.lowrank import Factors, product, spectrum
-from decaf_theory.simulate.visit import Visit, square_sum
+from decaf_theory.lowrank import Factors, spectrum
+from decaf_theory.methods.state import State
+from decaf_theory.simulate.visit import Visit, mean_of_agents, square_sum
 
 Recorded: TypeAlias = Any  # a NumPy array on the host, None where it was not asked for
 
@@ -21,25 +22,29 @@ class Trace:
     """Arrays [runs, S] over the recorded steps `step` [S], as NumPy arrays on the host.
 
     Step t is the point at which the gradients of step t are taken (in "combine", of the state
-    before mixing); W_i = W0 + s B_i A_i are the agents' points and Wbar is their mean.
+    before mixing); W_i = W0 + s B_i A_i are the agents' points and Wbar is their mean. Means over
+    agents are weighted by `Config.target` where it is given.
 
     loss = F(Wbar); agent_loss = mean of f_i(W_i); gradient = |grad F(Wbar)|_F^2;
     consensus_factors = Xi of (B, A); consensus_products = Xi of B A;
     interference, truncation = mean over agents of |I_i|_F and |E_i|_F in the mix that led to this
     step, both in units of B A (times s for weights), 0 where there was no mix;
-    adapter_norm = mean of |s B_i A_i|_F; sigma_max = the largest sigma_1 of any factor (the c of
+    adapter_norm = mean of |W_i - W0|_F; sigma_max = the largest sigma_1 of any factor (the c of
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
     numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far.
-    Quantities that `Config.record` leaves out are None.
+    Quantities that `Config.record` leaves out are None. Of methods that merge into W0, W_i holds
+    what was merged, as do consensus_products, adapter_norm and numerical_rank.
 
     status: "finished"; "stopped" by the caller's watch; "diverged" where a loss exceeded 1e5 times
     its scale at the start; "nonfinite" in the trace that a `SimulationError` carries. `note` says
-    where. The recorded steps are all finite, and `final` is the last state [runs, N, ...].
+    where. The recorded steps are all finite. `final` are the last factors [runs, N, ...], `memory`
+    what the method keeps with them.
     """
 
     status: str
     step: Recorded
     final: Factors
+    memory: Mapping[str, Factors | Array]
     comm_bytes: Recorded
     loss: Recorded = None
     agent_loss: Recorded = None
@@ -62,12 +67,11 @@ class Trace:
 
 
 def _loss(visit: Visit) -> Array:
-    losses = visit.loss_at_mean
-    return namespace(losses).mean(losses, axis=-1)
+    return mean_of_agents(visit.loss_at_mean, visit.config.shares, -1)
 
 
 def _agent_loss(visit: Visit) -> Array:
-    return namespace(visit.agent_loss).mean(visit.agent_loss, axis=-1)
+    return mean_of_agents(visit.agent_loss, visit.config.shares, -1)
 
 
 def _gradient(visit: Visit) -> Array:
@@ -80,7 +84,7 @@ def _interference(visit: Visit) -> Array:
     if before is None or weights is None or not visit.config.named.form.low_rank:
         return np.zeros(visit.config.runs)
     norms = measure.interference_norm(before, weights)
-    return namespace(norms).mean(norms, axis=-1)
+    return mean_of_agents(norms, visit.config.shares, -1)
 
 
 def _truncation(visit: Visit) -> Array:
@@ -88,12 +92,20 @@ def _truncation(visit: Visit) -> Array:
     if truncated is None:
         return np.zeros(visit.config.runs)
     errors = measure.truncation_error(truncated)
-    return namespace(errors).mean(errors, axis=-1)
+    return mean_of_agents(errors, visit.config.shares, -1)
+
+
+def _update(visit: Visit) -> Array:
+    """Return the agents' W - W0 in units of B A, dense [runs, N, d, k]."""
+    return visit.config.named.form.update(visit.state, 1.0)
 
 
 def _adapter_norm(visit: Visit) -> Array:
-    norms = measure.product_norm(visit.factors)
-    return visit.config.scale * namespace(norms).mean(norms, axis=-1)
+    if visit.config.named.form.factored:
+        norms = measure.product_norm(visit.factors)
+    else:
+        norms = square_sum(_update(visit), (-2, -1)) ** 0.5
+    return visit.config.scale * mean_of_agents(norms, visit.config.shares, -1)
 
 
 def _sigma_max(visit: Visit) -> Array:
@@ -108,7 +120,12 @@ def _imbalance(visit: Visit) -> Array:
 
 def _numerical_rank(visit: Visit) -> Array:
     d, k = visit.factors.shape
-    ranks = measure.numerical_rank(spectrum(visit.factors), d=d, k=k)
+    if visit.config.named.form.factored:
+        S = spectrum(visit.factors)
+    else:
+        dense = _update(visit)
+        S = namespace(dense).linalg.svdvals(dense)
+    ranks = measure.numerical_rank(S, d=d, k=k)
     return namespace(ranks).min(ranks, axis=-1)
 
 
@@ -117,8 +134,12 @@ QUANTITIES: dict[str, Callable[[Visit], Array]] = {
     "loss": _loss,
     "agent_loss": _agent_loss,
     "gradient": _gradient,
-    "consensus_factors": lambda visit: measure.consensus_distance(visit.factors),
-    "consensus_products": lambda visit: measure.consensus_distance(product(visit.factors)),
+    "consensus_factors": lambda visit: measure.consensus_distance(
+        visit.factors, visit.config.shares
+    ),
+    "consensus_products": lambda visit: measure.consensus_distance(
+        _update(visit), visit.config.shares
+    ),
     "truncation": _truncation,
     "interference": _interference,
     "adapter_norm": _adapter_norm,
@@ -135,11 +156,9 @@ def quantities(visit: Visit) -> dict[str, Array]:
     return row | {name: host(QUANTITIES[name](visit)) for name in asked}
 
 
-def assemble(
-    status: str, note: str, records: Sequence[Mapping[str, Array]], final: Factors
-) -> Trace:
+def assemble(status: str, note: str, records: Sequence[Mapping[str, Array]], final: State) -> Trace:
     """Return the trace of the recorded steps."""
-    runs = final.B.shape[0]
+    runs = final.factors.B.shape[0]
     columns = {name: np.stack([row[name] for row in records], axis=-1) for name in records[0]}
     columns["comm_bytes"] = np.repeat(columns["comm_bytes"][None], runs, axis=0)
-    return Trace(status=status, note=note, final=final, **columns)
+    return Trace(status=status, note=note, final=final.factors, memory=final.memory, **columns)

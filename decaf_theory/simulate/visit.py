@@ -87,8 +87,8 @@ class Visit:
 
     @cached_property
     def mean(self) -> Array:
-        """The mean of the agents' points, [runs, 1, d, k]."""
-        return namespace(self.W).mean(self.W, axis=-3, keepdims=True)
+        """The mean of the agents' points, weighted by the target's shares, [runs, 1, d, k]."""
+        return mean_of_agents(self.W, self.config.shares, -3)[..., None, :, :]
 
     @cached_property
     def loss_at_mean(self) -> Array:
@@ -104,7 +104,7 @@ class Visit:
 
     @cached_property
     def gradient_at_mean(self) -> Array:
-        """The mean of the agents' gradients at the mean point, [runs, d, k].
+        """The mean of the agents' gradients at the mean point, weighted alike, [runs, d, k].
 
         SimulationError: one of them is not finite. ValueError: another shape.
         """
@@ -112,7 +112,7 @@ class Visit:
         if self.step == 0:
             require_shape("grad", gradients, self.mean, self.config.problem.N)
         xp = namespace(gradients)
-        mean = xp.mean(gradients, axis=-3)
+        mean = mean_of_agents(gradients, self.config.shares, -3)
         if not bool(xp.all(xp.isfinite(mean))):
             require_finite("gradient at the mean point", gradients, self.step)
         return mean
@@ -136,6 +136,15 @@ def require_shape(name: Literal["loss", "grad"], value: Array, W: Array, N: int)
             f"{name} must return shape {allowed[0]} = {axes} at W {tuple(W.shape)}, "
             f"got {tuple(np.shape(value))}"
         )
+
+
+def mean_of_agents(x: Array, shares: Host | None, axis: int) -> Array:
+    """Return the mean of x over its axis of agents, weighted by their shares if there are any."""
+    xp = namespace(x)
+    if shares is None:
+        return xp.mean(x, axis=axis)
+    weights = convert(shares, x).reshape((-1,) + (1,) * (-1 - axis))
+    return xp.sum(weights * x, axis=axis)  # one for all agents counts by the sum of shares, one
 
 
 def squares(X: Array) -> Host:

@@ -12,6 +12,10 @@ from decaf_theory.arrays import host, require_unit_sums, weight_tolerance
 
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
+MOVES = (
+    "; mixing would move the mean of the agents; a reversible Pi keeps a weighted mean, and is "
+    "simulated with Config(target=...); others would need push-sum"
+)
 LARGEST = 2**32  # bytes of a Pi; a larger one is more often a mistake than intended
 
 
@@ -36,8 +40,11 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
         warnings.warn(text, NegativeWeightWarning, stacklevel=2)
 
 
-def structure(Pi: Matrix, N: int | None = None) -> Matrix:
-    """Return Pi as a float64 array, dense or CSR, after the checks that raise."""
+def structure(Pi: Matrix, N: int | None = None, *, columns: bool = True) -> Matrix:
+    """Return Pi as a float64 array, dense or CSR, after the checks that raise.
+
+    columns: whether those must sum to one as well.
+    """
     if isinstance(Pi, str):
         raise ValueError(f"Pi must be a matrix, got {Pi!r}; TOPOLOGIES[{Pi!r}]({N or 'N'}) is one")
     Pi = Pi.tocsr() if is_sparse(Pi) else host(Pi)
@@ -51,9 +58,9 @@ def structure(Pi: Matrix, N: int | None = None) -> Matrix:
     Pi = Pi.astype(np.float64)
     if not np.isfinite(Pi.data if is_sparse(Pi) else Pi).all():
         raise ValueError("Pi must be finite, got NaN or infinite weights")
-    for axis, line in ((1, "row"), (0, "column")):
+    for axis, line in ((1, "row"), (0, "column"))[: 1 + columns]:
         sums = np.asarray(Pi.sum(axis=axis)).ravel()
-        hint = "" if axis else "; mixing would move the mean of the agents"
+        hint = "" if axis else MOVES
         require_unit_sums(f"{line}s of Pi", sums, tolerance, line, hint)
     return Pi
 

@@ -20,6 +20,7 @@ from decaf_theory.arrays import Host, integer
 from decaf_theory.names import Table
 from decaf_theory.rng import generator
 from decaf_theory.topology.checks import Matrix, symmetric
+from decaf_theory.topology.contacts import contacts
 from decaf_theory.topology.graphs import (
     check_probability,
     counts,
@@ -169,13 +170,51 @@ def dropped_links(
         return with_self_weights(_both_ways(N, ends[:, kept], weights[kept], sparse))
 
     def rho() -> float:
-        mean = with_self_weights(_both_ways(N, ends, (1 - p) * weights, sparse))
-        # I - Lap, whose rows sum to one as well
-        spread = with_self_weights(_both_ways(N, ends, weights**2, sparse))
-        eye = scipy_sparse.eye_array(N, format="csr") if sparse else np.eye(N)
-        return sqrt_rho(mean @ mean + 2 * p * (1 - p) * (eye - spread))
+        return _rho_of_failing(N, ends, weights, up=1 - p, both=(1 - p) ** 2, sparse=sparse)
 
     return RandomSchedule("dropped links", seed, draw, rho)
+
+
+def stragglers(
+    N: int, *, Pi: Matrix | None = None, p: float = 0.1, seed: int = 0, sparse: bool = False
+) -> RandomSchedule:
+    """Return rounds of a symmetric Pi [N, N], the ring's by default, that some agents miss.
+
+    Each agent misses a round with probability p: nothing passes over its links, and both ends keep
+    their weight w for themselves. With w^2 as weights of Lap_2, Lap = I - Pi and a = 1 - p,
+    E Pi_t'Pi_t = I - 2 a^2 Lap + a^3 Lap^2 + 2 a^2 p Lap_2. ValueError: p outside [0, 1], or Pi is
+    not such a matrix.
+    """
+    N = integer("N", N, 1)
+    check_probability(p)
+    whole = ring(N, sparse=sparse) if Pi is None else Pi
+    ends, weights = _links(whole, N, "stragglers")
+
+    def draw(random: np.random.Generator) -> Matrix:
+        there = random.random(N) >= p
+        kept = there[ends].all(axis=0)
+        return with_self_weights(_both_ways(N, ends[:, kept], weights[kept], sparse))
+
+    def rho() -> float:
+        return _rho_of_failing(N, ends, weights, up=(1 - p) ** 2, both=(1 - p) ** 3, sparse=sparse)
+
+    return RandomSchedule("stragglers", seed, draw, rho)
+
+
+def _rho_of_failing(
+    N: int, ends: Host, weights: Host, *, up: float, both: float, sparse: bool
+) -> float:
+    """Return rho of rounds in which a link works with chance `up`, two of one agent with `both`.
+
+    Pi_t = I - sum_l x_l L_l, L_l the Laplacian of link l and x_l whether it works: L_l L_m = 0
+    for links without a common end, and L_l^2 is the Laplacian of weight 2 w_l^2. So E Pi_t'Pi_t =
+    I - 2 up Lap + both Lap^2 + 2 (up - both) Lap_2.
+    """
+    eye = scipy_sparse.eye_array(N, format="csr") if sparse else np.eye(N)
+    Lap, Lap_2 = (
+        eye - with_self_weights(_both_ways(N, ends, w, sparse)) for w in (weights, weights**2)
+    )
+    return sqrt_rho(eye - 2 * up * Lap + both * Lap @ Lap + 2 * (up - both) * Lap_2)
 
 
 def erdos_renyi_redrawn(
@@ -240,6 +279,8 @@ SCHEDULES: Table[Callable[..., Schedule]] = Table(
         "pairwise_gossip": pairwise_gossip,
         "random_matching": random_matching,
         "dropped_links": dropped_links,
+        "stragglers": stragglers,
         "erdos_renyi_redrawn": erdos_renyi_redrawn,
+        "contacts": contacts,
     }
 )

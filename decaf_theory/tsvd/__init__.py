@@ -89,7 +89,7 @@ def tsvd_of_mix(
     method: "dense" forms M_i (best when m r_in is near min(d, k), as factoring then gains nothing),
     "qr" works on the factors (backward stable), "panel" on their Gram matrices, shared by all rows
     (fastest; elements that would lose more than 1e-13 sigma_1, 1e-6 for types narrower than
-    float64, are redone by qr, see `core`); "auto" chooses by size and dtype, see `_chosen`.
+    float64, are redone by qr, see `core`); "auto" chooses by size and dtype, see `chosen_path`.
     on_nonfinite: "raise" names batch index and agent; "skip" returns NaN for the rows that weight
     such an agent, lists them in info.skipped and computes all others as if its factors were zero.
     Gradients: torch's go through "qr" and "dense"; results of "panel" carry none.
@@ -119,7 +119,7 @@ def _together(
     n, m = weights.shape
     stacked = m * factors.rank
     if method == "auto":
-        method = _chosen(stacked, factors)
+        method = chosen_path(stacked, factors)
     width = max(min(stacked, *factors.shape) - rank, 0)
     alike = len(index) == 1 and bool(np.all(weights == weights[:1]))
     rows = weights[:1] if alike else weights  # one truncation serves all rows that are equal
@@ -147,7 +147,7 @@ def _together(
     return _with_nan(result, lost) if skipped else result
 
 
-def _chosen(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel"]:
+def chosen_path(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel"]:
     """Return the path for mixes of `stacked` = m r_in rank directions.
 
     dense if factoring gains nothing: from 0.75 min(d, k) directions on in float64, from

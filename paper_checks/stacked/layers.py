@@ -18,6 +18,8 @@ class StackedLinear(nn.Module):
     wider; s is `scale`. The low-rank branch and its sum with the base's output are computed in that
     dtype, autocast or not, and returned in the dtype of the base's output. Dropout acts on the
     branch's input, one draw for the whole batch. With `agent` set the batch is that agent's alone.
+    merged [1, d, k], None for most methods: what was merged into W0, in units of B A and the same
+    for all agents; s x_i merged' is added without dropout.
     """
 
     def __init__(self, base: nn.Linear, A: Tensor, scale: float, dropout: float = 0.0) -> None:
@@ -29,6 +31,8 @@ class StackedLinear(nn.Module):
         self.scale = scale
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.agent: int | None = None
+        self.merged: Tensor | None
+        self.register_buffer("merged", None, persistent=False)
 
     @property
     def weight(self) -> Tensor:
@@ -40,8 +44,11 @@ class StackedLinear(nn.Module):
         A, B = chosen(self.A, self.agent), chosen(self.B, self.agent)
         y = self.base(x)
         with without_autocast(x.device):
-            low = by_agent(self.dropout(x.to(A.dtype)), len(A)) @ A.mT
-            total = torch.baddbmm(by_agent(y.to(A.dtype), len(A)), low, B.mT, alpha=self.scale)
+            wide, frozen = x.to(A.dtype), y.to(A.dtype)
+            if self.merged is not None:
+                frozen = frozen + self.scale * nn.functional.linear(wide, self.merged[0])
+            low = by_agent(self.dropout(wide), len(A)) @ A.mT
+            total = torch.baddbmm(by_agent(frozen, len(A)), low, B.mT, alpha=self.scale)
         return total.reshape(y.shape).to(y.dtype)
 
 

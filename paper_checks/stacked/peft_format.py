@@ -23,10 +23,17 @@ def export(
 
     `base` names the base model; of a local path the last component is kept. Float32, with the LoRA
     scale folded into B and alpha = r. The folder appears whole or not at all. ValueError: no such
-    agent, or a folder that `decaf_theory.adapters.save` must not write.
+    agent, a site with something merged into W0, which an adapter cannot hold, or a folder that
+    `decaf_theory.adapters.save` must not write.
     """
     if not 0 <= agent < stacked.agents:
         raise ValueError(f"agent must be in 0 .. {stacked.agents - 1}, got {agent}")
+    for name, site in stacked.sites.items():
+        if site.merged is not None and bool(site.merged.any()):
+            raise ValueError(
+                f"agent {agent} cannot be written as an adapter: the method has merged into W0 at "
+                f"site {name}, and B A is only what was trained since; its checkpoint holds both"
+            )
     sites = {
         name: Factors(site.scale * float64(site.B[agent]), float64(site.A[agent]))
         for name, site in stacked.sites.items()

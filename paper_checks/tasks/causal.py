@@ -63,8 +63,10 @@ def answer_scores(model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor
     inputs: input_ids [n, L], padded on the right, and last [n], the position of the last token.
     Padding comes after it, where a causal model does not look, so no mask is needed.
     """
+    import torch
+
     hidden = model.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
-    rows = hidden.new_tensor(range(len(hidden))).long()
+    rows = torch.arange(len(hidden), device=hidden.device)  # bfloat16 would count to 256
     at_last = hidden[rows, inputs["last"]]
     scores: Tensor = (at_last @ model.lm_head.weight[answers.to(hidden.device)].T).float()
     return scores

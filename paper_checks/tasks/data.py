@@ -14,10 +14,10 @@ boolq   balanced.jsonl           {"question", "passage", "answer": true | false}
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,9 +83,10 @@ def _from_hub(name: str, texts: TextSet) -> dict[str, list[Example]]:
     return {
         part: [
             Example(
-                {field: row[column] for field, column in texts.columns.items()}, int(row[label])
+                {field: row[column] for field, column in texts.columns.items()},
+                _label(int(row[label]), (0, 1), Path(place, part), number),
             )
-            for row in rows
+            for number, row in enumerate(rows, start=1)
         ]
         for part, rows in loaded.items()
     }
@@ -104,13 +105,14 @@ def lines(path: Path) -> list[str]:
 
 def _sst2(file: str) -> Callable[[Path], list[Example]]:
     def reader(folder: Path) -> list[Example]:
-        rows = [line.split("\t") for line in lines(folder / file)[1:]]
+        where = folder / file
+        rows = [line.split("\t") for line in lines(where)[1:]]
         return [
             Example(
-                {"sentence": _field(row, 0, folder / file).strip()},
-                _label(row, 1, folder / file),
+                {"sentence": _field(row, 0, where).strip()},
+                _label(_field(row, 1, where), ("0", "1"), where, number),
             )
-            for row in rows
+            for number, row in enumerate(rows, start=2)
         ]
 
     return reader
@@ -124,9 +126,9 @@ def _wic(part: str) -> Callable[[Path], list[Example]]:
         return [
             Example(
                 {name: _field(row.split("\t"), at, folder) for name, at in WIC_COLUMNS.items()},
-                int(label == "T"),
+                _label(label, ("F", "T"), folder / f"{part}.gold.txt", number),
             )
-            for row, label in zip(data, gold, strict=True)
+            for number, (row, label) in enumerate(zip(data, gold, strict=True), start=1)
         ]
 
     return reader
@@ -141,33 +143,51 @@ def _field(row: list[str], at: int, where: Path) -> str:
     return row[at]
 
 
-def _label(row: list[str], at: int, where: Path) -> int:
-    label = _field(row, at, where)
-    if label not in ("0", "1"):
-        raise ValueError(f"{where}: a label must be 0 or 1, got {label!r} in the row {row}")
-    return int(label)
+def _label(given: object, classes: tuple[object, object], where: Path, line: int) -> int:
+    """Return 0 or 1, which of the two classes is given; ValueError: neither."""
+    for label, name in enumerate(classes):
+        if given == name and type(given) is type(name):
+            return label
+    raise ValueError(
+        f"{where}, line {line}: a label must be {classes[0]!r} or {classes[1]!r}, got {given!r}"
+    )
 
 
 def _boolq_train(folder: Path) -> list[Example]:
-    official = folder / "train.jsonl"
-    rows = [json.loads(x) for x in lines(official if _official(folder) else folder / BALANCED)]
+    where = folder / ("train.jsonl" if _official(folder) else BALANCED)
     return [
-        Example({"question": row["question"], "passage": row["passage"]}, int(row["answer"]))
-        for row in rows
+        Example(
+            {"question": row["question"], "passage": row["passage"]},
+            _label(row["answer"], (False, True), where, number),
+        )
+        for number, row in _rows(where, ("question", "passage", "answer"))
         if _official(folder) or not _held_out(row["passage"])
     ]
 
 
 def _boolq_test(folder: Path) -> list[Example]:
-    examples = []
-    for line in lines(folder / "dev_mosaic_format.jsonl"):
-        row = json.loads(line)
+    examples, where = [], folder / "dev_mosaic_format.jsonl"
+    for number, row in _rows(where, ("query", "choices", "gold")):
         # the last one: a passage may itself contain the word
         passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
         fields = {"question": question.strip().removesuffix("?"), "passage": passage}
         if _official(folder) or _held_out(passage):
-            examples.append(Example(fields, int(row["choices"][row["gold"]] == "yes")))
+            gold = _label(row["gold"], (0, 1), where, number)
+            label = _label(row["choices"][gold], ("no", "yes"), where, number)
+            examples.append(Example(fields, label))
     return examples
+
+
+def _rows(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a file of JSON lines, by number. ValueError: one without these names."""
+    for number, line in enumerate(lines(path), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from None
+        if not isinstance(row, dict) or not row.keys() >= {*names}:
+            raise ValueError(f"{path}, line {number}: a row must have {', '.join(names)}")
+        yield number, row
 
 
 BALANCED = "balanced.jsonl"

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from decaf_theory import moments
 from decaf_theory.adversary import Attack
+from decaf_theory.arrays import Host
 from verification.attacks import quadratics as q
 from verification.attacks.quadratics import Domain, Network, Problem
 from verification.attacks.rates import fixed, longest, sharp
-from verification.attacks.rounds import mixing_matrices
+from verification.attacks.rounds import mixing_matrices, reversible_network
 from verification.attacks.tensors import Tensors, root, single
 
 DOUBLINGS = 8
@@ -107,3 +109,29 @@ def changing_rate(lam: float, N: int) -> Attack:
         return {**written(p), "Pis": mixing_matrices(single(p)["X"], lam)[0].tolist()}
 
     return Attack({**domain.shapes, "X": (2, N - 1, N - 1)}, ratio, instance)
+
+
+def weighted_rate(P: Host, target: list[float]) -> Attack:
+    """T37-reversible-rate: gradients of the weighted sum at the weighted mean."""
+    net, pi = reversible_network(P, target)
+    domain = Domain(net.N, 1, longest(net, 1.9), bounded=True, shares=tuple(pi))
+    periods = 2**DOUBLINGS
+    own = torch.tensor(pi)
+    share = float(net.N * (own**2).sum())  # of the noise, over that of equal weights
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        found = problem.quadratics
+        W = _average([q.sgd(problem, net)], q.start(problem), DOUBLINGS)
+        D = root(q.square(q.row_of(moments.consensus(found, pi)), W))
+        gap = moments.expectation(moments.optimality_gap(found, pi), _at(problem))
+        R = 2 * gap / (problem.lr * periods) + share * problem.lr * problem.variance / net.N
+        gradient = q.row_of(moments.mean_gradient(found, pi))
+        return q.square(gradient, W) / sharp(problem.lr, R, D)
+
+    return Attack(domain.shapes, ratio, domain.instance(net, target=target, periods=periods))
+
+
+def _at(problem: Problem) -> moments.State:
+    """Return the state of all agents at x0."""
+    return moments.consensus_start(problem.quadratics, problem.x0)

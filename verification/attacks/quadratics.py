@@ -114,6 +114,7 @@ class Domain(NamedTuple):
     at_rest: bool = False  # which then is the start
     any_step: bool = True  # else the step is `longest`
     range: float = 12.0  # steps are at least exp(-range) longest
+    shares: Any = ()  # of the agents in F, numbers; equal if none are given
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -126,14 +127,21 @@ class Domain(NamedTuple):
         """Return the problem of free parameters: any, at L = 1."""
         H = _unit((p["H"] + p["H"].mT) / 2)
         if self.bounded:
-            lift = (LEAST - torch.linalg.eigvalsh(H.mean(1))[:, 0]).clamp_min(0.0)
+            lift = (LEAST - torch.linalg.eigvalsh(self._mean(H)[:, 0])[:, 0]).clamp_min(0.0)
             H = _unit(H + lift[:, None, None, None] * torch.eye(self.p, dtype=H.dtype))
         shorter = self.any_step * p["length"].abs().clamp_max(self.range)
-        mean = p["b"].mean(1, keepdim=True)
+        mean = self._mean(p["b"])
         b = self.drift * (p["b"] - mean) + (not self.bounded) * mean
         x0 = p["x0"] * (not self.at_rest)
         Z = p["Z"] * self.noise
         return Problem(H, b, Z, x0, self.longest * torch.exp(-shorter))
+
+    def _mean(self, X: torch.Tensor) -> torch.Tensor:
+        """Return the mean over agents that F takes, [s, 1, ...]."""
+        if not self.shares:
+            return X.mean(1, keepdim=True)
+        weights = torch.tensor(self.shares, dtype=X.dtype).reshape(-1, *[1] * (X.dim() - 2))
+        return (weights * X).sum(1, keepdim=True)
 
     def instance(self, net: Network, **extra: Any) -> Callable[[Mapping[str, Any]], Any]:
         """Return the function that writes parameters as the claims on quadratics read them."""

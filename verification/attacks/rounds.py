@@ -10,10 +10,13 @@ from functools import partial
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import torch
 
-from decaf_theory import bounds
+from decaf_theory import bounds, moments
 from decaf_theory.adversary import Attack, clip_singular_values
+from decaf_theory.arrays import Host
+from decaf_theory.topology import reversible_eigenvalues
 from verification.attacks import quadratics as q
 from verification.attacks.quadratics import Domain, Network, Problem
 from verification.attacks.rates import STEPS, longest
@@ -163,6 +166,31 @@ def random_rounds(law: Law, loose: str = "", **more: bool) -> Attack:
         return {**written(p), "Pis": law.Pis.tolist(), "chances": law.chances.tolist()}
 
     return Attack(domain.shapes, ratio, instance, loose=loose)
+
+
+def reversible_network(P: Host, target: list[float]) -> tuple[Network, Host]:
+    """Return P with its letters, S times N as bounds for N equal agents ask, and the shares."""
+    pi = np.asarray(target) / np.sum(target)
+    lam = float(np.abs(reversible_eigenvalues(P, target)).max())
+    S = len(pi) * bounds.reversible_S(lam=lam, pi=pi.tolist())
+    return Network(torch.tensor(P), "MS", lam, bounds.network_q(lam=lam, order="MS"), S), pi
+
+
+def weighted(P: Host, target: list[float], loose: str = "", **more: bool) -> Attack:
+    """T37-reversible: the largest weighted E Xi_t against its bound."""
+    net, pi = reversible_network(P, target)
+    domain = Domain(net.N, 1, longest(net), **more)
+
+    def ratio(free: Tensors) -> torch.Tensor:
+        problem = domain.problem(free)
+        W = q.path(q.sgd(problem, net), q.start(problem), STEPS)
+        apart = q.row_of(moments.consensus(problem.quadratics, pi))
+        unlike = q.row_of(moments.heterogeneity(problem.quadratics, pi))
+        kappa = root(q.square(unlike, W).amax(-1))
+        return q.square(apart, W).amax(-1) / q.consensus_limit(problem, net, kappa)
+
+    written = domain.instance(net, target=target, steps=STEPS)
+    return Attack(domain.shapes, ratio, written, loose=loose)
 
 
 def trajectory(net: Network, d: int, k: int, r: int) -> Attack:

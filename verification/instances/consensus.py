@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,10 +49,20 @@ def spread_along(
         "kappa": moments.heterogeneity(problem),
         "size": size(problem),
     }
+    return spread_of(squares, start, recursions, step)
+
+
+def spread_of(
+    squares: Mapping[str, moments.Square],
+    start: moments.State,
+    recursions: list[moments.Recursion],
+    step: Step = moments.advance,
+) -> Spread:
+    """Return the largest E Xi and kappa of given squares, as `spread_along` does."""
     n = start.mean.shape[-1]
     wide = {name: _widened(square, n) for name, square in squares.items()}
     found = moments.trace_along(recursions, start, wide, step)
-    Xi, kappa, points = (host(found[name]).max(axis=-1) for name in squares)
+    Xi, kappa, points = (host(found[name]).max(axis=-1) for name in ("Xi", "kappa", "size"))
     return Spread(Xi, np.sqrt(kappa), ulps(4 * n * len(recursions), points))
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from decaf_theory.topology import check_mixing_matrix
+
 
 class Law(NamedTuple):
     """The outcomes of one round: matrices [n, N, N] and their probabilities [n]."""
@@ -17,7 +19,9 @@ class Law(NamedTuple):
 
     @property
     def rho(self) -> float:
-        """|E Pi'Pi - J|_op."""
+        """|E Pi'Pi - J|_op. ValueError: rows or columns of an outcome do not sum to one."""
+        for Pi in self.Pis:
+            check_mixing_matrix(Pi)
         square = np.einsum("n,nki,nkj->ij", self.chances, self.Pis, self.Pis)
         return float(np.linalg.norm(square - 1 / len(square), 2))
 
@@ -44,16 +48,30 @@ def dropped_links(Pi: np.ndarray, p: float) -> Law:
     return _law(found)
 
 
+def stragglers(Pi: np.ndarray, p: float) -> Law:
+    """Return a matrix each agent of which misses the round with probability p."""
+    N = len(Pi)
+    found = []
+    for there in itertools.product([0, 1], repeat=N):
+        links = [(i, j) for i, j in itertools.combinations(range(N), 2) if there[i] and there[j]]
+        chance = (1 - p) ** sum(there) * p ** (N - sum(there))
+        found.append((_weighted(N, links, [Pi[link] for link in links]), chance))
+    return _law(found)
+
+
+def contacts(N: int, rounds: list[list[tuple[int, int]]]) -> Law:
+    """Return one of these rounds of contacts, all as likely, Metropolis weights."""
+    return _equally_likely([_metropolis(N, links) for links in rounds])
+
+
 def erdos_renyi(N: int, p: float) -> Law:
     """Return a random graph a round, Metropolis weights."""
     pairs = list(itertools.combinations(range(N), 2))
     found = []
     for kept in itertools.product([0, 1], repeat=len(pairs)):
         links = list(itertools.compress(pairs, kept))
-        degree = np.bincount(np.ravel(links).astype(int), minlength=N)
-        weights = [1 / (1 + max(degree[i], degree[j])) for i, j in links]
         chance = p ** len(links) * (1 - p) ** (len(pairs) - len(links))
-        found.append((_weighted(N, links, weights), chance))
+        found.append((_metropolis(N, links), chance))
     return _law(found)
 
 
@@ -84,6 +102,11 @@ def _matchings(agents: list[int]) -> Iterator[list[tuple[int, int]]]:
 
 def _averaging(N: int, pairs: list[tuple[int, int]]) -> np.ndarray:
     return _weighted(N, pairs, [0.5] * len(pairs))
+
+
+def _metropolis(N: int, links: list[tuple[int, int]]) -> np.ndarray:
+    degree = np.bincount(np.ravel(links).astype(int), minlength=N)
+    return _weighted(N, links, [1 / (1 + max(degree[i], degree[j])) for i, j in links])
 
 
 def _weighted(N: int, links: list[tuple[int, int]], weights: list[float]) -> np.ndarray:

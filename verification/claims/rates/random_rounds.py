@@ -18,6 +18,8 @@ from verification.instances.laws import Law
 from verification.instances.quadratics import Case, Network, constants, drawn, load, stored
 
 STEPS = 40
+# who meets in each round of a file
+MEETINGS = [[(0, 1), (1, 2)], [(2, 3)], [], [(1, 3), (0, 2)]]
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -26,8 +28,9 @@ def rows(ctx: Context) -> Iterator[Row]:
     $\Pi_t$ doubly stochastic, not necessarily symmetric, and
     $\rho = \|E\, \Pi_t'\Pi_t - J\|_{op} < 1$; order MS: $E \Xi_t \le \alpha^2 (\sigma \sqrt{S/N} +
     \kappa q)^2/(1 - \alpha L q)^2$ with $q = \lambda/(1-\lambda)$, $\lambda = \sqrt\rho$ and
-    $S = (N-1) \rho/(1-\rho)$. Single rounds need not mix: with one link at a time, random pairs or
-    links that fail, $\|\Pi_t - J\|_{op}$ may always be 1.
+    $S = (N-1) \rho/(1-\rho)$. Single rounds need not mix: with one link at a time, random pairs,
+    links that fail, agents that miss rounds or rounds drawn from a file of contacts,
+    $\|\Pi_t - J\|_{op}$ may always be 1.
 
     Assumptions: those of T25's consensus bound; each $\Pi_t$ is independent of all that came before
     and of the noise of step $t$, and all have one $\rho$, or none above it.
@@ -65,6 +68,8 @@ def various() -> dict[str, Law]:
         "random pairs of 5": laws.random_matching(5),
         "ring, half of the links fail": laws.dropped_links(ring, 0.5),
         "random graphs of 3": laws.erdos_renyi(3, 0.5),
+        "ring, agents miss rounds": laws.stragglers(ring, 0.25),
+        "rounds of a file of contacts": laws.contacts(4, MEETINGS),
         "directed peers of 5": laws.directed_peers(5),
         "all or nothing": laws.all_or_nothing(4, 0.5),
     }

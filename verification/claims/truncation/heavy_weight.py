@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host, namespace
-from decaf_theory.lowrank import Factors, product
-from decaf_theory.measure import NORMS, interference_norm, schatten
-from decaf_theory.tsvd import tsvd
+from decaf_theory.lowrank import Factors
+from decaf_theory.measure import NORMS, interference_norm
 from verification.claim import Claim, Context, Instance, Row
 from verification.claims.interference.mix_difference import held, slip, spectra
-from verification.evidence import at_most, attained, ulps
+from verification.evidence import at_most, attained
+from verification.instances.climb import climbed
 from verification.instances.mixes import Mix, isometry, load, stored
 from verification.instances.omega import mix_of, polar, signed
 
@@ -26,7 +25,6 @@ PAIRS = ((0.5, 0.5), (0.7, 0.3), (0.95, 0.05))
 MORE = ((0.6, 0.25, 0.15), (0.7, 0.2, 0.1), (0.9, 0.06, 0.03, 0.01))
 SHAPES = ((3, 4, 1), (5, 4, 2), (6, 7, 3))  # d, k, r
 FRO_KNOWN = (sqrt(5) - 1) / 2
-STEPS = (1.0, 0.3, 0.1)  # of the search, as shares of the way
 
 
 def rows(ctx: Context) -> Iterator[Row]:
@@ -191,98 +189,16 @@ def tried(ctx: Context, weights: tuple[float, ...], size: tuple[int, int, int]) 
 
 
 def climb(ctx: Context, weights: tuple[float, ...], size: tuple[int, int, int], norm: str) -> Mix:
-    """Return mixes of large |P - Q| from random starts, by steps toward the linear maximizers.
-
-    The derivative at the factors is linear; Omega_c holds its maximizer, and the segment to it.
-    Of the shares `STEPS` of the way the best is taken, if it is a step up.
-    """
+    """Return mixes of large |P - Q| from random starts, by steps toward the linear maximizers."""
     d, k, r = size
     rng = ctx.rng("climb", *map(str, weights), norm)
     starts, rounds = ctx.pick((16, 10), (400, 60))
-    row = np.asarray(weights)
-    here = Factors(
+    begun = Factors(
         C * isometry(rng, starts, len(weights), d, r),
         C * isometry(rng, starts, len(weights), r, k),
     )
-    for _ in range(rounds):
-        ahead = slopes(here, row, norm).map(lambda X: C * polar(X))
-        ways = [here, *(here.map(partial(part_way, t), ahead) for t in STEPS)]
-        heights = [size_of(difference(way, row), norm) for way in ways]
-        best = np.argmax(heights, axis=0), np.arange(starts)
-        here = Factors(
-            np.stack([way.B for way in ways])[best], np.stack([way.A for way in ways])[best]
-        )
-    return mix_of(ctx, "searched", *here, weights)
-
-
-def part_way(t: float, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return start + t (end - start)."""
-    reached: np.ndarray = start + t * (end - start)
-    return reached
-
-
-def slopes(factors: Factors, weights: np.ndarray, norm: str) -> Factors:
-    """Return the derivative of |P - Q| by the factors, shaped like them."""
-    row = weights[:, None, None]
-    B, A = (X.mT for X in factors)
-    Bbar, Abar = (np.sum(row * X, axis=1, keepdims=True) for X in (B, A))
-    Z = dual(difference(factors, weights), norm)
-    G = pulled_back(mean_product(factors, weights), Z, factors.rank)[:, None]
-    Z = Z[:, None]
-    return Factors(row * (G @ A - Z @ Abar), row * (B @ G - Bbar @ Z))
-
-
-def mean_product(factors: Factors, weights: np.ndarray) -> np.ndarray:
-    """Return M, [n, d, k]."""
-    M: np.ndarray = np.einsum("m,nmdr,nmrk->ndk", weights, *factors)
-    return M
-
-
-def difference(factors: Factors, weights: np.ndarray) -> np.ndarray:
-    """Return P - Q, [n, d, k]."""
-    B, A = (np.einsum("m,nmab->nab", weights, X) for X in factors)
-    P = product(tsvd(mean_product(factors, weights), factors.rank).factors)
-    apart: np.ndarray = P - B @ A
-    return apart
-
-
-def size_of(X: np.ndarray, norm: str) -> np.ndarray:
-    """Return |X|, [n]."""
-    size: np.ndarray = schatten(np.linalg.svdvals(X), norm)
-    return size
-
-
-def dual(X: np.ndarray, norm: str) -> np.ndarray:
-    """Return Z with <Z, X> = |X| in the norm, of dual norm one: a gradient of the norm."""
-    U, S, Vh = np.linalg.svd(X, full_matrices=False)
-    top = S[:, :1]
-    # to the rounding of the SVD: a direction of value zero has no sign
-    signs = {"op": S == top, "fro": S / np.linalg.norm(S, axis=-1, keepdims=True)}
-    signs["nuc"] = S > ulps(max(X.shape), top)
-    Z: np.ndarray = (U * signs[norm][:, None]) @ Vh
-    return Z
-
-
-def pulled_back(M: np.ndarray, Z: np.ndarray, r: int) -> np.ndarray:
-    """Return the gradient of <Z, TSVD_r(M)> by M, where sigma_r > sigma_{r+1}.
-
-    In the singular bases it maps (F_ij, F_ji), i kept and j dropped, to
-    (s_i^2 F_ij + s_i s_j F_ji)/(s_i^2 - s_j^2), and keeps F_ij of two kept directions.
-    """
-    d, k = M.shape[-2:]
-    pad = (0, 0), (0, max(k - d, 0)), (0, max(d - k, 0))
-    U, s, Vh = np.linalg.svd(np.pad(M, pad))
-    F = U.mT @ np.pad(Z, pad) @ Vh.mT
-    s = s[:, :, None]
-    kept = np.arange(s.shape[1])[:, None] < r
-    crossing = kept != kept.T
-    larger = np.maximum(s, s.mT) ** 2
-    gap = np.where(crossing, np.abs(s**2 - s.mT**2), 1.0)
-    # at a tie any direction serves the search, as long as it is finite
-    gap = np.maximum(gap, np.finfo(np.float64).tiny)
-    G = np.where(crossing, (larger * F + s * s.mT * F.mT) / gap, (kept & kept.T) * F)
-    pulled: np.ndarray = (U @ G @ Vh)[:, :d, :k]
-    return pulled
+    reached = climbed(begun, np.asarray(weights), norm, c=C, rounds=rounds)
+    return mix_of(ctx, "searched", *reached, weights)
 
 
 def instance() -> Instance:

@@ -1,0 +1,138 @@
+"""A million agents and more, on paper: rounds to consensus, and what they cost.
+
+`gap` is 1 - sqrt(rho) of the matrices of `topology`, written so that it keeps its digits where
+sqrt(rho) itself rounds to one: at a billion agents the ring's gap is 1.3e-17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil, inf, log, log1p, log2, pi, sin, sqrt
+from typing import NamedTuple
+
+from decaf_theory.bench.rows import Row
+from decaf_theory.bench.scaling import COMPARED, GRAPHS, Case, D, K, R, a_round
+from decaf_theory.formats import digits
+
+ACCURACY = 1e-3
+MANY = (10**6, 10**7, 10**8, 10**9)
+SAMPLE = 1024  # agents of a graph on which a round is counted: a square and a power of two
+
+
+def ring_gap(N: float) -> float:
+    """Return 4 sin^2(pi/N) / 3, for N >= 5: 1 - cos x = 2 sin^2(x/2) in `bounds.sqrt_rho_ring`."""
+    return 4 * sin(pi / N) ** 2 / 3
+
+
+def torus_gap(N: float) -> float:
+    """Return 4 sin^2(pi/n) / 5 of the n x n torus, N = n^2 >= 9, from `bounds.sqrt_rho_torus`."""
+    return 4 * sin(pi / sqrt(N)) ** 2 / 5
+
+
+def exponential_gap(N: float) -> float:
+    """Return 2/tau of the undirected exponential graph, N = 2^tau >= 32.
+
+    Each agent has 2 tau - 1 neighbours, at hops of 2^l in both directions, the last of which meet;
+    all weights are 1/(2 tau). So frequency j has the eigenvalue 1 - loss/(2 tau),
+
+        loss = sum_{l < tau - 1} 2 (1 - cos(2^l x)) + 1 - cos(2^(tau - 1) x),   x = 2 pi j / N.
+
+    2^l x doubles from hop to hop until it is pi, where 1 - cos is 2, and is a multiple of 2 pi from
+    then on. If it is pi at the last hop (j odd), this loses 2, and the hop before, at an odd
+    multiple of pi/2, another 2; at any other hop pi alone loses 4, and at the first hop
+    (j = N/2) nothing else does. So the least loss is 4. Two hops in a row, of cosines c and
+    2 c^2 - 1, lose 6 - 2 c - 4 c^2 <= 6.25, all together less than 4 tau - 4 from tau = 5 on: no
+    eigenvalue is below 2/tau - 1, and that of j = N/2 is the largest in size.
+    """
+    return 2 / log2(N)
+
+
+class Law(NamedTuple):
+    """How a graph reaches consensus: its gap, None where it does so exactly, and in words."""
+
+    gap: Callable[[float], float] | None
+    words: str
+
+
+LAWS = {
+    "ring": Law(ring_gap, "(4/3) sin^2(pi/N): ~ N^2 rounds"),
+    "torus": Law(torus_gap, "(4/5) sin^2(pi/sqrt N): ~ N rounds"),
+    "exponential": Law(exponential_gap, "2/log2(N): ~ log N rounds"),
+    "one_peer_exponential": Law(None, "exact after log2(N) rounds"),
+}
+
+
+def rounds_to(accuracy: float, graph: str, N: float) -> int:
+    """Return the rounds after which the worst disagreement of N agents is `accuracy` of itself.
+
+    The least t with sqrt(rho)^t <= accuracy, |Pi^t - J|_op = sqrt(rho)^t; ceil(log2 N) where the
+    product of the rounds is J.
+    """
+    gap = LAWS[graph].gap
+    if gap is None:
+        return ceil(log2(N))
+    rate = log1p(-gap(N)) if gap(N) < 1 else -inf
+    return max(1, ceil(log(accuracy) / rate))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return what rounds, bytes, flops and time come to at a million agents and more, as text.
+
+    rows: those of `scaling.run`, whose time at the most agents is scaled; others are left out.
+    """
+    return "\n".join([*_of_rounds(), "", *_of_cost(rows), "", ASSUMPTIONS])
+
+
+def _of_rounds() -> Iterator[str]:
+    """Yield the lines on rounds to consensus."""
+    yield f"on paper: rounds until the worst disagreement is {ACCURACY:g} of itself"
+    yield f"{'graph':<21} " + " ".join(f"{f'N = {N:.0e}':>9}" for N in MANY) + "  1 - sqrt(rho)"
+    for graph, law in LAWS.items():
+        counts = " ".join(f"{digits(rounds_to(ACCURACY, graph, N)):>9}" for N in MANY)
+        yield f"{graph:<21} {counts}  {law.words}"
+
+
+def _of_cost(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines on the cost of a round, and of all rounds to consensus."""
+    few, many = MANY[0], MANY[-1]
+    yield f"on paper: what a round costs all of {many:.0e} agents, and one agent until then"
+    yield f"{'':<31} {'all, a round':>26} {f'one, N = {few:.0e}':>17} {f'one, N = {many:.0e}':>17}"
+    pair = f"{'bytes':>8} {'flops':>8}"
+    yield f"{'graph':<21} {'method':<9} {pair} {'core-h':>8} {pair} {pair}"
+    seconds = _seconds(rows)
+    for graph in GRAPHS:
+        for method in COMPARED:
+            each = a_round(Case(graph, method, SAMPLE))
+            sent, flops = (None if x is None else x / SAMPLE for x in each.values())
+            hours = seconds.get((graph, method))
+            numbers = [
+                _scaled(many, sent),
+                _scaled(many, flops),
+                _scaled(many / 3600, hours),
+                *(
+                    _scaled(rounds_to(ACCURACY, graph, N), x)
+                    for N in (few, many)
+                    for x in (sent, flops)
+                ),
+            ]
+            yield f"{graph:<21} {method:<9} " + " ".join(f"{number:>8}" for number in numbers)
+
+
+def _seconds(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """Return the seconds of one agent's step, by graph and method, of the row of most agents."""
+    own = sorted((row for row in rows if row["kind"] == "scaling"), key=lambda row: row["N"])
+    return {(row["graph"], row["method"]): 1e-6 * row["median"] for row in own}
+
+
+def _scaled(times: float, x: float | None) -> str:
+    return "-" if x is None else digits(times * x)
+
+
+ASSUMPTIONS = f"""\
+Assumed: one {D} x {K} matrix of rank {R}, one local step a round, messages in float32, flops to
+leading order. A round costs an agent the same at any N on these graphs; its time is that of one
+core, from the row of most agents above. Rounds are those of averaging alone, from the worst start:
+local steps keep agents apart, compression (choco) slows averaging, and truncation (decaf) may end
+elsewhere. N is the nearest square (torus) or power of two (exponential, and one_peer_exponential,
+which is exact only there).
+"""

@@ -1,0 +1,71 @@
+"""What a round of a method costs: the flops of all agents, from what its record says of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decaf_theory.arrays import Array
+from decaf_theory.lowrank import Factors
+from decaf_theory.methods.base import Method
+from decaf_theory.methods.feedback import with_own
+from decaf_theory.methods.form import FULL_MATRIX, LORA
+from decaf_theory.methods.meeting import weights_of
+from decaf_theory.methods.state import Clock, Message, State
+from decaf_theory.tsvd.flops import mix_flops
+from decaf_theory.tsvd.mixing import entries
+
+
+def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[float, float] | None:
+    """Return the flops of all agents in the first and in the second round, a multiply-add is two.
+
+    For one local step on one d x k matrix in float32, given the gradient of W, to leading order:
+
+        local step    2 d k r for B A, 2 d k r for the gradient of each factor that trains, and
+                      2 for each number that trains
+        means         2 for each weight (an agent's own, too) and each number of a message; so for
+                      gradients that are pooled
+        truncations   of methods that mix products: `tsvd.flops.mix_flops`, with the residual of
+                      one that keeps some
+
+    What else an agent does with its own factors, O((d + k) r^2) or a sort, is left out. None, not
+    counted: a form of W other than s B A and the full matrix.
+    """
+    if method.form not in (LORA, FULL_MATRIX):
+        return None
+    zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
+    state = method.begin(method.form.begin(zero, 1.0))
+    first, second = (_in_round(method, state, Pi, Clock(t)) for t in (0, 1))
+    return first, second
+
+
+def _in_round(method: Method, state: State, Pi: Array, clock: Clock) -> float:
+    N = int(Pi.shape[0])
+    trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
+    d, k = state.factors.shape
+    products = (1 + len(trained)) * d * k * state.factors.rank if method.form is LORA else 0
+    flops = 2.0 * N * (products + _numbers(trained))
+    flops += _of_means(weights_of(method.pools, Pi, N), trained, N)
+    weights = method.weights(Pi, N, clock)
+    if method.space == "factors" or weights is None:
+        return flops + _of_means(weights, method.send(state, clock), N)
+    return flops + _of_truncations(state, weights, N)
+
+
+def _of_means(weights: Array | None, message: Message, N: int) -> float:
+    """Return the flops of the weighted sums of messages of N agents."""
+    used = 0 if weights is None else int(entries(weights, N).counts.sum())
+    return 2.0 * used * _numbers(message)
+
+
+def _of_truncations(state: State, weights: Array, N: int) -> float:
+    """Return the flops of truncated mixes, in which a residual is one more product of an agent."""
+    residual = state.memory.get("residual")
+    if not isinstance(residual, Factors):
+        return mix_flops(state.factors, weights, state.factors.rank)
+    longer = max(state.factors, residual, key=lambda pair: pair.rank)
+    return mix_flops(longer, with_own(weights, N, N), state.factors.rank + residual.rank)
+
+
+def _numbers(message: Message) -> int:
+    """Return how many floating-point numbers a message holds for each agent."""
+    return sum(int(X.shape[-2]) * int(X.shape[-1]) for X in message.values() if X.dtype.kind == "f")
