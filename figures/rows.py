@@ -56,9 +56,17 @@ def adapters(results: Path) -> list[dict[str, Any]]:
 
 def bench(results: Path) -> list[dict[str, Any]]:
     """Return the rows of the benchmark."""
-    path = results / "bench.jsonl"
+    return _timed(results / "bench.jsonl", "decaf bench --quick")
+
+
+def scaling(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of the benchmark of the number of agents."""
+    return _timed(results / "scaling.jsonl", "decaf bench scaling")
+
+
+def _timed(path: Path, command: str) -> list[dict[str, Any]]:
     if not path.exists():
-        raise MissingError(f"{path} is missing; run decaf bench --quick --json {path}")
+        raise MissingError(f"{path} is missing; run {command} --json {path}")
     return json_lines(path)
 
 
@@ -90,6 +98,7 @@ SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "attacks": attacks,
     "adapters": adapters,
     "bench": bench,
+    "scaling": scaling,
     "runs": runs,
     "tournament": tournament,
 }

@@ -57,6 +57,7 @@ METHODS = {
     "decaf_ef": {**line("black", "*", "-"), "label": "DeCAF, error feedback"},
     "dlora": {**line("vermilion", "s", "--"), "label": "DLoRA"},
     "dlora_fa": {**line("green", "^", "-."), "label": "DLoRA-FA"},
+    "choco": {**line("purple", "X", ":"), "label": "CHOCO"},
     "dsgd": {**line("orange", "D", (0, (6, 1))), "label": "D-SGD, full matrix"},
     "fedavg": {**line("purple", "v", "--"), "label": "FedAvg"},
     "centralized": {**line("sky", "P", "-."), "label": "centralized"},

@@ -299,15 +299,20 @@ def run_effects(args: argparse.Namespace) -> int:
         page.write()
         return OK
     names = args.only or list(effects.EFFECTS)
+    size = "quick" if args.quick else "full"
     require_known("effect", names, effects.EFFECTS)
+    store.require_writable(args.out.parent)
+    try:
+        effects.require_packages(names, effects.SIZES[size])
+    except ValueError as error:
+        raise UsageError(f"{error}, or add --quick, which needs none of them") from error
     start = time.monotonic()
 
     def show(name: str, one: engine.Comparison) -> None:
         about = f"{name}: {one.problem}, {one.where}, {one.what}"
         print(f"{about} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
 
-    results = effects.run(names, "quick" if args.quick else "full", show)
-    effects.write(results, args.out)
+    results = effects.run(names, size, args.out, show)
     for name, effect in results["effects"].items():
         print(f"{name}, {effect['core_seconds']:.0f} s\n\n{page.table(effect['findings'])}\n")
     print(f"-> {args.out}")

@@ -174,6 +174,7 @@ def build(config: Config, architecture: Architecture, dtype: str) -> Stacked:
         dropout=lora.dropout,
     )
     mixing.let_train(stacked, config.mix.rule, Clock())
+    mixing.begin(stacked, config.mix.rule)  # what is merged into W0 is held, too
     return stacked
 
 

@@ -33,7 +33,8 @@ def theory(stacked: Stacked, Pi: Host, graph: str, **where: int) -> Seen:
     numbers: consensus_factors, consensus_products (squared, per agent, summed over sites),
     adapter_norm (the root mean square over agents of |s B A|_F over all sites), interference and
     truncation (root mean squares over agents) and both relative to the mix, sigma_max, imbalance,
-    numerical_rank (the least of any agent's product at any site). rows: for each case of a claim
+    numerical_rank (the least of any agent's product at any site). What a method merged into W0 is
+    the same for all agents and left out: these are of B A since. rows: for each case of a claim
     the worst row over all sites, with `where` among its coordinates.
     """
     agents = agents_of(stacked)

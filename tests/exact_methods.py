@@ -159,6 +159,36 @@ def arrived(X, old, users, p):
     return [scaled(plus(mean, each, -p), 1 / (1 - p)) for each in old]
 
 
+def inner(pair, other):
+    rows = zip([*pair[0], *pair[1]], [*other[0], *other[1]], strict=True)
+    return sum((x * y for row, its in rows for x, y in zip(row, its, strict=True)), Q(0))
+
+
+def mean_field(penalty, own, B, A, targets, K=1, rounds=3):
+    """Return B, A after the rounds, and the sizes of the steps after the first round."""
+    B, A, sizes = list(B), list(A), []
+    phi = None
+    for _ in range(rounds):
+        moved = [[scaled(B[i], Q(0)), scaled(A[i], Q(0))] for i in range(N)]
+        for h in range(K):
+            for i in range(N):
+                a = slopes(B[i], A[i], targets[i])
+                if phi is not None:
+                    a = [plus(scaled(f, 1 - own), g, own) for f, g in zip(phi, a, strict=True)]
+                    ahead = [
+                        plus(scaled(f, Q(h + 1)), D, Q(-1))
+                        for f, D in zip(phi, moved[i], strict=True)
+                    ]
+                    size = (1 + penalty * inner(a, ahead) / inner(a, a)) / (1 + penalty)
+                    sizes.append(size)
+                    a = [scaled(X, max(size, Q(0))) for X in a]
+                B[i], A[i] = plus(B[i], a[0], -LR), plus(A[i], a[1], -LR)
+                moved[i] = [plus(D, X) for D, X in zip(moved[i], a, strict=True)]
+        B, A = mix(B, SERVER), mix(A, SERVER)
+        phi = [scaled(mix([D[part] for D in moved], SERVER)[0], Q(1, K)) for part in (0, 1)]
+    return B, A, sizes
+
+
 def solved(g, a):
     """Return the x with x - a Lap x = g on a circle of len(g), by elimination."""
     n = len(g)

@@ -3,6 +3,7 @@ tournament."""
 
 import json
 
+from figures import cost
 from tests.adapter_files import STORED
 from verification.adapter_report import report
 
@@ -10,12 +11,13 @@ PEERS = ("ours", "QR loop", "GEMM floor", "peft svd")
 
 
 def write_all(out):
-    """Write bench.jsonl, attacks and runs below a folder of results; return adapters' rows."""
+    """Write benchmarks, attacks and runs below a folder of results; return adapters' rows."""
     (out / "attacks").mkdir(parents=True)
     found = [{"claim": "T17", "variant": "fro", "ratio": ratio} for ratio in (0.5, 0.75)]
     (out / "attacks" / "attacks.json").write_text(json.dumps(found))
-    (out / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bench()))
-    (out / "tournament.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tournament()))
+    tables = {"bench": bench(), "scaling": scaling(), "tournament": tournament()}
+    for name, found in tables.items():
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     for seed in (0, 1):
         for method in ("decaf", "dlora"):
             write_run(out / "paper" / "net" / f"{method}-ring-iid-seed{seed}", method, seed)
@@ -60,6 +62,21 @@ def tournament():
     return [
         about,
         *({**row, "own_from_base": [-0.25, -0.5, 0.125 * i]} for i, row in enumerate(rows)),
+    ]
+
+
+def scaling():
+    """Two methods on every graph, at two numbers of agents."""
+    sizes = {"kind": "scaling", "d": 8, "k": 8, "r": 2, "low": 1.0, "high": 3.0}
+    return [
+        {"kind": "machine", "processor": "x86_64", "rounds": 3, "quick": True},
+        *(
+            {**sizes, "graph": graph, "method": method, "N": N}
+            | {"median": 2.0 + share, "memory": 5e3 * share, "comm_bytes": 64 * N * share}
+            for graph in cost.GRAPHS
+            for share, method in ((1, "dlora"), (2, "decaf"))
+            for N in (10, 100)
+        ),
     ]
 
 

@@ -89,6 +89,7 @@ TESTS = {
         "tests/test_methods_steps.py",
         "tests/test_methods_exact.py",
     ],
+    "decaf_theory/methods/field.py": ["tests/test_methods_field.py", *EXACT],
     "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
@@ -133,7 +134,7 @@ TESTS = {
         "tests/test_claims_truncation.py",
         *extremal("T16", "T18", "T18-rank", "T19"),
     ],
-    "verification/claims/rates/reversible.py": [
+    "verification/claims/rates/reversible": [
         *outcome("T37-reversible-rate"),
         *outcome("T37-reversible"),
         "tests/test_rates_properties.py",

@@ -1,6 +1,10 @@
 """The benchmark of the number of agents, and what is extrapolated. No speed is tested here."""
 
+import re
+import subprocess
+import sys
 from math import ceil, log2
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,3 +267,28 @@ def test_every_case_of_a_few_agents_is_measured(monkeypatch):
         assert 0 < row["low"] <= row["median"] <= row["high"]
         assert row["memory"] > 3 * 8 * 16 * 16
         assert min(row["flops"], row["comm_bytes"]) > 0
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.mark.parametrize(
+    ("method", "N", "rounds"),
+    [
+        pytest.param("decaf", 50, 30, marks=pytest.mark.slow),
+        *(pytest.param(name, 10**5, 10, marks=pytest.mark.night) for name in ("dlora", "decaf")),
+    ],
+)
+def test_the_run_of_many_agents_on_the_page_runs(method, N, rounds):
+    page = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
+    code = re.search(r"many agents: begin -->\n```python\n(.*?)```", page, re.S)[1]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, method, str(N), str(rounds)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, last, _, apart, sent = map(float, re.findall(r"[\d.]+(?:e[+-]\d+)?", done.stdout))
+    assert last < first
+    assert apart > 0
+    assert sent == rounds * 2 * N * 64 * 8

@@ -186,6 +186,9 @@ def test_clip_trains_both_encoders():
         ({"method": "gradient_tracking"}, (2, 2, 4, 40)),
         ({"method": "choco"}, (0.5, 2, 1, 10)),  # a quarter, with places of the same size
         ({"method": "fedrot"}, (1, 1, 1, 20)),
+        ({"method": "flora"}, (1, 1, 1, 10 + 100)),
+        ({"method": "rac_lora"}, (0.5, 1, 0.5, 10)),
+        ({"method": "fedhl"}, (1, 1, 1, 20)),
     ],
 )
 def test_traffic_is_counted_by_method_and_graph(mix, expected):
@@ -198,6 +201,16 @@ def test_traffic_is_counted_by_method_and_graph(mix, expected):
     unit = 4 * CLIP_TRAINABLE
     message, links, agent, every = expected
     assert traffic(stacked, config, 13) == (unit * message, links, unit * agent, unit * every)
+
+
+def test_what_is_merged_is_counted_once_with_the_base():
+    _, architecture = architecture_of(clip().model)
+    plain, merging = (
+        build(clip(method=name), architecture, "float16") for name in ("fedavg", "flora")
+    )
+    sizes = [site.B.shape[-2] * site.A.shape[-1] for site in merging.sites.values()]
+    more = memory(merging, 0, moments=0).base - memory(plain, 0, moments=0).base
+    assert more == 4 * sum(sizes)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from decaf_theory.stats import bonferroni, mean_interval
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from paper_checks import cli, effects, reported
 from paper_checks.effects import aggregation, alternating, engine, model, page
+from paper_checks.tasks import models
 
 EPS = float(np.finfo(np.float64).eps)
 TINY = engine.Effort(("isotropic",), (0, 1, 2), (1000,), False)
@@ -170,7 +171,8 @@ def test_tad_has_the_interval_of_its_graph():
     assert found == [round(1 / math.sqrt(1 - x)) for x in rho] == [1, 2, 3]
 
 
-def test_turning_undoes_planted_rotations_and_the_errors_say_so():
+@pytest.mark.parametrize("t", [0, 1])  # the rounds that turn to A and to B
+def test_turning_undoes_planted_rotations_and_the_errors_say_so(t):
     draw = np.random.default_rng(3)
     N, d, k, r = 5, 6, 4, 3
     one = Factors(draw.standard_normal((1, d, r)), draw.standard_normal((1, r, k)))
@@ -182,7 +184,7 @@ def test_turning_undoes_planted_rotations_and_the_errors_say_so():
     turns[..., 0] *= np.linalg.det(turns)[:, None]
     turned = Factors(common.B @ turns, np.swapaxes(turns, -1, -2) @ common.A)
     row = np.full((1, N), 1 / N)
-    mixed = method.exchange(state._replace(factors=turned), row, Clock()).state.factors
+    mixed = method.exchange(state._replace(factors=turned), row, Clock(t)).state.factors
     ((held, sent),) = seen
     size = float(np.linalg.norm(one.B[0] @ one.A[0]))
     assert held.item() > 0.1 * size
@@ -299,6 +301,29 @@ def test_the_command_stores_and_prints_what_it_found(tmp_path, monkeypatch, caps
     found = results["effects"]["ranks"]["findings"]
     assert page.table(found) in printed.out
     assert printed.err.count("ranks: isotropic, ranks 1, 2, 4, flexlora / ") == len(found) == 3
+
+
+def test_what_is_missing_is_said_before_anything_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(effects, "comparisons", None)
+    command = ["effects", "--only", "thinning", "ranks", "--out", str(tmp_path / "effects.json")]
+    assert cli.main(command) == 2
+    assert "transformers, sklearn not installed" in capsys.readouterr().err
+    # neither a quick run nor one without images needs them
+    effects.require_packages(["ranks"], engine.QUICK)
+    effects.require_packages(["thinning", "interval"], engine.FULL)
+
+
+def test_an_interrupted_run_leaves_the_effects_that_it_finished(monkeypatch, tmp_path):
+    def comparisons(name, effort):
+        if name == "ranks":
+            raise KeyboardInterrupt
+        yield engine.Comparison("p", "w", "x", (1.0, 2.0), +1)
+
+    monkeypatch.setattr(effects, "comparisons", comparisons)
+    out = tmp_path / "effects.json"
+    assert cli.main(["effects", "--quick", "--only", "rolora", "ranks", "--out", str(out)]) == 130
+    assert list(json.loads(out.read_text())["effects"]) == ["rolora"]
 
 
 def test_an_unknown_effect_is_named(capsys):

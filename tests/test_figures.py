@@ -17,7 +17,8 @@ DRAWN = [name for name in NAMES if FIGURES[name].NEEDS]
 NEEDED = sorted({need for figure in FIGURES.values() for need in figure.NEEDS})
 ENDINGS = (".pdf", ".svg", ".png")
 # the numbers that curves are made of, in whatever rows
-VALUES = ("measured", "lost", "finest", "value_0", "tightness", "seconds", "score", "own_from_base")
+VALUES = ("measured", "lost", "finest", "value_0", "tightness", "seconds", "score", "median")
+VALUES += ("own_from_base",)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,7 @@ def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, figur
         ("training", {"mix.method": "decaf", "train.seed": 0, "round": 2}),
         ("tightness", {"source": "verdicts", "claim": "T28"}),
         ("tournament", {"task": "net", "network": "ring", "budget": "bytes"}),
+        ("cost", {"graph": "torus", "method": "decaf", "N": 10}),
     ],
 )
 def test_one_changed_row_changes_the_figure(results, figures, tmp_path, name, wanted):

@@ -13,6 +13,7 @@ from decaf_theory.methods import (
     air_fedavg,
     channel,
     choco,
+    fedagg,
     fedrot,
     heavy_ball,
     la_lora,
@@ -41,7 +42,9 @@ def run(method, **options):
     return trace(method, **options).final.map(lambda X: X[0])
 
 
-def trace(method, *, B=exact.B_START, A=exact.A_START, targets=exact.TARGETS, K=1, ranks=None):
+def trace(
+    method, *, B=exact.B_START, A=exact.A_START, targets=exact.TARGETS, K=1, ranks=None, rounds=3
+):
     T = array(targets)
     N, d, k = T.shape
     problem = Problem(
@@ -58,7 +61,7 @@ def trace(method, *, B=exact.B_START, A=exact.A_START, targets=exact.TARGETS, K=
         ranks=ranks,
         s=float(exact.S),
         lr=float(exact.LR),
-        steps=3,
+        steps=rounds,
         local_steps=K,
     )
     return simulate(config).require_finished()
@@ -158,6 +161,25 @@ def test_one_factor_after_the_other_in_a_round():
     assert_equal(run(la_lora(1 / 16, 0.0, 0.0), **numbers, K=2), expected)
 
 
+@pytest.mark.parametrize(
+    ("penalty", "own", "K", "rounds"), [(1.0, 0.5, 1, 3), (16.0, 1.0, 1, 3), (4.0, 0.75, 2, 2)]
+)
+def test_steps_of_aggregated_gradients_that_keep_near_the_mean(penalty, own, K, rounds):
+    numbers = {"B": exact.NUMBERS_B, "A": exact.NUMBERS_A, "targets": exact.SCALAR_TARGETS}
+    # rational numbers of three rounds of two steps have more than a million digits
+    options = {"K": K, "rounds": rounds}
+    *expected, sizes = exact.mean_field(exact.Q(penalty), exact.Q(own), **numbers, **options)
+    assert any(size < 0 for size in sizes) == (penalty == 16.0)  # which are cut to 0
+    assert any(size > 0 for size in sizes)
+    assert_equal(run(fedagg(penalty, own), **numbers, **options), expected)
+
+
+def test_the_defaults_of_fedagg():
+    start = exact.B_START, exact.A_START, exact.TARGETS
+    *expected, _ = exact.mean_field(exact.Q(1), exact.Q(1, 2), *start)
+    assert_equal(run("fedagg"), expected)
+
+
 def test_the_flow_of_balanced_factors_of_rank_one():
     assert_equal(run(odelora(METHODS["local"])), exact.balanced_flow())
 
@@ -238,5 +260,5 @@ def test_every_method_without_a_server_of_products_or_a_full_matrix_is_here():
     elsewhere = {"dsgd", "decaf", "decaf_ef", "centralized"}
     here = {*AVERAGING, "heavy_ball", "gradient_tracking", "choco", "raflora", "hetlora"}
     here |= {"flora", "fedex_lora", "rac_lora", "fedhl", "fed_sb"}
-    here |= {"air_fedavg", "salf", "la_lora", "odelora"}
+    here |= {"air_fedavg", "salf", "la_lora", "odelora", "fedagg"}
     assert METHODS.keys() - elsewhere == here | {"flexlora", "fedrot"}

@@ -177,6 +177,7 @@ def test_a_bound_that_does_not_hold_ends_with_one(toml, tmp_path, monkeypatch):
         (["--adapters", "nowhere"], "need 4 adapter folders"),
         (["--seed", "-1"], "train.seed must be >= 0"),
         (["--dry-run"], "for a dry run"),
+        (["--method", "flora", "--export", "peft"], "--export writes adapters, and flora merges"),
     ],
 )
 def test_bad_usage_ends_with_two_and_names_the_argument(toml, tmp_path, capsys, arguments, message):

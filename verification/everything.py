@@ -69,6 +69,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
     library = Path(str(decaf_theory.__file__)).parent
     judged = [out / name for name in ("rows", "verdicts.json", "claims.json", "run.json")]
     timed, attacks, runs = out / "bench.jsonl", out / "attacks", out / "paper"
+    scaling = out / "scaling.jsonl"
     configuration = store.configuration(size=size, seed=seed, device=device)
     configuration.pop("commit")  # `code` is the sum of the sources themselves
     # torch on the CPU is a way to judge, not a device to be timed
@@ -102,7 +103,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
             "draw",
             "the figures of these rows",
             [*draw, "--no-report"],
-            [*judged, timed, attacks, runs, *sources],
+            [*judged, timed, scaling, attacks, runs, *sources],
             [figures],
             drawing,
             needs=["verify"],
@@ -111,7 +112,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
             "report",
             "the page that shows all of it",
             [*draw, "--only", "report", "--report", str(page)],
-            [*judged, timed, attacks, figures, *sources],
+            [*judged, timed, scaling, attacks, figures, *sources],
             [page],
             drawing,
             needs=["verify"],

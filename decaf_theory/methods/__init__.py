@@ -30,6 +30,7 @@ from decaf_theory.methods.factor import (
     LOCAL,
 )
 from decaf_theory.methods.feedback import DECAF_EF, error_feedback
+from decaf_theory.methods.field import FEDAGG, fedagg
 from decaf_theory.methods.flow import ODELORA, odelora
 from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
 from decaf_theory.methods.merged import FEDEX_LORA, FLORA, RAC_LORA, flora, rac_lora
@@ -56,6 +57,7 @@ __all__ = [
     "differences",
     "error_feedback",
     "fed_sb",
+    "fedagg",
     "fedrot",
     "flora",
     "for_agents",
@@ -85,7 +87,7 @@ METHODS: Table[Method] = Table(
             *(GRADIENT_TRACKING, HEAVY_BALL),
             *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
             *(FLORA, FEDEX_LORA, RAC_LORA, FEDHL, FED_SB),
-            *(AIR_FEDAVG, SALF, LA_LORA, ODELORA),
+            *(AIR_FEDAVG, SALF, LA_LORA, ODELORA, FEDAGG),
         )
     }
 )

@@ -50,8 +50,7 @@ def fedrot(softness: float = 1.0, *, reflections: bool = False) -> Method:
 
     def send(state: State, clock: Clock) -> Message:
         B, A = state.factors
-        reference = state.memory["reference"]
-        assert isinstance(reference, Factors)  # as `start` made it
+        reference = state.pair("reference")
         onto = transpose(B) @ reference.B if clock.round % 2 else A @ transpose(reference.A)
         R = polar(onto, reflections=reflections)
         R = polar((1 - softness) * _identity(R) + softness * R, reflections=reflections)

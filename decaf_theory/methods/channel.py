@@ -37,7 +37,7 @@ def differences(method: Method) -> Method:
 
     def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
         state = method.receive(own, sent, weights, clock).state
-        anchor = _anchor(own)
+        anchor = own.pair("anchor")
         moved = {name: getattr(anchor, name) + getattr(state.factors, name) for name in sent}
         kept = {**state.memory, "anchor": anchor._replace(**moved)}
         return Mixed(State(state.factors._replace(**moved), kept))
@@ -113,7 +113,7 @@ def stragglers(method: Method, p_drop: float, *, seed: int = 0) -> Method:
         share = came * (N / xp.where(count > 0, count, xp.ones_like(count)))
         heard = {name: share * X for name, X in sent.items()}
         mean = method.receive(own, heard, weights, clock).state
-        anchor = _anchor(own)
+        anchor = own.pair("anchor")
         moved = {}
         for name in sent:
             old = getattr(anchor, name)
@@ -164,12 +164,6 @@ def salf(p_drop: float = 0.1, *, seed: int = 0) -> Method:
         "K",
     )
     return replace(stragglers(FEDAVG, p_drop, seed=seed), name="salf", origin=origin)
-
-
-def _anchor(state: State) -> Factors:
-    kept = state.memory["anchor"]
-    assert isinstance(kept, Factors)  # as `start` made it
-    return kept
 
 
 def _loudest(X: Array) -> Array:

@@ -61,7 +61,7 @@ def choco(share: float, gamma: float) -> Method:
         return {"known": zero, "heard": zero}
 
     def send(state: State, clock: Clock) -> Message:
-        known = state.memory["known"]
+        known = state.pair("known")
         message: dict[str, Array] = {}
         for name, X in state.factors._asdict().items():
             values, places = largest_entries(X - getattr(known, name), share)
@@ -72,9 +72,7 @@ def choco(share: float, gamma: float) -> Method:
         # what an agent sent itself is made anew from its own state: among the messages that one
         # rank heard, it could not tell which is its own
         mine = send(own, clock)
-        known, heard = own.memory["known"], own.memory["heard"]
-        assert isinstance(known, Factors)  # as `start` made them
-        assert isinstance(heard, Factors)
+        known, heard = own.pair("known"), own.pair("heard")
         known = known.map(lambda h, q: h + q, _unpacked(mine, known))
         heard = heard.map(
             lambda h, q: h + for_agents(mean_over_agents(q, weights), own.agents),

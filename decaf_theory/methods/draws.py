@@ -29,9 +29,7 @@ def numbered(factors: Factors) -> Factors:
 
 def agents_of(state: State) -> list[int]:
     """Return the numbers of the agents, which the state keeps under "agent"."""
-    kept = state.memory["agent"]
-    assert isinstance(kept, Factors)  # as `numbered` made it
-    return [int(i) for i in host(kept.B).reshape(-1, state.agents)[0]]
+    return [int(i) for i in host(state.pair("agent").B).reshape(-1, state.agents)[0]]
 
 
 def normals(

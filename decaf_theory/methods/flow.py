@@ -82,7 +82,7 @@ def odelora(method: Method = DECAF, *, runge_kutta: bool = False) -> Method:
             )
         at = clock.step % 4
         k = balanced_slope(state.factors, gradients)
-        offset, slope = (_pair(state, name).map(lambda X: X * (at > 0)) for name in MEMORY)
+        offset, slope = (state.pair(name).map(lambda X: X * (at > 0)) for name in MEMORY)
         slope = slope.map(lambda S, x: S + WEIGHTS[at] * x, k)
         after = slope if at == 3 else k.map(lambda x: AT[at] * x)
         memory = {**state.memory, "offset": after, "slope": slope}
@@ -98,12 +98,6 @@ def odelora(method: Method = DECAF, *, runge_kutta: bool = False) -> Method:
     )
     named = replace(base, name="odelora", origin=origin)
     return replace(named, start=start, step=stage) if runge_kutta else replace(named, step=euler)
-
-
-def _pair(state: State, name: str) -> Factors:
-    kept = state.memory[name]
-    assert isinstance(kept, Factors)  # as `start` made it
-    return kept
 
 
 def _eigen(H: Array) -> tuple[Array, Array]:

@@ -31,13 +31,13 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
 
     def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
         mean = {n: for_agents(mean_over_agents(X, weights), own.agents) for n, X in sent.items()}
-        old = _pair(own, "tracker")
+        old = own.pair("tracker")
         tracker = old._replace(**{name: mean[f"tracker {name}"] for name in parts})
         factors = own.factors._replace(**{name: mean[name] for name in parts})
         return Mixed(State(factors, {**own.memory, "tracker": tracker}))
 
     def step(state: State, gradients: Factors, clock: Clock) -> Direction:
-        last, tracker = _pair(state, "last"), _pair(state, "tracker")
+        last, tracker = state.pair("last"), state.pair("tracker")
         tracker = tracker.map(lambda y, g, old: y + g - old, gradients, last)
         memory = {**state.memory, "tracker": tracker, "last": gradients}
         return Direction(tracker, state._replace(memory=memory))
@@ -71,7 +71,7 @@ def heavy_ball(method: Method, beta: float) -> Method:
         return {"momentum": factors.map(lambda X: 0 * X)}
 
     def step(state: State, gradients: Factors, clock: Clock) -> Direction:
-        momentum = _pair(state, "momentum").map(lambda m, g: beta * m + g, gradients)
+        momentum = state.pair("momentum").map(lambda m, g: beta * m + g, gradients)
         memory = {**state.memory, "momentum": momentum}
         return Direction(momentum, state._replace(memory=memory))
 
@@ -81,13 +81,6 @@ def heavy_ball(method: Method, beta: float) -> Method:
         "C",
     )
     return replace(method, name="heavy_ball", start=start, step=step, origin=origin)
-
-
-def _pair(state: State, name: str) -> Factors:
-    """Return what the state keeps under this name, a pair."""
-    kept = state.memory[name]
-    assert isinstance(kept, Factors)  # as `start` made it
-    return kept
 
 
 GRADIENT_TRACKING = tracking(DLORA)

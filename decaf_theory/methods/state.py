@@ -36,6 +36,12 @@ class State(NamedTuple):
         """The number n of agents."""
         return int(self.factors.B.shape[-3])
 
+    def pair(self, name: str) -> Factors:
+        """Return what the memory keeps under this name, where that is a pair."""
+        kept = self.memory[name]
+        assert isinstance(kept, Factors)  # as the method's `start` made it
+        return kept
+
     def each(self, change: Callable[[Array], Array]) -> State:
         """Return the state with every array changed alike."""
         return State(

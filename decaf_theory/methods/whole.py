@@ -1,4 +1,8 @@
-"""FedHL: a server keeps the whole W; clients of unequal rank start from truncations of it."""
+"""FedHL: a server keeps the whole W; clients of unequal rank start from truncations of it.
+
+The clients' points W_i, of which a trace reports, are the truncations; memory["server"] is
+(W - W0) / s itself.
+"""
 
 from __future__ import annotations
 

@@ -91,13 +91,7 @@ def contacts(
         raise ValueError(f"then must be one of {THEN}, got {then!r}")
     if not 0 <= least < math.inf:
         raise ValueError(f"least must be finite and >= 0, got {least}")
-    totals: dict[int, dict[tuple[int, int], float]] = {}
-    for contact in _read(file, N, least):
-        pairs = totals.setdefault(contact.round, {})
-        pair = min(contact.i, contact.j), max(contact.i, contact.j)
-        pairs[pair] = pairs.get(pair, 0.0) + contact.duration
-    if not totals:
-        raise ValueError(f"{file}: holds no contacts; each line is a round and two agents")
+    totals = _totals(file, N, least)
     period = max(totals) + 1
     if rounds is not None and integer("rounds", rounds, 1) < period:
         raise ValueError(f"rounds must be >= {period}, as {file} has round {period - 1}: {rounds}")
@@ -109,6 +103,18 @@ def contacts(
     return Contacts(str(file), N, rounds or period, meetings, then, seed, sparse)
 
 
+def _totals(file: str | Path, N: int, least: float) -> dict[int, dict[tuple[int, int], float]]:
+    """Return how long each pair i < j met in each round."""
+    totals: dict[int, dict[tuple[int, int], float]] = {}
+    for contact in _read(file, N, least):
+        pairs = totals.setdefault(contact.round, {})
+        pair = min(contact.i, contact.j), max(contact.i, contact.j)
+        pairs[pair] = pairs.get(pair, 0.0) + contact.duration
+    if not totals:
+        raise ValueError(f"{file}: holds no contacts; each line is a round and two agents")
+    return totals
+
+
 class _Contact(NamedTuple):
     round: int
     i: int
@@ -118,13 +124,15 @@ class _Contact(NamedTuple):
 
 def _read(file: str | Path, N: int, least: float) -> Iterator[_Contact]:
     """Yield the contacts of a file, line by line."""
-    first = True
+    may_be_header = True
     for number, line in enumerate(_text(file).split("\n"), start=1):
         text = line.partition("#")[0].strip()
+        if not text:
+            continue
         fields = re.split(r"\s*[,;]\s*|\s+", text)
-        header, first = first and fields[0].lower() == "round", first and not text
-        if text and not header:
+        if not (may_be_header and fields[0].lower() == "round"):
             yield _contact(fields, f"{file}, line {number}", N, least)
+        may_be_header = False
 
 
 def _text(file: str | Path) -> str:
@@ -151,13 +159,17 @@ def _contact(fields: list[str], where: str, N: int, least: float) -> _Contact:
         if least > 0:
             _refuse(where, "a contact", "given a duration, as least > 0", ", ".join(fields))
         return _Contact(t, i, j, 0.0)
+    return _Contact(t, i, j, _duration(fields[3], where))
+
+
+def _duration(text: str, where: str) -> float:
     try:
-        duration = float(fields[3])
+        duration = float(text)
     except ValueError:
         duration = math.nan
     if not 0 < duration < math.inf:
-        _refuse(where, "duration", "a finite number > 0", fields[3])
-    return _Contact(t, i, j, duration)
+        _refuse(where, "duration", "a finite number > 0", text)
+    return duration
 
 
 def _whole(name: str, text: str, where: str) -> int:

@@ -36,9 +36,21 @@ def comparisons(name: str, effort: Effort) -> Iterator[Comparison]:
         yield from getattr(digits, name)()
 
 
-def run(names: Sequence[str], size: str, show: Show = lambda name, one: None) -> dict[str, Any]:
-    """Return the findings of these effects by name, as plain values, with a core's seconds."""
+def require_packages(names: Sequence[str], effort: Effort) -> None:
+    """Raise ValueError unless what vit-digits needs is installed, if it is to be run."""
+    if effort.digits and {*names} & {*WITH_DIGITS}:
+        from paper_checks.tasks.models import require
+
+        require("transformers", "sklearn")
+
+
+def run(names: Sequence[str], size: str, out: Path, show: Show) -> dict[str, Any]:
+    """Return the findings of these effects by name, as plain values, with a core's seconds.
+
+    They are written to `out` after each effect, so that an interrupted run leaves what it has.
+    """
     found: dict[str, Any] = {}
+    results = {"size": size, "effects": found}
     for name in names:
         start, seen = time.process_time(), []
         for one in comparisons(name, SIZES[size]):
@@ -46,9 +58,5 @@ def run(names: Sequence[str], size: str, show: Show = lambda name, one: None) ->
             seen.append(one)
         rows = [finding._asdict() for finding in judge(seen)]
         found[name] = {"core_seconds": round(time.process_time() - start, 1), "findings": rows}
-    return {"size": size, "effects": found}
-
-
-def write(results: dict[str, Any], path: Path) -> None:
-    """Write results as JSON, whole or not at all."""
-    write_atomically(path, to_json(results))
+        write_atomically(out, to_json(results))
+    return results

@@ -59,6 +59,7 @@ FILES = (
     "rates.time_varying",
     "rates.random_rounds",
     "rates.reversible",
+    "rates.reversible_rate",
     "rates.mean_descent",
     "rates.polyak_lojasiewicz",
     "rates.settling",
