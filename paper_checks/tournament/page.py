@@ -31,7 +31,7 @@ together at {level:.0%} (Bonferroni). Best: the method with the best score on th
 
 **wins, ties, loses**: the interval of the difference from the base at the agents' own points is on
 one side of zero, or contains it, which shows nothing. **fails**: a run diverged, or the score is no
-better than at the start."""
+better than at the start, also because the bytes do not suffice for one round."""
 HEAD = (
     *("method", "step size", "rounds", "bytes", "own points", "mean point"),
     *("own, from {base}", "mean, from {base}", "own, from the best", "verdict"),

@@ -88,7 +88,7 @@ def outcome(
     """Return the scores of a budget, those at the start as their mean."""
     if lr is None:
         return {"status": "diverged", "why": "with every step size of the grid", "lr": None}
-    row: Row = {"lr": lr, "edge": lr in (task.grid[0], task.grid[-1])}
+    row: Row = {"lr": lr, "edge": stop > 0 and lr in (task.grid[0], task.grid[-1])}
     row["tuned"] = round(fmean(tuned[lr][stop].own), DIGITS)
     if stop not in played[lr]:
         return {**row, "status": "diverged", "why": "on a reported seed"}
