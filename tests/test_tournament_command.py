@@ -9,7 +9,7 @@ import pytest
 from paper_checks import cli
 from paper_checks.tournament import command
 from paper_checks.tournament.page import page
-from paper_checks.tournament.trained import harness_task
+from paper_checks.tournament.trained import Setting, harness_task
 from tests.test_tournament import REPORTED, TUNING, planted, small
 from verification import provenance
 
@@ -162,8 +162,7 @@ def net(tmp_path, monkeypatch):
     return harness_task(
         "net",
         "a small network",
-        {"train.optimizer": "sgd"},
-        experiment=str(path),
+        Setting(str(path), {"train.optimizer": "sgd"}),
         networks=("ring", "server"),
         rounds=2,
         longest=2,

@@ -116,7 +116,7 @@ class Method:
         if self.one_graph and callable(graph):
             raise ValueError(
                 f"{self.name} needs one graph for all rounds, as agents keep the sum of what their "
-                f"neighbours sent so far; got the schedule {graph!r}"
+                f"neighbours sent so far, got a function of the round"
             )
         if self.tuned is None:
             return self

@@ -17,7 +17,11 @@ Each method of `decaf_theory.methods`, with its registered parameters, against D
 against FedAvg where methods meet a server. Two budgets: **equal rounds**, and **equal bytes**: a
 method plays until one more round would send more bytes than the base's rounds do (bytes of all
 agents together; the local steps per round stay the same). A method that sends nothing has no budget
-of bytes.
+of bytes. Numbers are sent as they are computed: float64 on problems, float32 in training.
+
+All agents have the same rank, at which raFLoRA is FedAvg. Directions that die in a truncation stay
+dead on problems, and get their old row of A again in training: the defaults of simulator and
+harness.
 
 The step size is the best of one grid, the same for all methods of a task, on tuning seeds;
 it is constant, and chosen for each budget. An asterisk marks one at an end of the grid. The
@@ -31,7 +35,7 @@ together at {level:.0%} (Bonferroni). Best: the method with the best score on th
 
 **wins, ties, loses**: the interval of the difference from the base at the agents' own points is on
 one side of zero, or contains it, which shows nothing. **fails**: a run diverged, or the score is no
-better than at the start."""
+better than at the start, also because the bytes do not suffice for one round."""
 HEAD = (
     *("method", "step size", "rounds", "bytes", "own points", "mean point"),
     *("own, from {base}", "mean, from {base}", "own, from the best", "verdict"),

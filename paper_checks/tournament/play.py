@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from paper_checks.tournament.tasks import BASES, BUDGETS, ONE_GRAPH, Found, Scores, Task
+from paper_checks.tournament.tasks import BASES, BUDGETS, Found, Scores, Task
 
 DIGITS = 3  # decimals of a stored score
 Row = dict[str, Any]
@@ -24,13 +24,10 @@ class Budget(NamedTuple):
 def play(task: Task, network: str, method: str) -> list[Row]:
     """Return the rows of a match, one per budget, or one that says why it cannot be played."""
     where: Row = {"task": task.name, "network": network, "method": method}
-    why = ONE_GRAPH.get(method, "") if network == "one_peer" else ""
     try:
-        given = {} if why else budgets(task, network, method)
+        given = budgets(task, network, method)
     except ValueError as error:
-        why = str(error)
-    if why:
-        return [{**where, "status": "refused", "why": why}]
+        return [{**where, "status": "refused", "why": str(error)}]
     stops = sorted({budget.rounds for budget in given.values()})
     tuned = {lr: task.trial(method, network, lr, task.tuning, stops) for lr in task.grid}
     chosen = {name: best_step(task, tuned, given[name].rounds) for name in given}
@@ -91,7 +88,7 @@ def outcome(
     """Return the scores of a budget, those at the start as their mean."""
     if lr is None:
         return {"status": "diverged", "why": "with every step size of the grid", "lr": None}
-    row: Row = {"lr": lr, "edge": lr in (task.grid[0], task.grid[-1])}
+    row: Row = {"lr": lr, "edge": stop > 0 and lr in (task.grid[0], task.grid[-1])}
     row["tuned"] = round(fmean(tuned[lr][stop].own), DIGITS)
     if stop not in played[lr]:
         return {**row, "status": "diverged", "why": "on a reported seed"}

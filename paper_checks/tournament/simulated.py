@@ -7,7 +7,10 @@ of F at their own points, F = (1/N) sum_i f_i. F* = inf F over all matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,88 +19,96 @@ from decaf_theory.problems import Problem
 from decaf_theory.simulate import Config, SimulationError, Visit, simulate
 from paper_checks.tournament.tasks import Found, Scores, Task, graph_of
 
-Build = Callable[[int], Problem]  # seed -> its data set
+Build: TypeAlias = Callable[[int], Problem]  # seed -> its data set
 SCORE = "log10 of F - F*"
 LEAST = float(np.finfo(np.float64).eps)  # a gap below it is rounding: losses are of size one
 
 
-def problem_task(
-    name: str,
-    title: str,
-    build: Build,
-    *,
-    rank: int,
-    networks: tuple[str, ...],
-    rounds: int,
-    longest: int,
-    local_steps: int,
-    grid: tuple[float, ...],
-    tuning: tuple[int, ...],
-    reported: tuple[int, ...],
-) -> Task:
-    """Return the task of adapters of this rank on a problem."""
+class Setting(NamedTuple):
+    """What is simulated: a data set per seed, the rank of the adapters, K."""
 
-    def config(method: str, network: str, lr: float, seeds: Sequence[int], steps: int) -> Config:
-        problem = together([build(seed) for seed in seeds])
-        return Config(
-            problem=problem,
-            method=method,
-            Pi=graph_of(network, problem.N),
-            rank=rank,
-            lr=lr,
-            steps=steps,
-            local_steps=local_steps,
-            runs=len(seeds),
-            seed=seeds[0],  # of start and noise; runs of one seed have streams of their own
-            record=("loss",),
-            record_every=max(steps, 1),
-        )
+    build: Build
+    rank: int
+    local_steps: int
 
-    def trial(
-        method: str, network: str, lr: float, seeds: Sequence[int], stops: Sequence[int]
-    ) -> Found:
-        least = np.array([build(seed).constants.F_star for seed in seeds])
-        found: dict[int, Scores] = {}
 
-        def watch(visit: Visit) -> None:
-            if visit.step in stops:
-                found[visit.step] = scores(visit, least)
-
-        try:
-            simulate(config(method, network, lr, seeds, max(stops)), watch)
-        except SimulationError:
-            pass  # the rounds before it are scored
-        return found
-
-    def sent(method: str, network: str, rounds: int) -> list[int]:
-        bytes_: list[int] = []
-        still = config(method, network, 0.0, tuning[:1], rounds)
-        simulate(still, lambda visit: bytes_.append(int(visit.comm_bytes)))
-        return bytes_
-
+def problem_task(name: str, title: str, setting: Setting, **plan: Any) -> Task:
+    """Return the task of a problem; plan: the fields of `Task` that say how it is played."""
     return Task(
         name=name,
         title=title,
         score=SCORE,
         lower=True,
-        networks=networks,
-        rounds=rounds,
-        longest=longest,
-        grid=grid,
-        tuning=tuning,
-        reported=reported,
-        settings=described(build(reported[0]), rank, local_steps),
-        trial=trial,
-        sent=sent,
+        settings=described(setting),
+        trial=partial(trial, setting),
+        sent=partial(sent, setting),
+        **plan,
     )
 
 
-def described(problem: Problem, rank: int, local_steps: int) -> dict[str, float | int | str]:
-    """Return a task's settings: of the problem that of its first reported seed stands for all."""
-    sizes = {"N": problem.N, "d": problem.d, "k": problem.k}
+def trial(
+    setting: Setting,
+    method: str,
+    network: str,
+    lr: float,
+    seeds: Sequence[int],
+    stops: Sequence[int],
+) -> Found:
+    """Return the scores after the rounds `stops`, those before a run diverged."""
+    least = np.array([setting.build(seed).constants.F_star for seed in seeds])
+    found: dict[int, Scores] = {}
+
+    def watch(visit: Visit) -> None:
+        if visit.step in stops:
+            found[visit.step] = scores(visit, least)
+
+    with suppress(SimulationError):  # the rounds before it are scored
+        simulate(config(setting, method, network, lr, seeds, max(stops)), watch)
+    return found
+
+
+def sent(setting: Setting, method: str, network: str, rounds: int) -> list[int]:
+    """Return the bytes that all agents sent until the end of each round."""
+    total: list[int] = []
+    still = config(setting, method, network, 0.0, [0], rounds)
+    simulate(still, lambda visit: total.append(int(visit.comm_bytes)))
+    return total
+
+
+def config(
+    setting: Setting, method: str, network: str, lr: float, seeds: Sequence[int], steps: int
+) -> Config:
+    """Return the simulation of a run per seed. ValueError: the method cannot run there."""
+    problem = together([setting.build(seed) for seed in seeds])
+    return Config(
+        problem=problem,
+        method=method,
+        Pi=graph_of(network, problem.N),
+        rank=setting.rank,
+        lr=lr,
+        steps=steps,
+        local_steps=setting.local_steps,
+        runs=len(seeds),
+        seed=seeds[0],  # of start and noise; runs of one seed have streams of their own
+        record=("loss",),
+        record_every=max(steps, 1),
+    )
+
+
+def described(setting: Setting) -> dict[str, float | int | str]:
+    """Return the settings of a task; of its data sets that of seed 0 stands for all."""
+    problem = setting.build(0)
     sigma = problem.constants.sigma
     assert sigma is not None  # of the problems here
-    return {"problem": problem.name, **sizes, "r": rank, "local_steps": local_steps, "sigma": sigma}
+    return {
+        "problem": problem.name,
+        "N": problem.N,
+        "d": problem.d,
+        "k": problem.k,
+        "r": setting.rank,
+        "local_steps": setting.local_steps,
+        "sigma": round(sigma, 6),
+    }
 
 
 def together(problems: Sequence[Problem]) -> Problem:

@@ -8,9 +8,9 @@ from typing import Any
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.problems.approximation import planted, spread
 from decaf_theory.problems.frozen import column_quadratic, curvatures
-from paper_checks.tournament.simulated import Build, problem_task
+from paper_checks.tournament import trained
+from paper_checks.tournament.simulated import Build, Setting, problem_task
 from paper_checks.tournament.tasks import Task
-from paper_checks.tournament.trained import harness_task
 
 SHAPE = {"N": 8, "d": 10, "k": 8}
 NOISE = 0.1  # standard deviation of an entry of an agent's gradient
@@ -69,7 +69,7 @@ def tasks(size: str) -> dict[str, Task]:
     """Return the tasks of the full or quick tournament by name; the quick one trains nothing."""
     choice = FULL if size == "full" else QUICK
     found = [
-        problem_task(name, title, build, rank=rank, longest=4, local_steps=4, **choice)
+        problem_task(name, title, Setting(build, rank, local_steps=4), longest=4, **choice)
         for name, (title, build, rank) in OF_PROBLEMS.items()
     ]
     if size == "full":
@@ -79,10 +79,10 @@ def tasks(size: str) -> dict[str, Task]:
 
 def digits() -> Task:
     """Return the fine-tuning of a small vision transformer, agents with 80 % of one class each."""
-    return harness_task(
+    return trained.harness_task(
         "vit-digits",
         "a pretrained vision transformer on new digits, label skew, AdamW",
-        {"data.partition": "skew", "mix.every": 5},
+        trained.Setting("vit-digits", {"data.partition": "skew", "mix.every": 5}),
         networks=("ring", "server"),
         rounds=6,
         longest=2,

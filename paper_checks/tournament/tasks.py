@@ -12,8 +12,6 @@ from decaf_theory.topology import SCHEDULES, TOPOLOGIES
 BUDGETS = ("rounds", "bytes")
 # network -> the method that all others are compared with there
 BASES = {"ring": "dlora", "complete": "dlora", "one_peer": "dlora", "server": "fedavg"}
-# what an agent keeps of its neighbours' messages is a sum, which needs the same ones every round
-ONE_GRAPH = {"choco": "it needs the same neighbours in every round"}
 
 
 class Scores(NamedTuple):

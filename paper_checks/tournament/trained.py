@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paper_checks import config as configs
 from paper_checks.config import Config
@@ -12,69 +13,69 @@ from paper_checks.tournament.tasks import Found, Scores, Task
 if TYPE_CHECKING:
     from paper_checks.run import Run
 
-ENDLESS = 10**6  # steps or rounds; a trial ends where its last stop is
+STEPS = 10**6  # a trial ends where its last stop is
+ENDLESS: dict[str, Any] = {
+    "train.steps": STEPS,
+    "observe.every": STEPS,
+    "observe.eval_every": STEPS,
+}
+ENDLESS |= {"train.schedule": "constant"}  # so that a longer training begins like a shorter one
+PER_MATCH = ("mix.method", "mix.graph", "train.lr", "train.seed")
 
 
-def harness_task(
-    name: str,
-    title: str,
-    overrides: Mapping[str, Any],
-    *,
-    networks: tuple[str, ...],
-    rounds: int,
-    longest: int,
-    grid: tuple[float, ...],
-    tuning: tuple[int, ...],
-    reported: tuple[int, ...],
-    experiment: str | None = None,
-) -> Task:
-    """Return the task of an experiment of `paper_checks.configs` (or a file), by default `name`."""
-    chosen = {
-        **{"train.steps": ENDLESS, "train.schedule": "constant"},
-        **{"observe.every": ENDLESS, "observe.eval_every": ENDLESS},
-        **overrides,
-    }
+class Setting(NamedTuple):
+    """What is trained: an experiment of `paper_checks.configs` or a file, and changed settings."""
 
-    def config(method: str, network: str, **more: Any) -> Config:
-        # a server's methods use no graph
-        graph = {} if network == "server" else {"mix.graph": network}
-        chosen_here = {name.replace("__", "."): value for name, value in more.items()}
-        settings = {**chosen, "mix.method": method, **graph, **chosen_here}
-        return configs.read(experiment or name, settings)
+    experiment: str
+    overrides: Mapping[str, Any]
 
-    def trial(
-        method: str, network: str, lr: float, seeds: Sequence[int], stops: Sequence[int]
-    ) -> Found:
-        found = [
-            accuracies(config(method, network, train__lr=lr, train__seed=seed), stops)
-            for seed in seeds
-        ]
-        reached = [stop for stop in stops if all(stop in each for each in found)]
-        return {stop: Scores([each[stop] for each in found]) for stop in reached}
 
-    def sent(method: str, network: str, rounds: int) -> list[int]:
-        return bytes_by_round(config(method, network, data__batch=1), rounds)
-
-    first = config("dlora", "ring")
+def harness_task(name: str, title: str, setting: Setting, **plan: Any) -> Task:
+    """Return the task of an experiment; plan: the fields of `Task` that say how it is played."""
     return Task(
         name=name,
         title=title,
         score="accuracy in %",
         lower=False,
-        networks=networks,
-        rounds=rounds,
-        longest=longest,
-        grid=grid,
-        tuning=tuning,
-        reported=reported,
-        settings={
-            n: x
-            for n, x in first.settings().items()
-            if n not in ("mix.method", "mix.graph", "train.lr", "train.seed")
-        },
-        trial=trial,
-        sent=sent,
+        settings=described(setting),
+        trial=partial(trial, setting),
+        sent=partial(sent, setting),
+        **plan,
     )
+
+
+def trial(
+    setting: Setting,
+    method: str,
+    network: str,
+    lr: float,
+    seeds: Sequence[int],
+    stops: Sequence[int],
+) -> Found:
+    """Return the scores after the rounds `stops`, those that the runs of all seeds reached."""
+    chosen = [{"train.lr": lr, "train.seed": seed} for seed in seeds]
+    found = [accuracies(config(setting, method, network, one), stops) for one in chosen]
+    reached = [stop for stop in stops if all(stop in each for each in found)]
+    return {stop: Scores([each[stop] for each in found]) for stop in reached}
+
+
+def sent(setting: Setting, method: str, network: str, rounds: int) -> list[int]:
+    """Return the bytes that all agents sent until the end of each round."""
+    return bytes_by_round(config(setting, method, network, {"data.batch": 1}), rounds)
+
+
+def config(setting: Setting, method: str, network: str, more: Mapping[str, Any]) -> Config:
+    """Return a training without measurements of its own. ConfigError: the method is not for it."""
+    chosen = dict(setting.overrides) | {"mix.method": method} | dict(more)
+    if network != "server":  # whose methods use no graph
+        chosen["mix.graph"] = network
+    return configs.read(setting.experiment, {**ENDLESS, **chosen})
+
+
+def described(setting: Setting) -> dict[str, Any]:
+    """Return the settings that all matches share."""
+    shared = config(setting, "dlora", "ring", {}).settings()
+    return {name: value for name, value in shared.items() if name not in PER_MATCH}
 
 
 def accuracies(config: Config, stops: Sequence[int]) -> dict[int, float]:
