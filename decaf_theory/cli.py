@@ -32,7 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
-    return in_one_line(lambda: without_traceback(args), "decaf: interrupted; nothing is written")
+    return in_one_line(lambda: without_traceback(args), f"decaf: interrupted; {left_by(args)}")
+
+
+def left_by(args: argparse.Namespace) -> str:
+    """Return what a command leaves that is interrupted, in words."""
+    if args.command == "bench" and args.part == "scaling" and args.json:
+        return f"{printable(args.json)} keeps what was measured, and the same command goes on"
+    return "nothing is written"
 
 
 def without_traceback(args: argparse.Namespace) -> int:

@@ -293,3 +293,21 @@ def test_the_run_of_many_agents_on_the_page_runs(method, N, rounds):
     assert last < first
     assert apart > 0
     assert sent == rounds * 2 * N * 64 * 8
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("bench scaling --json kept.jsonl", "kept.jsonl keeps what was measured, and the same"),
+        ("bench scaling", "nothing is written"),
+        ("bench --json kept.jsonl", "nothing is written"),
+        ("methods", "nothing is written"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_leaves(line, left, monkeypatch, capsys):
+    def stopped(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, line.split()[0], stopped)
+    assert cli.main(line.split()) == 130
+    assert f"decaf: interrupted; {left}" in capsys.readouterr().err

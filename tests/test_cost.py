@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from decaf_theory import lowrank, tsvd
 from decaf_theory.bench.cases import mixing
 from decaf_theory.lowrank import Factors
-from decaf_theory.methods import METHODS, error_feedback
+from decaf_theory.methods import METHODS, Clock, error_feedback
 from decaf_theory.methods.cost import round_flops
 from decaf_theory.methods.form import LORA
 from decaf_theory.methods.listing import listing
@@ -184,6 +184,19 @@ def test_a_round_of_truncations_costs_what_torch_counts(method, graph, rounds):
         rounds(method, Pi),
         rel=1e-12,  # of sums of thirds
     )
+
+
+@pytest.mark.slow
+def test_a_server_that_keeps_W_decomposes_all_of_it(counted):
+    method, N = METHODS["fedhl"], 5
+    row = method.weights(None, N, Clock())
+    state = method.begin(Factors(torch.randn(N, D, R), torch.randn(N, R, K)))
+    state = method.exchange(state, row, Clock(0)).state
+    seen = counted(lambda: method.exchange(state, row, Clock(1)))
+    steps = 2 * N * (3 * D * K * R + (D + K) * R)
+    weighing = 2 * N * (1 + R)  # of clients and of their directions, which the formula leaves out
+    expected = steps + kernel_flops(seen) - weighing
+    assert round_flops(method, np.ones((N, N)), d=D, k=K, r=R) == (expected, expected)
 
 
 # ---------------------------------------------------------------- the kernel

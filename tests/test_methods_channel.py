@@ -111,8 +111,11 @@ def test_a_neutral_wrapper_changes_nothing_or_refuses_by_name(wrapper, name):
         (lambda: stragglers(DLORA, 0.1), "needs a method of a server, got dlora; on a graph leave"),
         (
             lambda: stragglers(differences(FEDAVG), 0.1),
-            "keeps an anchor, and so does differences fedavg",
+            "keeps 'anchor', and so does differences fedavg",
         ),
+        (lambda: noisy(METHODS["local"], 0.1), "that mixes, local receives nothing"),
+        (lambda: noisy(METHODS["centralized"], 0.1), "that mixes, centralized receives nothing"),
+        (lambda: noisy("dlora", 0.1), r"noisy needs a Method, got 'dlora'; METHODS\['dlora'\]"),
         (lambda: differences(DLORA), "got dlora; choco sends differences on a graph"),
         (lambda: differences(METHODS["fedrot"]), "which fedrot's is not"),
         (lambda: air_fedavg("gradient"), "the difference over lr, a factor that power control"),

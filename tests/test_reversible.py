@@ -121,6 +121,7 @@ CYCLE = np.array([[0.5, 0.4, 0.1], [0.1, 0.5, 0.4], [0.3, 0.2, 0.5]])  # has no 
         (lambda: check_reversible(np.eye(3), [1, 1, 1], 4), "Pi must be 4 x 4 for 4 agents"),
         (lambda: target_weights([1, 0, 2], 3), "target must be finite and > 0, got 0 for agent 1"),
         (lambda: target_weights([1, 2, np.inf], 3), "target must be finite and > 0, got inf"),
+        (lambda: target_weights([1e308] * 3, 3), "target must have a finite sum, got inf"),
         (lambda: target_weights([1, np.nan, 2], 3), "target must be finite and > 0, got nan"),
         (lambda: target_weights(["a"], 1), "target must be 1 numbers for 1 agents, got ['a']"),
         (lambda: reversible(CYCLE, [1, 1, 1]), "columns of Pi must sum to one, got 0.9"),

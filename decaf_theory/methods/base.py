@@ -196,11 +196,19 @@ class Method:
 def wrapped(wrapper: str, method: Method) -> Method:
     """Return the method under the name of a wrapper around it, for the wrapper to change.
 
-    ValueError: a method that `on` would replace, and the wrapper with it.
+    ValueError: what is not a method, or one that `on` would replace, and the wrapper with it.
     """
+    if not isinstance(method, Method):
+        raise ValueError(f"{wrapper} needs a Method, got {method!r}; METHODS['dlora'] is one")
     if method.tuned is not None:
         raise ValueError(f"{wrapper} needs a method on its graph, so {method.name}.on(Pi)")
     return replace(method, name=f"{wrapper} {method.name}", origin=None)
+
+
+def require_unused(wrapper: str, method: Method, name: str) -> None:
+    """Raise ValueError where a method keeps something by the name that the wrapper needs."""
+    if name in method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))).memory:
+        raise ValueError(f"{wrapper} keeps {name!r}, and so does {method.name}: use one of them")
 
 
 def require_means(wrapper: str, method: Method) -> None:

@@ -6,11 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from decaf_theory.arrays import Array, namespace
 from decaf_theory.lowrank import Factors
-from decaf_theory.methods.base import Method, Mixed, Origin, require_means, wrapped
+from decaf_theory.methods.base import (
+    Method,
+    Mixed,
+    Origin,
+    require_means,
+    require_unused,
+    wrapped,
+)
 from decaf_theory.methods.draws import agents_of, arrivals, normals, numbered
 from decaf_theory.methods.factor import FEDAVG
 from decaf_theory.methods.state import Clock, Message, State
@@ -51,11 +56,14 @@ def noisy(method: Method, sigma: float, *, power_control: bool = False, seed: in
     agent has its own, by a server all have the same. power_control: agents scale their messages
     alike, so that the loudest has unit power: sigma is in units of the largest root mean square of
     a message, of B and of A apart. sigma = 0 is the method itself. ValueError: sigma < 0 or not
-    finite; power control on a graph; a method whose mix is not the mean of the factors it sends.
+    finite; power control on a graph; a method that never mixes, or whose mix is not the mean of
+    the factors it sends.
     """
     base = replace(wrapped("noisy", method), keeps=())
     _require_range("sigma", sigma, 0, math.inf)
     require_means("noisy", method)
+    if method.meets == "none":
+        raise ValueError(f"noisy needs a method that mixes, {method.name} receives nothing")
     server = method.meets == "server"
     if power_control:
         _require_server("power_control", method, "only a server hears all agents at once")
@@ -179,8 +187,7 @@ def _require_range(name: str, value: float, least: float, beyond: float) -> None
 def _require_means_alone(wrapper: str, method: Method) -> None:
     """Raise ValueError unless a mix is a mean, and leaves the anchor to the wrapper."""
     require_means(wrapper, method)
-    if "anchor" in method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))).memory:
-        raise ValueError(f"{wrapper} keeps an anchor, and so does {method.name}: use one of them")
+    require_unused(wrapper, method, "anchor")
 
 
 def _require_server(wrapper: str, method: Method, hint: str) -> None:

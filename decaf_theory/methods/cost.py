@@ -11,7 +11,7 @@ from decaf_theory.methods.feedback import with_own
 from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.meeting import weights_of
 from decaf_theory.methods.state import Clock, Message, State
-from decaf_theory.tsvd.flops import mix_flops
+from decaf_theory.tsvd.flops import mix_flops, svd_flops
 from decaf_theory.tsvd.mixing import entries
 
 
@@ -25,7 +25,7 @@ def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[f
         means         2 for each weight (an agent's own, too) and each number of a message; so for
                       gradients that are pooled
         truncations   of methods that mix products: `tsvd.flops.mix_flops`, with the residual of
-                      one that keeps some
+                      one that keeps some; of FedHL an SVD of the server's W, d x k
 
     What else an agent does with its own factors, O((d + k) r^2) or a sort, is left out. None, not
     counted: a form of W other than s B A and the full matrix.
@@ -59,11 +59,19 @@ def _of_means(weights: Array | None, message: Message, N: int) -> float:
 
 def _of_truncations(state: State, weights: Array, N: int) -> float:
     """Return the flops of truncated mixes, in which a residual is one more product of an agent."""
+    if "server" in state.memory:
+        return _of_whole(state.factors, int(weights.shape[1]))
     residual = state.memory.get("residual")
     if not isinstance(residual, Factors):
         return mix_flops(state.factors, weights, state.factors.rank)
     longer = max(state.factors, residual, key=lambda pair: pair.rank)
     return mix_flops(longer, with_own(weights, N, N), state.factors.rank + residual.rank)
+
+
+def _of_whole(factors: Factors, N: int) -> float:
+    """Return the flops of FedHL's server: N moves, two products of its start, an SVD of W."""
+    (d, k), r = factors.shape, factors.rank
+    return 2.0 * d * k * r * (N + 2) + svd_flops(d, k)
 
 
 def _numbers(message: Message) -> int:

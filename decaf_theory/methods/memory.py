@@ -7,7 +7,16 @@ from dataclasses import replace
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, mean_over_agents
-from decaf_theory.methods.base import Direction, Method, Mixed, Origin, require_means, wrapped
+from decaf_theory.methods.base import (
+    Direction,
+    Method,
+    Mixed,
+    Origin,
+    along_the_gradient,
+    require_means,
+    require_unused,
+    wrapped,
+)
 from decaf_theory.methods.factor import DLORA
 from decaf_theory.methods.state import Clock, Message, State, for_agents
 
@@ -17,12 +26,18 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
 
         y_i <- y_i + g_i - (last g_i),   x_i <- x_i - lr y_i,   then x and y are both mixed
 
-    from y = last g = 0, so that the mean of the trackers y is that of the gradients. ValueError: a
-    method whose mix is not the mean of the factors it sends, or whose parameters depend on the
-    graph.
+    from y = last g = 0, so that the mean of the trackers y is that of the gradients. What else is
+    done to gradients goes around it: heavy_ball(tracking(DLORA), beta). ValueError: a method with a
+    local step of its own, whose mix is not the mean of the factors it sends, or whose parameters
+    depend on the graph.
     """
     base = wrapped("tracking", method)
     require_means("tracking", method)
+    if method.step is not along_the_gradient:
+        raise ValueError(
+            f"tracking needs a method that steps along the gradient, which {method.name} does not; "
+            f"wrap the tracked method instead, as in private(tracking(DLORA), 1.0, 1.0)"
+        )
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
         zero = factors.map(lambda X: 0 * X)
@@ -66,10 +81,11 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
 def heavy_ball(method: Method, beta: float) -> Method:
     """Return the method with local momentum: m_i <- beta m_i + g_i, a step along m_i, m not mixed.
 
-    beta = 0 is the method itself. ValueError: beta outside [0, 1); a method whose parameters depend
-    on the graph.
+    beta = 0 is the method itself. ValueError: beta outside [0, 1); a method that has momentum, or
+    whose parameters depend on the graph.
     """
     base = wrapped("heavy_ball", method)
+    require_unused("heavy_ball", method, "momentum")
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be in [0, 1), got {beta}")
 

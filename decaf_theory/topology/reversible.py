@@ -21,7 +21,7 @@ from decaf_theory.topology.graphs import with_self_weights
 def target_weights(target: Sequence[float] | Host, N: int) -> Host:
     """Return the weights over their sum, [N]: numbers of samples, for instance.
 
-    ValueError: not N finite numbers > 0.
+    ValueError: not N finite numbers > 0 with a finite sum.
     """
     weights = host(target)
     if weights.shape != (N,) or weights.dtype.kind not in "fiu":
@@ -30,6 +30,9 @@ def target_weights(target: Sequence[float] | Host, N: int) -> Host:
     if odd.size:
         at = int(odd[0])
         raise ValueError(f"target must be finite and > 0, got {weights[at]} for agent {at}")
+    total = sum(weights.tolist())  # of Python's numbers, which do not warn
+    if total == np.inf:
+        raise ValueError("target must have a finite sum, got inf; only the ratios count")
     shares: Host = weights / weights.sum()
     return shares
 
