@@ -56,6 +56,8 @@ class Config:
     old row of A again (`keep_directions`). noise: whether gradients have the problem's noise, a
     stream by run and seed that methods, ranks and step sizes share; or draws in place of those of
     the problem, one for each gradient [steps local_steps, runs, N, d, k]: all paths, for instance.
+    What a method draws itself (`noisy`, `private`, `stragglers`, a redrawn A) has the seed that it
+    was made with, as in salf(0.1, seed=7), whatever the seed here.
     record_every: steps between records; the first and the last are always recorded. record: the
     quantities of `Trace` to compute there, all by default; those that take a decomposition of every
     agent's factors cost several times a step.

@@ -31,7 +31,8 @@ class Trace:
     step, both in units of B A (times s for weights), 0 where there was no mix;
     adapter_norm = mean of |W_i - W0|_F; sigma_max = the largest sigma_1 of any factor (the c of
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
-    numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far.
+    numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far, of
+    unequal ranks those of the largest, to which factors are padded.
     Quantities that `Config.record` leaves out are None. Of methods that merge into W0, W_i holds
     what was merged, as do consensus_products, adapter_norm and numerical_rank.
 

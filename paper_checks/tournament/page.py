@@ -19,6 +19,9 @@ method plays until one more round would send more bytes than the base's rounds d
 agents together; the local steps per round stay the same). A method that sends nothing has no budget
 of bytes. Numbers are sent as they are computed: float64 on problems, float32 in training.
 
+The server of FLoRA and FedEx-LoRA answers with the pairs of all agents, as published, also where
+a dense matrix would be shorter.
+
 All agents have the same rank, at which raFLoRA is FedAvg. Directions that die in a truncation stay
 dead on problems, and get their old row of A again in training: the defaults of simulator and
 harness.
@@ -26,7 +29,9 @@ harness.
 The step size is the best of one grid, the same for all methods of a task, on tuning seeds;
 it is constant, and chosen for each budget. An asterisk marks one at an end of the grid. The
 scores are those of the reported seeds, none of which was tuned on; data, noise and start
-of a seed are the same for all methods.
+of a seed are the same for all methods. What a method draws itself (AirFedAvg's and LA-LoRA's noise,
+SALF's arrivals, the redrawn A of FLoRA and RAC-LoRA) comes from a seed of its own and not from that
+of the run, so that the intervals do not cover it.
 
 Scored are the agents' *own points*: the mean over the agents of F at their own point, F being the
 mean of all agents' losses; next to it F at their *mean point*. F* is the infimum over all matrices.
