@@ -99,7 +99,8 @@ def la_lora(
     """
     origin = Origin(
         "in a round, local steps train A, B, A, and so on, B (not A) at twice the lr; "
-        "g <- g min(1, C/|g|) + N(0, (sigma C/b)^2), then over 1 - a Lap; A, B <- means; g = a batch's mean, where theirs "
+        "g <- g min(1, C/|g|) + N(0, (sigma C/b)^2), then over 1 - a Lap; A, B <- means; "
+        "g = a batch's mean, where theirs "
         f"are clipped each; C = {clip:g}, sigma = {sigma:g}, b = {batch}, a = {smoothing:g}",
         "arXiv 2602.19926, its authors' code",
         "C(code)",
