@@ -60,6 +60,11 @@ DLORA, FEDAVG = METHODS["dlora"], METHODS["fedavg"]
 # what is the same run, from factors of which these are equal at all agents
 SAME = {
     "momentum 0 is none": (heavy_ball(DLORA, 0.0), DLORA, ""),
+    "momentum keeps what the method keeps": (
+        heavy_ball(METHODS["la_lora"], 0.0),
+        METHODS["la_lora"],
+        "",
+    ),
     "all entries at once are no compression": (choco(1.0, 1.0), DLORA, ""),
     "no rotation is FedAvg": (fedrot(0.0), FEDAVG, ""),
     "a period without end freezes A": (adf_lora(np.inf), METHODS["dlora_fa"], "A"),
@@ -221,6 +226,9 @@ def test_compressed_gossip_keeps_the_means_and_reaches_consensus():
     [
         (lambda: choco(0.0, 0.5), r"share must be in \(0, 1\], got 0.0"),
         (lambda: choco(0.5, 1.5), r"gamma must be in \(0, 1\], got 1.5"),
+        (lambda: heavy_ball(METHODS["tad_lora"], 0.5), r"so tad_lora.on\(Pi\)"),
+        (lambda: tracking(METHODS["tad_lora"]), r"so tad_lora.on\(Pi\)"),
+        (lambda: tracking(METHODS["decaf"]), "mean of the factors it sends, which decaf's is not"),
         (lambda: heavy_ball(DLORA, 1.0), r"beta must be in \[0, 1\), got 1.0"),
         (lambda: fedrot(1.1), r"softness must be in \[0, 1\], got 1.1"),
     ],

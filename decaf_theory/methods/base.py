@@ -10,7 +10,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, check_agents
-from decaf_theory.methods.form import LORA, Form
+from decaf_theory.methods.form import FULL_MATRIX, LORA, Form
 from decaf_theory.methods.meeting import Answer, Meeting, messages_of, weights_of
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD
@@ -201,3 +201,14 @@ def wrapped(wrapper: str, method: Method) -> Method:
     if method.tuned is not None:
         raise ValueError(f"{wrapper} needs a method on its graph, so {method.name}.on(Pi)")
     return replace(method, name=f"{wrapper} {method.name}", origin=None)
+
+
+def require_means(wrapper: str, method: Method) -> None:
+    """Raise ValueError unless a mix takes the mean of the factors that are sent, nothing else."""
+    state = method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1))))
+    sent = {name for t in (0, 1) for name in method.send(state, Clock(t))}
+    if method.form not in (LORA, FULL_MATRIX) or not sent <= {*method.keeps}:
+        raise ValueError(
+            f"{wrapper} needs a method whose mix is the mean of the factors it sends, which "
+            f"{method.name}'s is not"
+        )

@@ -10,10 +10,9 @@ import numpy as np
 
 from decaf_theory.arrays import Array, namespace
 from decaf_theory.lowrank import Factors
-from decaf_theory.methods.base import Method, Mixed, Origin, wrapped
+from decaf_theory.methods.base import Method, Mixed, Origin, require_means, wrapped
 from decaf_theory.methods.draws import agents_of, arrivals, normals, numbered
 from decaf_theory.methods.factor import FEDAVG
-from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.state import Clock, Message, State
 
 
@@ -25,7 +24,7 @@ def differences(method: Method) -> Method:
     or whose mix is not the mean of the factors that it sends.
     """
     base = wrapped("differences", method)
-    _require_means("differences", method)
+    _require_means_alone("differences", method)
     _require_server("differences", method, "choco sends differences on a graph")
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
@@ -56,7 +55,7 @@ def noisy(method: Method, sigma: float, *, power_control: bool = False, seed: in
     """
     base = replace(wrapped("noisy", method), keeps=())
     _require_range("sigma", sigma, 0, math.inf)
-    _require_means("noisy", method)
+    require_means("noisy", method)
     server = method.meets == "server"
     if power_control:
         _require_server("power_control", method, "only a server hears all agents at once")
@@ -99,7 +98,7 @@ def stragglers(method: Method, p_drop: float, *, seed: int = 0) -> Method:
     """
     base = replace(wrapped("stragglers", method), keeps=(), merges=False)
     _require_range("p_drop", p_drop, 0, 1)
-    _require_means("stragglers", method)
+    _require_means_alone("stragglers", method)
     _require_server("stragglers", method, "on a graph leave links out, by a schedule")
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
@@ -177,16 +176,10 @@ def _require_range(name: str, value: float, least: float, beyond: float) -> None
         raise ValueError(f"{name} must be in [{least}, {beyond}), got {value}")
 
 
-def _require_means(wrapper: str, method: Method) -> None:
-    """Raise ValueError unless a mix takes the mean of the factors that are sent, nothing else."""
-    state = method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1))))
-    sent = {name for t in (0, 1) for name in method.send(state, Clock(t))}
-    if method.form not in (LORA, FULL_MATRIX) or not sent <= {*method.keeps}:
-        raise ValueError(
-            f"{wrapper} needs a method whose mix is the mean of the factors it sends, which "
-            f"{method.name}'s is not"
-        )
-    if "anchor" in state.memory and wrapper != "noisy":
+def _require_means_alone(wrapper: str, method: Method) -> None:
+    """Raise ValueError unless a mix is a mean, and leaves the anchor to the wrapper."""
+    require_means(wrapper, method)
+    if "anchor" in method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))).memory:
         raise ValueError(f"{wrapper} keeps an anchor, and so does {method.name}: use one of them")
 
 

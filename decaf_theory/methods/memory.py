@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, mean_over_agents
-from decaf_theory.methods.base import Direction, Method, Mixed, Origin
+from decaf_theory.methods.base import Direction, Method, Mixed, Origin, require_means, wrapped
 from decaf_theory.methods.factor import DLORA
 from decaf_theory.methods.state import Clock, Message, State, for_agents
 
@@ -17,8 +17,12 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
 
         y_i <- y_i + g_i - (last g_i),   x_i <- x_i - lr y_i,   then x and y are both mixed
 
-    from y = last g = 0, so that the mean of the trackers y is that of the gradients.
+    from y = last g = 0, so that the mean of the trackers y is that of the gradients. ValueError: a
+    method whose mix is not the mean of the factors it sends, or whose parameters depend on the
+    graph.
     """
+    base = wrapped("tracking", method)
+    require_means("tracking", method)
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
         zero = factors.map(lambda X: 0 * X)
@@ -49,7 +53,7 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
         "C",
     )
     return replace(
-        method,
+        base,
         name="gradient_tracking",
         start=start,
         send=send,
@@ -62,25 +66,27 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
 def heavy_ball(method: Method, beta: float) -> Method:
     """Return the method with local momentum: m_i <- beta m_i + g_i, a step along m_i, m not mixed.
 
-    beta = 0 is the method itself. ValueError: beta outside [0, 1).
+    beta = 0 is the method itself. ValueError: beta outside [0, 1); a method whose parameters depend
+    on the graph.
     """
+    base = wrapped("heavy_ball", method)
     if not 0 <= beta < 1:
         raise ValueError(f"beta must be in [0, 1), got {beta}")
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
-        return {"momentum": factors.map(lambda X: 0 * X)}
+        return {**method.start(factors), "momentum": factors.map(lambda X: 0 * X)}
 
     def step(state: State, gradients: Factors, clock: Clock) -> Direction:
         momentum = state.pair("momentum").map(lambda m, g: beta * m + g, gradients)
         memory = {**state.memory, "momentum": momentum}
-        return Direction(momentum, state._replace(memory=memory))
+        return method.step(state._replace(memory=memory), momentum, clock)
 
     origin = Origin(
         f"m_i <- beta m_i + g_i, x_i <- mix(x_i - lr m_i), m stays; x = (B, A), beta = {beta:g}",
         "standard",
         "C",
     )
-    return replace(method, name="heavy_ball", start=start, step=step, origin=origin)
+    return replace(base, name="heavy_ball", start=start, step=step, origin=origin)
 
 
 GRADIENT_TRACKING = tracking(DLORA)
