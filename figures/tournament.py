@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,14 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
         for lower in (True, False)
     ]
     groups = [tasks for tasks in groups if any(row["task"] in tasks for row in own)]
-    height = 0.19 * len(names) + 0.5
+    height = 0.12 * len(names) + 0.6
+    looks = dict(zip(about["tasks"], LOOKS * len(about["tasks"]), strict=False))
     with style.look():
         figure, axes = style.grid(len(groups), 2, height, sharex="row", sharey=True)
         for i, tasks in enumerate(groups):
             for axis, budget in zip(axes[2 * i :], BUDGETS, strict=False):
-                panel(axis, [row for row in own if row["budget"] == budget], tasks, names)
+                found = [row for row in own if row["budget"] == budget]
+                panel(axis, found, {task: looks[task] for task in tasks}, names)
             axes[2 * i].set_title("equal rounds")
             axes[2 * i + 1].set_title("equal bytes")
             lower = about["tasks"][tasks[0]]["lower"]
@@ -69,25 +71,27 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return (network, method) from top to bottom. MissingError: there is no difference."""
-    names = list(dict.fromkeys((row["network"], row["method"]) for row in rows))
+    ordered = sorted(rows, key=lambda row: BUDGETS.index(row["budget"]))  # all have rounds
+    names = list(dict.fromkeys((row["network"], row["method"]) for row in ordered))
     if not names:
         raise MissingError("no differences; run python -m paper_checks tournament")
     return sorted(names, key=lambda name: name[0] == SERVER)
 
 
-def panel(axis: Any, rows: Sequence[Row], tasks: Sequence[str], names: Sequence[Any]) -> None:
+def panel(
+    axis: Any, rows: Sequence[Row], looks: Mapping[str, Any], names: Sequence[tuple[str, str]]
+) -> None:
     """Draw the differences of these tasks with their intervals, one line per method."""
-    for i, task in enumerate(tasks):
-        look = LOOKS[i % len(LOOKS)]
+    middle = (len(looks) - 1) / 2
+    for i, (task, look) in enumerate(looks.items()):
         found = [row for row in rows if row["task"] == task]
-        middle = (len(tasks) - 1) / 2
         places = [names.index((r["network"], r["method"])) + STEP * (i - middle) for r in found]
         means, low, high = zip(*(row["own_from_base"] for row in found), strict=True)
-        axis.hlines(places, low, high, color=look["color"], linewidth=0.8)
-        alone = {**look, "linestyle": "none", "markersize": 2.2, "label": task.replace("_", " ")}
+        axis.hlines(places, low, high, color=look["color"], linewidth=0.7)
+        alone = {**look, "linestyle": "none", "markersize": 1.8, "label": task.replace("_", " ")}
         axis.plot(means, places, **alone)
     axis.axvline(0, color="black", linewidth=0.6)
     on_graphs = sum(network != SERVER for network, _ in names)
     axis.axhline(on_graphs - 0.5, color="grey", linewidth=0.4)
-    axis.set_yticks(range(len(names)), [name for _, name in names], fontsize=6)
+    axis.set_yticks(range(len(names)), [name for _, name in names], fontsize=5.5)
     axis.set_ylim(len(names) - 0.4, -0.6)

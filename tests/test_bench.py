@@ -1,6 +1,5 @@
 """The benchmark's machinery, on clocks that are told what to say: no speed is tested here."""
 
-import json
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from decaf_theory.bench.cases import Case
 from decaf_theory.bench.race import Limit, Peer, Settings
 from decaf_theory.bench.rows import line, skipped, verdict
 from decaf_theory.bench.timing import Contestant, Timed, fastest, interleaved, ratios
+from decaf_theory.sums import unseal_lines
 
 TINY = Case(12, 9, 2, 4, "ring")
 
@@ -182,7 +182,7 @@ def test_a_run_shows_lines_and_stores_rows(tmp_path):
     rows = bench.run(one_goal(4), settings, to=path, show=shown.append, progress=told.append)
     assert (shown[0], len(shown)) == (bench.HEADER, 2)
     assert told == ["G9: A goal on a fake clock."]
-    stored = [json.loads(text) for text in path.read_text().splitlines()]
+    stored = unseal_lines(path.read_bytes())
     assert stored == rows
     assert all(not isinstance(value, (list, dict)) for row in stored for value in row.values())
     assert {row["kind"] for row in stored} == {"machine", "seconds", "verdict"}

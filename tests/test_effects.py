@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from decaf_theory import extras
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS, Clock, fedrot
 from decaf_theory.problems import PROBLEMS
@@ -14,7 +15,6 @@ from decaf_theory.stats import bonferroni, mean_interval
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from paper_checks import cli, effects, reported
 from paper_checks.effects import aggregation, alternating, engine, model, page
-from paper_checks.tasks import models
 
 EPS = float(np.finfo(np.float64).eps)
 TINY = engine.Effort(("isotropic",), (0, 1, 2), (1000,), False)
@@ -304,7 +304,7 @@ def test_the_command_stores_and_prints_what_it_found(tmp_path, monkeypatch, caps
 
 
 def test_what_is_missing_is_said_before_anything_runs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     monkeypatch.setattr(effects, "comparisons", None)
     command = ["effects", "--only", "thinning", "ranks", "--out", str(tmp_path / "effects.json")]
     assert cli.main(command) == 2

@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors, gauge  # noqa: E402
 from decaf_theory.methods import METHODS, Clock, keeping_directions  # noqa: E402
 from decaf_theory.simulate import DeadStartWarning  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
-from paper_checks import checkpoint, finetune, mixing, moments, observe  # noqa: E402
+from paper_checks import checkpoint, finetune, mixing, moments, observe, stamp  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from verification.adapter_evidence import EVIDENCE  # noqa: E402
@@ -613,7 +613,9 @@ def test_a_loss_that_is_not_finite_names_agent_and_step(monkeypatch, tmp_path):
         finetune.finetune(config, tmp_path)
     assert "train.lr = 0.05" in str(info.value)
     assert f"step-{steps[0]:09d}.ckpt" in str(info.value)
-    found, _ = checkpoint.read(tmp_path / "checkpoint", config.settings() | {"adapters": []})
+    found, _ = checkpoint.read(
+        tmp_path / "checkpoint", stamp.of(config) | stamp.of_loaded(poisoned)
+    )
     assert found.step == steps[0]
     assert all(torch.isfinite(X).all() for X in found.tensors.values())
 
@@ -642,7 +644,9 @@ def test_a_step_that_overflows_leaves_the_state_before_it(tmp_path, monkeypatch)
     config = paper_runs.config()  # a checkpoint every second step
     with pytest.raises(finetune.TrainingError, match=r"step 3 of size 0.05 overflowed; lower"):
         finetune.finetune(config, tmp_path)
-    found, _ = checkpoint.read(tmp_path / "checkpoint", config.settings() | {"adapters": []})
+    found, _ = checkpoint.read(
+        tmp_path / "checkpoint", stamp.of(config) | stamp.of_loaded(paper_runs.task())
+    )
     assert found.step == 2
     assert all(torch.isfinite(X).all() for X in found.tensors.values())
 

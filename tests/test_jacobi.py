@@ -331,7 +331,7 @@ def test_what_is_no_matrix_is_an_error():
         svd(np.ones((3, 0)))
     with pytest.raises(ValueError, match=r"p, q >= 1, got shape \(3,\)"):
         svd(np.ones(3))
-    with pytest.raises(ValueError, match="real floating-point array, got dtype int64"):
+    with pytest.raises(ValueError, match=r"real .* of at most 64 bits, got dtype int64"):
         svd(np.ones((2, 2), np.int64))
 
 

@@ -299,6 +299,7 @@ def test_a_matrix_that_is_not_symmetric_is_refused_or_the_result_is_right(name, 
 
 
 GRAPHS = {"topology.metropolis", "topology.laplacian_weights"}  # of networkx, undirected
+GRAPHS |= {"methods.Method.messages"}  # counts links, whatever their weights
 
 
 def test_every_public_function_that_takes_a_mixing_matrix_is_in_the_table():

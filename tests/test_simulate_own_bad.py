@@ -56,7 +56,10 @@ def test_a_bad_argument_is_refused_with_what_to_give_instead(changes, message):
     ("changes", "message"),
     [
         ({"Pi": lambda t: PI if t < 3 else 0.9 * PI}, "rows of Pi must sum to one, .* in round 3"),
-        ({"Pi": lambda t: PI if t < 3 else np.eye(3) / 2}, "got shape .3, 3. in round 3"),
+        (
+            {"Pi": lambda t: PI if t < 3 else np.eye(3) / 2},
+            "got shape .3, 3.; give each agent one row in round 3",
+        ),
         ({"lr": lambda t: 0.1 if t < 3 else np.nan}, "lr must be finite .* got nan in round 3"),
         ({"lr": lambda t: 0.1 if t < 3 else [1, 2]}, "got shape .2,. in round 3"),
     ],

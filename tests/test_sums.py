@@ -62,7 +62,7 @@ def test_what_has_no_sum_or_another_is_refused(bad):
 
 @pytest.mark.parametrize("data", [b"", b"{}\n", b"3\n", b'{"a": 1}\n', b'{"sum": "0"}\n'])
 def test_lines_without_their_sum_are_refused(data):
-    with pytest.raises(ValueError, match=r"its checksum is (missing|wrong)"):
+    with pytest.raises(ValueError, match=r"its checksum is (missing|wrong)|must be an object"):
         sums.unseal_lines(data)
 
 

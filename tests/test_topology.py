@@ -479,11 +479,11 @@ def test_a_graph_that_cannot_mix_has_sqrt_rho_of_at_least_one_whatever_rounding_
 
 def test_a_large_disconnected_or_bipartite_sparse_matrix_does_not_mix():
     two = sparse.block_diag([ring_of(400), ring_of(400)], format="csr")
-    with pytest.raises(ValueError, match=r"= 1\.000000; the graph is disconnected"):
+    with pytest.raises(ValueError, match=r"= 1, the graph is disconnected"):
         require_mixing(two)
     walk = (ring_of(600) - sparse.eye_array(600) / 3) * 1.5
     walk.eliminate_zeros()
-    with pytest.raises(ValueError, match=r"= 1\.000000; the graph is bipartite"):
+    with pytest.raises(ValueError, match=r"= 1, the graph is bipartite"):
         require_mixing(walk)
 
 

@@ -1,5 +1,6 @@
 """The tournament's command line: its store, how it resumes, its page; and the harness as a task."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -207,3 +208,20 @@ def test_what_the_harness_cannot_train_is_refused_by_name(net):
 def test_a_training_that_diverges_has_no_scores_after_that(net):
     found = net.trial("dlora", "ring", 3e38, TUNING, [0, 2])
     assert found.keys() == {0}
+
+
+# ---------------------------------------------------------------- what is stored with the project
+
+
+def test_the_page_is_that_of_the_stored_rows():
+    stored = ROOT / "docs" / "rows" / "tournament.jsonl"
+    text = (ROOT / "docs" / "tournament.md").read_text()
+    assert page(command.read(stored)) == text
+    assert stored.stat().st_size < 250_000
+
+
+def test_the_stored_tournament_is_of_the_tasks_as_they_are():
+    about, *rows = command.read(ROOT / "docs" / "rows" / "tournament.jsonl")
+    tasks = {name: task.described() for name, task in command.tasks("full").items()}
+    assert about["tasks"] == json.loads(json.dumps(tasks))
+    assert len({(row["task"], row["network"], row["method"]) for row in rows}) == about["matches"]

@@ -223,7 +223,7 @@ def test_a_bad_number_is_named_with_its_agent(fill):
         tsvd_of_mix(Factors(factors.B[1], factors.A[1]), rows(2, 3), 2)
     M = np.zeros((2, 3, 3))
     M[1, 2, 0] = fill
-    with pytest.raises(ValueError, match=r"M is not finite at batch index \(1,\)"):
+    with pytest.raises(ValueError, match=r"M must be finite, got nan or inf at batch index \(1,\)"):
         tsvd(M, 1)
 
 

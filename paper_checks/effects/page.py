@@ -45,8 +45,10 @@ def filled(text: str, results: Found, rows: Sequence[Reported]) -> str:
 
 def write() -> None:
     """Fill docs/effects.md from the stored results."""
-    results = json.loads(STORED.read_text())
-    write_atomically(PAGE, filled(PAGE.read_text(), results, reported.read()).encode())
+    results = json.loads(STORED.read_text(encoding="utf-8"))
+    write_atomically(
+        PAGE, filled(PAGE.read_text(encoding="utf-8"), results, reported.read()).encode()
+    )
 
 
 def part(name: str, results: Found, rows: Sequence[Reported]) -> str:

@@ -26,6 +26,7 @@ OK, FAILED = 0, 1
 OUT = Path("results/tournament")
 PLAYING = ("paper_checks.tournament.play", "paper_checks.tournament.suite")  # what rows come from
 ABOUT = ("version", "commit", "code", "size", "tasks")  # of the configuration, told on the page
+LEFT_OUT = ("limit", "tuned", "base")
 
 
 class Match(NamedTuple):
@@ -166,8 +167,9 @@ def export(run: store.Run, chosen: Mapping[str, Task]) -> list[dict[str, Any]]:
 
 
 def told(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page and the figure need of a judged row."""
-    return {field: value for field, value in row.items() if field not in ("limit", "tuned")}
+    """Return what the page and the figure need of a judged row; missing: None or false."""
+    needed = {field: value for field, value in row.items() if field not in LEFT_OUT}
+    return {f: value for f, value in needed.items() if value is not None and value is not False}
 
 
 def rows_of(out: Path, name: str) -> list[dict[str, Any]]:

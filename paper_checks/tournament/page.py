@@ -69,7 +69,7 @@ def page(rows: Sequence[Row]) -> str:
 
 def run_text(about: Row, rows: Sequence[Row]) -> str:
     """Return how to make the rows again, what that takes, and how often a grid was too short."""
-    steps = [row["edge"] for row in rows if row.get("lr") is not None]
+    steps = [bool(row.get("edge")) for row in rows if row.get("lr")]
     quick = " --quick" if about["size"] == "quick" else ""
     return (
         f"```sh\npython -m paper_checks tournament{quick}    # these rows and this page\n```\n\n"
@@ -97,7 +97,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 def bests(rows: Sequence[Row]) -> str:
     """Return the table of the best methods."""
-    found = {place(row): row["best"] for row in rows if "budget" in row}
+    found = {place(row): row.get("best") for row in rows if "budget" in row}
     tasks = list(dict.fromkeys(task for task, _, _ in found))
     networks = [name for name in BASES if any(network == name for _, network, _ in found)]
     columns = [(network, budget) for network in networks for budget in BUDGETS]
@@ -127,12 +127,12 @@ def task_text(name: str, about: Row, rows: Sequence[Row]) -> str:
 
 def scores_table(rows: Sequence[Row]) -> str:
     """Return one line per method, and one of the start."""
-    base = rows[0]["base"]
+    base = BASES[rows[0]["network"]]
     played = [row for row in rows if row["status"] == "played"]
     lines = [[cell.format(base=base) for cell in HEAD]]
     if played:
         start = number(played[0]["start"])
-        mean = "" if played[0]["mean"] is None else start  # all agents start at one point
+        mean = "" if played[0].get("mean") is None else start  # all agents start at one point
         lines.append(["(start)", "", "0", "0", start, mean, *[""] * 4])
     lines += [line(row) for row in sorted(rows, key=lambda row: rank(row["method"]))]
     return table(lines)
@@ -140,12 +140,12 @@ def scores_table(rows: Sequence[Row]) -> str:
 
 def line(row: Row) -> list[str]:
     """Return the cells of a method."""
-    step = "" if row["lr"] is None else f"{row['lr']:g}{'*' * row['edge']}"
-    rounds = f"{row['rounds']}{' (all)' * row['cut']}"
+    step = f"{row['lr']:g}{'*' if row.get('edge') else ''}" if row.get("lr") else ""
+    rounds = f"{row['rounds']}{' (all)' if row.get('cut') else ''}"
     cells = [row["method"], step, rounds, bytes_text(row["bytes"])]
     if row["status"] == "diverged":
         return [*cells, "diverged", row["why"], "", "", "", row["verdict"]]
-    scores = [number(row["own"]), number(row["mean"])]
+    scores = [number(row.get(name)) for name in ("own", "mean")]
     differences = [interval(row.get(name)) for name in ("own_from_base", "mean_from_base")]
     return [*cells, *scores, *differences, interval(row.get("own_from_best")), row["verdict"]]
 
