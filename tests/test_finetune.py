@@ -605,6 +605,7 @@ def test_a_loss_that_is_not_finite_names_agent_and_step(monkeypatch, tmp_path):
     shards = finetune.prepare(config, device="cpu").shards
     bad = finetune.batch(shards, 0, 3, 4)[1, 0]
     poisoned.train.inputs["x"][bad] = float("nan")
+    stamped = stamp.of(config) | stamp.of_loaded(poisoned)  # before its model gets adapters
     steps = [t for t in range(6) if bad in finetune.batch(shards, 0, t, 4)[1]]
     monkeypatch.setattr(finetune, "load_task", lambda config: poisoned)
     with pytest.raises(
@@ -613,9 +614,7 @@ def test_a_loss_that_is_not_finite_names_agent_and_step(monkeypatch, tmp_path):
         finetune.finetune(config, tmp_path)
     assert "train.lr = 0.05" in str(info.value)
     assert f"step-{steps[0]:09d}.ckpt" in str(info.value)
-    found, _ = checkpoint.read(
-        tmp_path / "checkpoint", stamp.of(config) | stamp.of_loaded(poisoned)
-    )
+    found, _ = checkpoint.read(tmp_path / "checkpoint", stamped)
     assert found.step == steps[0]
     assert all(torch.isfinite(X).all() for X in found.tensors.values())
 
