@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from decaf_theory.methods import METHODS, adf_lora, channel, noisy, odelora, salf  # noqa: E402
 from decaf_theory.methods.form import LORA  # noqa: E402
-from paper_checks import checkpoint, finetune, mixing  # noqa: E402
-from paper_checks.config import ConfigError  # noqa: E402
+from paper_checks import checkpoint, dryrun, finetune, mixing  # noqa: E402
+from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from paper_checks.stacked import export  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
@@ -30,6 +30,19 @@ def config_of(monkeypatch, method, **overrides):
 
 def snapshot(run):
     return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
+
+
+@pytest.mark.parametrize("name", ADAPTER_METHODS)
+def test_a_round_of_every_method_trains_and_sends_what_a_dry_run_counts(monkeypatch, name):
+    config = config_of(monkeypatch, METHODS[name], mix__every=4, train__steps=4)
+    run = finetune.prepare(config, device="cpu")
+    counted, before = dryrun.traffic(run.stacked, config, 4), snapshot(run)
+    for _ in range(4):
+        finetune.advance(run)
+    assert (run.step, run.sent) == (4, counted.total_round)
+    after = snapshot(run)
+    assert all(bool(torch.isfinite(X).all()) for X in after.values())
+    assert any(not torch.equal(X, before[part]) for part, X in after.items())
 
 
 def test_trackers_follow_the_mean_gradient_and_are_what_agents_step_along(monkeypatch):

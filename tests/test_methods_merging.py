@@ -100,6 +100,38 @@ def test_sum_product_and_product_sum_differ_by_what_fedex_merges():
     np.testing.assert_allclose(apart, np.stack([I[0]] * N), rtol=0, atol=200 * EPS)
 
 
+def test_each_broadcast_is_the_nearest_to_the_clients_in_its_sense():
+    """Aggregation-Broadcast's conditions: SP's factors (weak), PS's matrix (strong)."""
+    state, weights = (
+        factors(),
+        np.array([0.4, 0.3, 0.2, 0.1])[:N] / np.sum([0.4, 0.3, 0.2, 0.1][:N]),
+    )
+    rows = weights[None]
+    sum_product = METHODS["dlora"].mix(state, rows)
+    method = METHODS["fedex_lora"]
+    mixed = method.receive(method.begin(state), state._asdict(), rows, Clock()).state
+    rng = np.random.default_rng(0)
+    clients = {"weak": state, "strong": (product(state),)}
+    broadcast = {"weak": sum_product, "strong": (update(method, mixed)[:1],)}
+    for sense, own in clients.items():
+
+        def apart(found, own=own):
+            squares = [np.sum((X - Y) ** 2, axis=(-2, -1)) for X, Y in zip(found, own, strict=True)]
+            return float(weights @ np.sum(squares, axis=0))
+
+        best = apart(broadcast[sense])
+        for size in (1e-3, 1.0):
+            moves = [size * rng.standard_normal(X.shape) for X in broadcast[sense]]
+            moved = [X + Z for X, Z in zip(broadcast[sense], moves, strict=True)]
+            # a quadratic about its minimum grows by the square of what it is moved by
+            expected = best + sum(float(np.sum(Z**2)) for Z in moves)
+            # sums of N d k squares of differences
+            assert apart(moved) == pytest.approx(expected, rel=4 * N * D * K * EPS)
+    # each is not the nearest in the other sense
+    other = float(weights @ np.sum((product(sum_product) - product(state)) ** 2, axis=(-2, -1)))
+    assert other > apart(broadcast["strong"]) + 0.1
+
+
 @pytest.mark.parametrize("name", MERGING)
 def test_the_base_is_one_matrix_for_all_agents(name):
     for visit in visits(config(name, steps=3)):
