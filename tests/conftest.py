@@ -61,12 +61,7 @@ def run_quickly(folder: Path, *arguments: str) -> tuple[str, Path]:
 
 @pytest.fixture(scope="session")
 def quick_run(tmp_path_factory) -> tuple[str, Path]:
-    """What a quick run of all claims prints, and its results: one run for all processes.
-
-    The environment variable DECAF_QUICK_RUN may name a folder that holds both.
-    """
-    if given := os.environ.get("DECAF_QUICK_RUN"):
-        return (Path(given) / "printed.txt").read_text(), Path(given) / "results"
+    """What a quick run of all claims prints, and its results: one run for all processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "quick run"
     folder.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from decaf_theory.files import to_json
 from decaf_theory.sums import sealed
 from figures.cli import main
 from figures.report import formulas, inline, strips
@@ -281,9 +282,9 @@ def test_a_page_that_lacks_its_rows_says_so_and_ends_with_one(folder, tmp_path, 
     assert "report: not written: " in (told := capsys.readouterr().out)
     assert "run.json is missing; run python -m verification" in told
     run = report_pages.results(tmp_path / "run")
-    known = store.read_json(run / "claims.json")
+    known = store.read_sealed(run / "claims.json")
     known["claims"] = known["claims"][1:]
-    store.write_atomically(run / "claims.json", store.json.dumps(known).encode())
+    store.write_atomically(run / "claims.json", to_json(sealed(known)))
     assert main([*arguments, str(run)]) == 1
     assert "claims.json says nothing about T1; run" in capsys.readouterr().out
     (run / "rows" / "T18.jsonl").write_text("")
