@@ -50,6 +50,7 @@ def in_processes(
 
     try:
         while busy or (queue and not stopping()):
+            stopping()  # asked while all are busy, too: it may tell them to end
             while queue and len(busy) < jobs and not stopping():
                 item, attempt = queue.popleft()
                 pipe = next((idle for idle in processes if idle not in busy), None) or launch()
