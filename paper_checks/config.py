@@ -325,15 +325,9 @@ def _check_together(config: Config) -> None:
             raise ConfigError(
                 f"mix.graph {mix.graph!r}, mix.agents {mix.agents}: {error}"
             ) from None
-    if train.order == "combine" and mix.rule.space == "products":
+    if train.order == "combine" and (reason := mix.rule.against_combine):
         raise ConfigError(
-            f"train.order 'combine' is not defined for {mix.method}, which mixes products: the "
-            f"gradient would live in a different gauge from the mixed factors; use 'step_first'"
-        )
-    if train.order == "combine" and not mix.rule.form.factored:
-        raise ConfigError(
-            f"train.order 'combine' is not defined for {mix.method}, which merges: the gradient "
-            f"would be that of factors that the merge has replaced; use 'step_first'"
+            f"train.order 'combine' is not defined for {mix.method}, {reason}; use 'step_first'"
         )
     if mix.rule.confined and train.optimizer == "adamw":
         raise ConfigError(

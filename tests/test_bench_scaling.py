@@ -207,10 +207,12 @@ def test_a_billion_agents_on_a_ring_need_as_many_rounds_as_the_square_says():
     """There 1 - sqrt(rho) is below the spacing of numbers at one."""
     N = 10**9
     assert rounds_to(1e-3, "ring", N) == pytest.approx(
-        np.log(1e3) * 3 / (4 * np.pi**2) * N**2, rel=1e-12
+        np.log(1e3) * 3 / (4 * np.pi**2) * N**2, rel=20 * EPS
     )
     assert rounds_to(1e-3, "torus", 10**8) == pytest.approx(
-        np.log(1e3) * 5 / (4 * np.pi**2) * 10**8, rel=1e-6
+        # the next terms of sine and logarithm
+        np.log(1e3) * 5 / (4 * np.pi**2) * 10**8,
+        rel=(np.pi / 10**4) ** 2,
     )
     assert rounds_to(1e-3, "one_peer_exponential", N) == ceil(log2(N)) == 30
 

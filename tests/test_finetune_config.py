@@ -76,7 +76,7 @@ def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
         ({"train__lr_min": 1.0}, r"train\.lr_min must be <= train\.lr = 0\.05, got 1\.0"),
         ({"train__betas": [0.9]}, r"train\.betas must be two numbers in \[0, 1\)"),
         ({"train__optimizer": "adam"}, r"train\.optimizer must be one of .*near: adamw"),
-        ({"train__order": "combine"}, "'combine' is not defined for decaf.*a different gauge"),
+        ({"train__order": "combine"}, "'combine' is not defined for decaf.*another gauge"),
         ({"mix__method": "dsgd"}, r"mix\.method must be one of .* got 'dsgd'"),
         ({"mix__graph": "rnig"}, r"mix\.graph must be one of .*near: ring"),
         ({"mix__graph": "bipartite"}, r"mix\.graph 'bipartite', mix\.agents 3: N must be even"),

@@ -14,7 +14,8 @@ import pytest
 from decaf_theory import adapters, lowrank, measure, methods, moments, small_steps, topology, tsvd
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
-from decaf_theory.methods.listing import listing, round_bytes
+from decaf_theory.methods.cost import round_bytes
+from decaf_theory.methods.listing import listing
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES

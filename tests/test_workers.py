@@ -20,6 +20,10 @@ def work(item, folder):
         os.kill(os.getpid(), signal.SIGKILL)
     if item == "slow":
         time.sleep(2)
+    ends = time.monotonic() + 60
+    while item == "until told" and not (folder / "told").exists():
+        assert time.monotonic() < ends, "it was never told"
+        time.sleep(0.05)
     return f"{item} done"
 
 
@@ -54,6 +58,21 @@ def test_once_it_stops_nothing_is_begun_and_what_runs_is_waited_for(tmp_path):
     stopping = partial(lambda: time.monotonic() > started + 0.3)
     found = run(tmp_path, ["slow", "slow", "a", "b"], stopping=stopping)
     assert found == ["slow done", "slow done"]
+
+
+def test_it_is_asked_whether_it_stops_while_all_processes_are_busy(tmp_path):
+    asked = []
+
+    def stopping():
+        asked.append(time.monotonic())
+        if len(asked) > 3:
+            (tmp_path / "told").touch()  # what a caller may do to end those that are at work
+        return len(asked) > 3
+
+    assert (
+        run(tmp_path, ["until told", "until told", "a"], stopping=stopping)
+        == ["until told done"] * 2
+    )
 
 
 def test_signals_for_the_whole_group_do_not_reach_the_workers(tmp_path, caplog):

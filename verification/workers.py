@@ -49,9 +49,10 @@ def in_processes(
         return ours
 
     try:
-        while busy or (queue and not stopping()):
-            stopping()  # asked while all are busy, too: it may tell them to end
-            while queue and len(busy) < jobs and not stopping():
+        while busy or queue:
+            if stopping():  # asked while all are busy, too: it may tell them to end
+                queue.clear()
+            while queue and len(busy) < jobs:
                 item, attempt = queue.popleft()
                 pipe = next((idle for idle in processes if idle not in busy), None) or launch()
                 busy[pipe] = item, attempt

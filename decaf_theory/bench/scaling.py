@@ -27,8 +27,7 @@ from decaf_theory.bench.timing import Contestant, interleaved
 from decaf_theory.files import write_atomically
 from decaf_theory.formats import digits
 from decaf_theory.methods import METHODS
-from decaf_theory.methods.cost import round_flops
-from decaf_theory.methods.listing import round_bytes
+from decaf_theory.methods.cost import round_bytes, round_flops
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.simulate import Config, visits
 from decaf_theory.sums import seal_lines, unseal_lines

@@ -143,6 +143,18 @@ class Method:
         still = {"B", "A"} - {*self.trains(first)} - {*self.send(self.begin(one), first)}
         return still | {"B"} if self.confined else still
 
+    @property
+    def against_combine(self) -> str:
+        """Why the order "combine", a gradient at the unmixed point, is not defined; "" if it is."""
+        if self.space == "products":
+            return (
+                "which mixes products: the gradient would live in another gauge than the mixed "
+                "factors"
+            )
+        if not self.form.factored:
+            return "which merges: the gradient would be that of factors that the merge has replaced"
+        return ""
+
     def why(self, factor: str) -> str:
         """Return why agents must share a factor that is `fixed`, in words."""
         moves = factor == "B" and self.confined

@@ -1,4 +1,4 @@
-"""What a round of a method costs: the flops of all agents, from what its record says of it."""
+"""What a round of a method costs: bytes and flops of all agents, from what its record says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
 from decaf_theory.methods.feedback import with_own
 from decaf_theory.methods.form import FULL_MATRIX, LORA
-from decaf_theory.methods.meeting import weights_of
-from decaf_theory.methods.state import Clock, Message, State
+from decaf_theory.methods.meeting import messages_of, weights_of
+from decaf_theory.methods.state import Clock, Message, State, message_bytes
 from decaf_theory.tsvd.flops import mix_flops, svd_flops
 from decaf_theory.tsvd.mixing import entries
+
+
+def round_bytes(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[int, int]:
+    """Return the bytes that all agents send in the first and in the second round, in float32."""
+    state = _begun(method, d, k, r)
+    first, second = (_sent(method, state, Pi, Clock(t)) for t in (0, 1))
+    return first, second
 
 
 def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[float, float] | None:
@@ -32,10 +39,24 @@ def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[f
     """
     if method.form not in (LORA, FULL_MATRIX):
         return None
-    zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
-    state = method.begin(method.form.begin(zero, 1.0))
+    state = _begun(method, d, k, r)
     first, second = (_in_round(method, state, Pi, Clock(t)) for t in (0, 1))
     return first, second
+
+
+def _begun(method: Method, d: int, k: int, r: int) -> State:
+    """Return the state of one agent at the start, in float32."""
+    zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
+    return method.begin(method.form.begin(zero, 1.0))
+
+
+def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
+    """Return the bytes of the mix that ends the round, and of the gradients that are pooled."""
+    N = int(Pi.shape[0])
+    mixed = method.messages(Pi, N) if method.mixes(clock) else 0
+    trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
+    pooled = messages_of(method.pools, Pi, N)
+    return mixed * message_bytes(method.send(state, clock)) + pooled * message_bytes(trained)
 
 
 def _in_round(method: Method, state: State, Pi: Array, clock: Clock) -> float:

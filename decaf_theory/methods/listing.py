@@ -11,9 +11,8 @@ from decaf_theory.arrays import Array
 from decaf_theory.formats import digits
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
-from decaf_theory.methods.cost import round_flops
-from decaf_theory.methods.meeting import messages_of
-from decaf_theory.methods.state import Clock, State, message_bytes
+from decaf_theory.methods.cost import round_bytes, round_flops
+from decaf_theory.methods.state import Clock
 from decaf_theory.tsvd import check_rank
 
 WIDTH = 96
@@ -37,23 +36,6 @@ def listing(methods: Mapping[str, Method], Pi: Array, *, d: int, k: int, r: int)
         assert method.origin is not None  # each of the table has one
         text += [_row(line, widths), *_below(method.origin.rule), *_below(method.origin.source)]
     return "\n".join(text)
-
-
-def round_bytes(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[int, int]:
-    """Return the bytes that all agents send in the first and in the second round, in float32."""
-    zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
-    state = method.begin(method.form.begin(zero, 1.0))
-    first, second = (_sent(method, state, Pi, Clock(t)) for t in (0, 1))
-    return first, second
-
-
-def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
-    """Return the bytes of the mix that ends the round, and of the gradients that are pooled."""
-    N = int(Pi.shape[0])
-    mixed = method.messages(Pi, N) if method.mixes(clock) else 0
-    trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
-    pooled = messages_of(method.pools, Pi, N)
-    return mixed * message_bytes(method.send(state, clock)) + pooled * message_bytes(trained)
 
 
 def _line(method: Method, Pi: Array, d: int, k: int, r: int) -> tuple[str, ...]:

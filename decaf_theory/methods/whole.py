@@ -37,9 +37,8 @@ def _add_moves(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed
         raise ValueError(
             f"fedhl has one server, so weights must be one row for all, got {weights.shape[0]} rows"
         )
-    n, one = own.agents, own.take([0]).memory  # the same at all
-    W, start = one["server"], one["start"]
-    assert isinstance(start, Factors)  # as `_start` made it
+    n, one = own.agents, own.take([0])  # the same at all
+    W, start = one.memory["server"], one.pair("start")
     ends = Factors(sent["B"], sent["A"])
     held = held_directions(ends)
     h = 1 / (_dropped(W, start, held) + LEAST)[..., None, None]

@@ -222,15 +222,9 @@ def _check_choices(config: Config) -> None:
             raise ValueError(f"record must name some of {sorted(QUANTITIES)}, got {name!r}")
     if config.named.one_graph:
         config.named.on(config.graph)
-    if config.order == "combine" and config.named.space == "products":
+    if config.order == "combine" and (reason := config.named.against_combine):
         raise ValueError(
-            f"order 'combine' is not defined for {config.named.name}, which mixes products: the "
-            f"gradient would live in another gauge than the mixed factors; use 'step_first'"
-        )
-    if config.order == "combine" and not config.named.form.factored:
-        raise ValueError(
-            f"order 'combine' is not defined for {config.named.name}, which merges: the gradient "
-            f"would be that of factors that the merge has replaced; use 'step_first'"
+            f"order 'combine' is not defined for {config.named.name}, {reason}; use 'step_first'"
         )
     if config.order == "combine" and config.local_steps != 1:
         raise ValueError(
