@@ -77,9 +77,8 @@ TESTS = {
         "tests/test_contracts.py",
         "tests/test_simulate_graphs.py",
     ],
-    "decaf_theory/methods/cost.py": ["tests/test_cost.py"],
+    "decaf_theory/methods/cost.py": ["tests/test_cost.py", "tests/test_cli.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
-    "decaf_theory/methods/listing.py": ["tests/test_cli.py"],
     **{
         f"decaf_theory/methods/{name}.py": ["tests/test_methods_merging.py", *EXACT]
         for name in ("merged", "whole", "confined")
