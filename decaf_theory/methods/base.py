@@ -151,9 +151,8 @@ class Method:
                 "which mixes products: the gradient would live in another gauge than the mixed "
                 "factors"
             )
-        if not self.form.factored:
-            return "which merges: the gradient would be that of factors that the merge has replaced"
-        return ""
+        replaced = "which merges: the gradient would be that of factors that the merge has replaced"
+        return "" if self.form.factored else replaced
 
     def why(self, factor: str) -> str:
         """Return why agents must share a factor that is `fixed`, in words."""
