@@ -198,9 +198,10 @@ def test_the_server_moves_only_where_clients_do():
     own = np.linalg.svd(product(long.final)[0], compute_uv=False)
     expected = np.stack([np.where(np.arange(3) < r, S, 0.0) for r in RANKS])
     np.testing.assert_allclose(own, expected, rtol=0, atol=8 * 50 * D * EPS * S[0])
-    # averages of truncations shrink instead (R3)
-    shrunk = run("flexlora", start=factors(r=3), ranks=RANKS, lr=0.0, steps=8)
-    assert np.linalg.norm(product(shrunk.final)[0, 3]) < 0.9 * np.linalg.norm(own[3])
+    # averages of truncated products (R3), and of factors cut and weighed by size, shrink instead
+    for method in ("flexlora", "hetlora"):
+        shrunk = run(method, start=factors(r=3), ranks=RANKS, lr=0.0, steps=8)
+        assert np.linalg.norm(product(shrunk.final)[0, 3]) < 0.9 * np.linalg.norm(own[3]), method
 
 
 def test_at_full_rank_the_server_averages_W():

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from decaf_theory.arrays import Array, Host
 from decaf_theory.problems import Problem
 from decaf_theory.simulate import Config, SimulationError, Visit, simulate
-from paper_checks.tournament.tasks import Found, Scores, Task, graph_of
+from paper_checks.tournament.tasks import Found, Scores, Task, graph_of, task_of
 
 Build: TypeAlias = Callable[[int], Problem]  # seed -> its data set
 SCORE = "log10 of F - F*"
@@ -34,16 +33,8 @@ class Setting(NamedTuple):
 
 def problem_task(name: str, title: str, setting: Setting, **plan: Any) -> Task:
     """Return the task of a problem; plan: the fields of `Task` that say how it is played."""
-    return Task(
-        name=name,
-        title=title,
-        score=SCORE,
-        lower=True,
-        settings=described(setting),
-        trial=partial(trial, setting),
-        sent=partial(sent, setting),
-        **plan,
-    )
+    about = {"name": name, "title": title, "score": SCORE, "lower": True}
+    return task_of(setting, trial, sent, described(setting), **about, **plan)
 
 
 def trial(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from decaf_theory.methods import METHODS, Method
@@ -57,6 +58,19 @@ class Task:
         return {name: getattr(self, name) for name in names} | {
             name: list(getattr(self, name)) for name in lists
         }
+
+
+def task_of(
+    setting: Any,
+    trial: Callable[..., Found],
+    sent: Callable[..., list[int]],
+    settings: Mapping[str, Any],
+    **plan: Any,
+) -> Task:
+    """Return the task that trial(setting, ...) plays and sent(setting, ...) counts."""
+    return Task(
+        trial=partial(trial, setting), sent=partial(sent, setting), settings=settings, **plan
+    )
 
 
 def graph_of(network: str, agents: int) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paper_checks import config as configs
 from paper_checks.config import Config
-from paper_checks.tournament.tasks import Found, Scores, Task
+from paper_checks.tournament.tasks import Found, Scores, Task, task_of
 
 if TYPE_CHECKING:
     from paper_checks.run import Run
@@ -32,16 +31,8 @@ class Setting(NamedTuple):
 
 def harness_task(name: str, title: str, setting: Setting, **plan: Any) -> Task:
     """Return the task of an experiment; plan: the fields of `Task` that say how it is played."""
-    return Task(
-        name=name,
-        title=title,
-        score="accuracy in %",
-        lower=False,
-        settings=described(setting),
-        trial=partial(trial, setting),
-        sent=partial(sent, setting),
-        **plan,
-    )
+    about = {"name": name, "title": title, "score": "accuracy in %", "lower": False}
+    return task_of(setting, trial, sent, described(setting), **about, **plan)
 
 
 def trial(
