@@ -28,8 +28,15 @@ def killed(program, folder, seed, trials):
     return sum(int(line.split()[2]) for line in lines)
 
 
+# the others take 20 to 40 s each
+OFTEN = ("verification", "run", "merge")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.night) for name in PROGRAMS],
+)
 def test_a_program_that_is_killed_anywhere_ends_as_if_it_was_not(program, tmp_path):
     assert killed(program, tmp_path, seed=0, trials=2 if program == "run" else 1)
 
