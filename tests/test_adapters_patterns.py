@@ -46,6 +46,8 @@ def test_a_pattern_matches_the_names_that_it_matches_in_python(pattern, name):
         "a?" * 60 + "a" * 60 + "!",
         "((((a+)+)+)+)+!",
         "(a+){4294967294}!",
+        "((a{999}){999}){999}!",
+        "(((a*){999}){999}){999}!",
         ".*.*.*.*.*.*.*.*!",
     ],
 )

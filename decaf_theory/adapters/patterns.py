@@ -1,6 +1,7 @@
 """Regular expressions out of a file: matched in a number of steps that is bounded beforehand.
 
-Python's own matcher backtracks, and `(a+)+!` takes time exponential in the length of the name. Here
+Python's own matcher backtracks, and `(a+)+!` takes time exponential in the length of the name. The
+time limit of the package `regex` does not hold for `((a{999}){999}){999}!`, hence a matcher here:
 all ends that a part of the pattern can reach are followed together. What the language of a pattern
 is does not depend on the order of trying, so both agree.
 """
