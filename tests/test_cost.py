@@ -186,6 +186,24 @@ def test_a_round_of_truncations_costs_what_torch_counts(method, graph, rounds):
     )
 
 
+MEANS, PRODUCTS_OF_ALL = 2 * 5 * R * (D + K), 5 * 2 * D * K * R
+APART = {
+    "flora": -MEANS,  # it stacks the factors, and takes no means of them
+    "fedex_lora": 2 * MEANS,  # deviations, for I, subtract twice; subtractions count as steps here
+    "rac_lora": PRODUCTS_OF_ALL,  # the gradient of the frozen A
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APART)
+def test_a_merge_costs_a_product_for_each_pair_that_is_merged(name, rounds):
+    Pi, method = TOPOLOGIES["complete"](5), METHODS[name]
+    flops = round_flops(method, Pi, d=D, k=K, r=R)
+    # where W is more than s B A the simulator looks at every loss, at points of its own
+    looked = PRODUCTS_OF_ALL
+    assert tuple(x + looked + APART[name] for x in flops) == rounds(method, Pi)
+
+
 @pytest.mark.slow
 def test_a_server_that_keeps_W_decomposes_all_of_it(counted):
     method, N = METHODS["fedhl"], 5

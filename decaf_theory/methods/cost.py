@@ -8,7 +8,7 @@ from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
 from decaf_theory.methods.feedback import with_own
-from decaf_theory.methods.form import FULL_MATRIX, LORA
+from decaf_theory.methods.form import FULL_MATRIX, LORA, MERGED
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import Clock, Message, State, message_bytes
 from decaf_theory.tsvd.flops import mix_flops, svd_flops
@@ -33,11 +33,12 @@ def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[f
                       gradients that are pooled
         truncations   of methods that mix products: `tsvd.flops.mix_flops`, with the residual of
                       one that keeps some; of FedHL an SVD of the server's W, d x k
+        merges        of methods that merge into W0: 2 d k r for each pair that the server sends
 
     What else an agent does with its own factors, O((d + k) r^2) or a sort, is left out. None, not
-    counted: a form of W other than s B A and the full matrix.
+    counted: a form of W other than s B A, with or without a base, and the full matrix.
     """
-    if method.form not in (LORA, FULL_MATRIX):
+    if method.form not in (LORA, MERGED, FULL_MATRIX):
         return None
     state = _begun(method, d, k, r)
     first, second = (_in_round(method, state, Pi, Clock(t)) for t in (0, 1))
@@ -63,12 +64,14 @@ def _in_round(method: Method, state: State, Pi: Array, clock: Clock) -> float:
     N = int(Pi.shape[0])
     trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
     d, k = state.factors.shape
-    products = (1 + len(trained)) * d * k * state.factors.rank if method.form is LORA else 0
+    product = 0 if method.form is FULL_MATRIX else d * k * state.factors.rank
+    products = (1 + len(trained)) * product
     flops = 2.0 * N * (products + _numbers(trained))
     flops += _of_means(weights_of(method.pools, Pi, N), trained, N)
     weights = method.weights(Pi, N, clock)
     if method.space == "factors" or weights is None:
-        return flops + _of_means(weights, method.send(state, clock), N)
+        pairs = (N if method.answer == "all" else 1) if "base" in state.memory else 0
+        return flops + _of_means(weights, method.send(state, clock), N) + 2.0 * pairs * product
     return flops + _of_truncations(state, weights, N)
 
 
