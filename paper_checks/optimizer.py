@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from paper_checks.config import Train
+from paper_checks.settings import Train
 from paper_checks.stacked import Stacked
 
 

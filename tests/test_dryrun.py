@@ -12,9 +12,10 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from decaf_theory.methods import METHODS, Clock
 from paper_checks import cli
 from paper_checks.architectures import ARCHITECTURES
-from paper_checks.config import Config, Data, Lora, Mix, Train
+from paper_checks.config import Config
 from paper_checks.cost import memory, step_cost
 from paper_checks.dryrun import GPUS, architecture_of, build, dry_run, traffic
+from paper_checks.settings import Data, Lora, Mix, Train
 from paper_checks.stacked import stack
 
 OTHERS = ("clip-ucf101", "clip-food101", "llama2-7b-boolq")

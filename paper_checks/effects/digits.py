@@ -13,12 +13,12 @@ from decaf_theory.arrays import Array
 from decaf_theory.methods import METHODS, Method, keeping_directions, limiting_ranks, within_ranks
 from paper_checks import config as configs
 from paper_checks import finetune, observe
-from paper_checks.config import Mix
 from paper_checks.effects.aggregation import watched
 from paper_checks.effects.alternating import ROLORA_ON_A_GRAPH, contact
 from paper_checks.effects.engine import Comparison, tuned
 from paper_checks.effects.model import Schedule
 from paper_checks.run import Run
+from paper_checks.settings import Mix
 
 NAME, STEPS_OF_A_RUN, NEVER = "vit-digits", 100, 10**6
 STEP_SIZES, TUNING, SEEDS = (0.001, 0.002, 0.004), (1000, 1001), tuple(range(10))

@@ -22,7 +22,7 @@ import numpy as np
 
 from decaf_theory.files import from_json
 from decaf_theory.rng import generator
-from paper_checks import config as configs
+from paper_checks import settings
 from paper_checks.tasks.models import require
 from paper_checks.tasks.records import cut, few
 
@@ -46,7 +46,7 @@ class TextSet(NamedTuple):
     metric: str
 
 
-def read(name: str, data: configs.Data, data_dir: Path | None) -> dict[str, list[Example]]:
+def read(name: str, data: settings.Data, data_dir: Path | None) -> dict[str, list[Example]]:
     """Return {"train": ..., "test": ...} of data set `name`, as many as `data` wants.
 
     data.shots: at most that many of every class; data.train_samples, data.test_samples: in all.

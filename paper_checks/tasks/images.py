@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory.rng import generator
-from paper_checks import config as configs
+from paper_checks import settings
 from paper_checks.tasks.models import require
 from paper_checks.tasks.records import cut, few
 
@@ -65,7 +65,7 @@ class Pictures:
 
 
 def read(
-    name: str, data: configs.Data, data_dir: Path | None
+    name: str, data: settings.Data, data_dir: Path | None
 ) -> tuple[dict[str, Listing], list[str]]:
     """Return {"train": ..., "test": ...} and the class names, as words.
 

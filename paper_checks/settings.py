@@ -1,0 +1,113 @@
+"""The tables of a run's settings, one dataclass each; `config` reads and checks them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from decaf_theory.methods import METHODS, Method, keeping_directions
+from decaf_theory.topology import TOPOLOGIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """The adapters: W = W0 + scale B A at every nn.Linear whose name ends with a target.
+
+    eta (or alpha, the same number under peft's name) and scaling give the scale: eta / r, or
+    eta / sqrt(r) with "rslora". No targets: the task's own. equal_start: all agents draw one A.
+    """
+
+    rank: int
+    eta: float | None = None
+    alpha: float | None = None
+    scaling: str = "eta/r"
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    equal_start: bool = True
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A in W - W0."""
+        eta = self.eta if self.eta is not None else self.alpha
+        assert eta is not None  # checked on entry
+        return eta / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The examples and how they are dealt to the agents.
+
+    partition: its kind; partitions: the settings of each kind that needs some, by kind, so that a
+    sweep over kinds finds them. shots: training examples per class, of all agents together.
+    eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
+    """
+
+    batch: int
+    partition: str = "iid"
+    partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shots: int | None = None
+    train_samples: int | None = None
+    test_samples: int | None = None
+    max_length: int | None = None
+    eval_batch: int | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the chosen kind of partition."""
+        return self.partitions.get(self.partition, {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The local steps. betas belong to AdamW, momentum to SGD.
+
+    schedule: the step size is constant, or falls from lr to lr_min as half a cosine over the
+    `period`: the whole "run", or each "round" anew. sequential: one agent's batch at a time, for
+    small memory. gradient_checkpointing: activations are recomputed, for smaller memory still.
+    """
+
+    steps: int
+    lr: float
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    betas: tuple[float, ...] = (0.9, 0.999)
+    momentum: float = 0.0
+    schedule: str = "constant"
+    lr_min: float = 0.0
+    period: str = "run"
+    order: str = "step_first"
+    seed: int = 0
+    sequential: bool = False
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard."""
+
+    agents: int
+    method: str = "decaf"
+    graph: str = "ring"
+    every: int | None = None
+    every_epochs: int | None = None
+    zero_directions: str = "keep"
+    moments: str = "reset"
+
+    @property
+    def rule(self) -> Method:
+        """The method, on its graph and with the setting `zero_directions`."""
+        method = METHODS[self.method]
+        if method.tuned is not None:
+            method = method.on(TOPOLOGIES[self.graph](self.agents))
+        return keeping_directions(method) if self.zero_directions == "keep" else method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observe:
+    """What is measured when, in rounds, and when a checkpoint is written, in steps."""
+
+    every: int = 1
+    eval_every: int = 1
+    checkpoint_every: int = 50
