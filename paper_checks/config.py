@@ -20,6 +20,7 @@ from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.rules import (
     ADAPTER_METHODS,
+    HEADLESS,
     PARTITIONS,
     SWEPT,
     TASK,
@@ -240,6 +241,17 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
+        )
+    _check_heads(config)
+
+
+def _check_heads(config: Config) -> None:
+    """Raise ConfigError where heads are to be frozen that the model does not have."""
+    kind = config.model.get("kind")
+    if kind in HEADLESS and not config.lora.train_heads:
+        raise ConfigError(
+            f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
+            f"got false, leave it out"
         )
 
 

@@ -107,6 +107,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         heads=task.heads,
         seed=config.train.seed,
         equal_start=lora.equal_start,
+        train_heads=lora.train_heads,
     )
     if adapters:
         load_into(stacked, adapters)

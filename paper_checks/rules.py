@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, type]] = {
     "vit": _TRANSFORMER
     | {"patch_size": int, "steps": int, "batch": int, "lr": float, "weight_decay": float},
 }
+HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
 CHOICES = {
     "task.metric": ("accuracy", "f1"),
     "model.dtype": DTYPES,

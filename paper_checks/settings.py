@@ -17,6 +17,7 @@ class Lora:
 
     eta (or alpha, the same number under peft's name) and scaling give the scale: eta / r, or
     eta / sqrt(r) with "rslora". No targets: the task's own. equal_start: all agents draw one A.
+    train_heads: new heads are trained and mixed too; else they stay at their common random start.
     """
 
     rank: int
@@ -26,6 +27,7 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
     equal_start: bool = True
+    train_heads: bool = True
 
     @property
     def scale(self) -> float:
