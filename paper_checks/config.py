@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import settings_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
     PARTITIONS,
@@ -232,15 +233,25 @@ def _check_together(config: Config) -> None:
             f"train.optimizer must be 'sgd' for {mix.method}: its B moves in the space of r "
             f"columns, which AdamW's elementwise steps would leave"
         )
-    require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
-    for kind, settings in config.data.partitions.items():
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
+    _check_partitions(config.data.partitions)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
         )
+
+
+def _check_partitions(partitions: Mapping[str, Any]) -> None:
+    """Raise ConfigError at a setting of a kind of partition, chosen or not, that it cannot have."""
+    require_known("kind in [data.partitions]", partitions, PARTITIONS)
+    for kind, settings in partitions.items():
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
+        known = settings_of(kind, settings)
+        require_known(f"setting in [data.partitions.{kind}]", settings, known)
+        # of many forms: `partition` reads it
+        plain = {name: x for name, x in settings.items() if name != "proportions"}
+        checked(f"data.partitions.{kind}", plain, known)
 
 
 def _check_origin(config: Config) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from decaf_theory.methods import METHODS
 from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import KINDS as KINDS_OF_PARTITION
 
 MOST = int(sys.float_info.max)
-PARTITIONS = ("iid", "skew", "dirichlet", "shots")
+PARTITIONS = tuple(KINDS_OF_PARTITION)
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
 DTYPES = ("float32", "float64", "bfloat16", "float16")
