@@ -13,14 +13,16 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import settings_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
     HEADLESS,
+    IMAGE_SETS,
     PARTITIONS,
     SWEPT,
     TASK,
@@ -233,10 +235,8 @@ def _check_together(config: Config) -> None:
             f"train.optimizer must be 'sgd' for {mix.method}: its B moves in the space of r "
             f"columns, which AdamW's elementwise steps would leave"
         )
-    require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
-    for kind, settings in config.data.partitions.items():
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
+    _check_partitions(config.data.partitions)
+    _check_split_file(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
@@ -253,6 +253,36 @@ def _check_heads(config: Config) -> None:
             f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
             f"got false, leave it out"
         )
+
+
+def _check_partitions(partitions: Mapping[str, Any]) -> None:
+    """Raise ConfigError at a setting of a kind of partition, chosen or not, that it cannot have."""
+    require_known("kind in [data.partitions]", partitions, PARTITIONS)
+    for kind, settings in partitions.items():
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
+        known = settings_of(kind, settings)
+        require_known(f"setting in [data.partitions.{kind}]", settings, known)
+        # of many forms: `partition` reads it
+        plain = {name: x for name, x in settings.items() if name != "proportions"}
+        checked(f"data.partitions.{kind}", plain, known)
+
+
+def _check_split_file(config: Config) -> None:
+    """Raise ConfigError at a file of splits that the task would ignore or the stamp would miss."""
+    data, name = config.data, config.task["name"]
+    for setting in ("split_file", "split_images"):
+        path = PurePath(getattr(data, setting) or "")
+        if path.is_absolute() or ".." in path.parts:
+            raise ConfigError(
+                f"data.{setting} must lie in the data set's folder of --data-dir, got {str(path)!r}"
+            )
+    if data.split_file is not None and name not in IMAGE_SETS:
+        raise ConfigError(
+            f"data.split_file is for images, of {', '.join(IMAGE_SETS)}; task {name} has none"
+        )
+    if data.split_file is None and data.split_images != ".":
+        raise ConfigError("data.split_images needs data.split_file, whose paths start there")
 
 
 def _check_origin(config: Config) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 from decaf_theory.methods import METHODS
 from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import KINDS as KINDS_OF_PARTITION
 
 MOST = int(sys.float_info.max)
-PARTITIONS = ("iid", "skew", "dirichlet", "shots")
+PARTITIONS = tuple(KINDS_OF_PARTITION)
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
+IMAGE_SETS = ("flowers102", "ucf101", "food101")  # tasks whose images are files
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
 TASK = {"name": str, "metric": str}

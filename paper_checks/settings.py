@@ -44,6 +44,8 @@ class Data:
     partition: its kind; partitions: the settings of each kind that needs some, by kind, so that a
     sweep over kinds finds them. shots: training examples per class, of all agents together.
     eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
+    split_file: of images, a JSON file that says which are for training and which for the test;
+    split_images: where its paths start. Both are relative to the data set's folder in --data-dir.
     """
 
     batch: int
@@ -54,6 +56,8 @@ class Data:
     test_samples: int | None = None
     max_length: int | None = None
     eval_batch: int | None = None
+    split_file: str | None = None
+    split_images: str = "."
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 A folder given as --data-dir holds <data set>/{train,test}/<class name>/<image files>; of videos,
 one frame each. On the hub UCF101 holds all frames: the middle one of every clip is taken.
+With data.split_file the images lie in <data set>/ as that file says (see splits.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from decaf_theory.rng import generator
 from paper_checks import settings
+from paper_checks.tasks import splits
 from paper_checks.tasks.models import require
 from paper_checks.tasks.records import cut, few
 
@@ -67,17 +69,19 @@ class Pictures:
 def read(
     name: str, data: settings.Data, data_dir: Path | None
 ) -> tuple[dict[str, Listing], list[str]]:
-    """Return {"train": ..., "test": ...} and the class names, as words.
+    """Return {"train": ..., "test": ...}, of some split files "val", and class names as words.
 
     data.shots keeps at most that many training images of every class, data.train_samples and
     data.test_samples that many in all, drawn from a fixed stream.
     """
-    if data_dir is None:
+    if data.split_file is not None:
+        parts, names = _from_splits(name, data, data_dir)
+    elif data_dir is None:
         parts, names = _from_hub(name)
     else:
         parts, names = _from_folder(data_dir / name)
     wanted = {"train": data.train_samples, "test": data.test_samples}
-    parts = {p: _keep(x, cut(len(x.labels), wanted[p], p)) for p, x in parts.items()}
+    parts = {p: _keep(x, cut(len(x.labels), wanted.get(p), p)) for p, x in parts.items()}
     if data.shots:
         parts["train"] = _keep(parts["train"], few(parts["train"].labels, data.shots))
     return parts, [words(label) for label in names]
@@ -104,6 +108,18 @@ def _open(item: Any) -> Any:
             raise ValueError(f"{item}: not an image that can be read: {error}") from None
     rows, at = item
     return rows[at]["image"].convert("RGB")
+
+
+def _from_splits(
+    name: str, data: settings.Data, data_dir: Path | None
+) -> tuple[dict[str, Listing], list[str]]:
+    if data_dir is None:
+        raise ValueError(
+            f"data.split_file is a file in the folder {name} of --data-dir, which is missing"
+        )
+    file = data_dir / name / str(data.split_file)
+    parts, names = splits.read(file, data_dir / name / data.split_images)
+    return {part: Listing(*found) for part, found in parts.items()}, names
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Listing], list[str]]:
