@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from decaf_theory.arrays import Host
 from decaf_theory.interrupts import interruptions
 from decaf_theory.rng import generator
 from paper_checks import checkpoint, mixing, observe, record, stamp
+from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.cost import recompute
 from paper_checks.optimizer import optimizer_of, step_size
@@ -33,7 +33,7 @@ from paper_checks.partition import partition
 from paper_checks.record import clock
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
-from paper_checks.tasks import load_task
+from paper_checks.tasks import Data, load_task
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
@@ -119,7 +119,11 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     Pi = mixing.graph_of(rule, mix.graph, mix.agents)
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
-    return Run(config, task, shards, stacked, optimizer, Pi, every, device, memory, stamped)
+    seed, apart = config.train.seed, config.train.sequential
+    batches = Batches(task.train, shards, seed, data.batch, apart)
+    return Run(
+        config, task, shards, batches, stacked, optimizer, Pi, every, device, memory, stamped
+    )
 
 
 def advance(run: Run) -> None:
@@ -158,7 +162,7 @@ def advance(run: Run) -> None:
 def gradients(run: Run, t: int) -> Tensor:
     """Compute every agent's gradient in place and return the losses [N] of their batches."""
     train, N = run.config.train, run.stacked.agents
-    index = batch(run.shards, train.seed, t, run.config.data.batch)
+    batches = run.batches.at(t)
     rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
     run.optimizer.zero_grad()
     mixing.let_train(run.stacked, rule, now)
@@ -166,13 +170,14 @@ def gradients(run: Run, t: int) -> Tensor:
     torch.manual_seed(int(generator(train.seed, "dropout", t).integers(2**63)))
     if train.sequential:
         losses = []
-        for agent in range(N):
+        for agent, own in enumerate(batches):
             with run.stacked.only(agent):
-                losses.append(agents_losses(run, index[agent], 1))
+                losses.append(agents_losses(run, own, 1))
                 losses[-1].sum().backward()
         loss = torch.cat([x.detach() for x in losses])
     else:
-        loss = agents_losses(run, index.flatten(), N)
+        (together,) = batches
+        loss = agents_losses(run, together, N)
         loss.sum().backward()
         loss = loss.detach()
     training_mode(run, False)
@@ -181,26 +186,12 @@ def gradients(run: Run, t: int) -> Tensor:
     return loss
 
 
-def agents_losses(run: Run, index: Tensor, agents: int) -> Tensor:
+def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:
     """Return the mean cross-entropy of each agent's part of an agent-major batch, [agents]."""
-    inputs, labels = run.task.train.take(index)
+    inputs, labels = batch
     scores = run.task.scores(run.stacked.model, inputs, agents).float()
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
     return losses.reshape(agents, -1).mean(1)
-
-
-def batch(shards: Sequence[Host], seed: int, t: int, size: int) -> Tensor:
-    """Return the examples [N, size] of step t: each agent goes through its shard in its own order.
-
-    If a shard is smaller than the batch, the next passes fill it up: examples occur again.
-    """
-    rows = []
-    for agent, shard in enumerate(shards):
-        at = np.arange(t * size, (t + 1) * size)
-        passes = range(at[0] // len(shard), at[-1] // len(shard) + 1)
-        orders = [generator(seed, "order", agent, e).permutation(len(shard)) for e in passes]
-        rows.append(shard[np.concatenate(orders)[at - passes[0] * len(shard)]])
-    return torch.from_numpy(np.stack(rows))
 
 
 def mix(run: Run, round_: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from decaf_theory.arrays import Host
+from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.mixing import Memory
 from paper_checks.stacked import Stacked
@@ -21,6 +22,7 @@ class Run:
     config: Config
     task: Task
     shards: list[Host]
+    batches: Batches
     stacked: Stacked
     optimizer: torch.optim.Optimizer
     Pi: Host | None

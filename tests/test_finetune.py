@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors, gauge  # noqa: E402
 from decaf_theory.methods import METHODS, Clock, keeping_directions  # noqa: E402
 from decaf_theory.simulate import DeadStartWarning  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
-from paper_checks import checkpoint, finetune, mixing, moments, observe, stamp  # noqa: E402
+from paper_checks import batches, checkpoint, finetune, mixing, moments, observe, stamp  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from verification.adapter_evidence import EVIDENCE  # noqa: E402
@@ -197,10 +197,10 @@ def test_every_agent_takes_the_gradient_of_its_own_mean_loss():
     run = prepare(mix__method="local")
     paper_runs.randomize(run.stacked)
     finetune.gradients(run, 0)
-    index = finetune.batch(run.shards, 0, 0, 4)
+    index = batches.batch(run.shards, 0, 0, 4)
     for agent in range(3):
         with run.stacked.only(agent):
-            loss = finetune.agents_losses(run, index[agent], 1)[0]
+            loss = finetune.agents_losses(run, run.task.train.take(index[agent]), 1)[0]
             for X in run.stacked.parameters():
                 (own,) = torch.autograd.grad(loss, X, retain_graph=True)
                 assert torch.allclose(own[agent], X.grad[agent], rtol=1e-4, atol=100 * EPS32)
@@ -312,7 +312,7 @@ def test_dropout_is_drawn_anew_at_every_step_and_off_in_evaluations():
 
 def test_every_pass_over_a_shard_is_a_permutation():
     shards = [np.arange(7), np.arange(10, 17)]
-    walked = np.concatenate([finetune.batch(shards, 3, t, 2).numpy() for t in range(7)], axis=1)
+    walked = np.concatenate([batches.batch(shards, 3, t, 2).numpy() for t in range(7)], axis=1)
     for agent, shard in enumerate(shards):
         passes = walked[agent].reshape(2, 7)
         assert [sorted(one) for one in passes] == [list(shard)] * 2
@@ -320,7 +320,7 @@ def test_every_pass_over_a_shard_is_a_permutation():
 
 
 def test_a_shard_smaller_than_the_batch_is_walked_more_than_once():
-    found = finetune.batch([np.array([4, 9, 11])], 0, 2, 8).numpy()[0]
+    found = batches.batch([np.array([4, 9, 11])], 0, 2, 8).numpy()[0]
     assert len(found) == 8
     assert set(found) == {4, 9, 11}
     run = prepare(data__batch=40)  # of shards of 24
@@ -603,10 +603,10 @@ def test_a_loss_that_is_not_finite_names_agent_and_step(monkeypatch, tmp_path):
     config = paper_runs.config(mix__method="local")
     poisoned = paper_runs.task()
     shards = finetune.prepare(config, device="cpu").shards
-    bad = finetune.batch(shards, 0, 3, 4)[1, 0]
+    bad = batches.batch(shards, 0, 3, 4)[1, 0]
     poisoned.train.inputs["x"][bad] = float("nan")
     stamped = stamp.of(config) | stamp.of_loaded(poisoned)  # before its model gets adapters
-    steps = [t for t in range(6) if bad in finetune.batch(shards, 0, t, 4)[1]]
+    steps = [t for t in range(6) if bad in batches.batch(shards, 0, t, 4)[1]]
     monkeypatch.setattr(finetune, "load_task", lambda config: poisoned)
     with pytest.raises(
         finetune.TrainingError, match=f"loss of agent 1 at step {steps[0]} "

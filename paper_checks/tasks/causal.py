@@ -40,7 +40,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
         (_prompt(name, example) for example in examples["train"]),
     )
     answers = torch.tensor([_answer(tokenizer, word) for word in ANSWERS])
-    parts = {
+    parts: dict[str, Any] = {
         part: _encode(name, rows, tokenizer, config.data.max_length or 256)
         for part, rows in examples.items()
     }

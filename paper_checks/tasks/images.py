@@ -49,23 +49,6 @@ class Listing(NamedTuple):
     labels: np.ndarray
 
 
-class Pictures:
-    """Images opened when they are indexed: pictures[index] is a tensor [m, 3, height, width]."""
-
-    def __init__(self, items: list[Any], processor: Any) -> None:
-        """Keep the paths, or (hub data set, row) pairs, and the model's image processor."""
-        self.items, self.processor = items, processor
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return the images at `index` [m] as the model expects them."""
-        opened = [_open(self.items[int(i)]) for i in index]
-        return self.processor(images=opened, return_tensors="pt")["pixel_values"]
-
-
 def read(
     name: str, data: settings.Data, data_dir: Path | None
 ) -> tuple[dict[str, Listing], list[str]]:
@@ -95,19 +78,6 @@ def prompts(name: str, classes: list[str]) -> list[str]:
 def words(label: str) -> str:
     """Return a class's name as words: apple_pie, ApplePie -> apple pie."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label).strip().lower()
-
-
-def _open(item: Any) -> Any:
-    if isinstance(item, Path):
-        from PIL import Image
-
-        try:
-            with Image.open(item) as picture:
-                return picture.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{item}: not an image that can be read: {error}") from None
-    rows, at = item
-    return rows[at]["image"].convert("RGB")
 
 
 def _from_splits(
@@ -145,7 +115,7 @@ def _from_folder(folder: Path) -> tuple[dict[str, Listing], list[str]]:
 
 def _from_hub(name: str) -> tuple[dict[str, Listing], list[str]]:
     require("datasets", "PIL")
-    from datasets import load_dataset
+    from datasets import Image, load_dataset
 
     place, splits, _ = IMAGES[name]
     try:
@@ -160,7 +130,8 @@ def _from_hub(name: str) -> tuple[dict[str, Listing], list[str]]:
         kept = middle_frames(rows["clip_id"], rows["frame"]) if name == "ucf101" else None
         at = range(len(rows)) if kept is None else kept
         labels = np.array(rows["label"])[list(at)]
-        parts[part] = Listing([(rows, int(i)) for i in at], labels)
+        files = rows.cast_column("image", Image(decode=False))
+        parts[part] = Listing([(files, int(i)) for i in at], labels)
     return parts, list(loaded["train"].features["label"].names)
 
 
