@@ -232,6 +232,7 @@ def _check_together(config: Config) -> None:
             f"train.optimizer must be 'sgd' for {mix.method}: its B moves in the space of r "
             f"columns, which AdamW's elementwise steps would leave"
         )
+    _check_validation(config.data.validation)
     require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
     for kind, settings in config.data.partitions.items():
         if not isinstance(settings, Mapping):
@@ -240,6 +241,13 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
+        )
+
+
+def _check_validation(wanted: float | None) -> None:
+    if wanted is not None and wanted >= 1 and wanted != int(wanted):
+        raise ConfigError(
+            f"data.validation must be a whole number of examples, or a share below 1; got {wanted}"
         )
 
 

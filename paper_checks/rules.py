@@ -57,6 +57,7 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "lora.eta": (0, False, math.inf),
     "lora.alpha": (0, False, math.inf),
     "lora.dropout": (0, True, 1),
+    "data.validation": (0, False, math.inf),
     "train.steps": (1, True, math.inf),
     "train.lr": (0, False, math.inf),
     "train.lr_min": (0, True, math.inf),

@@ -41,6 +41,9 @@ class Data:
 
     partition: its kind; partitions: the settings of each kind that needs some, by kind, so that a
     sweep over kinds finds them. shots: training examples per class, of all agents together.
+    validation: how many examples are kept to choose settings and rounds by, below 1 a share of the
+    training examples: drawn from the data set's own validation set where its labels are known, else
+    taken out of the training examples before shots and train_samples are. None: none.
     eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
     """
 
@@ -48,6 +51,7 @@ class Data:
     partition: str = "iid"
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shots: int | None = None
+    validation: float | None = None
     train_samples: int | None = None
     test_samples: int | None = None
     max_length: int | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from paper_checks.config import Config
 from paper_checks.tasks import images
 from paper_checks.tasks.models import drawn, pretrained, quiet, require, source, word_tokenizer
-from paper_checks.tasks.records import Data, Task
+from paper_checks.tasks.records import Data, Task, divided
 
 if TYPE_CHECKING:  # torch is imported where it is needed
     from torch import Tensor, nn
@@ -35,11 +35,14 @@ def load(config: Config, data_dir: Path | None) -> Task:
         )
     if name == "toy-images":
         model, base, tokenizer, train, test = _toy(config.model.get("dtype", "float32"))
+        train, validation = divided(train, config.data.validation)
         prompts = images.prompts(name, list(images.TOY_CLASSES))
     else:
         model, base, tokenizer, processor = _real(config.model)
         parts, classes = images.read(name, config.data, data_dir)
         train, test = (_data(parts[part], processor) for part in ("train", "test"))
+        held = parts.get("validation")
+        validation = None if held is None else _data(held, processor)
         prompts = images.prompts(name, classes)
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
     texts = {key: tokens[key] for key in ("input_ids", "attention_mask")}
@@ -54,6 +57,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
         train=train,
         test=test,
         scores=lambda model, inputs, agents: scores(model, inputs, texts, agents),
+        validation=validation,
     )
 
 
