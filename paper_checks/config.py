@@ -20,6 +20,8 @@ from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.rules import (
     ADAPTER_METHODS,
+    CONTROLS,
+    HEADLESS,
     PARTITIONS,
     SWEPT,
     TASK,
@@ -29,6 +31,7 @@ from paper_checks.rules import (
     near,
     require_component,
     require_known,
+    row_of,
 )
 from paper_checks.settings import Data, Lora, Mix, Observe, Train
 
@@ -70,7 +73,17 @@ class Config:
     @property
     def cell(self) -> str:
         """The name of the run's folder below the config's: method-graph-partition-seed."""
-        return f"{self.mix.method}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
+        row = row_of(self.settings())
+        return f"{row}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The rows of a sweep that names none: six methods, and the controls where there are heads.
+
+        The heads of `heads_only_dlora` are mixed as those of all methods that meet on the graph.
+        """
+        headless = self.model.get("kind") in HEADLESS
+        return SWEPT if headless else (*SWEPT, *CONTROLS)
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that affects results, flat: dotted name -> plain value."""
@@ -233,6 +246,7 @@ def _check_together(config: Config) -> None:
             f"columns, which AdamW's elementwise steps would leave"
         )
     _check_validation(config.data.validation)
+    _check_trained(config)
     require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
     for kind, settings in config.data.partitions.items():
         if not isinstance(settings, Mapping):
@@ -241,6 +255,16 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
+        )
+
+
+def _check_trained(config: Config) -> None:
+    """Raise ConfigError where nothing is left to train."""
+    kind = config.model.get("kind")
+    if kind in HEADLESS and not config.lora.train_adapters:
+        raise ConfigError(
+            f"lora.train_adapters must be true for model.kind {kind!r}, which has no head to train "
+            f"instead; got false, leave it out"
         )
 
 

@@ -15,7 +15,7 @@ from decaf_theory.lowrank import Factors, product, spectrum
 from decaf_theory.measure import consensus_distance, numerical_rank, product_norm
 from paper_checks.mixing import by_shape, together
 from paper_checks.stacked import Layer, Stacked, StackedLinear
-from paper_checks.tasks import Data, Task
+from paper_checks.tasks import Task
 from verification.adapter_report import Report, report_on
 from verification.claim import Row, deciding_row
 
@@ -115,32 +115,24 @@ def evaluate(
     """Return how all agents score on the whole test set, `batch` examples per pass and agent.
 
     score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
-    their mean cross-entropy; validation_score, validation_loss: the same means on the task's
-    validation examples, if it has any. Agents that are equal in every number are run once.
+    their mean cross-entropy; accuracy: the mean of theirs, of tasks with another metric. Agents
+    that are equal in every number are run once.
     """
     agents = [0] if equal(stacked) else list(range(stacked.agents))
-    values, loss = _scored(stacked, task, task.test, batch, agents, sequential)
+    labels = torch.as_tensor(task.test.labels)
+    parts = torch.arange(len(labels)).split(batch)
+    scores = torch.cat([_scores(stacked, task, part, agents, sequential) for part in parts], dim=1)
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
+    values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
     found = {
         "score": float(np.mean(values)),
         "score_least": min(values),
         "score_most": max(values),
-        "test_loss": loss,
+        "test_loss": float(loss),
     }
-    if task.validation is not None:
-        values, loss = _scored(stacked, task, task.validation, batch, agents, sequential)
-        found |= {"validation_score": float(np.mean(values)), "validation_loss": loss}
+    if task.metric != "accuracy":
+        found["accuracy"] = float(np.mean([accuracy(row.argmax(-1), labels) for row in scores]))
     return found
-
-
-def _scored(
-    stacked: Stacked, task: Task, data: Data, batch: int, agents: list[int], sequential: bool
-) -> tuple[list[float], float]:
-    """Return the metric of each of these agents on some examples, and their mean cross-entropy."""
-    labels = torch.as_tensor(data.labels)
-    parts = (data.take(index) for index in torch.arange(len(labels)).split(batch))
-    scores = torch.cat([_scores(stacked, task, part, agents, sequential) for part in parts], dim=1)
-    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
-    return [METRICS[task.metric](row.argmax(-1), labels) for row in scores], float(loss)
 
 
 def equal(stacked: Stacked) -> bool:
@@ -169,17 +161,17 @@ METRICS = {"accuracy": accuracy, "f1": f1}
 
 
 def _scores(
-    stacked: Stacked, task: Task, part: Data, agents: list[int], sequential: bool
+    stacked: Stacked, task: Task, index: Tensor, agents: list[int], sequential: bool
 ) -> Tensor:
     """Return class scores [agent, example, class] in float32 on the CPU."""
     if sequential or len(agents) == 1:
         rows = []
         for agent in agents:
             with stacked.only(agent):
-                rows.append(task.scores(stacked.model, part.inputs, 1))
+                rows.append(task.scores(stacked.model, task.test.take(index).inputs, 1))
         found = torch.stack(rows)
     else:
-        every = part.take(torch.arange(len(part.labels)).repeat(len(agents)))
-        scores = task.scores(stacked.model, every.inputs, len(agents))
-        found = scores.reshape(len(agents), len(part.labels), -1)
+        inputs = task.test.take(index.repeat(len(agents))).inputs
+        scores = task.scores(stacked.model, inputs, len(agents))
+        found = scores.reshape(len(agents), len(index), -1)
     return found.float().cpu()

@@ -30,6 +30,9 @@ KINDS: dict[str, dict[str, type]] = {
     "vit": _TRANSFORMER
     | {"patch_size": int, "steps": int, "batch": int, "lr": float, "weight_decay": float},
 }
+HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
+HEADS_ONLY = "heads_only_"  # before the name of the method by whose weights the heads are mixed
+CONTROLS = (f"{HEADS_ONLY}centralized", f"{HEADS_ONLY}dlora")
 CHOICES = {
     "task.metric": ("accuracy", "f1"),
     "model.dtype": DTYPES,
@@ -82,6 +85,18 @@ def require_component(setting: str, value: Any) -> None:
             f"{setting} must be a plain name, since results go to a folder of that name; "
             f"got {value!r}"
         )
+
+
+def row_of(settings: Mapping[str, Any]) -> str:
+    """Return a run's name among the methods: its own, or that of the control without adapters."""
+    with_adapters = settings.get("lora.train_adapters", True)
+    return ("" if with_adapters else HEADS_ONLY) + str(settings["mix.method"])
+
+
+def settings_of_row(name: str) -> dict[str, Any]:
+    """Return the settings that make a run the one of this name, see `row_of`."""
+    method = name.removeprefix(HEADS_ONLY)
+    return {"mix.method": method, "lora.train_adapters": method == name}
 
 
 def near(name: str, known: Iterable[str]) -> str:

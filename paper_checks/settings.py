@@ -17,6 +17,7 @@ class Lora:
 
     eta (or alpha, the same number under peft's name) and scaling give the scale: eta / r, or
     eta / sqrt(r) with "rslora". No targets: the task's own. equal_start: all agents draw one A.
+    train_adapters: without, there are none, and only the heads are trained and mixed: a control.
     """
 
     rank: int
@@ -26,6 +27,7 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
     equal_start: bool = True
+    train_adapters: bool = True
 
     @property
     def scale(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="tasks hold torch models")
 
 from paper_checks import config as configs  # noqa: E402
-from paper_checks import finetune, observe, stamp  # noqa: E402
+from paper_checks import endpoints, finetune, stamp  # noqa: E402
 from paper_checks.tasks import data, digits, images  # noqa: E402
 from paper_checks.tasks.records import divided, without_validation  # noqa: E402
 from tests import paper_runs  # noqa: E402
@@ -196,5 +196,5 @@ def test_without_validation_nothing_of_it_is_recorded():
     stacked = stack(
         run_of.model, targets=run_of.targets, agents=2, rank=1, scale=1.0, heads=run_of.heads
     )
-    found = observe.evaluate(stacked, run_of, 6)
+    found = endpoints.scored(stacked, run_of, 6)
     assert found.keys() == {"score", "score_least", "score_most", "test_loss"}
