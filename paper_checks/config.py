@@ -21,6 +21,7 @@ from decaf_theory.topology import TOPOLOGIES
 from paper_checks.partition import settings_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
+    CONTROLS,
     HEADLESS,
     IMAGE_SETS,
     PARTITIONS,
@@ -32,6 +33,7 @@ from paper_checks.rules import (
     near,
     require_component,
     require_known,
+    row_of,
 )
 from paper_checks.settings import Data, Lora, Mix, Observe, Train
 
@@ -73,7 +75,17 @@ class Config:
     @property
     def cell(self) -> str:
         """The name of the run's folder below the config's: method-graph-partition-seed."""
-        return f"{self.mix.method}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
+        row = row_of(self.settings())
+        return f"{row}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The rows of a sweep that names none: six methods, and the controls where there are heads.
+
+        The heads of `heads_only_dlora` are mixed as those of all methods that meet on the graph.
+        """
+        headless = self.model.get("kind") in HEADLESS
+        return SWEPT if headless else (*SWEPT, *CONTROLS)
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that affects results, flat: dotted name -> plain value."""
@@ -237,6 +249,8 @@ def _check_together(config: Config) -> None:
         )
     _check_partitions(config.data.partitions)
     _check_split_file(config)
+    _check_validation(config.data.validation)
+    _check_trained(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
@@ -283,6 +297,23 @@ def _check_split_file(config: Config) -> None:
         )
     if data.split_file is None and data.split_images != ".":
         raise ConfigError("data.split_images needs data.split_file, whose paths start there")
+
+
+def _check_trained(config: Config) -> None:
+    """Raise ConfigError where nothing is left to train."""
+    kind = config.model.get("kind")
+    if kind in HEADLESS and not config.lora.train_adapters:
+        raise ConfigError(
+            f"lora.train_adapters must be true for model.kind {kind!r}, which has no head to train "
+            f"instead; got false, leave it out"
+        )
+
+
+def _check_validation(wanted: float | None) -> None:
+    if wanted is not None and wanted >= 1 and wanted != int(wanted):
+        raise ConfigError(
+            f"data.validation must be a whole number of examples, or a share below 1; got {wanted}"
+        )
 
 
 def _check_origin(config: Config) -> None:

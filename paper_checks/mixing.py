@@ -89,7 +89,8 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
                 f"adapters given bring their own: set lora.train_heads, or start without them"
             )
     literal = rule.space == "products" and order == "mix_first" and zero_directions == "drop"
-    if literal and not any(bool(site.B.any()) for site in stacked.sites.values()):
+    zero = stacked.sites and not any(bool(site.B.any()) for site in stacked.sites.values())
+    if literal and zero:
         warnings.warn(
             "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
             "makes both factors zero forever; use order 'step_first' or zero_directions 'keep'",

@@ -83,13 +83,15 @@ def stack(
     Every nn.Linear whose dotted name is a target or ends with ".target" becomes a StackedLinear,
     every nn.Linear of a module that `heads` names so becomes a StackedHead. B starts at 0 and A
     uniform in +-1/sqrt(k), as peft draws it; all agents share one A under `equal_start`, else each
-    draws its own. Without `train_heads` heads stay as they are. ValueError: a number out of range,
-    a name that matches nothing or layers other than nn.Linear, rank > min(d, k), a model that is
-    already stacked.
+    draws its own. Without `train_heads` heads stay as they are. No targets, but heads: only these
+    train. ValueError: a number out of range, a name that matches nothing or layers other than
+    nn.Linear, rank > min(d, k), a model that is already stacked.
     """
     _check_numbers(agents, rank, scale, dropout)
     if any(isinstance(module, Layer) for module in model.modules()):
         raise ValueError("the model is already stacked; load it again to stack it anew")
+    if isinstance(targets, str) or not (targets or heads):
+        raise ValueError(f"targets must be a list of one or more names, got {targets!r}")
     linear, dense = _sites(model, targets), _dense(model, heads)
     _require_one_name(model, {**linear, **dense})
     for name, layer in linear.items():
@@ -140,8 +142,6 @@ def _named(model: nn.Module, wanted: str, what: str) -> dict[str, nn.Module]:
 
 def _sites(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
     """Return the linear layers that the targets name, in the model's order."""
-    if isinstance(targets, str) or not targets:
-        raise ValueError(f"targets must be a list of one or more names, got {targets!r}")
     found = {name for target in targets for name in _named(model, target, "target")}
     sites = {name: module for name, module in model.named_modules() if name in found}
     for name, module in sites.items():
