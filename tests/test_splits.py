@@ -42,14 +42,17 @@ def settings(**given):
 
 
 def test_a_split_file_gives_its_parts_with_their_classes(folder):
-    parts, names = images.read("flowers102", settings(split_file="split.json"), folder)
+    chosen = settings(split_file="split.json", validation=100)
+    parts, names = images.read("flowers102", chosen, folder)
     assert names == ["pink primrose", "rose"]
-    for part, rows in SPLITS.items():
+    for split, rows in SPLITS.items():
+        part = "validation" if split == "val" else split
         assert parts[part].items == [folder / "flowers102" / path for path, _, _ in rows]
         assert parts[part].labels.tolist() == [label for _, label, _ in rows]
     few, _ = images.read("flowers102", settings(split_file="split.json", shots=1), folder)
     assert few["train"].labels.tolist() == [0, 1]
     assert len(few["test"].items) == 2
+    assert "validation" not in few  # none is asked for
 
 
 def test_paths_may_start_in_a_folder_of_the_images(folder):
