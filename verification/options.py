@@ -25,7 +25,7 @@ examples:
   {MAIN} COMMAND --help         the options of a command
 
 exit code:
-  0  every outcome is the expected one      2    bad usage
+  0  every outcome is the expected one      2    bad usage, or too little memory
   1  some outcome differs                   130  interrupted"""
 # flags of earlier versions -> the commands that replace them
 MOVED = {
