@@ -202,7 +202,7 @@ def print_reaches(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Attack bounds in each of their variants; store the best instances for `replay`."""
+    """Attack bounds in each of their variants; keep the strongest instances for `replay`."""
     from verification import attack  # torch and hypothesis: only on request
 
     claims, failed = attack.chosen(args.ids, ledger), False
@@ -211,9 +211,9 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     print(attack.HEADER)
     with store.locked(folder):
         found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
-        for attempt, path in attack.progress(found, claims):
-            failed |= attempt.failed
-            print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
+        for attempt, kept in attack.progress(found, claims):
+            failed |= attempt.failed or kept.violated
+            print("\n  ".join(filter(None, (attempt.line(), printable(kept.line)))), flush=True)
     print(f"table -> {printable(folder / attack.TABLE)}")
     return DIFFERS if failed else OK
 
