@@ -58,17 +58,21 @@ def device_name(device: str) -> str:
 def of_loaded(task: Task) -> dict[str, Any]:
     """Return the rest of the stamp: sums of the examples and the weights, and their type.
 
-    Of images that are opened when they are needed the labels count; `of` has the sum of the files.
+    Of images that are opened when they are needed the labels count, and what identifies the data
+    set on the hub that they are of; of those in files `of` has the sum.
     """
     parts = {"train": task.train, "test": task.test}
     inputs = {f"{p} {n}": x for p, part in parts.items() for n, x in part.inputs.items()}
     labels = {f"{p} labels": part.labels for p, part in parts.items()}
+    unopened = ((p, x) for p, part in parts.items() for x in part.inputs.values() if not _held(x))
+    origins = {f"hub.{p}": x.origin for p, x in unopened if x.origin}
     weights = task.model.state_dict()
     dtypes = sorted({str(x.dtype).removeprefix("torch.") for x in weights.values()})
     return {
         "dtype": ", ".join(dtypes),
         "sum.examples": sum_of_tensors({n: x for n, x in (inputs | labels).items() if _held(x)}),
         "sum.model": sum_of_tensors(weights),
+        **origins,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory.rng import generator
+from decaf_theory.sums import sum_of
 from paper_checks import settings
 from paper_checks.tasks.models import require
 from paper_checks.tasks.records import cut, few
@@ -58,6 +59,11 @@ class Pictures:
         """Return the number of images."""
         return len(self.items)
 
+    @property
+    def origin(self) -> str:
+        """What identifies the data set on the hub that the images are of; empty for files."""
+        return "" if isinstance(self.items[0], Path) else identity(self.items[0][0])
+
     def __getitem__(self, index: Any) -> Any:
         """Return the images at `index` [m] as the model expects them."""
         opened = [_open(self.items[int(i)]) for i in index]
@@ -91,6 +97,16 @@ def prompts(name: str, classes: list[str]) -> list[str]:
 def words(label: str) -> str:
     """Return a class's name as words: apple_pie, ApplePie -> apple pie."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label).strip().lower()
+
+
+def identity(rows: Any) -> str:
+    """Return what tells the bytes of a data set on the hub from those of others.
+
+    The fingerprint is that of its name, its revision and the split; the downloads are the addresses
+    and sizes of its files, and their checksums if `datasets` has computed any.
+    """
+    downloads = sum_of(rows.info.download_checksums or {})
+    return f"fingerprint {rows._fingerprint}, version {rows.info.version}, downloads {downloads}"
 
 
 def _open(item: Any) -> Any:
