@@ -12,8 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from decaf_theory import extras
-from decaf_theory.files import UnwritableError
+from decaf_theory.faults import OK, USAGE, without_traceback
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line, interruptions
 from decaf_theory.terminal import prepare, printable
@@ -25,7 +24,7 @@ from paper_checks.rules import near, require_known
 from paper_checks.tournament import command as tournament
 from verification import store
 
-OK, FAILED, USAGE = 0, 1, 2
+FAILED = 1
 OUT = Path("results/paper")
 EFFECTS = Path("results/effects.json")
 
@@ -95,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 DESCRIPTION = """Fine-tune real models with decentralized LoRA. Exit code 0: done; 1: a run failed,
-or a bound did not hold on it; 2: bad usage; 130 or 143: interrupted after a step, resumable."""
+or a bound did not hold on it; 2: bad usage, or too little memory; 130 or 143: interrupted after a
+step, resumable."""
 
 
 def seeds(text: str) -> list[int]:
@@ -117,23 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     args = parser().parse_args(argv)
     line = "interrupted; the last checkpoint is kept"
-    return in_one_line(lambda: without_traceback(args), line)
+    return in_one_line(lambda: ended(args), line)
 
 
-def without_traceback(args: argparse.Namespace) -> int:
+def ended(args: argparse.Namespace) -> int:
     """Run a command; return the exit code. What the user can mend is said in one line."""
-    try:
-        return COMMANDS[args.command](args)
-    except (UsageError, configs.ConfigError, store.StoreError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        print(f"error: {extras.unmet(error)}", file=sys.stderr)
-    except UnwritableError as error:
-        place = "choose another place with --out (or --export)"
-        print(f"error: {printable(error)}; {place}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    return USAGE
+    return without_traceback(
+        lambda: COMMANDS[args.command](args),
+        known=(UsageError, configs.ConfigError, store.StoreError),
+        elsewhere="--out (or --export)",
+    )
 
 
 def list_configs(args: argparse.Namespace) -> int:
@@ -305,6 +298,8 @@ def run_sweep(args: argparse.Namespace) -> int:
         print("stopped; the same command resumes from here", file=sys.stderr)
         return 128 + signals[0]
     print(f"table: python -m paper_checks table {args.out}")
+    if "out of memory" in statuses:
+        return USAGE
     return FAILED if "failed" in statuses else OK
 
 

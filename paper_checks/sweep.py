@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
+from decaf_theory.faults import no_memory
 from paper_checks import config as configs
 from paper_checks import stamp
 from paper_checks.config import Config
@@ -54,7 +55,10 @@ class Named(Protocol):
 
 
 class Outcome(NamedTuple):
-    """How a cell ended: "finished", "skipped", "interrupted" or "failed", and a line about it."""
+    """How a cell ended, and a line about it.
+
+    status: "finished", "skipped", "interrupted", "failed" or "out of memory".
+    """
 
     cell: str
     status: str
@@ -131,7 +135,8 @@ def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
     except (finetune.TrainingError, StoreError, ValueError) as error:
         return Outcome(config.cell, "failed", str(error))
     except Exception as error:  # no memory, a defect: of this cell, not of the others
-        return Outcome(config.cell, "failed", f"{type(error).__name__}: {error}")
+        status = "out of memory" if no_memory(error) else "failed"
+        return Outcome(config.cell, status, f"{type(error).__name__}: {error}")
     if run.step < config.train.steps:
         line = f"after step {run.step} of {config.train.steps}"
         return Outcome(config.cell, "interrupted", line, run.stopped_by)

@@ -115,6 +115,7 @@ TESTS = {
     "decaf_theory/small_steps.py": ["tests/test_small_steps.py", "tests/test_kinds_of_mixing.py"],
     "decaf_theory/moments": ["tests/test_moments.py"],
     "decaf_theory/adapters/patterns.py": ["tests/test_adapters_patterns.py"],
+    "decaf_theory/faults.py": ["tests/test_endings.py"],
     "decaf_theory/terminal.py": ["tests/test_doors.py"],
     "decaf_theory/adapters/sealing.py": ["tests/test_adapters_merging.py"],
     "decaf_theory/files.py": ["tests/test_files.py"],
