@@ -172,6 +172,7 @@ TESTS = {
     "verification/workers.py": ["tests/test_workers.py"],
     "paper_checks/partition.py": ["tests/test_partition.py"],
     "paper_checks/tasks/splits.py": ["tests/test_splits.py"],
+    "paper_checks/tasks/hub.py": ["tests/test_hub.py"],
     "paper_checks/stamp.py": ["tests/test_stamps.py"],
     "paper_checks/finetune.py": ["tests/test_stamps.py"],
     "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],
