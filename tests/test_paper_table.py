@@ -253,13 +253,18 @@ def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch, ca
     task = paper_runs.task()
     x, y = task.train.inputs["x"].numpy(), task.train.labels.numpy()
     tested = task.test.inputs["x"].numpy(), task.test.labels.numpy()
-    fits = [
-        linear_model.LogisticRegression(C=C).fit(x, y).score(*tested) for C in (0.01, 0.1, 1, 10)
-    ]
+    models = [linear_model.LogisticRegression(C=C).fit(x, y) for C in (0.01, 0.1, 1, 10)]
+    fits = [model.score(*tested) for model in models]
     monkeypatch.setattr(tasks, "load_task", lambda config: task)
     baseline.keep(paper_runs.config(), tmp_path)
     kept = json.loads((tmp_path / "baseline.json").read_text())
-    assert (kept["what"], kept["score"]) == ("logistic regression on raw inputs", max(fits))
+    what = "logistic regression on raw inputs, its penalty chosen on"
+    assert (kept["what"], kept["score"]) == (f"{what} the test set, which favours it", max(fits))
+    apart = task.test.take(torch.arange(9))
+    few = [fit.score(apart.inputs["x"].numpy(), apart.labels.numpy()) for fit in models]
+    chosen = baseline.logistic(task._replace(validation=apart))
+    assert chosen["what"] == f"{what} validation examples"
+    assert chosen["score"] == fits[int(np.argmax(few))] != max(fits)
     monkeypatch.setattr(tasks, "load_task", None)
     baseline.keep(paper_runs.config(), tmp_path)
     monkeypatch.setattr(tasks, "load_task", lambda config: task)
