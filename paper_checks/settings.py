@@ -123,3 +123,13 @@ class Observe:
     every: int = 1
     eval_every: int = 1
     checkpoint_every: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is decided before any result is seen; it changes no run.
+
+    primary: the one contrast that a sweep is about, such as "decaf - dlora on ring, skew".
+    """
+
+    primary: str | None = None
