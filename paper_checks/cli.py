@@ -19,6 +19,7 @@ from decaf_theory.interrupts import in_one_line, interruptions
 from decaf_theory.terminal import prepare, printable
 from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
+from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
 from paper_checks.rules import near, require_known
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     tournament.add_to(commands)
+    benchmark.add_to(commands)
     effects = commands.add_parser("effects", help="reported effects, tried at small scale")
     effects.add_argument("--only", nargs="+", metavar="E", help="of these effects alone")
     effects.add_argument("--quick", action="store_true", help="1 core-minute instead of 10")
@@ -327,6 +329,13 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Train what the benchmark compares, or write its page."""
+    if args.jobs < 1:
+        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
+    return benchmark.main(args)
+
+
 def run_effects(args: argparse.Namespace) -> int:
     """Compare methods on the problems of some effects; print what each comparison says."""
     from paper_checks import effects
@@ -360,6 +369,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
+    "benchmark": run_benchmark,
     "effects": run_effects,
     "table": show_table,
     "tournament": run_tournament,
