@@ -17,6 +17,7 @@ from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
 from paper_checks import sweep, sweeping, table
+from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
 from paper_checks.record import Stored, read
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
     sweeping.add_options(many)
     tournament.add_to(commands)
+    benchmark.add_to(commands)
     effects.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
@@ -277,10 +279,18 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Train what the benchmark compares, or write its page."""
+    if args.jobs < 1:
+        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
+    return benchmark.main(args)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
+    "benchmark": run_benchmark,
     "effects": effects.main,
     "table": show_table,
     "tournament": run_tournament,
