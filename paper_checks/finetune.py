@@ -210,7 +210,8 @@ def gradients(run: Run, t: int) -> Tensor:
 def agents_losses(run: Run, index: Tensor, agents: int) -> Tensor:
     """Return the mean cross-entropy of each agent's part of an agent-major batch, [agents]."""
     inputs, labels = run.task.train.take(index)
-    scores = run.task.scores(run.stacked.model, inputs, agents).float()
+    scores = run.task.scores(run.stacked.model, inputs, agents)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
     return losses.reshape(agents, -1).mean(1)
 
