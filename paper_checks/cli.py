@@ -16,7 +16,7 @@ from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
-from paper_checks import sweep, sweeping, table
+from paper_checks import devices, sweep, sweeping, table
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("config", help="an experiment by name, or a .toml file")
         command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
         command.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
-        command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+        command.add_argument(
+            "--device", default="cpu", help="cpu (default), cuda, cuda:1, mps, xpu"
+        )
         command.add_argument(
             "--set",
             action="append",
@@ -127,26 +129,23 @@ def cell_of(args: argparse.Namespace) -> sweep.Cell:
             overrides[key] = values[0]
         elif args.command != "sweep":
             raise UsageError(f"--set {key} has {len(values)} values; `sweep` tries several")
-    require_device(args.device)
-    where = (args.out, args.data_dir, args.device)
+    where = (args.out, args.data_dir, require_device(args.device))
     return sweep.Cell(args.config, overrides, *where, args.restart, args.accept_code)
 
 
-def require_device(device: str) -> None:
-    """Raise UsageError if torch has no such device."""
-    import torch
-
+def require_device(device: str) -> str:
+    """Return a device by its one name; UsageError: unknown, or torch has none here."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device!r} cannot be used ({reason}); try cpu") from None
+        return devices.require(device)
+    except devices.DeviceError as error:
+        raise UsageError(str(error)) from None
 
 
 def run_one(args: argparse.Namespace) -> int:
     """Train one cell with a progress line, and say what came out."""
     from paper_checks import finetune
 
+    require_used(args)
     cell = cell_of(args)
     flags = {"mix.method": args.method, "mix.graph": args.graph}
     flags |= {"data.partition": args.partition, "train.seed": args.seed}
@@ -173,7 +172,7 @@ def run_one(args: argparse.Namespace) -> int:
             run = finetune.finetune(
                 config,
                 folder,
-                device=args.device,
+                device=cell.device,
                 adapters=args.adapters,
                 show=show,
                 restart=args.restart,
@@ -205,6 +204,15 @@ def run_one(args: argparse.Namespace) -> int:
     stored = read(folder)
     print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
+
+
+def require_used(args: argparse.Namespace) -> None:
+    """Raise UsageError at an option that the command would ignore."""
+    if args.gpu is not None and not args.dry_run:
+        raise UsageError("--gpu is for estimates: add --dry-run, or choose a GPU with --device")
+    for option, given in (("--adapters", args.adapters), ("--export", args.export)):
+        if args.dry_run and given:
+            raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")
 
 
 def violated(stored: Stored) -> bool:
