@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -17,13 +17,16 @@ from decaf_theory.files import UnwritableError
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line, interruptions
 from decaf_theory.terminal import prepare, printable
-from paper_checks import baseline, sweep, table
+from paper_checks import baseline, record, shards, sweep, table
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
 from paper_checks.record import Stored, read
 from paper_checks.rules import near, require_known
 from paper_checks.tournament import command as tournament
 from verification import store
+
+if TYPE_CHECKING:  # torch: most commands need none
+    from paper_checks.run import Run
 
 OK, FAILED, USAGE = 0, 1, 2
 OUT = Path("results/paper")
@@ -202,6 +205,7 @@ def run_one(args: argparse.Namespace) -> int:
                 device=args.device,
                 adapters=args.adapters,
                 show=show,
+                began=show_partition,
                 restart=args.restart,
                 accept_code=args.accept_code,
             )
@@ -231,6 +235,13 @@ def run_one(args: argparse.Namespace) -> int:
     stored = read(folder)
     print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
+
+
+def show_partition(run: Run) -> None:
+    """Print who holds what, on stderr."""
+    found = record.partition_of(run)
+    lines = [shards.table(found["counts"]), *(f"note: {note}" for note in found["notes"])]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def violated(stored: Stored) -> bool:

@@ -236,10 +236,26 @@ def _check_together(config: Config) -> None:
         )
     _check_partitions(config.data.partitions)
     _check_split_file(config)
+    _check_weights(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
+        )
+
+
+def _check_weights(config: Config) -> None:
+    """Raise ConfigError at weights by samples for a method that does not take a server's mean."""
+    mix = config.mix
+    reasons = {
+        "graph": f"agents are weighed by mix.graph {mix.graph!r}",
+        "none": "nothing is mixed",
+        "samples": "it rescales by how many messages arrive, whoever sent them",
+    }
+    if mix.weights == "samples" and (mix.weighing != "samples" or mix.method == "salf"):
+        raise ConfigError(
+            f"mix.weights must be 'equal' for {mix.method}, got {mix.weights!r}: "
+            f"{reasons[mix.weighing]}; methods of a server, such as fedavg, take it"
         )
 
 

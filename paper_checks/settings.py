@@ -89,7 +89,10 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard."""
+    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard.
+
+    weights: a server weighs agents alike ("equal"), or by the examples they hold ("samples").
+    """
 
     agents: int
     method: str = "decaf"
@@ -98,6 +101,7 @@ class Mix:
     every_epochs: int | None = None
     zero_directions: str = "keep"
     moments: str = "reset"
+    weights: str = "equal"
 
     @property
     def rule(self) -> Method:
@@ -106,6 +110,12 @@ class Mix:
         if method.tuned is not None:
             method = method.on(TOPOLOGIES[self.graph](self.agents))
         return keeping_directions(method) if self.zero_directions == "keep" else method
+
+    @property
+    def weighing(self) -> str:
+        """What weighs agents where they meet: the "graph", `weights` at a server, or "none"."""
+        met = {self.rule.meets, self.rule.pools}
+        return "graph" if "graph" in met else self.weights if "server" in met else "none"
 
 
 @dataclass(frozen=True, kw_only=True)
