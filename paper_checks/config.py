@@ -269,6 +269,7 @@ def _check_together(config: Config) -> None:
     _check_trained(config)
     if config.protocol.primary is not None:
         contrast_of(config.protocol.primary)
+    _check_weights(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
@@ -285,6 +286,21 @@ def _check_heads(config: Config) -> None:
         raise ConfigError(
             f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
             f"got false, leave it out"
+        )
+
+
+def _check_weights(config: Config) -> None:
+    """Raise ConfigError at weights by samples for a method that does not take a server's mean."""
+    mix = config.mix
+    reasons = {
+        "graph": f"agents are weighed by mix.graph {mix.graph!r}",
+        "none": "nothing is mixed",
+        "samples": "it rescales by how many messages arrive, whoever sent them",
+    }
+    if mix.weights == "samples" and (mix.weighing != "samples" or mix.method == "salf"):
+        raise ConfigError(
+            f"mix.weights must be 'equal' for {mix.method}, got {mix.weights!r}: "
+            f"{reasons[mix.weighing]}; methods of a server, such as fedavg, take it"
         )
 
 

@@ -38,6 +38,7 @@ from paper_checks.tasks import Data, load_task
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
+Began = Callable[[Run], None]
 
 
 class TrainingError(Exception):
@@ -51,6 +52,7 @@ def finetune(
     device: str = "cpu",
     adapters: Sequence[str | Path] = (),
     show: Show = lambda step, record: None,
+    began: Began = lambda run: None,
     stop: Callable[[], bool] = lambda: False,
     restart: bool = False,
     accept_code: bool = False,
@@ -60,7 +62,8 @@ def finetune(
     adapters: peft folders to start from, one per agent, instead of B = 0. After SIGINT or SIGTERM,
     or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
     run.step < train.steps. What is stored there with another stamp is dropped if `restart`; if
-    `accept_code`, a difference in code and libraries alone is passed over.
+    `accept_code`, a difference in code and libraries alone is passed over. began(run): called once,
+    before the first step.
     TrainingError: a loss or gradient that is not finite. OtherStampError: another stamp.
     """
     store.require_writable(folder)
@@ -73,6 +76,7 @@ def finetune(
             if not restart:
                 raise
             record.remove(folder)
+        began(run)
         with interruptions() as signals:
             while run.step < config.train.steps and not signals and not stop():
                 try:
@@ -119,7 +123,8 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     every = steps_a_round(config, shards)
-    Pi = mixing.graph_of(rule, mix.graph, mix.agents)
+    samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
+    Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
     seed, apart = config.train.seed, config.train.sequential
@@ -243,8 +248,9 @@ def mix(run: Run, round_: int) -> None:
     observed = round_ % run.config.observe.every == 0 or round_ == last_mixed(run)
     if run.stacked.sites and observed:
         with clock(run, "observing"):
-            graph = choice.graph if rule.meets == "graph" else "complete"
-            rows = np.full((N, N), 1 / N) if run.Pi is None else run.Pi
+            names = {"graph": choice.graph, "samples": "server"}
+            graph = names.get(choice.weighing, "complete")
+            rows = np.full((N, N), 1 / N) if run.Pi is None else np.broadcast_to(run.Pi, (N, N))
             run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
             run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
     with clock(run, "mixing"):

@@ -54,6 +54,7 @@ CHOICES = {
     "mix.graph": tuple(TOPOLOGIES),
     "mix.zero_directions": ("keep", "drop"),
     "mix.moments": ("reset", "keep", "rotate"),
+    "mix.weights": ("equal", "samples"),
 }
 COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
