@@ -238,12 +238,12 @@ def close_round(run: Run, last: bool) -> None:
 
 def require_finite(run: Run, losses: Tensor, t: int) -> None:
     """Raise TrainingError, naming agent and step, unless losses and gradients are finite."""
-    fine = {"loss": torch.isfinite(losses)}
     grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
-    fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
-    for what, mask in fine.items():
-        if not bool(mask.all()):
-            agent = int((~mask).nonzero()[0])
+    fine = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
+    both = torch.stack([torch.isfinite(losses), fine]).tolist()  # waits for the device once
+    for what, mask in zip(("loss", "gradient"), both, strict=True):
+        if not all(mask):
+            agent = mask.index(False)
             raise TrainingError(
                 f"the {what} of agent {agent} at step {t} is not finite "
                 f"(its loss is {float(losses[agent])}); lower train.lr = {run.config.train.lr}"
@@ -258,8 +258,8 @@ def kept(run: Run, folder: Path) -> str:
 
 
 def finite(run: Run) -> bool:
-    """Whether all tensors that the agents train are finite."""
-    return all(bool(torch.isfinite(X).all()) for X in run.stacked.parameters())
+    """Whether all tensors that the agents train are finite; waits for the device once."""
+    return bool(torch.stack([torch.isfinite(X).all() for X in run.stacked.parameters()]).all())
 
 
 def training_mode(run: Run, on: bool) -> None:
