@@ -20,11 +20,16 @@ the smallest to the largest.
 Rows of python -m paper_checks; the experiment shown is the one with the most rows.
 """
 WORDS = {"iid": "IID", "skew": "label skew", "dirichlet": "Dirichlet", "shots": "few shots"}
+WORDS |= {"balanced": "class-balanced", "exclusive": "exclusive classes"}
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
-    """Return the scored records of the experiment with the most, the first by name in a tie."""
-    scored = [row for row in pick(rows, source="runs") if "score" in row]
+    """Return the scored records of the experiment with the most, the first by name in a tie.
+
+    Those of adapters: a control without any has the name of the method that mixes its heads.
+    """
+    runs = [row for row in pick(rows, source="runs") if row.get("lora.train_adapters", True)]
+    scored = [row for row in runs if "score" in row]
     names = sorted({row["name"] for row in scored})
     most = max(names, key=lambda name: sum(row["name"] == name for row in scored))
     return [row for row in scored if row["name"] == most]

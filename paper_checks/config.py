@@ -13,13 +13,17 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import settings_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
+    CONTROLS,
+    HEADLESS,
+    IMAGE_SETS,
     PARTITIONS,
     SWEPT,
     TASK,
@@ -29,6 +33,7 @@ from paper_checks.rules import (
     near,
     require_component,
     require_known,
+    row_of,
 )
 from paper_checks.settings import Data, Lora, Mix, Observe, Train
 
@@ -70,7 +75,17 @@ class Config:
     @property
     def cell(self) -> str:
         """The name of the run's folder below the config's: method-graph-partition-seed."""
-        return f"{self.mix.method}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
+        row = row_of(self.settings())
+        return f"{row}-{self.graph}-{self.data.partition}-seed{self.train.seed}"
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The rows of a sweep that names none: six methods, and the controls where there are heads.
+
+        The heads of `heads_only_dlora` are mixed as those of all methods that meet on the graph.
+        """
+        headless = self.model.get("kind") in HEADLESS
+        return SWEPT if headless else (*SWEPT, *CONTROLS)
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that affects results, flat: dotted name -> plain value."""
@@ -232,14 +247,72 @@ def _check_together(config: Config) -> None:
             f"train.optimizer must be 'sgd' for {mix.method}: its B moves in the space of r "
             f"columns, which AdamW's elementwise steps would leave"
         )
-    require_known("kind in [data.partitions]", config.data.partitions, PARTITIONS)
-    for kind, settings in config.data.partitions.items():
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
+    _check_partitions(config.data.partitions)
+    _check_split_file(config)
+    _check_validation(config.data.validation)
+    _check_trained(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
+        )
+    _check_heads(config)
+
+
+def _check_heads(config: Config) -> None:
+    """Raise ConfigError where heads are to be frozen that the model does not have."""
+    kind = config.model.get("kind")
+    if kind in HEADLESS and not config.lora.train_heads:
+        raise ConfigError(
+            f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
+            f"got false, leave it out"
+        )
+
+
+def _check_partitions(partitions: Mapping[str, Any]) -> None:
+    """Raise ConfigError at a setting of a kind of partition, chosen or not, that it cannot have."""
+    require_known("kind in [data.partitions]", partitions, PARTITIONS)
+    for kind, settings in partitions.items():
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
+        known = settings_of(kind, settings)
+        require_known(f"setting in [data.partitions.{kind}]", settings, known)
+        # of many forms: `partition` reads it
+        plain = {name: x for name, x in settings.items() if name != "proportions"}
+        checked(f"data.partitions.{kind}", plain, known)
+
+
+def _check_split_file(config: Config) -> None:
+    """Raise ConfigError at a file of splits that the task would ignore or the stamp would miss."""
+    data, name = config.data, config.task["name"]
+    for setting in ("split_file", "split_images"):
+        path = PurePath(getattr(data, setting) or "")
+        if path.is_absolute() or ".." in path.parts:
+            raise ConfigError(
+                f"data.{setting} must lie in the data set's folder of --data-dir, got {str(path)!r}"
+            )
+    if data.split_file is not None and name not in IMAGE_SETS:
+        raise ConfigError(
+            f"data.split_file is for images, of {', '.join(IMAGE_SETS)}; task {name} has none"
+        )
+    if data.split_file is None and data.split_images != ".":
+        raise ConfigError("data.split_images needs data.split_file, whose paths start there")
+
+
+def _check_trained(config: Config) -> None:
+    """Raise ConfigError where nothing is left to train."""
+    kind = config.model.get("kind")
+    if kind in HEADLESS and not config.lora.train_adapters:
+        raise ConfigError(
+            f"lora.train_adapters must be true for model.kind {kind!r}, which has no head to train "
+            f"instead; got false, leave it out"
+        )
+
+
+def _check_validation(wanted: float | None) -> None:
+    if wanted is not None and wanted >= 1 and wanted != int(wanted):
+        raise ConfigError(
+            f"data.validation must be a whole number of examples, or a share below 1; got {wanted}"
         )
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from decaf_theory.interrupts import interruptions
 from decaf_theory.rng import generator
-from paper_checks import checkpoint, mixing, observe, record, stamp
+from paper_checks import checkpoint, endpoints, mixing, observe, record, stamp
 from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.cost import recompute
@@ -99,7 +99,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     )
     stacked = stack(
         task.model,
-        targets=lora.targets or task.targets,
+        targets=(lora.targets or task.targets) if lora.train_adapters else (),
         agents=mix.agents,
         rank=lora.rank,
         scale=lora.scale,
@@ -107,6 +107,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         heads=task.heads,
         seed=config.train.seed,
         equal_start=lora.equal_start,
+        train_heads=lora.train_heads,
     )
     if adapters:
         load_into(stacked, adapters)
@@ -199,7 +200,7 @@ def mix(run: Run, round_: int) -> None:
     Methods that do not mix are measured as if all agents were to be averaged.
     """
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
-    if round_ % run.config.observe.every == 0:
+    if run.stacked.sites and round_ % run.config.observe.every == 0:
         with clock(run, "observing"):
             graph = choice.graph if rule.meets == "graph" else "complete"
             rows = np.full((N, N), 1 / N) if run.Pi is None else run.Pi
@@ -231,7 +232,9 @@ def close_round(run: Run, last: bool) -> None:
         data, sequential = run.config.data, run.config.train.sequential
         with clock(run, "evaluating"):
             size = data.eval_batch or data.batch
-            record |= observe.evaluate(run.stacked, run.task, size, sequential=sequential)
+            record |= endpoints.scored(run.stacked, run.task, size, sequential=sequential)
+            if last:
+                record |= endpoints.averaged(run.stacked, run.task, run.config.mix.rule, size)
     run.records.append(record)
     run.losses, run.seen = [], {}
 

@@ -66,7 +66,7 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
 def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
     """Check the start.
 
-    ValueError: a frozen A, or a start of pooled gradients, that differs between agents.
+    ValueError: a frozen A or head, or a start of pooled gradients, that differs between agents.
     DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
     """
     for name, factors in stacked.factors().items():
@@ -82,8 +82,15 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
                 f"adapters must be equal at all agents for {rule.name}, which is one model; site "
                 f"{name} differs: set lora.equal_start, or start from equal adapters"
             )
+    for name, head in stacked.heads.items():
+        if not all(X.requires_grad or bool((X == X[:1]).all()) for X in head.parameters()):
+            raise ValueError(
+                f"head {name} must be equal at all agents while lora.train_heads is false; the "
+                f"adapters given bring their own: set lora.train_heads, or start without them"
+            )
     literal = rule.space == "products" and order == "mix_first" and zero_directions == "drop"
-    if literal and not any(bool(site.B.any()) for site in stacked.sites.values()):
+    zero = stacked.sites and not any(bool(site.B.any()) for site in stacked.sites.values())
+    if literal and zero:
         warnings.warn(
             "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
             "makes both factors zero forever; use order 'step_first' or zero_directions 'keep'",
@@ -209,9 +216,8 @@ def mix(
         sent = mix_bytes(stacked, rule, Pi, memory, clock)
         rotate = moments == "rotate" and rule.space == "products"
         _mix_adapters(stacked, rule, weights, memory, clock, optimizer if rotate else None)
-        for head in stacked.heads.values():
-            for X in head.parameters():
-                X.copy_(_mean(X, weights))
+        for X in trained_heads(stacked):
+            X.copy_(_mean(X, weights))
     if moments == "reset" and optimizer is not None:
         optimizer.state.clear()
     return sent
@@ -276,6 +282,11 @@ def pooled_bytes(stacked: Stacked, rule: Method, clock: Clock) -> int:
 
 
 def head_bytes(stacked: Stacked) -> int:
-    """Return the bytes of one agent's heads."""
+    """Return the bytes of one agent's heads, 0 where they are frozen."""
+    return sum(X[0].numel() * X.element_size() for X in trained_heads(stacked))
+
+
+def trained_heads(stacked: Stacked) -> list[torch.nn.Parameter]:
+    """Return the tensors [N, ...] of the heads that train, and so are mixed."""
     heads = [X for head in stacked.heads.values() for X in head.parameters()]
-    return sum(X[0].numel() * X.element_size() for X in heads)
+    return [X for X in heads if X.requires_grad]

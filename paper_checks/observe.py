@@ -115,23 +115,27 @@ def evaluate(
     """Return how all agents score on the whole test set, `batch` examples per pass and agent.
 
     score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
-    their mean cross-entropy. Agents that are equal in every number are run once.
+    their mean cross-entropy; accuracy: the mean of theirs, of tasks with another metric. Agents
+    that are equal in every number are run once.
     """
     agents = [0] if equal(stacked) else list(range(stacked.agents))
     one_by_one = sequential or len(agents) == 1
     groups = [[agent] for agent in agents] if one_by_one else [agents]
     order, labels = task.test.passes(batch), task.test.labels
-    found = _scores(stacked, task, order, groups).cpu()
-    scores = torch.empty_like(found)
-    scores[:, torch.cat(order)] = found
+    ordered = _scores(stacked, task, order, groups).cpu()
+    scores = torch.empty_like(ordered)
+    scores[:, torch.cat(order)] = ordered
     loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
     values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
-    return {
+    found = {
         "score": float(np.mean(values)),
         "score_least": min(values),
         "score_most": max(values),
         "test_loss": float(loss),
     }
+    if task.metric != "accuracy":
+        found["accuracy"] = float(np.mean([accuracy(row.argmax(-1), labels) for row in scores]))
+    return found
 
 
 def equal(stacked: Stacked) -> bool:

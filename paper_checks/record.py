@@ -33,7 +33,7 @@ __all__ = ["ROWS", "RUN", "TRAINING", "Stored", "read"]
 
 def write(run: Run, folder: Path) -> None:
     """Write rows.jsonl and run.json, each atomically."""
-    from paper_checks import mixing
+    from paper_checks import endpoints, mixing
 
     rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
     training = [{"claim": TRAINING, **record} for record in run.records]
@@ -45,6 +45,7 @@ def write(run: Run, folder: Path) -> None:
         "accepted": run.accepted,
         "origin": dict(run.config.origin),
         "metric": run.task.metric,
+        "floors": endpoints.floors(run.task),
         "step": run.step,
         "round_steps": run.every,
         "trained_parameters": trained_parameters(run.stacked),

@@ -11,11 +11,13 @@ from typing import Any
 from decaf_theory.methods import METHODS
 from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import KINDS as KINDS_OF_PARTITION
 
 MOST = int(sys.float_info.max)
-PARTITIONS = ("iid", "skew", "dirichlet", "shots")
+PARTITIONS = tuple(KINDS_OF_PARTITION)
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
+IMAGE_SETS = ("flowers102", "ucf101", "food101")  # tasks whose images are files
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
 TASK = {"name": str, "metric": str}
@@ -30,6 +32,9 @@ KINDS: dict[str, dict[str, type]] = {
     "vit": _TRANSFORMER
     | {"patch_size": int, "steps": int, "batch": int, "lr": float, "weight_decay": float},
 }
+HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
+HEADS_ONLY = "heads_only_"  # before the name of the method by whose weights the heads are mixed
+CONTROLS = (f"{HEADS_ONLY}centralized", f"{HEADS_ONLY}dlora")
 CHOICES = {
     "task.metric": ("accuracy", "f1"),
     "model.dtype": DTYPES,
@@ -57,6 +62,7 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "lora.eta": (0, False, math.inf),
     "lora.alpha": (0, False, math.inf),
     "lora.dropout": (0, True, 1),
+    "data.validation": (0, False, math.inf),
     "train.steps": (1, True, math.inf),
     "train.lr": (0, False, math.inf),
     "train.lr_min": (0, True, math.inf),
@@ -81,6 +87,18 @@ def require_component(setting: str, value: Any) -> None:
             f"{setting} must be a plain name, since results go to a folder of that name; "
             f"got {value!r}"
         )
+
+
+def row_of(settings: Mapping[str, Any]) -> str:
+    """Return a run's name among the methods: its own, or that of the control without adapters."""
+    with_adapters = settings.get("lora.train_adapters", True)
+    return ("" if with_adapters else HEADS_ONLY) + str(settings["mix.method"])
+
+
+def settings_of_row(name: str) -> dict[str, Any]:
+    """Return the settings that make a run the one of this name, see `row_of`."""
+    method = name.removeprefix(HEADS_ONLY)
+    return {"mix.method": method, "lora.train_adapters": method == name}
 
 
 def near(name: str, known: Iterable[str]) -> str:

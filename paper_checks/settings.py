@@ -17,6 +17,8 @@ class Lora:
 
     eta (or alpha, the same number under peft's name) and scaling give the scale: eta / r, or
     eta / sqrt(r) with "rslora". No targets: the task's own. equal_start: all agents draw one A.
+    train_heads: new heads are trained and mixed too; else they stay at their common random start.
+    train_adapters: without, there are none, and only the heads are trained and mixed: a control.
     """
 
     rank: int
@@ -26,6 +28,8 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
     equal_start: bool = True
+    train_heads: bool = True
+    train_adapters: bool = True
 
     @property
     def scale(self) -> float:
@@ -41,17 +45,25 @@ class Data:
 
     partition: its kind; partitions: the settings of each kind that needs some, by kind, so that a
     sweep over kinds finds them. shots: training examples per class, of all agents together.
+    validation: how many examples are kept to choose settings and rounds by, below 1 a share of the
+    training examples: drawn from the data set's own validation set where its labels are known, else
+    taken out of the training examples before shots and train_samples are. None: none.
     eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
+    split_file: of images, a JSON file that says which are for training and which for the test;
+    split_images: where its paths start. Both are relative to the data set's folder in --data-dir.
     """
 
     batch: int
     partition: str = "iid"
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shots: int | None = None
+    validation: float | None = None
     train_samples: int | None = None
     test_samples: int | None = None
     max_length: int | None = None
     eval_batch: int | None = None
+    split_file: str | None = None
+    split_images: str = "."
 
     @property
     def settings(self) -> Mapping[str, Any]:

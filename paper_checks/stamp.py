@@ -61,6 +61,8 @@ def of_loaded(task: Task) -> dict[str, Any]:
     Of images that are opened when they are needed the sum of their files counts.
     """
     parts = {"train": task.train, "test": task.test}
+    if task.validation is not None:
+        parts["validation"] = task.validation
     inputs = {f"{p} {n}": x for p, part in parts.items() for n, x in part.inputs.items()}
     labels = {f"{p} labels": part.labels for p, part in parts.items()}
     opened = {name: x.content for name, x in inputs.items() if not _held(x)}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from paper_checks import config as configs
 from paper_checks import stamp
 from paper_checks.config import Config
+from paper_checks.rules import settings_of_row
 from verification.harness import Stored, read
 from verification.provenance import differences
 from verification.store import StoreError
@@ -81,8 +82,7 @@ def cells(
         for partition in partitions:
             for graph in graphs:
                 for method in methods:
-                    chosen = {
-                        "mix.method": method,
+                    chosen = settings_of_row(method) | {
                         "mix.graph": graph,
                         "data.partition": partition,
                         "train.seed": seed,

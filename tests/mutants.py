@@ -169,6 +169,8 @@ TESTS = {
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
     "verification/store.py": ["tests/test_store.py"],
     "verification/workers.py": ["tests/test_workers.py"],
+    "paper_checks/partition.py": ["tests/test_partition.py"],
+    "paper_checks/tasks/splits.py": ["tests/test_splits.py"],
     "paper_checks/stamp.py": ["tests/test_stamps.py"],
     "paper_checks/finetune.py": ["tests/test_stamps.py"],
     "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],

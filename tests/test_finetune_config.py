@@ -87,6 +87,22 @@ def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
             {"data__partitions": {"skwe": {}}},
             r"unknown kind in \[data\.partitions\]: 'skwe'; near: skew",
         ),
+        (
+            {"data__partitions": {"exclusive": {"samples": 3}}},
+            r"unknown setting in \[data\.partitions\.exclusive\]: 'samples'",
+        ),
+        (
+            {"data__partitions": {"shots": {"split": "skew", "alpha": 1.0}}},
+            r"unknown setting in \[data\.partitions\.shots\]: 'alpha'",
+        ),
+        (
+            {"data__partitions": {"iid": {"samples": "10"}}},
+            r"data\.partitions\.iid\.samples must be an integer, got '10'",
+        ),
+        (
+            {"data__partitions": {"dirichlet": {"equal": 1}}},
+            r"data\.partitions\.dirichlet\.equal must be true or false, got 1",
+        ),
         ({"observe__every": 0}, r"observe\.every must be >= 1"),
         ({"name": {}}, "name must be a string"),
         ({"model": "x"}, "model must be a table"),

@@ -11,7 +11,8 @@ from verification import store
 from verification.provenance import code_sum, differences
 
 MODULE = "paper_checks.finetune"  # what it loads is what can change a result
-PER_RUN = ("mix.method", "mix.graph", "data.partition", "train.seed")  # differ inside a table
+# differ inside a table
+PER_RUN = ("mix.method", "lora.train_adapters", "mix.graph", "data.partition", "train.seed")
 AGAIN = "run it again"
 TRAINING = "training"
 
@@ -82,7 +83,7 @@ def require_one_each(runs: Sequence[Stored]) -> None:
     """Raise StoreError if a run is stored twice with unlike scores: one of them would be lost."""
     seen: dict[tuple[str, ...], Stored] = {}
     for run in runs:
-        other = seen.setdefault(tuple(str(run.settings[name]) for name in PER_RUN), run)
+        other = seen.setdefault(tuple(str(run.settings.get(name)) for name in PER_RUN), run)
         if run.scores != other.scores:
             raise store.StoreError(
                 f"{other.folder} and {run.folder} are the same run with unlike scores: give the "

@@ -76,18 +76,22 @@ def stack(
     heads: Sequence[str] = (),
     seed: int = 0,
     equal_start: bool = True,
+    train_heads: bool = True,
 ) -> Stacked:
     """Give a model the LoRA factors and heads of N agents, in place; all else is frozen.
 
     Every nn.Linear whose dotted name is a target or ends with ".target" becomes a StackedLinear,
     every nn.Linear of a module that `heads` names so becomes a StackedHead. B starts at 0 and A
     uniform in +-1/sqrt(k), as peft draws it; all agents share one A under `equal_start`, else each
-    draws its own. ValueError: a number out of range, a name that matches nothing or layers other
-    than nn.Linear, rank > min(d, k), a model that is already stacked.
+    draws its own. Without `train_heads` heads stay as they are. No targets, but heads: only these
+    train. ValueError: a number out of range, a name that matches nothing or layers other than
+    nn.Linear, rank > min(d, k), a model that is already stacked.
     """
     _check_numbers(agents, rank, scale, dropout)
     if any(isinstance(module, Layer) for module in model.modules()):
         raise ValueError("the model is already stacked; load it again to stack it anew")
+    if isinstance(targets, str) or not (targets or heads):
+        raise ValueError(f"targets must be a list of one or more names, got {targets!r}")
     linear, dense = _sites(model, targets), _dense(model, heads)
     _require_one_name(model, {**linear, **dense})
     for name, layer in linear.items():
@@ -101,11 +105,13 @@ def stack(
         name: _start(layer, name, agents, rank, seed, equal_start) for name, layer in linear.items()
     }
     sites = {name: StackedLinear(linear[name], A, scale, dropout) for name, A in starts.items()}
-    trained = {name: StackedHead(layer, agents) for name, layer in dense.items()}
-    for name, fresh in {**sites, **trained}.items():
+    tops = {name: StackedHead(layer, agents) for name, layer in dense.items()}
+    for name, fresh in {**sites, **tops}.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, fresh)
-    return Stacked(model, sites, trained, agents, tuple(targets), tuple(heads))
+    for head in tops.values():
+        head.requires_grad_(train_heads)
+    return Stacked(model, sites, tops, agents, tuple(targets), tuple(heads))
 
 
 def _check_numbers(agents: int, rank: int, scale: float, dropout: float) -> None:
@@ -136,8 +142,6 @@ def _named(model: nn.Module, wanted: str, what: str) -> dict[str, nn.Module]:
 
 def _sites(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
     """Return the linear layers that the targets name, in the model's order."""
-    if isinstance(targets, str) or not targets:
-        raise ValueError(f"targets must be a list of one or more names, got {targets!r}")
     found = {name for target in targets for name in _named(model, target, "target")}
     sites = {name: module for name, module in model.named_modules() if name in found}
     for name, module in sites.items():

@@ -16,7 +16,7 @@ from paper_checks.config import Config
 from paper_checks.tasks import images
 from paper_checks.tasks.models import drawn, pretrained, quiet, require, source, word_tokenizer
 from paper_checks.tasks.pictures import Pictures, normalized
-from paper_checks.tasks.records import Data, Task
+from paper_checks.tasks.records import Data, Task, divided
 
 if TYPE_CHECKING:  # torch is imported where it is needed
     from torch import Tensor, nn
@@ -37,11 +37,14 @@ def load(config: Config, data_dir: Path | None) -> Task:
         )
     if name == "toy-images":
         model, base, tokenizer, train, test = _toy(config.model.get("dtype", "float32"))
+        train, validation = divided(train, config.data.validation)
         prompts, ready = images.prompts(name, list(images.TOY_CLASSES)), _as_they_are
     else:
         model, base, tokenizer, processor = _real(config.model)
         parts, classes = images.read(name, config.data, data_dir)
         train, test = (_data(parts[part], processor) for part in ("train", "test"))
+        held = parts.get("validation")
+        validation = None if held is None else _data(held, processor)
         prompts, ready = images.prompts(name, classes), partial(normalized, processor=processor)
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
     texts = {key: tokens[key] for key in ("input_ids", "attention_mask")}
@@ -57,6 +60,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
         test=test,
         scores=partial(scores, texts=texts, ready=ready),
         common=partial(encoded_classes, texts=texts),
+        validation=validation,
     )
 
 

@@ -9,6 +9,11 @@ boolq   balanced.jsonl           {"question", "passage", "answer": true | false}
         The first is drawn from the second, so a hash of the passage divides both: three quarters
         of the passages are trained on (first file), one quarter is tested on (second file). With
         train.jsonl there, the official training set in the first format, it and all of the second.
+
+Where data.validation asks for validation examples, those of SST-2 come from dev.tsv and those of
+WiC from dev.data.txt and dev.gold.txt if the folder has them. BoolQ's, and all of the hub, whose
+own validation sets are tested on here as the labels of its test sets are not public, are taken out
+of the training examples; BoolQ's by whole passages.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from decaf_theory.files import from_json
 from decaf_theory.rng import generator
 from paper_checks import settings
 from paper_checks.tasks.models import require
-from paper_checks.tasks.records import cut, few
+from paper_checks.tasks.records import cut, few, validation_size, without_validation
 
 
 class Example(NamedTuple):
@@ -44,10 +49,15 @@ class TextSet(NamedTuple):
     pair: tuple[str, str | None]  # format strings: first and second text of a classifier
     prompt: tuple[str, str, str]  # before, the text that may be cut, after; answer yes or no
     metric: str
+    validation: tuple[str, Callable[[Path], list[Example]]] | None = None  # its own file, reader
+    group: Callable[[Example], str] | None = None  # what stays together when validation is drawn
 
 
 def read(name: str, data: settings.Data, data_dir: Path | None) -> dict[str, list[Example]]:
     """Return {"train": ..., "test": ...} of data set `name`, as many as `data` wants.
+
+    And {"validation": ...} if data.validation says how many: of the data set's own file where the
+    folder has one, else out of the training examples, before shots and train_samples.
 
     data.shots: at most that many of every class; data.train_samples, data.test_samples: in all.
     They are drawn from a fixed stream, so that every run tests on the same examples.
@@ -58,13 +68,39 @@ def read(name: str, data: settings.Data, data_dir: Path | None) -> dict[str, lis
     else:
         folder = Path() if data_dir is None else data_dir / name
         splits = {"train": texts.train(folder), "test": texts.test(folder)}
+    if data.validation is not None:
+        own = None if data_dir is None else _own_validation(texts, data_dir / name)
+        splits |= _validated(texts, splits["train"], own, data.validation)
     if data.shots:
         chosen = few(np.array([example.label for example in splits["train"]]), data.shots)
         splits["train"] = [splits["train"][i] for i in chosen]
     wanted = {"train": data.train_samples, "test": data.test_samples}
     return {
-        part: [examples[i] for i in cut(len(examples), wanted[part], part)]
+        part: [examples[i] for i in cut(len(examples), wanted.get(part), part)]
         for part, examples in splits.items()
+    }
+
+
+def _own_validation(texts: TextSet, folder: Path) -> list[Example] | None:
+    """Return the data set's own validation examples, None where the folder has none."""
+    if texts.validation is None:
+        return None
+    file, reader = texts.validation
+    return reader(folder) if (folder / file).is_file() else None
+
+
+def _validated(
+    texts: TextSet, train: list[Example], own: list[Example] | None, wanted: float
+) -> dict[str, list[Example]]:
+    """Return {"train": ..., "validation": ...}."""
+    if own is not None:
+        chosen = cut(len(own), validation_size(wanted, len(train)), "validation")
+        return {"train": train, "validation": [own[i] for i in chosen]}
+    groups = range(len(train)) if texts.group is None else [texts.group(e) for e in train]
+    places = without_validation(groups, wanted)
+    return {
+        part: [train[i] for i in chosen]
+        for part, chosen in zip(("train", "validation"), places, strict=True)
     }
 
 
@@ -204,7 +240,11 @@ def _official(folder: Path) -> bool:
 
 def _held_out(passage: str) -> bool:
     """Whether a passage is tested on: one in four, by a hash that ignores white space."""
-    return sha256(" ".join(passage.split()).encode()).digest()[0] % 4 == 0
+    return sha256(_words(passage).encode()).digest()[0] % 4 == 0
+
+
+def _words(passage: str) -> str:
+    return " ".join(passage.split())
 
 
 def _toy(part: str, count: int) -> Callable[[Path], list[Example]]:
@@ -233,6 +273,7 @@ TEXTS = {
         ("{sentence}", None),
         ("Review: ", "{sentence}", "\nIs the review positive? Answer yes or no.\nAnswer:"),
         "accuracy",
+        validation=("dev.tsv", _sst2("dev.tsv")),
     ),
     "wic": TextSet(
         _wic("train"),
@@ -246,6 +287,7 @@ TEXTS = {
             '\nDoes the word "{word}" mean the same in both? Answer yes or no.\nAnswer:',
         ),
         "f1",
+        validation=("dev.gold.txt", _wic("dev")),
     ),
     "boolq": TextSet(
         _boolq_train,
@@ -255,6 +297,7 @@ TEXTS = {
         ("{question}", "{passage}"),
         ("Passage: ", "{passage}", "\nQuestion: {question}? Answer yes or no.\nAnswer:"),
         "f1",
+        group=lambda example: _words(example.fields["passage"]),
     ),
     "toy-text": TextSet(
         _toy("train", 160),

@@ -34,7 +34,7 @@ from decaf_theory.sums import seal_bytes, unseal_bytes
 from paper_checks.config import Config
 from paper_checks.tasks import cache
 from paper_checks.tasks.models import drawn, frozen, overridden, require
-from paper_checks.tasks.records import Data, Task
+from paper_checks.tasks.records import Data, Task, divided
 
 if TYPE_CHECKING:  # torch is imported where it is needed
     from torch import nn
@@ -64,6 +64,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
             f'or "random", got {config.model["from"]!r}'
         )
     train, test = unseen()
+    train, validation = divided(train, config.data.validation)
     return Task(
         name="digits",
         model=model,
@@ -75,6 +76,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
         train=train,
         test=test,
         scores=lambda model, inputs, agents: model(**inputs).logits,
+        validation=validation,
     )
 
 

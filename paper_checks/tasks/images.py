@@ -1,7 +1,10 @@
 """Image data sets for CLIP: Flowers102, UCF101 and Food101 from folders or the hub; made-up ones.
 
 A folder given as --data-dir holds <data set>/{train,test}/<class name>/<image files>; of videos,
-one frame each. On the hub UCF101 holds all frames: the middle one of every clip is taken.
+one frame each. With data.split_file the images lie in <data set>/ as that file says (splits.py).
+Images for validation are those of <data set>/val if it is there, else taken out of the training
+images, of UCF101 by whole groups of clips of one scene. On the hub UCF101 holds all frames: the
+middle one of every clip is taken.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import numpy as np
 
 from decaf_theory.rng import generator
 from paper_checks import settings
+from paper_checks.tasks import splits
 from paper_checks.tasks.models import require
-from paper_checks.tasks.records import cut, few
+from paper_checks.tasks.records import cut, few, validation_size, without_validation
 
 # data set -> name on the hub, {part: split}, prompt
 IMAGES = {
@@ -45,6 +49,7 @@ class Listing(NamedTuple):
 
     items: Any  # paths, or (hub data set, row)
     labels: np.ndarray
+    clips: list[str] | None = None  # of a hub's frames, the names of their clips
 
 
 def read(
@@ -53,17 +58,47 @@ def read(
     """Return {"train": ..., "test": ...} and the class names, as words.
 
     data.shots keeps at most that many training images of every class, data.train_samples and
-    data.test_samples that many in all, drawn from a fixed stream.
+    data.test_samples that many in all, drawn from a fixed stream. And {"validation": ...} if
+    data.validation says how many.
     """
-    if data_dir is None:
+    if data.split_file is not None:
+        parts, names = _from_splits(name, data, data_dir)
+    elif data_dir is None:
         parts, names = _from_hub(name)
     else:
         parts, names = _from_folder(data_dir / name)
+    own = parts.pop("val", None)  # of a file of splits
+    if data.validation is not None:
+        if data.split_file is None and data_dir is not None:
+            own = _own_validation(data_dir / name, names)
+        parts |= _validated(parts["train"], own, data.validation)
     wanted = {"train": data.train_samples, "test": data.test_samples}
-    parts = {p: _keep(x, cut(len(x.labels), wanted[p], p)) for p, x in parts.items()}
+    parts = {p: _keep(x, cut(len(x.labels), wanted.get(p), p)) for p, x in parts.items()}
     if data.shots:
         parts["train"] = _keep(parts["train"], few(parts["train"].labels, data.shots))
     return parts, [words(label) for label in names]
+
+
+def _own_validation(folder: Path, names: list[str]) -> Listing | None:
+    """Return the images of the folder `val`, None where there is none."""
+    return _part(folder / "val", names) if (folder / "val").is_dir() else None
+
+
+def _validated(train: Listing, own: Listing | None, wanted: float) -> dict[str, Listing]:
+    """Return {"train": ..., "validation": ...}."""
+    if own is not None:
+        size = validation_size(wanted, len(train.labels))
+        return {"validation": _keep(own, cut(len(own.labels), size, "validation"))}
+    titles = train.clips or [getattr(item, "name", "") for item in train.items]
+    groups = [_scene(title, at) for at, title in enumerate(titles)]
+    kept, apart = without_validation(groups, wanted)
+    return {"train": _keep(train, kept), "validation": _keep(train, apart)}
+
+
+def _scene(title: str, at: int) -> str | int:
+    """Return class and group of a clip named v_<class>_g<group>_c<clip>, else the place `at`."""
+    found = re.match(r"v_\w+_g\d+(?=_c\d)", title)
+    return found[0] if found else at
 
 
 def prompts(name: str, classes: list[str]) -> list[str]:
@@ -76,6 +111,18 @@ def words(label: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label).strip().lower()
 
 
+def _from_splits(
+    name: str, data: settings.Data, data_dir: Path | None
+) -> tuple[dict[str, Listing], list[str]]:
+    if data_dir is None:
+        raise ValueError(
+            f"data.split_file is a file in the folder {name} of --data-dir, which is missing"
+        )
+    file = data_dir / name / str(data.split_file)
+    parts, names = splits.read(file, data_dir / name / data.split_images)
+    return {part: Listing(*found) for part, found in parts.items()}, names
+
+
 def _from_folder(folder: Path) -> tuple[dict[str, Listing], list[str]]:
     names = sorted(path.name for path in folder.glob("train/*") if path.is_dir())
     if not names:
@@ -83,18 +130,20 @@ def _from_folder(folder: Path) -> tuple[dict[str, Listing], list[str]]:
             f"no images: {folder}/train and {folder}/test must hold a folder of images for every "
             "class; or leave --data-dir out to take the hub"
         )
-    parts = {}
-    for part in ("train", "test"):
-        files = [
-            (path, label)
-            for label, name in enumerate(names)
-            for path in sorted((folder / part / name).glob("*"))
-            if path.suffix.lower() in ENDINGS
-        ]
-        if not files:
-            raise ValueError(f"no images in {folder / part}/<class>; endings: {sorted(ENDINGS)}")
-        parts[part] = Listing([p for p, _ in files], np.array([label for _, label in files]))
-    return parts, names
+    return {part: _part(folder / part, names) for part in ("train", "test")}, names
+
+
+def _part(folder: Path, names: list[str]) -> Listing:
+    """Return the images below folder/<class>, and their classes by the order of the names."""
+    files = [
+        (path, label)
+        for label, name in enumerate(names)
+        for path in sorted((folder / name).glob("*"))
+        if path.suffix.lower() in ENDINGS
+    ]
+    if not files:
+        raise ValueError(f"no images in {folder}/<class>; endings: {sorted(ENDINGS)}")
+    return Listing([p for p, _ in files], np.array([label for _, label in files]))
 
 
 def _from_hub(name: str) -> tuple[dict[str, Listing], list[str]]:
@@ -111,11 +160,12 @@ def _from_hub(name: str) -> tuple[dict[str, Listing], list[str]]:
         ) from error
     parts = {}
     for part, rows in loaded.items():
-        kept = middle_frames(rows["clip_id"], rows["frame"]) if name == "ucf101" else None
-        at = range(len(rows)) if kept is None else kept
+        clips = rows["clip_id"] if name == "ucf101" else None
+        at = range(len(rows)) if clips is None else middle_frames(clips, rows["frame"])
         labels = np.array(rows["label"])[list(at)]
         files = rows.cast_column("image", Image(decode=False))
-        parts[part] = Listing([(files, int(i)) for i in at], labels)
+        titles = None if clips is None else [clips[i] for i in at]
+        parts[part] = Listing([(files, int(i)) for i in at], labels, titles)
     return parts, list(loaded["train"].features["label"].names)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,7 @@ class Task(NamedTuple):
     """(model, inputs of a batch, agent-major [N*b, ...], N) -> class scores [N*b, classes]."""
     common: Callable[[Any, int], dict[str, Any]] = lambda model, agents: {}
     """(model, N) -> inputs that are the same for every batch until the adapters change."""
+    validation: Data | None = None  # neither trained nor tested on; what is chosen is chosen there
 
 
 def few(labels: np.ndarray, shots: int) -> np.ndarray:
@@ -87,3 +88,43 @@ def cut(examples: int, samples: int | None, part: str) -> np.ndarray:
     if samples is None or samples >= examples:
         return np.arange(examples)
     return np.sort(generator(0, "examples", part).permutation(examples)[:samples])
+
+
+def validation_size(wanted: float, examples: int) -> int:
+    """Return how many examples `data.validation` means: that many, or below 1 a share of them."""
+    return max(1, round(wanted * examples)) if wanted < 1 else int(wanted)
+
+
+def without_validation(groups: Sequence[Hashable], wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, sorted, of training and of validation examples, a fixed draw.
+
+    groups: of every training example; those of one group stay together, so that validation is at
+    least as large as `wanted` (see `validation_size`). ValueError: nothing is left to train on.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    size, chosen = validation_size(wanted, len(groups)), list[int]()
+    piles = list(members.values())
+    for pile in generator(0, "examples", "validation").permutation(len(piles)):
+        if len(chosen) >= size:
+            break
+        chosen += piles[pile]
+    if len(chosen) == len(groups):
+        raise ValueError(
+            f"data.validation must leave examples to train on, got {wanted:g} of the {len(groups)} "
+            f"that the data set has for training; lower it"
+        )
+    taken = np.zeros(len(groups), dtype=bool)
+    taken[chosen] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def divided(train: Data, wanted: float | None) -> tuple[Data, Data | None]:
+    """Return training and validation examples, the latter taken out of the former; None: none."""
+    if wanted is None:
+        return train, None
+    import torch
+
+    kept, apart = without_validation(range(len(train.labels)), wanted)
+    return train.take(torch.from_numpy(kept)), train.take(torch.from_numpy(apart))

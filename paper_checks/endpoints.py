@@ -1,0 +1,103 @@
+"""What a run is scored by: the agents' own models, averaged models, and what needs no training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from decaf_theory.lowrank import Factors
+from decaf_theory.methods import Method
+from paper_checks import observe
+from paper_checks.stacked import Stacked
+from paper_checks.tasks import Task
+
+
+def scored(stacked: Stacked, task: Task, batch: int, *, sequential: bool = False) -> dict[str, Any]:
+    """Return the scores of the agents' own models on the test set, see `observe.evaluate`.
+
+    And validation_score and validation_loss, means over the agents, if the task has examples for
+    them.
+    """
+    found = observe.evaluate(stacked, task, batch, sequential=sequential)
+    if task.validation is not None:
+        there = task._replace(test=task.validation)
+        apart = observe.evaluate(stacked, there, batch, sequential=sequential)
+        found |= {"validation_score": apart["score"], "validation_loss": apart["test_loss"]}
+    return found
+
+
+def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str, float]:
+    """Return the test scores of the models that agents average to, one for all of them.
+
+    averaged_score: W - W0 = mean_i s B_i A_i, with what was merged into W0, and the mean of the
+    heads. averaged_factors_score, of methods that average factors, which deploy this one:
+    W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads.
+    """
+    models = {"averaged_score": mean_products(stacked)}
+    if rule.space == "factors" and rule.meets != "none":
+        models["averaged_factors_score"] = mean_factors(stacked)
+    found = {}
+    for name, pairs in models.items():
+        with as_one(stacked, pairs) as one:
+            found[name] = float(observe.evaluate(one, task, batch)["score"])
+    return found
+
+
+def mean_products(stacked: Stacked) -> dict[str, Factors]:
+    """Return by site B [1, d, N r] and A [1, N r, k] with B A = mean_i B_i A_i."""
+    N = stacked.agents
+    return {
+        name: Factors(torch.cat(tuple(B), dim=-1)[None] / N, torch.cat(tuple(A), dim=-2)[None])
+        for name, (B, A) in stacked.factors().items()
+    }
+
+
+def mean_factors(stacked: Stacked) -> dict[str, Factors]:
+    """Return by site the means of the agents' B and A, [1, d, r] and [1, r, k]."""
+    return {
+        name: pair.map(lambda X: X.mean(0, keepdim=True))
+        for name, pair in stacked.factors().items()
+    }
+
+
+@contextmanager
+def as_one(stacked: Stacked, pairs: Mapping[str, Factors]) -> Iterator[Stacked]:
+    """Let the model inside be that of one agent, with these factors and the mean of the heads."""
+    before = [(layer, dict(layer.named_parameters(recurse=False))) for layer in stacked.layers]
+    try:
+        for name, site in stacked.sites.items():
+            site.B, site.A = (nn.Parameter(X, requires_grad=False) for X in pairs[name])
+        for head in stacked.heads.values():
+            for name, X in list(head.named_parameters(recurse=False)):
+                mean = X.detach().mean(0, keepdim=True)
+                setattr(head, name, nn.Parameter(mean, requires_grad=False))
+        yield replace(stacked, agents=1)
+    finally:
+        for layer, own in before:
+            for name, X in own.items():
+                setattr(layer, name, X)
+
+
+def floors(task: Task) -> dict[str, dict[str, float]]:
+    """Return the test scores of constant answers: {name: {metric: score}}.
+
+    majority: the most frequent class of the training examples; always_yes: class 1 of two. Of F1
+    their accuracy, too.
+    """
+    labels = torch.as_tensor(task.test.labels)
+    counts = torch.as_tensor(task.train.labels).bincount(minlength=task.classes)
+    answers = {"majority": int(counts.argmax())}
+    if task.metric == "f1":
+        answers["always_yes"] = 1
+    return {
+        name: {
+            metric: observe.METRICS[metric](torch.full_like(labels, answer), labels)
+            for metric in dict.fromkeys((task.metric, "accuracy"))
+        }
+        for name, answer in answers.items()
+    }
