@@ -1,4 +1,4 @@
-"""Intervals, slopes, extrapolation and multiplicity: turning numbers into statements."""
+"""Intervals, tests, slopes, extrapolation and multiplicity: turning numbers into statements."""
 
 from __future__ import annotations
 
@@ -125,6 +125,72 @@ def bonferroni(level: float, rows: int) -> float:
     """
     _require_level(level)
     return 1 - (1 - level) / integer("rows", rows, 1)
+
+
+def paired_p(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the two-sided p-value of the paired t-test of equal means.
+
+        P(|T| >= |mean| sqrt(n) / s),   T of n - 1 degrees of freedom, s that of first - second
+
+    It is below 1 - level if and only if `paired_interval` at that level leaves zero out. Without
+    any spread it is 0, or 1 if the mean is 0. ValueError as in `paired_interval`.
+    """
+    from scipy import stats  # here: it is slow to load and rarely needed
+
+    x, y = _pair("first", first, "second", second, least=2)
+    mean, error = float((x - y).mean()), float((x - y).std(ddof=1)) / sqrt(len(x))
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, len(x) - 1))
+
+
+def holm(p_values: ArrayLike) -> list[float]:
+    """Return Holm's adjusted p-values, in the order given.
+
+        p_(i)' = max_{j <= i} min(1, (m - j + 1) p_(j)),   p_(1) <= ... <= p_(m)
+
+    To reject where p' <= alpha keeps the chance of any false rejection at alpha, however the tests
+    depend on each other (Holm 1979). ValueError: no value, or one outside [0, 1].
+    """
+    p = _finite("p_values", p_values, least=1)
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(f"p_values must lie in [0, 1], got {p[(p < 0) | (p > 1)][0]}")
+    order = np.argsort(p, kind="stable")
+    factors = len(p) - np.arange(len(p))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * p[order]))
+    return [float(x) for x in adjusted]
+
+
+def detectable_difference(
+    deviation: float, count: int, level: float = 0.95, power: float = 0.8
+) -> float:
+    """Return the least mean difference that a paired t-test at `level` finds with this power.
+
+        delta:  P(|T'| > t) = power,   T' noncentral t, n - 1 degrees, centre delta sqrt(n) / s
+
+    (T'^2 is noncentral F of 1 and n - 1 degrees: one tail, for both of T'.)
+    deviation: s, the standard deviation of the paired differences; count: n. ValueError: deviation
+    not finite or < 0, count not an integer >= 2, level outside (0, 1), power outside
+    (1 - level, 1).
+    """
+    from scipy import optimize, stats  # here: they are slow to load and rarely needed
+
+    _require_level(level)
+    n = integer("count", count, 2)
+    if not 0 <= deviation < np.inf:
+        raise ValueError(f"deviation must be finite and >= 0, got {deviation}")
+    if not 1 - level < power < 1:
+        raise ValueError(f"power must lie in (1 - level, 1) = ({1 - level:g}, 1), got {power}")
+    t = float(stats.t.isf((1 - level) / 2, n - 1))
+
+    def lacking(centre: float) -> float:
+        return float(stats.ncf.sf(t**2, 1, n - 1, centre**2)) - power
+
+    beyond = 2 * t + 2
+    while lacking(beyond) < 0:
+        beyond *= 2
+    return float(optimize.brentq(lacking, 0.0, beyond)) * deviation / sqrt(n)
 
 
 def _interval(estimate: float, error: float, degrees: int, level: float) -> Interval:

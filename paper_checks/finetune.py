@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from decaf_theory.arrays import Host
 from decaf_theory.interrupts import interruptions
 from decaf_theory.rng import generator
-from paper_checks import checkpoint, endpoints, mixing, observe, record, stamp
+from paper_checks import checkpoint, devices, endpoints, mixing, observe, record, scaling, stamp
 from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.cost import recompute
@@ -90,10 +91,13 @@ def finetune(
 def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ()) -> Run:
     """Load the task, partition its data, and stack the agents at their common start."""
     lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
+    device, half = devices.require(device), config.train.autocast
+    devices.require_dtype(device, str(config.model.get("dtype")))
+    devices.autocast(device, half)  # before anything is loaded
     task = load_task(config)
     stamped = stamp.of(config, adapters, device) | stamp.of_loaded(task)
     task.model.to(device)
-    task = task._replace(scores=on_device(task.scores, device))
+    task = task._replace(scores=on_device(task.scores, device, half))
     shards = partition(
         task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
     )
@@ -114,16 +118,43 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     mixing.check_start(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
-    epoch = math.ceil(max(map(len, shards)) / data.batch)
-    every = mix.every or (mix.every_epochs or 1) * epoch
+    every = steps_a_round(config, shards)
     Pi = mixing.graph_of(rule, mix.graph, mix.agents)
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
     seed, apart = config.train.seed, config.train.sequential
     batches = Batches(task.train, shards, seed, data.batch, apart)
+    scaler = scaling.scaler_of(config.train, device)
     return Run(
-        config, task, shards, batches, stacked, optimizer, Pi, every, device, memory, stamped
+        config,
+        task,
+        shards,
+        batches,
+        stacked,
+        optimizer,
+        Pi,
+        every,
+        device,
+        memory,
+        stamped,
+        scaler,
     )
+
+
+def steps_a_round(config: Config, shards: Sequence[Host]) -> int:
+    """Return the steps from mix to mix. ValueError: passes over a shard that outlast the run."""
+    mix, steps = config.mix, config.train.steps
+    if mix.every is not None:
+        return mix.every
+    assert mix.every_epochs is not None  # checked on entry
+    every = mix.every_epochs * math.ceil(max(map(len, shards)) / config.data.batch)
+    if every > steps:
+        raise ValueError(
+            f"mix.every_epochs = {mix.every_epochs} is {every} steps of data.batch = "
+            f"{config.data.batch} here and must be <= train.steps = {steps}, or nothing is ever "
+            f"mixed"
+        )
+    return every
 
 
 def advance(run: Run) -> None:
@@ -145,7 +176,10 @@ def advance(run: Run) -> None:
     with clock(run, "training"):
         for group in run.optimizer.param_groups:
             group["lr"] = step_size(train, t, run.every)
-        run.optimizer.step()
+        if run.overflowed:
+            run.skipped += 1
+        else:
+            run.optimizer.step()
     if not finite(run):
         raise TrainingError(
             f"step {t} of size {step_size(train, t, run.every):g} overflowed; lower train.lr"
@@ -160,7 +194,10 @@ def advance(run: Run) -> None:
 
 
 def gradients(run: Run, t: int) -> Tensor:
-    """Compute every agent's gradient in place and return the losses [N] of their batches."""
+    """Compute every agent's gradient in place and return the losses [N] of their batches.
+
+    run.overflowed says whether they are of no use, as the scaled loss overflowed.
+    """
     train, N = run.config.train, run.stacked.agents
     batches = run.batches.at(t)
     rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
@@ -173,23 +210,26 @@ def gradients(run: Run, t: int) -> Tensor:
         for agent, own in enumerate(batches):
             with run.stacked.only(agent):
                 losses.append(agents_losses(run, own, 1))
-                losses[-1].sum().backward()
+                scaling.backward(losses[-1].sum(), run.scaler)
         loss = torch.cat([x.detach() for x in losses])
     else:
         (together,) = batches
         loss = agents_losses(run, together, N)
-        loss.sum().backward()
+        scaling.backward(loss.sum(), run.scaler)
         loss = loss.detach()
     training_mode(run, False)
+    run.overflowed = scaling.overflowed(run.scaler, run.optimizer)
     require_finite(run, loss, t)
-    run.sent += mixing.direct(run.stacked, rule, run.Pi, run.memory, now)
+    if not run.overflowed:
+        run.sent += mixing.direct(run.stacked, rule, run.Pi, run.memory, now)
     return loss
 
 
 def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:
     """Return the mean cross-entropy of each agent's part of an agent-major batch, [agents]."""
     inputs, labels = batch
-    scores = run.task.scores(run.stacked.model, inputs, agents).float()
+    scores = run.task.scores(run.stacked.model, inputs, agents)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
     return losses.reshape(agents, -1).mean(1)
 
@@ -200,7 +240,8 @@ def mix(run: Run, round_: int) -> None:
     Methods that do not mix are measured as if all agents were to be averaged.
     """
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
-    if run.stacked.sites and round_ % run.config.observe.every == 0:
+    observed = round_ % run.config.observe.every == 0 or round_ == last_mixed(run)
+    if run.stacked.sites and observed:
         with clock(run, "observing"):
             graph = choice.graph if rule.meets == "graph" else "complete"
             rows = np.full((N, N), 1 / N) if run.Pi is None else run.Pi
@@ -218,6 +259,12 @@ def mix(run: Run, round_: int) -> None:
         )
 
 
+def last_mixed(run: Run) -> int:
+    """Return the round of the run's last mix."""
+    train = run.config.train
+    return (train.steps - (train.order == "mix_first")) // run.every
+
+
 def close_round(run: Run, last: bool) -> None:
     """Record the round: loss on its batches, measurements at its mix, score on the test set."""
     rounds, rest = divmod(run.step, run.every)
@@ -228,6 +275,8 @@ def close_round(run: Run, last: bool) -> None:
         "comm_bytes": run.sent,
         **run.seen,
     }
+    if run.scaler is not None:
+        record["skipped_steps"] = run.skipped
     if last or rounds % run.config.observe.eval_every == 0:
         data, sequential = run.config.data, run.config.train.sequential
         with clock(run, "evaluating"):
@@ -240,11 +289,16 @@ def close_round(run: Run, last: bool) -> None:
 
 
 def require_finite(run: Run, losses: Tensor, t: int) -> None:
-    """Raise TrainingError, naming agent and step, unless losses and gradients are finite."""
-    grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
-    fine = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
-    both = torch.stack([torch.isfinite(losses), fine]).tolist()  # waits for the device once
-    for what, mask in zip(("loss", "gradient"), both, strict=True):
+    """Raise TrainingError, naming agent and step, unless losses and gradients are finite.
+
+    Gradients of a scaled loss that overflowed are not looked at.
+    """
+    fine = {"loss": torch.isfinite(losses)}
+    if not run.overflowed:
+        grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
+        fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
+    masks = torch.stack(list(fine.values())).tolist()  # waits for the device once
+    for what, mask in zip(fine, masks, strict=True):
         if not all(mask):
             agent = mask.index(False)
             raise TrainingError(
@@ -275,11 +329,14 @@ def training_mode(run: Run, on: bool) -> None:
         site.train(on)
 
 
-def on_device(scores: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
-    """Return the scoring function with a batch's tensors moved to the model's device first."""
+def on_device(
+    scores: Callable[..., Tensor], device: str, half: str | None
+) -> Callable[..., Tensor]:
+    """Return the scoring function on the model's device, with products in a half type if any."""
 
     def moved(model: torch.nn.Module, inputs: dict[str, Any], agents: int) -> Tensor:
         there = {n: x.to(device) if hasattr(x, "to") else x for n, x in inputs.items()}
-        return scores(model, there, agents)
+        with devices.autocast(device, half):
+            return scores(model, there, agents)
 
     return moved

@@ -66,9 +66,11 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
 def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
     """Check the start.
 
-    ValueError: a frozen A or head, or a start of pooled gradients, that differs between agents.
+    ValueError: a frozen A or head, or a start of pooled gradients, heads too, that differs between
+    agents.
     DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
     """
+    one_model = rule.pools == "server" and rule.meets == "none"
     for name, factors in stacked.factors().items():
         alike = {part: bool((X == X[:1]).all()) for part, X in factors._asdict().items()}
         for part in sorted(rule.fixed):
@@ -77,13 +79,19 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
                     f"{part} must be equal at all agents for {rule.name}, which {rule.why(part)}; "
                     f"site {name} differs: start from equal adapters, or choose another method"
                 )
-        if rule.pools == "server" and rule.meets == "none" and not all(alike.values()):
+        if one_model and not all(alike.values()):
             raise ValueError(
                 f"adapters must be equal at all agents for {rule.name}, which is one model; site "
                 f"{name} differs: set lora.equal_start, or start from equal adapters"
             )
     for name, head in stacked.heads.items():
-        if not all(X.requires_grad or bool((X == X[:1]).all()) for X in head.parameters()):
+        equal = all(bool((X == X[:1]).all()) for X in head.parameters())
+        if not equal and one_model:
+            raise ValueError(
+                f"heads must be equal at all agents for {rule.name}, which is one model; head "
+                f"{name} differs: start from adapters with equal heads"
+            )
+        if not equal and not all(X.requires_grad for X in head.parameters()):
             raise ValueError(
                 f"head {name} must be equal at all agents while lora.train_heads is false; the "
                 f"adapters given bring their own: set lora.train_heads, or start without them"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from decaf_theory.files import to_json, write_atomically
 from decaf_theory.sums import sealed
-from paper_checks import stamp
+from paper_checks import devices, stamp
 from verification.adapter_evidence import EVIDENCE
 from verification.claim import Claim, Row
 from verification.harness import TRAINING, Stored, read
@@ -80,10 +80,7 @@ def clock(run: Run, what: str) -> Iterator[None]:
     """Add the seconds spent inside to the run's."""
     start = time.perf_counter()
     yield
-    if run.device != "cpu":
-        import torch
-
-        torch.cuda.synchronize()
+    devices.synchronize(run.device)
     run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start
 
 

@@ -30,8 +30,11 @@ class Run:
     device: str
     memory: Memory  # the method's state of each site
     stamp: dict[str, Any]  # what must agree where it is resumed
+    scaler: torch.amp.GradScaler | None = None  # of the loss, with float16 autocast
+    overflowed: bool = False  # this step's gradients, of the scaled loss
     step: int = 0
     sent: int = 0  # bytes, by all agents so far
+    skipped: int = 0  # steps that overflowed under the scale of the loss, and were not taken
     losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
     seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
     records: list[dict[str, Any]] = field(default_factory=list)  # one per round

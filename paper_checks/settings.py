@@ -78,6 +78,8 @@ class Train:
     schedule: the step size is constant, or falls from lr to lr_min as half a cosine over the
     `period`: the whole "run", or each "round" anew. sequential: one agent's batch at a time, for
     small memory. gradient_checkpointing: activations are recomputed, for smaller memory still.
+    autocast: products with the base's weights are computed in "bfloat16" or "float16", adapters and
+    heads stay in float32; with "float16" the loss is scaled (see `scaling`).
     """
 
     steps: int
@@ -93,11 +95,16 @@ class Train:
     seed: int = 0
     sequential: bool = False
     gradient_checkpointing: bool = False
+    autocast: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard."""
+    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard.
+
+    graph, zero_directions: of methods that have none and do not truncate without effect, so that a
+    sweep can give one value to all its methods.
+    """
 
     agents: int
     method: str = "decaf"
@@ -118,8 +125,21 @@ class Mix:
 
 @dataclass(frozen=True, kw_only=True)
 class Observe:
-    """What is measured when, in rounds, and when a checkpoint is written, in steps."""
+    """What is measured when, in rounds, and when a checkpoint is written, in steps.
+
+    every: of mixes, and eval_every: of scores on the test set; those of the last round always are.
+    """
 
     every: int = 1
     eval_every: int = 1
     checkpoint_every: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is decided before any result is seen; it changes no run.
+
+    primary: the one contrast that a sweep is about, such as "decaf - dlora on ring, skew".
+    """
+
+    primary: str | None = None

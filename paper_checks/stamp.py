@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decaf_theory.sums import sum_of, sum_of_arrays, sum_of_files
+from paper_checks import devices
 from paper_checks.config import Config
 from verification import harness
 from verification.provenance import differences, library_versions
@@ -40,19 +41,10 @@ def of(config: Config, adapters: Sequence[str | Path] = (), device: str = "cpu")
         "code": harness.code(),
         "python": platform.python_version(),
         **{f"libraries.{name}": x for name, x in library_versions(*LIBRARIES).items()},
-        "device": device_name(device),
+        "device": devices.model_name(device),
         "sum.adapters": sum_of_files(starts) if starts else None,
         "sum.data": sum_of_data(data) if data else None,
     }
-
-
-def device_name(device: str) -> str:
-    """Return the kind of a device; of a GPU its model, since cuda:0 and cuda:1 may be equal."""
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)
 
 
 def of_loaded(task: Task) -> dict[str, Any]:

@@ -7,25 +7,36 @@ graph are run once for all graphs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import product
 from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
+from decaf_theory.faults import no_memory
+from decaf_theory.files import UnwritableError, from_json, to_json, write_atomically
 from paper_checks import config as configs
 from paper_checks import stamp
 from paper_checks.config import Config
+from paper_checks.protocol import Plan, point_name
 from paper_checks.rules import settings_of_row
 from verification.harness import Stored, read
 from verification.provenance import differences
-from verification.store import StoreError
+from verification.store import RUN, StoreError, locked
 from verification.workers import in_processes
+
+ERROR = "failed.json"  # in a cell's folder
+STATES = ("finished", "running", "unfinished", "failed", "missing")
 
 
 class Cell(NamedTuple):
-    """One run of a sweep, as plain values that go to another process."""
+    """One run of a sweep, as plain values that go to another process.
+
+    point: the name of its point of a grid.
+    """
 
     config: str
     overrides: dict[str, Any]
@@ -34,6 +45,7 @@ class Cell(NamedTuple):
     device: str
     restart: bool = False
     accept_code: bool = False
+    point: str = ""
 
     def read(self) -> Config:
         """Return the cell's config."""
@@ -42,7 +54,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """The name under which its run is reported."""
-        return self.read().cell
+        return f"{self.point}/{self.read().cell}".lstrip("/")
 
 
 class Named(Protocol):
@@ -54,7 +66,10 @@ class Named(Protocol):
 
 
 class Outcome(NamedTuple):
-    """How a cell ended: "finished", "skipped", "interrupted" or "failed", and a line about it."""
+    """How a cell ended, and a line about it.
+
+    status: "finished", "skipped", "interrupted", "failed" or "out of memory".
+    """
 
     cell: str
     status: str
@@ -64,31 +79,22 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
 
 
-def folder_of(out: Path, config: Config) -> Path:
-    """Return the folder of a run."""
-    return out / config.name / config.cell
+def folder_of(out: Path, config: Config, point: str = "") -> Path:
+    """Return the folder of a run; point: the name of its point of a grid."""
+    return out / config.name / point / config.cell
 
 
-def cells(
-    base: Cell,
-    methods: Sequence[str],
-    graphs: Sequence[str],
-    partitions: Sequence[str],
-    seeds: Iterable[int],
-) -> list[Cell]:
+def cells(base: Cell, plan: Plan) -> list[Cell]:
     """Return the runs of a sweep, seed by seed, each run once. ConfigError: a setting is wrong."""
     found: dict[str, Cell] = {}
-    for seed in seeds:
-        for partition in partitions:
-            for graph in graphs:
-                for method in methods:
-                    chosen = settings_of_row(method) | {
-                        "mix.graph": graph,
-                        "data.partition": partition,
-                        "train.seed": seed,
-                    }
-                    cell = base._replace(overrides=base.overrides | chosen)
-                    found.setdefault(cell.read().cell, cell)
+    points = [dict(zip(plan.grid, values, strict=True)) for values in product(*plan.grid.values())]
+    for seed, partition, graph, row, point in product(
+        plan.seeds, plan.partitions, plan.graphs, plan.rows, points
+    ):
+        chosen = settings_of_row(row) | {"mix.graph": graph, "data.partition": partition}
+        overrides = base.overrides | point | chosen | {"train.seed": seed}
+        cell = base._replace(overrides=overrides, point=point_name(point))
+        found.setdefault(cell.name, cell)
     return list(found.values())
 
 
@@ -113,12 +119,13 @@ def finished(
 def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
     """Run one cell, or find it done; errors become the outcome's line."""
     config = cell.read()
-    folder = folder_of(cell.out, config)
+    folder = folder_of(cell.out, config, cell.point)
     stored = finished(folder, cell, config)
     if stored is not None:
-        return Outcome(config.cell, "skipped", summary(stored))
+        return Outcome(cell.name, "skipped", summary(stored))
     from paper_checks import finetune  # torch: in the process that trains
 
+    (folder / ERROR).unlink(missing_ok=True)
     try:
         run = finetune.finetune(
             config,
@@ -129,13 +136,51 @@ def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
             accept_code=cell.accept_code,
         )
     except (finetune.TrainingError, StoreError, ValueError) as error:
-        return Outcome(config.cell, "failed", str(error))
+        return failed(cell, folder, str(error))
     except Exception as error:  # no memory, a defect: of this cell, not of the others
-        return Outcome(config.cell, "failed", f"{type(error).__name__}: {error}")
+        status = "out of memory" if no_memory(error) else "failed"
+        return failed(cell, folder, f"{type(error).__name__}: {error}", status)
     if run.step < config.train.steps:
         line = f"after step {run.step} of {config.train.steps}"
-        return Outcome(config.cell, "interrupted", line, run.stopped_by)
-    return Outcome(config.cell, "finished", summary(read(folder)))
+        return Outcome(cell.name, "interrupted", line, run.stopped_by)
+    return Outcome(cell.name, "finished", summary(read(folder)))
+
+
+def failed(cell: Cell, folder: Path, line: str, status: str = "failed") -> Outcome:
+    """Return the outcome of a cell that failed; `state` finds it in the cell's folder, too."""
+    with suppress(OSError, UnwritableError):  # such a failure has a line already
+        write_atomically(folder / ERROR, to_json({"error": line}))
+    return Outcome(cell.name, status, line)
+
+
+def state(cell: Cell) -> tuple[str, str]:
+    """Return in which of STATES a cell is, and a line about it."""
+    config = cell.read()
+    folder = folder_of(cell.out, config, cell.point)
+    if finished(folder, cell, config) is not None:
+        return "finished", ""
+    if not folder.is_dir():
+        return "missing", ""
+    try:
+        with locked(folder):
+            pass
+    except StoreError:
+        return "running", ""
+    if (folder / ERROR).is_file():
+        return "failed", str(from_json((folder / ERROR).read_bytes())["error"])
+    there = (folder / RUN).is_file() or any(folder.glob("checkpoint/*.ckpt"))
+    return (
+        ("unfinished", "the same command resumes it, or says why not") if there else ("missing", "")
+    )
+
+
+def count_finished(folder: Path) -> int:
+    """Return how many runs below the folder of an experiment are finished."""
+    found = 0
+    for path in folder.rglob(RUN):
+        with suppress(StoreError):
+            found += read(path.parent).finished
+    return found
 
 
 def summary(stored: Stored) -> str:

@@ -1,28 +1,39 @@
 """The paper's table from stored runs: methods x graphs x partitions, one experiment at a time.
 
-A cell is the mean over seeds with its t-interval. Differences are paired seed by seed, since
-methods see the same data, order and start; their intervals hold together (Bonferroni over all that
-are shown), and if one contains zero neither method is said to be better.
+A cell is the mean over seeds with its t-interval. Of a grid the point counts that is best on the
+validation examples. Differences are those of `contrasts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from decaf_theory.methods import METHODS
-from decaf_theory.stats import Interval, bonferroni, mean_interval, paired_interval
-from paper_checks import reported
+from decaf_theory.stats import mean_interval
+from paper_checks import contrasts, reported, selection
 from paper_checks.baseline import BASELINE
+from paper_checks.contrasts import difference, pairs, word
+from paper_checks.protocol import Plan, of_run
 from paper_checks.reported import Place, Reported
+from paper_checks.rules import HEADLESS, HEADS_ONLY
+from paper_checks.scores import (
+    Column,
+    Scores,
+    best,
+    columns_of,
+    last,
+    mean_of,
+    recorded,
+    score_table,
+    scores,
+    validated,
+)
 from verification.harness import AGAIN, Stored, read, require_alike
 from verification.store import RUN, StoreError, read_run, read_sealed
 
-EQUAL = 1e-9  # points; scores on n examples differ by 100/n or more, and rounding is 1e-13
-Column = tuple[str, str]  # partition, graph
-Scores = dict[str, dict[Column, dict[int, float]]]  # method -> column -> seed -> score
-Choice = Callable[[Stored], float]  # which of a run's scores counts
-Cell = Callable[[str, Column], str]  # what a table shows of a method in a column
+OWN, AVERAGED = "agents' own models", "averaged model"  # endpoints
+CENTRAL = "centralized"
+FACTORS = ", averaged factors"  # after a row's name: the model of the averaged factors
 
 
 def text(
@@ -43,8 +54,9 @@ def text(
     shown: set[Place] = set()
     for name in sorted({run.settings["name"] for run in runs}):
         own = [run for run in runs if run.settings["name"] == name]
-        require_alike(name, own, accept_code=accept_code)
-        parts.append(experiment(name, own, against, level, given))
+        place, plan = of_run(own[0].folder)
+        require_alike(name, own, accept_code=accept_code, varied=tuple(plan.grid) if plan else ())
+        parts += experiment(name, own, place, plan, against, level, given)
         shown |= places_of(name, own)
     if unfinished:
         parts.append(f"left out because not finished: {', '.join(unfinished)}")
@@ -55,7 +67,7 @@ def text(
 
 def places_of(name: str, runs: Sequence[Stored]) -> set[Place]:
     """Return the cells that an experiment's tables show."""
-    found = scores(runs, columns_of(runs), _last)
+    found = scores(runs, columns_of(runs), last)
     metric = runs[0].run["metric"]
     return {(name, method, *column, metric) for method in found for column in found[method]}
 
@@ -75,154 +87,106 @@ def collect(folders: Sequence[Path]) -> tuple[list[Stored], list[str]]:
 
 
 def experiment(
-    name: str, runs: Sequence[Stored], against: str, level: float, published: Sequence[Reported]
-) -> str:
-    """Return the tables of one experiment: last round, best round, differences."""
-    settings = runs[0].settings
-    columns = columns_of(runs)
+    name: str,
+    runs: Sequence[Stored],
+    place: Path,
+    plan: Plan | None,
+    against: str,
+    level: float,
+    published: Sequence[Reported],
+) -> Iterator[str]:
+    """Yield the parts of one experiment's page: what is chosen, scores, differences, controls."""
+    settings, metric = runs[0].settings, runs[0].run["metric"]
     what = f"{settings['mix.agents']} agents, rank {settings['lora.rank']}, "
-    parts = [f"## {name}\n\n{what}{settings['train.steps']} steps; {runs[0].run['metric']} in %."]
-    last, best = (scores(runs, columns, choose) for choose in (_last, _best))
-    metric = runs[0].run["metric"]
+    yield f"## {name}\n\n{what}{settings['train.steps']} steps; {metric} in %."
+    if plan is not None and plan.grid:
+        selected = selection.select(runs, plan)
+        yield selection.text(selected, plan)
+        runs = selected.runs
+    columns = columns_of(runs)
     given = {row.place[1:4]: row for row in published if row.place[::4] == (name, metric)}
-    for title, found in (("Last round", last), ("Best round (chosen on the test set)", best)):
-        parts.append(f"### {title}\n\n{score_table(found, columns, level, given)}")
-    comparisons = sum(
-        len(_pairs(found, method, against, column)) >= 2
-        for found in (last, best)
-        for method in found
-        for column in columns
-        if method != against
-    )
-    if against in last and comparisons:
-        each = bonferroni(level, comparisons)
-        for title, found in (("last", last), ("best", best)):
-            table = difference_table(found, columns, against, each)
-            parts.append(f"### Difference from {against}, {title} round\n\n{table}")
-        parts.append(
-            f"Differences in points, paired by seed; all {comparisons} intervals hold together at "
-            f"{level:.0%} (Bonferroni). No word: nothing is shown, "
-            f"as the interval contains zero or all differences are equal."
-        )
-    parts.append(separation(runs, last, columns, level))
-    return "\n\n".join(part for part in parts if part)
+    floors = runs[0].run.get("floors", {})
+    yield from score_tables(runs, columns, level, given, floors)
+    ends = {OWN: scores(runs, columns, last)}
+    ends[AVERAGED] = scores(runs, columns, recorded("averaged_score"))
+    shown = {endpoint: found for endpoint, found in ends.items() if found}
+    yield from contrasts.text(shown, against, columns, level, plan)
+    if found := controls(place, runs, ends[OWN], columns, level):
+        yield f"### Controls\n\n{found}"
 
 
-def columns_of(runs: Sequence[Stored]) -> list[Column]:
-    """Return partitions and graphs in the order of their names; runs without a graph fit in all."""
-    seen = {
-        (run.settings["data.partition"], run.settings["mix.graph"])
-        for run in runs
-        if run.settings["mix.graph"] != "any"
-    }
-    partitions = {run.settings["data.partition"] for run in runs}
-    lonely = {(partition, "any") for partition in partitions - {p for p, _ in seen}}
-    return sorted(seen | lonely)
-
-
-def scores(runs: Sequence[Stored], columns: Sequence[Column], choose: Choice) -> Scores:
-    """Return the score of every run by method, column and seed, in percent."""
-    found: Scores = {}
-    for run in runs:
-        settings = run.settings
-        method, partition = settings["mix.method"], settings["data.partition"]
-        for column in columns:
-            fits = settings["mix.graph"] in ("any", column[1])
-            if column[0] == partition and fits:
-                cell = found.setdefault(method, {}).setdefault(column, {})
-                cell[settings["train.seed"]] = 100 * choose(run)
-    return {method: found[method] for method in METHODS if method in found}
-
-
-def _last(run: Stored) -> float:
-    return float(run.scores[-1])
-
-
-def _best(run: Stored) -> float:
-    return float(max(run.scores))
-
-
-def score_table(
-    found: Scores,
+def score_tables(
+    runs: Sequence[Stored],
     columns: Sequence[Column],
     level: float,
     given: Mapping[tuple[str, str, str], Reported],
+    floors: Mapping[str, Mapping[str, float]],
+) -> Iterator[str]:
+    """Yield the tables of scores: last round, accuracy next to F1, averaged model, best round."""
+    metric = runs[0].run["metric"]
+
+    def constant(name: str) -> dict[str, float]:
+        return {row: values[name] for row, values in floors.items()}
+
+    own = scores(runs, columns, last)
+    yield f"### Last round\n\n{score_table(own, columns, level, given, constant(metric))}"
+    if metric != "accuracy" and (found := scores(runs, columns, recorded("accuracy"))):
+        table = score_table(found, columns, level, floors=constant("accuracy"))
+        yield f"### Accuracy, last round\n\n{table}"
+    if found := averaged(runs, columns):
+        yield f"### Averaged model, last round\n\n{score_table(found, columns, level)}"
+    on = "chosen on validation" if all(map(validated, runs)) else "chosen on the test set"
+    yield f"### Best round ({on})\n\n{score_table(scores(runs, columns, best), columns, level)}"
+
+
+def averaged(runs: Sequence[Stored], columns: Sequence[Column]) -> Scores:
+    """Return the scores of the averaged models, each row's averaged factors below its updates."""
+    updates, factors = (
+        scores(runs, columns, recorded(name))
+        for name in ("averaged_score", "averaged_factors_score")
+    )
+    found: Scores = {}
+    for row, values in updates.items():
+        found[row] = values
+        if row in factors:
+            found[row + FACTORS] = factors[row]
+    return found
+
+
+def controls(
+    place: Path,
+    runs: Sequence[Stored],
+    own: Scores,
+    columns: Sequence[Column],
+    level: float,
 ) -> str:
-    """Return one line per method: mean +- half its interval, number of seeds, reported value."""
-
-    def cell(method: str, column: Column) -> str:
-        values = list(found[method].get(column, {}).values())
-        if not values:
-            return "-"
-        if len(values) == 1:
-            shown = f"{values[0]:.1f} (1 seed)"
-        else:
-            mean = mean_interval(values, level)
-            shown = f"{mean.estimate:.1f} ± {mean.high - mean.estimate:.1f} ({len(values)})"
-        known = given.get((method, *column))
-        return shown if known is None else f"{shown}; reported {known.value:g} [{known.origin}]"
-
-    return markdown(found, columns, cell)
-
-
-def difference_table(found: Scores, columns: Sequence[Column], against: str, level: float) -> str:
-    """Return one line per method: paired difference, its interval, a word if it is clear."""
-
-    def cell(method: str, column: Column) -> str:
-        pairs = _pairs(found, method, against, column)
-        if len(pairs) < 2:
-            return "-"
-        own, other = zip(*pairs, strict=True)
-        interval = paired_interval(own, other, level)
-        mean, low, high = (f"{x:+.1f}" for x in interval)
-        return f"{mean} [{low}, {high}]{word(interval, pairs)}"
-
-    return markdown([m for m in found if m != against], columns, cell)
-
-
-def word(interval: Interval, pairs: Sequence[tuple[float, float]]) -> str:
-    """Return " better" or " worse" if the interval is on one side of zero, else nothing.
-
-    Nothing either if all differences are equal: scores are counts, and a few of them without
-    spread are no evidence that there is none.
-    """
-    differences = [x - y for x, y in pairs]
-    if max(differences) - min(differences) < EQUAL:
-        return ""
-    if interval.low > 0:
-        return " better"
-    return " worse" if interval.high < 0 else ""
-
-
-def _pairs(found: Scores, method: str, against: str, column: Column) -> list[tuple[float, float]]:
-    """Return the scores of two methods at the seeds that both have."""
-    left, right = (found.get(m, {}).get(column, {}) for m in (method, against))
-    return [(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
-
-
-def markdown(methods: Iterable[str], columns: Sequence[Column], cell: Cell) -> str:
-    """Return a Markdown table with aligned columns."""
-    lines = [["method", *(" ".join(column) for column in columns)]]
-    lines += [[method, *(cell(method, column) for column in columns)] for method in methods]
-    return reported.table(lines)
-
-
-def separation(
-    runs: Sequence[Stored], last: Scores, columns: Sequence[Column], level: float
-) -> str:
-    """Return whether centralized training beats the baseline stored with the runs, if any."""
-    path = runs[0].folder.parent / BASELINE
-    if not path.is_file():
-        return ""
-    baseline = read_sealed(path, "remove it and sweep again")
-    lines = [f"Baseline, {baseline['what']}: {100 * baseline['score']:.1f}."]
+    """Return whether centralized training is above the baseline, and above its heads alone."""
+    path, lines = place / BASELINE, []
+    baseline = read_sealed(path, "remove it and sweep again") if path.is_file() else None
+    if baseline is not None:
+        lines.append(f"Baseline, {baseline['what']}: {100 * baseline['score']:.1f}.")
     for column in columns:
-        values = list(last.get("centralized", {}).get(column, {}).values())
+        values = list(own.get(CENTRAL, {}).get(column, {}).values())
         if len(values) >= 2:
-            mean = mean_interval(values, level)
-            beats = mean.low > 100 * baseline["score"]
-            lines.append(
-                f"{' '.join(column)}: centralized {mean.estimate:.1f} [{mean.low:.1f}, "
-                f"{mean.high:.1f}] {'beats it' if beats else 'does not beat it: says nothing'}."
-            )
+            said = [adapters_text(runs, own, column, level)]
+            if baseline is not None:
+                mean = mean_interval(values, level)
+                above = "is above" if mean.low > 100 * baseline["score"] else "is not above"
+                said.insert(0, f"{mean_of(values, level)} {above} the baseline")
+            lines.append(f"{' '.join(column)}: {CENTRAL} {'; '.join(filter(None, said))}.")
     return "\n".join(lines)
+
+
+def adapters_text(runs: Sequence[Stored], own: Scores, column: Column, level: float) -> str:
+    """Return whether adapters add to what heads learn alone, "" where no head is trained."""
+    settings = runs[0].settings
+    if settings.get("model.kind") in HEADLESS or not settings.get("lora.train_heads", True):
+        return ""
+    found = difference(pairs(own, CENTRAL, HEADS_ONLY + CENTRAL, column), level)
+    if found is None:
+        return f"without {HEADS_ONLY}{CENTRAL}, whether adapters add to its heads is not shown"
+    adds = word(found, found.p, level) == " better"
+    return (
+        f"{found.text()} from its heads alone: adapters "
+        f"{'add to them' if adds else 'are not shown to add anything'}"
+    )

@@ -190,6 +190,21 @@ def test_pooled_gradients_need_one_model_to_start_from():
         prepare(mix__method="centralized", lora__equal_start=False)
 
 
+def test_one_model_has_one_head_to_start_from(tmp_path):
+    from paper_checks.stacked import export
+
+    run = prepare()
+    with torch.no_grad():
+        run.stacked.heads["classifier"].bias[1, 0] += 1
+    folders = [tmp_path / f"agent{agent}" for agent in range(3)]
+    for agent, folder in enumerate(folders):
+        export(run.stacked, agent, folder, base="net")
+    config = paper_runs.config(mix__method="centralized")
+    with pytest.raises(ValueError, match=r"heads must be equal .*centralized.*head classifier"):
+        finetune.prepare(config, device="cpu", adapters=folders)
+    finetune.prepare(paper_runs.config(), device="cpu", adapters=folders)
+
+
 # ---------------------------------------------------------------- steps and orders
 
 
@@ -275,7 +290,9 @@ def test_agents_mix_at_the_end_of_a_round_alone():
 
 
 def test_rounds_can_be_counted_in_passes_over_a_shard():
-    assert prepare(mix__every_epochs=2).every == 2 * math.ceil(24 / 4)
+    assert prepare(mix__every_epochs=2, train__steps=12).every == 2 * math.ceil(24 / 4)
+    with pytest.raises(ValueError, match=r"mix\.every_epochs = 2 is 12 steps .*train\.steps = 11"):
+        prepare(mix__every_epochs=2, train__steps=11)
 
 
 def test_the_step_size_falls_as_half_a_cosine():
@@ -449,7 +466,8 @@ def test_directions_without_a_product_carry_no_moments():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_moments_follow_the_basis_of_a_truncation(optimizer):
-    settings = {"train__optimizer": optimizer, "train__momentum": 0.9, "mix__agents": 1}
+    settings = {"train__optimizer": optimizer, "mix__agents": 1}
+    settings |= {"train__momentum": 0.9} if optimizer == "sgd" else {}
     settings |= {"mix__graph": "complete", "mix__every": 4}
     name = moments.FIRST[0] if optimizer == "adamw" else moments.FIRST[1]
     found = {}
@@ -531,6 +549,25 @@ def test_the_quantities_are_those_of_dense_updates():
     assert numbers["truncation"] == pytest.approx(truncation**0.5, rel=1e-12)
     assert numbers["relative_truncation"] == pytest.approx((truncation / mix) ** 0.5, rel=1e-12)
     assert numbers["numerical_rank"] == 2
+
+
+@pytest.mark.parametrize(
+    ("order", "every", "steps", "seen"),
+    [
+        ("step_first", 2, 7, [4, 6]),
+        ("step_first", 99, 8, [8]),
+        ("mix_first", 2, 8, [0, 4, 6]),
+        ("mix_first", 99, 9, [0, 8]),
+    ],
+)
+def test_the_last_mix_is_observed_however_rarely_others_are(order, every, steps, seen):
+    settings = {"train__steps": steps, "train__order": order, "mix__method": "dlora"}
+    run = prepare(**settings, observe__every=every)
+    train(run, steps)
+    assert sorted({row["step"] for row in run.rows}) == seen
+    assert [record["step"] for record in run.records if "interference" in record] == [
+        min(step + 2 * (order == "mix_first"), steps) for step in seen
+    ]
 
 
 def test_every_case_of_the_claims_has_one_row_per_mix():

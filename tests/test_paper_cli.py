@@ -10,8 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
-from paper_checks import cli, finetune, record, sweep, tasks  # noqa: E402
+from paper_checks import cli, finetune, record, sweep, sweeping, tasks  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
+from paper_checks.protocol import Plan  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
 NET = """
@@ -266,8 +267,8 @@ def test_a_sweep_with_a_failing_run_does_the_others_and_ends_with_one(
 
 
 def test_seeds_are_ranges_and_lists():
-    assert cli.seeds("0-4") == [0, 1, 2, 3, 4]
-    assert cli.seeds("0,2-3,7") == [0, 2, 3, 7]
+    assert sweeping.seeds("0-4") == [0, 1, 2, 3, 4]
+    assert sweeping.seeds("0,2-3,7") == [0, 2, 3, 7]
 
 
 def test_a_sweep_with_a_wrong_name_trains_nothing(toml, tmp_path, capsys):
@@ -318,7 +319,7 @@ def test_other_processes_stop_once_a_signal_came(tmp_path):
     path = tmp_path / "bert.toml"
     path.write_text(textwrap.dedent(BERT))
     base = sweep.Cell(str(path), {"train.steps": 100_000}, tmp_path, None, "cpu")
-    wanted = sweep.cells(base, ["dlora", "decaf", "local"], ["ring"], ["iid"], [0])
+    wanted = sweep.cells(base, Plan(("dlora", "decaf", "local"), ("ring",), ("iid",), (0,)))
     signals = []
     threading.Timer(1.0, lambda: signals.append(signal.SIGTERM)).start()
     outcomes = list(sweep.run_all(wanted, 2, signals))

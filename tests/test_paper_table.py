@@ -3,34 +3,67 @@
 import csv
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
 
 from decaf_theory.files import to_json
 from decaf_theory.methods import METHODS
-from decaf_theory.stats import bonferroni, mean_interval, paired_interval
+from decaf_theory.stats import (
+    bonferroni,
+    detectable_difference,
+    holm,
+    mean_interval,
+    paired_interval,
+    paired_p,
+)
 from decaf_theory.sums import sealed
-from paper_checks import cli, record, reported, table
 from paper_checks import config as configs
+from paper_checks import record, reported, rules, table
 from tests import paper_runs
 from verification import harness, store
 from verification.store import StoreError
 
 SEEDS = range(4)
+DIFFERENCE = "Difference from dlora, agents' own models, last round"
 
 
-def stored(out, scores, *, method="decaf", graph="ring", partition="iid", seed=0, step=6, **more):
-    """Write a run whose recorded scores are given, as the harness does."""
+def stored(
+    out,
+    scores,
+    *,
+    method="decaf",
+    graph="ring",
+    partition="iid",
+    seed=0,
+    step=6,
+    validation=(),
+    final=None,
+    about=None,
+    point="",
+    **more,
+):
+    """Write a run whose recorded scores are given, as the harness does.
+
+    validation: scores next to them; final: more of the last record; about: more of run.json.
+    """
     config = paper_runs.config(
-        mix__method=method, mix__graph=graph, data__partition=partition, train__seed=seed, **more
+        mix__graph=graph,
+        data__partition=partition,
+        train__seed=seed,
+        **{k.replace(".", "__"): x for k, x in rules.settings_of_row(method).items()},
+        **more,
     )
-    folder = out / config.name / config.cell
+    folder = out / config.name / point / config.cell
     rows = [{"claim": record.TRAINING, "step": i, "score": x} for i, x in enumerate(scores)]
+    for row, score in zip(rows, validation, strict=False):
+        row["validation_score"] = score
+    rows[-1] |= final or {}
     data = store.encode_rows(record.TRAINING, [*rows, {"step": step}])
     store.write_atomically(folder / record.ROWS, data)
     settings = config.settings() | {"code": harness.code()}
-    about = {"settings": settings, "step": step, "metric": "accuracy"}
+    about = {"settings": settings, "step": step, "metric": "accuracy", **(about or {})}
     about["files"] = {record.ROWS: hashlib.sha256(data).hexdigest()}
     store.write_atomically(folder / record.RUN, to_json(sealed(about)))
     return folder
@@ -79,26 +112,37 @@ def test_methods_without_a_graph_stand_under_every_graph(tmp_path):
 def test_differences_are_paired_and_hold_together(tmp_path):
     found = study(tmp_path, 0.1)
     text = table.text([tmp_path])
-    comparisons = 2 * 2 * 2  # two methods beside dlora, two graphs, last and best
-    assert f"all {comparisons} intervals" in text
-    level = bonferroni(0.95, comparisons)
-    interval = paired_interval(
-        *([100 * x for x in found[method, "ring"]] for method in ("decaf", "dlora")), level
-    )
-    shown = f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}] better"
-    assert cells(text, "Difference from dlora, last round", "decaf")[1] == shown
+    assert "corrected for all 4 differences" in text  # decaf and local, two graphs
+    pairs = {
+        (method, graph): ([100 * x for x in values], [100 * x for x in found["dlora", graph]])
+        for (method, graph), values in found.items()
+        if method != "dlora"
+    }
+    local = [60.0 + seed for seed in SEEDS]
+    pairs |= {("local", graph): (local, pairs["decaf", graph][1]) for graph in ("ring", "complete")}
+    adjusted = dict(zip(pairs, holm([paired_p(*pair) for pair in pairs.values()]), strict=True))
+    mean, low, high = paired_interval(*pairs["decaf", "ring"])
+    p = adjusted["decaf", "ring"]
+    assert 0.001 <= p <= 0.05
+    shown = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] p {p:.2g} better"
+    assert cells(text, DIFFERENCE, "decaf")[1] == shown
+    spread = float(np.std(np.subtract(*pairs["decaf", "ring"]), ddof=1))
+    seen = detectable_difference(spread, 4, bonferroni(0.95, 4))
+    title = "Difference that would have been seen, agents' own models"
+    assert cells(text, title, "decaf")[1] == f"{seen:.1f}"
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.2, "better"), (-0.2, "worse"), (0.0, "")])
 def test_only_a_clear_difference_gets_a_word(tmp_path, gain, expected):
     study(tmp_path, gain)
-    for cell in cells(table.text([tmp_path]), "Difference from dlora, last round", "decaf"):
-        assert cell.split("]")[1].strip() == expected
+    for cell in cells(table.text([tmp_path]), DIFFERENCE, "decaf"):
+        assert "".join(re.findall("better|worse", cell)) == expected
 
 
 def test_equal_differences_of_a_few_seeds_are_no_evidence(tmp_path):
     study(tmp_path, 0.1, noise=0.0)
-    for cell in cells(table.text([tmp_path]), "Difference from dlora, last round", "decaf"):
+    for cell in cells(table.text([tmp_path]), DIFFERENCE, "decaf"):
+        assert "p 1" in cell
         assert "better" not in cell
 
 
@@ -107,7 +151,7 @@ def test_pairs_are_made_of_common_seeds(tmp_path):
         stored(tmp_path, [left], method="decaf", seed=seed)
         if right:
             stored(tmp_path, [right], method="dlora", seed=seed)
-    (cell,) = cells(table.text([tmp_path]), "Difference from dlora, last round", "decaf")
+    (cell,) = cells(table.text([tmp_path]), DIFFERENCE, "decaf")
     assert cell.startswith("+15.0 [")
 
 
@@ -220,15 +264,31 @@ def test_the_table_lists_reported_numbers_apart_from_ours(tmp_path):
     assert "| dlora    | 0.8458" in apart
 
 
-@pytest.mark.parametrize(("score", "words"), [(0.5, "beats it"), (0.61, "says nothing")])
-def test_a_task_that_the_baseline_solves_says_nothing(tmp_path, score, words):
+@pytest.mark.parametrize(("score", "words"), [(0.5, "is above"), (0.61, "is not above")])
+def test_centralized_training_is_compared_with_the_baseline(tmp_path, score, words):
     for seed in SEEDS:
         stored(tmp_path, [0.6 + 0.01 * seed], method="centralized", seed=seed)
     baseline = {"what": "logistic regression on raw inputs", "score": score}
     (tmp_path / "net" / "baseline.json").write_bytes(to_json(sealed(baseline)))
     text = table.text([tmp_path])
     assert f"logistic regression on raw inputs: {100 * score:.1f}." in text
-    assert words in text
+    assert f"{words} the baseline; without heads_only_centralized, whether adapters add" in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(0.1, "add to them"), (0.0, "are not shown to add"), (-0.1, "are not shown to add")],
+)
+def test_adapters_add_something_only_if_centralized_is_above_its_heads_alone(tmp_path, gain, words):
+    draw = np.random.default_rng(0)
+    for seed in SEEDS:
+        heads = 0.7 + draw.normal(0, 0.05)
+        stored(tmp_path, [heads], method="heads_only_centralized", seed=seed)
+        own = heads + gain + draw.normal(0, 0.01)
+        stored(tmp_path, [own], method="centralized", seed=seed)
+    text = table.text([tmp_path])
+    assert f"from its heads alone: adapters {words}" in text
+    assert len(cells(text, "Last round", "heads_only_centralized")) == 1
 
 
 def test_the_columns_are_of_one_width(tmp_path):
@@ -241,8 +301,10 @@ def test_the_columns_are_of_one_width(tmp_path):
 def test_every_method_that_trains_adapters_can_be_run_and_six_are_swept():
     assert METHODS.keys() - {*configs.ADAPTER_METHODS} == {"dsgd"}
     assert {*configs.SWEPT} < {*configs.ADAPTER_METHODS}
-    swept = cli.parser().parse_args(["sweep", "vit-digits"]).methods
-    assert swept == ["local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf"]
+    six = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")
+    assert configs.read("smollm2-boolq").swept == six
+    controls = ("heads_only_centralized", "heads_only_dlora")
+    assert configs.read("vit-digits").swept == six + controls
 
 
 def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch, capsys):
@@ -253,13 +315,18 @@ def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch, ca
     task = paper_runs.task()
     x, y = task.train.inputs["x"].numpy(), task.train.labels.numpy()
     tested = task.test.inputs["x"].numpy(), task.test.labels.numpy()
-    fits = [
-        linear_model.LogisticRegression(C=C).fit(x, y).score(*tested) for C in (0.01, 0.1, 1, 10)
-    ]
+    models = [linear_model.LogisticRegression(C=C).fit(x, y) for C in (0.01, 0.1, 1, 10)]
+    fits = [model.score(*tested) for model in models]
     monkeypatch.setattr(tasks, "load_task", lambda config: task)
     baseline.keep(paper_runs.config(), tmp_path)
     kept = json.loads((tmp_path / "baseline.json").read_text())
-    assert (kept["what"], kept["score"]) == ("logistic regression on raw inputs", max(fits))
+    what = "logistic regression on raw inputs, its penalty chosen on"
+    assert (kept["what"], kept["score"]) == (f"{what} the test set, which favours it", max(fits))
+    apart = task.test.take(torch.arange(9))
+    few = [fit.score(apart.inputs["x"].numpy(), apart.labels.numpy()) for fit in models]
+    chosen = baseline.logistic(task._replace(validation=apart))
+    assert chosen["what"] == f"{what} validation examples"
+    assert chosen["score"] == fits[int(np.argmax(few))] != max(fits)
     monkeypatch.setattr(tasks, "load_task", None)
     baseline.keep(paper_runs.config(), tmp_path)
     monkeypatch.setattr(tasks, "load_task", lambda config: task)

@@ -93,6 +93,7 @@ BAD = [
     (changed("train", 1, ["../2.jpg", 1, "rose"]), "train[1]: a path must stay in the data"),
     (changed("test", 0, ["jpg/5.jpg", 0, "rose"]), "test[0]: class 0 is 'rose', but elsewhere 1"),
     (changed("test", 0, ["jpg/5.jpg", 1, "lily"]), "test[0]: class 1 is 'lily', but elsewhere 1"),
+    (changed("test", 0, ["jpg/5.jpg", 2, "rose"]), "test[0]: class 2 is 'rose', but elsewhere 1"),
     (changed("test", 0, ["jpg/5.jpg", 2, "lily"]), "class 2 'lily' has no training image"),
     (changed("train", 0, ["jpg/1.jpg", 3, "lily"]), "class 0 'pink_primrose' has no training im"),
     (changed("test", 0, ["jpg/2.jpg", 1, "rose"]), "test[0]: jpg/2.jpg is already train[1]"),

@@ -11,10 +11,13 @@ from scipy.stats import binom
 from decaf_theory.rng import generator
 from decaf_theory.stats import (
     bonferroni,
+    detectable_difference,
+    holm,
     local_slopes,
     log_log_slope,
     mean_interval,
     paired_interval,
+    paired_p,
     richardson,
     share_interval,
 )
@@ -169,9 +172,78 @@ def test_bonferroni_shares_the_risk():
     assert bonferroni(0.95, 10) == pytest.approx(0.995, abs=EPS)
 
 
+def test_the_p_value_is_below_the_risk_where_the_interval_leaves_zero_out():
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        x, y = draw.standard_normal((2, 5))
+        p = paired_p(x, y)
+        assert 0 < p < 1
+        for level in (1 - 1.01 * p, 1 - 0.99 * p):
+            interval = paired_interval(x, y, level)
+            assert (p < 1 - level) is not (interval.low <= 0 <= interval.high)
+    # one degree of freedom: T is Cauchy's, P(|T| >= t) = 2 arctan(1/t) / pi; here t = 3
+    assert paired_p([4.0, 2.0], [0.0, 0.0]) == pytest.approx(
+        2 * np.arctan(1 / 3) / np.pi, rel=QUANTILE
+    )
+    assert paired_p([1.0, 2.0], [0.0, 1.0]) == 0
+    assert paired_p([1.0, 2.0], [1.0, 2.0]) == 1
+
+
+def test_holm_multiplies_by_the_hypotheses_left_and_keeps_the_order():
+    # 4 x .01, then 3 x .02 = .06, then max(.06, 2 x .03), then max(.06, .04)
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06], abs=EPS)
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        p = draw.uniform(size=7) ** 3
+        adjusted = holm(p)
+        # the definition step by step: reject the least p while it is <= alpha / (those left)
+        for alpha in (0.01, 0.05, 0.3):
+            rejected, left = set(), sorted(range(7), key=lambda i: p[i])
+            while left and p[left[0]] <= alpha / len(left):
+                rejected.add(left.pop(0))
+            assert {i for i in range(7) if adjusted[i] <= alpha} == rejected
+
+
+def power_by_integration(centre, t, degrees):
+    """P(|T'| > t): the mean over V of the normal tails at t sqrt(V / degrees) from the centre."""
+    from scipy import integrate, stats
+
+    def tail(v):
+        at = t * np.sqrt(v / degrees)
+        both = stats.norm.sf(at - centre) + stats.norm.cdf(-at - centre)
+        return both * stats.chi2.pdf(v, degrees)
+
+    return integrate.quad(tail, 0, np.inf, epsabs=1e-10, epsrel=1e-10, limit=200)[0]
+
+
+@pytest.mark.parametrize(("count", "level"), [(3, 0.95), (5, 0.999), (10, 0.95), (40, 0.99)])
+def test_a_detectable_difference_is_found_with_its_power(count, level):
+    from scipy import stats
+
+    found = detectable_difference(2.0, count, level)
+    t = stats.t.isf((1 - level) / 2, count - 1)
+    power = power_by_integration(found * np.sqrt(count) / 2.0, t, count - 1)
+    # the quadrature's 1e-10, and the root's tolerance of 2e-12 times a slope of the power below 1
+    assert power == pytest.approx(0.8, abs=1e-9)
+    assert detectable_difference(4.0, count, level) == pytest.approx(2 * found, rel=QUANTILE)
+    assert detectable_difference(2.0, count + 1, level) < found
+
+
+def test_without_spread_every_difference_is_seen():
+    assert detectable_difference(0.0, 5) == 0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: paired_p([1.0], [2.0]), "^first must be at least 2 numbers"),
+        (lambda: holm([]), "^p_values must be at least 1 numbers"),
+        (lambda: holm([0.5, 1.5]), r"^p_values must lie in \[0, 1\], got 1\.5"),
+        (lambda: detectable_difference(-1.0, 5), "^deviation must be finite and >= 0, got -1"),
+        (lambda: detectable_difference(1.0, 1), "^count must be an integer >= 2, got 1"),
+        (lambda: detectable_difference(1.0, 5, 0.95, 0.04), r"^power must lie in \(1 - level, 1\)"),
         (lambda: mean_interval([1.0]), r"^values must be at least 2 numbers in a row, .* \(1,\)"),
         (lambda: mean_interval(np.ones((3, 3))), r"^values must be .* in a row, .* \(3, 3\)"),
         (lambda: mean_interval([1.0, nan]), "^values must be finite, got nan"),

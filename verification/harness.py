@@ -56,15 +56,18 @@ def code() -> str:
     return code_sum(MODULE)
 
 
-def require_alike(name: str, runs: Sequence[Stored], *, accept_code: bool = False) -> None:
-    """Raise StoreError unless runs of today's code differ in method, graph, partition, seed alone.
+def require_alike(
+    name: str, runs: Sequence[Stored], *, accept_code: bool = False, varied: Sequence[str] = ()
+) -> None:
+    """Raise StoreError unless runs of today's code differ in `PER_RUN` and `varied` alone.
 
     accept_code: whatever code and libraries they were made by. One run may be stored twice, but
     with the same scores.
     """
-    require_one_each(runs)
+    require_one_each(runs, varied)
     for run in runs:
-        changed = differences(_shared(runs[0]), _shared(run), accept_code=accept_code)
+        old, new = (_shared(one, varied) for one in (runs[0], run))
+        changed = differences(old, new, accept_code=accept_code)
         if changed:
             raise store.StoreError(
                 f"runs of {name} differ in {'; '.join(changed)} ({runs[0].folder}, {run.folder}): "
@@ -79,11 +82,13 @@ def require_alike(name: str, runs: Sequence[Stored], *, accept_code: bool = Fals
         )
 
 
-def require_one_each(runs: Sequence[Stored]) -> None:
+def require_one_each(runs: Sequence[Stored], varied: Sequence[str] = ()) -> None:
     """Raise StoreError if a run is stored twice with unlike scores: one of them would be lost."""
     seen: dict[tuple[str, ...], Stored] = {}
     for run in runs:
-        other = seen.setdefault(tuple(str(run.settings.get(name)) for name in PER_RUN), run)
+        other = seen.setdefault(
+            tuple(str(run.settings.get(name)) for name in (*PER_RUN, *varied)), run
+        )
         if run.scores != other.scores:
             raise store.StoreError(
                 f"{other.folder} and {run.folder} are the same run with unlike scores: give the "
@@ -91,5 +96,6 @@ def require_one_each(runs: Sequence[Stored]) -> None:
             )
 
 
-def _shared(run: Stored) -> Mapping[str, Any]:
-    return {name: value for name, value in run.settings.items() if name not in PER_RUN}
+def _shared(run: Stored, varied: Sequence[str]) -> Mapping[str, Any]:
+    own = {*PER_RUN, *varied}
+    return {name: value for name, value in run.settings.items() if name not in own}

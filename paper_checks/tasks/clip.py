@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from paper_checks.config import Config
 from paper_checks.tasks import images
-from paper_checks.tasks.models import drawn, pretrained, quiet, require, source, word_tokenizer
+from paper_checks.tasks.models import (
+    drawn,
+    loading,
+    pretrained,
+    require,
+    source,
+    word_tokenizer,
+)
 from paper_checks.tasks.pictures import Pictures, normalized
 from paper_checks.tasks.records import Data, Task, divided
 
@@ -113,7 +120,7 @@ def _real(settings: Mapping[str, Any]) -> tuple[nn.Module, str, Any, Any]:
 
     place = source(settings)
     model = pretrained(CLIPModel, place, settings.get("dtype", "float32"))
-    with quiet():
+    with loading(place):
         tokenizer = AutoTokenizer.from_pretrained(place.place)
         processor = AutoImageProcessor.from_pretrained(place.place)
     return model, place.base, tokenizer, processor

@@ -17,7 +17,7 @@ import numpy as np
 
 from decaf_theory.rng import generator
 from paper_checks import settings
-from paper_checks.tasks import splits
+from paper_checks.tasks import hub, splits
 from paper_checks.tasks.models import require
 from paper_checks.tasks.records import cut, few, validation_size, without_validation
 
@@ -76,7 +76,7 @@ def read(
     parts = {p: _keep(x, cut(len(x.labels), wanted.get(p), p)) for p, x in parts.items()}
     if data.shots:
         parts["train"] = _keep(parts["train"], few(parts["train"].labels, data.shots))
-    return parts, [words(label) for label in names]
+    return parts, [_prompted(name, label) for label in names]
 
 
 def _own_validation(folder: Path, names: list[str]) -> Listing | None:
@@ -104,6 +104,17 @@ def _scene(title: str, at: int) -> str | int:
 def prompts(name: str, classes: list[str]) -> list[str]:
     """Return the prompt of every class."""
     return [IMAGES[name][2].format(words) for words in classes]
+
+
+def _prompted(name: str, label: str) -> str:
+    """Return a class's name as words; ValueError: a number, which a prompt makes no sense of."""
+    found = words(label)
+    if not any(letter.isalpha() for letter in found):
+        raise ValueError(
+            f"data set {name}: a class is named {label!r}, but a prompt needs words; give a folder "
+            f"for each class by name in --data-dir, or data.split_file"
+        )
+    return found
 
 
 def words(label: str) -> str:
@@ -148,25 +159,31 @@ def _part(folder: Path, names: list[str]) -> Listing:
 
 def _from_hub(name: str) -> tuple[dict[str, Listing], list[str]]:
     require("datasets", "PIL")
-    from datasets import Image, load_dataset
+    from datasets import Image
 
     place, splits, _ = IMAGES[name]
-    try:
-        loaded = {part: load_dataset(place, split=split) for part, split in splits.items()}
-    except (OSError, ValueError) as error:  # no network, no such name
-        raise ValueError(
-            f"data set {name} cannot be loaded from the hub ({place}): {error}\n"
-            f"or give --data-dir with {name}/train/<class>/ and {name}/test/<class>/ of images"
-        ) from error
+    instead = f"or give --data-dir with {name}/train/<class>/ and {name}/test/<class>/ of images"
+    frames = ("clip_id", "frame") if name == "ucf101" else ()
+    loaded = hub.load(name, place, None, splits, ("image", "label", *frames), instead)
+    names = hub.class_names(place, loaded, "label")
     parts = {}
     for part, rows in loaded.items():
-        clips = rows["clip_id"] if name == "ucf101" else None
+        clips = rows["clip_id"] if frames else None
         at = range(len(rows)) if clips is None else middle_frames(clips, rows["frame"])
-        labels = np.array(rows["label"])[list(at)]
+        labels = np.array([-1 if x is None else x for x in rows["label"]])[list(at)]
+        _require_classes(labels, names, f"{place}, {splits[part]}")
         files = rows.cast_column("image", Image(decode=False))
         titles = None if clips is None else [clips[i] for i in at]
         parts[part] = Listing([(files, int(i)) for i in at], labels, titles)
-    return parts, list(loaded["train"].features["label"].names)
+    return parts, names
+
+
+def _require_classes(labels: np.ndarray, names: list[str], where: str) -> None:
+    """Raise ValueError without images, or at a label without a name, as -1 for a hidden one."""
+    bad = (labels < 0) | (labels >= len(names))
+    if not len(labels) or bad.any():
+        got = f"{labels[bad][0]} at image {np.argmax(bad)}" if len(labels) else "no images"
+        raise ValueError(f"{where}: labels must be those of its {len(names)} classes, got {got}")
 
 
 def middle_frames(clips: list[str], frames: list[int]) -> list[int]:

@@ -57,11 +57,9 @@ def _tables(file: Path) -> dict[str, list[Any]]:
         raise ValueError(f"data.split_file {file}: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    found: dict[str, Any] = (
-        {part: splits.get(part) for part in PARTS} if isinstance(splits, dict) else {}
-    )
-    if found and found["val"] is None:
-        del found["val"]
+    found: dict[str, Any] = {}
+    if isinstance(splits, dict):
+        found = {part: splits.get(part) for part in PARTS if part != "val" or part in splits}
     if not found or not all(isinstance(rows, list) and rows for rows in found.values()):
         raise ValueError(
             f"{file}: must be an object whose train, test and, if there, val are lists of images"

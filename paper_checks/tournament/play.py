@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from paper_checks.choosing import at_an_end, best
 from paper_checks.tournament.tasks import BASES, BUDGETS, Found, Scores, Task
 
 DIGITS = 3  # decimals of a stored score
@@ -73,9 +74,8 @@ def best_step(task: Task, tuned: dict[float, Found], stop: int) -> float | None:
 
     None: with each of them some tuning run diverged.
     """
-    sign = 1 if task.lower else -1
-    means = [(sign * fmean(found[stop].own), lr) for lr, found in tuned.items() if stop in found]
-    return min(means)[1] if means else None
+    means = {lr: fmean(found[stop].own) for lr, found in tuned.items() if stop in found}
+    return best(means, lower=task.lower)
 
 
 def outcome(
@@ -88,7 +88,7 @@ def outcome(
     """Return the scores of a budget, those at the start as their mean."""
     if lr is None:
         return {"status": "diverged", "why": "with every step size of the grid", "lr": None}
-    row: Row = {"lr": lr, "edge": stop > 0 and lr in (task.grid[0], task.grid[-1])}
+    row: Row = {"lr": lr, "edge": stop > 0 and at_an_end(lr, task.grid)}
     row["tuned"] = round(fmean(tuned[lr][stop].own), DIGITS)
     if stop not in played[lr]:
         return {**row, "status": "diverged", "why": "on a reported seed"}

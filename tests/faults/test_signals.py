@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("torch", reason="the harness trains with torch")
 
 from paper_checks import record, sweep
+from paper_checks.protocol import Plan
 from tests.test_paper_cli import BERT
 from verification import store
 
@@ -77,7 +78,7 @@ def test_a_killed_worker_of_a_sweep_costs_its_cell_a_second_try_and_no_other(tmp
     pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
     (tmp_path / "bert.toml").write_text(textwrap.dedent(BERT))
     base = sweep.Cell(str(tmp_path / "bert.toml"), {"train.steps": 40}, tmp_path, None, "cpu")
-    wanted = sweep.cells(base, ["dlora", "decaf", "local"], ["ring"], ["iid"], [0])
+    wanted = sweep.cells(base, Plan(("dlora", "decaf", "local"), ("ring",), ("iid",), (0,)))
     killed = []
 
     def kill_one():
