@@ -303,9 +303,10 @@ def require_finite(run: Run, losses: Tensor, t: int) -> None:
     if not run.overflowed:
         grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
         fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
-    for what, mask in fine.items():
-        if not bool(mask.all()):
-            agent = int((~mask).nonzero()[0])
+    masks = torch.stack(list(fine.values())).tolist()  # waits for the device once
+    for what, mask in zip(fine, masks, strict=True):
+        if not all(mask):
+            agent = mask.index(False)
             raise TrainingError(
                 f"the {what} of agent {agent} at step {t} is not finite "
                 f"(its loss is {float(losses[agent])}); lower train.lr = {run.config.train.lr}"
@@ -320,8 +321,8 @@ def kept(run: Run, folder: Path) -> str:
 
 
 def finite(run: Run) -> bool:
-    """Whether all tensors that the agents train are finite."""
-    return all(bool(torch.isfinite(X).all()) for X in run.stacked.parameters())
+    """Whether all tensors that the agents train are finite; waits for the device once."""
+    return bool(torch.stack([torch.isfinite(X).all() for X in run.stacked.parameters()]).all())
 
 
 def training_mode(run: Run, on: bool) -> None:

@@ -140,7 +140,8 @@ def evaluate(
 
 def equal(stacked: Stacked) -> bool:
     """Whether all agents hold the same numbers."""
-    return all(bool((X == X[:1]).all()) for layer in stacked.layers for X in trained(layer))
+    tensors = [X for layer in stacked.layers for X in trained(layer)]
+    return bool(torch.stack([(X == X[:1]).all() for X in tensors]).all())
 
 
 def trained(layer: Layer) -> list[Tensor]:
