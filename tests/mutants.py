@@ -13,6 +13,7 @@ BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
 TRACED = ["tests/test_simulate.py", "tests/test_simulate_trace.py"]
+PROTOCOL = ["tests/test_paper_protocol.py", "tests/test_paper_table.py"]
 EXACT = ["tests/test_methods_exact.py"]
 WORKED = [
     "tests/test_claims_worked.py",
@@ -165,6 +166,13 @@ TESTS = {
     "verification/reaches.py": ["tests/test_judge.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
     "paper_checks/reported.py": ["tests/test_paper_table.py"],
+    "paper_checks/choosing.py": PROTOCOL,
+    "paper_checks/selection.py": PROTOCOL,
+    "paper_checks/contrasts.py": PROTOCOL,
+    "paper_checks/protocol.py": PROTOCOL,
+    "paper_checks/scores.py": PROTOCOL,
+    "paper_checks/endpoints.py": ["tests/test_endpoints.py", "tests/test_validation.py"],
+    "paper_checks/tasks/records.py": ["tests/test_validation.py"],
     "paper_checks/effects": ["tests/test_effects.py"],
     "verification/harness.py": ["tests/test_paper_table.py", "tests/test_stamps.py"],
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
