@@ -30,11 +30,6 @@ from paper_checks.stacked import Stacked
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
 
-def clock_of(t: int, every: int) -> Clock:
-    """Return the clock of training step t in rounds of `every` steps."""
-    return Clock(t // every, t % every, every)
-
-
 def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
     """Return Pi [N, N] of the graph, None for a method that neither mixes nor pools on one."""
     if "graph" not in (rule.meets, rule.pools):
