@@ -363,10 +363,17 @@ def _check_scale(lora: Lora) -> None:
 
 def _check_rounds(config: Config) -> None:
     """Raise ConfigError if a run ends before its first mix."""
-    every, steps = config.mix.every, config.train.steps
-    if every is not None and every > steps:
+    mix, steps = config.mix, config.train.steps
+    for name, value in (("every", mix.every), ("after", mix.after)):
+        if value is not None and value > steps:
+            raise ConfigError(
+                f"mix.{name} must be <= train.steps = {steps}, or nothing is ever mixed, "
+                f"got {value}"
+            )
+    if mix.after is not None and config.train.order == "mix_first":
         raise ConfigError(
-            f"mix.every must be <= train.steps = {steps}, or nothing is ever mixed, got {every}"
+            f"mix.after = {mix.after} is the number of steps before the first mix, and train.order "
+            f"'mix_first' mixes before all steps; use 'step_first', or leave one of them out"
         )
 
 

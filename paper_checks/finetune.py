@@ -32,6 +32,7 @@ from paper_checks.cost import recompute
 from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
 from paper_checks.record import clock
+from paper_checks.rounds import Rounds
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
 from paper_checks.tasks import Data, load_task
@@ -123,6 +124,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     every = steps_a_round(config, shards)
+    rounds = Rounds(every, mix.after or every)
     samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
     Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
     optimizer = optimizer_of(config.train, stacked)
@@ -138,7 +140,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         stacked,
         optimizer,
         Pi,
-        every,
+        rounds,
         device,
         memory,
         stamped,
@@ -170,8 +172,8 @@ def advance(run: Run) -> None:
     the mixed one (weight decay acts on the mixed one, too).
     """
     train, t = run.config.train, run.step
-    round_, rest = divmod(t + 1, run.every)
-    last, closes = t + 1 == train.steps, rest == 0
+    now = run.rounds.clock(t)
+    round_, last, closes = now.round + 1, t + 1 == train.steps, now.step + 1 == now.steps
     if t == 0 and train.order == "mix_first":
         mix(run, 0)
     with clock(run, "training"):
@@ -180,20 +182,20 @@ def advance(run: Run) -> None:
         mix(run, round_)
     with clock(run, "training"):
         for group in run.optimizer.param_groups:
-            group["lr"] = step_size(train, t, run.every)
+            group["lr"] = step_size(train, t, now)
         if run.overflowed:
             run.skipped += 1
         else:
             run.optimizer.step()
     if not finite(run):
         raise TrainingError(
-            f"step {t} of size {step_size(train, t, run.every):g} overflowed; lower train.lr"
+            f"step {t} of size {step_size(train, t, now):g} overflowed; lower train.lr"
         )
     run.step = t + 1
     if closes and train.order == "step_first":
         mix(run, round_)
     if closes or last:
-        close_round(run, last)
+        close_round(run, round_, last)
     if closes and train.order == "mix_first" and not last:
         mix(run, round_)
 
@@ -205,7 +207,7 @@ def gradients(run: Run, t: int) -> Tensor:
     """
     train, N = run.config.train, run.stacked.agents
     batches = run.batches.at(t)
-    rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
+    rule, now = run.config.mix.rule, run.rounds.clock(t)
     run.optimizer.zero_grad()
     mixing.let_train(run.stacked, rule, now)
     training_mode(run, True)
@@ -259,7 +261,7 @@ def mix(run: Run, round_: int) -> None:
             rule,
             run.Pi,
             run.memory,
-            mixing.clock_of(max(round_ * run.every - 1, 0), run.every),
+            run.rounds.before(round_),
             moments=choice.moments,
             optimizer=run.optimizer,
         )
@@ -268,22 +270,21 @@ def mix(run: Run, round_: int) -> None:
 def last_mixed(run: Run) -> int:
     """Return the round of the run's last mix."""
     train = run.config.train
-    return (train.steps - (train.order == "mix_first")) // run.every
+    return run.rounds.whole(train.steps - (train.order == "mix_first"))
 
 
-def close_round(run: Run, last: bool) -> None:
+def close_round(run: Run, round_: int, last: bool) -> None:
     """Record the round: loss on its batches, measurements at its mix, score on the test set."""
-    rounds, rest = divmod(run.step, run.every)
     record = {
         "step": run.step,
-        "round": rounds + (rest > 0),
+        "round": round_,
         "loss": float(np.mean(run.losses)),
         "comm_bytes": run.sent,
         **run.seen,
     }
     if run.scaler is not None:
         record["skipped_steps"] = run.skipped
-    if last or rounds % run.config.observe.eval_every == 0:
+    if last or round_ % run.config.observe.eval_every == 0:
         data, sequential = run.config.data, run.config.train.sequential
         with clock(run, "evaluating"):
             size = data.eval_batch or data.batch

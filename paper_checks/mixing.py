@@ -30,11 +30,6 @@ from paper_checks.stacked import Stacked
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
 
-def clock_of(t: int, every: int) -> Clock:
-    """Return the clock of training step t in rounds of `every` steps."""
-    return Clock(t // every, t % every, every)
-
-
 def graph_of(
     rule: Method, graph: str, agents: int, samples: Sequence[int] | None = None
 ) -> Host | None:

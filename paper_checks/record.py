@@ -35,7 +35,7 @@ def write(run: Run, folder: Path) -> None:
     """Write rows.jsonl and run.json, each atomically."""
     from paper_checks import endpoints, mixing
 
-    rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
+    rule, first = run.config.mix.rule, run.rounds.clock(0)
     training = [{"claim": TRAINING, **record} for record in run.records]
     data = encode_rows(TRAINING, [*training, *run.rows])
     write_atomically(folder / ROWS, data)

@@ -102,6 +102,8 @@ class Train:
 class Mix:
     """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard.
 
+    after: the steps before the first mix, in which agents train apart; by default as many as
+    between the others (see `rounds`).
     graph, zero_directions: of methods that have none and do not truncate without effect, so that a
     sweep can give one value to all its methods.
     weights: a server weighs agents alike ("equal"), or by the examples they hold ("samples").
@@ -112,6 +114,7 @@ class Mix:
     graph: str = "ring"
     every: int | None = None
     every_epochs: int | None = None
+    after: int | None = None
     zero_directions: str = "keep"
     moments: str = "reset"
     weights: str = "equal"

@@ -55,7 +55,7 @@ def first_mix(
     put(run.stacked, begun)
     memory = mixing.begin(run.stacked, rule)
     put(run.stacked, trained)
-    clock = mixing.clock_of(run.every - 1, run.every)
+    clock = run.rounds.before(1)
     run.sent = mixing.mix(run.stacked, watched(rule, losses.watch), Pi, memory, clock)
     return losses
 
