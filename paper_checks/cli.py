@@ -329,13 +329,6 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
-def run_benchmark(args: argparse.Namespace) -> int:
-    """Train what the benchmark compares, or write its page."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    return benchmark.main(args)
-
-
 def run_effects(args: argparse.Namespace) -> int:
     """Compare methods on the problems of some effects; print what each comparison says."""
     from paper_checks import effects
@@ -369,7 +362,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
-    "benchmark": run_benchmark,
+    "benchmark": benchmark.main,
     "effects": run_effects,
     "table": show_table,
     "tournament": run_tournament,

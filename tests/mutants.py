@@ -165,6 +165,7 @@ TESTS = {
     "verification/evidence.py": ["tests/test_evidence.py"],
     "paper_checks/reported.py": ["tests/test_paper_table.py"],
     "paper_checks/effects": ["tests/test_effects.py"],
+    "paper_checks/benchmark": ["tests/test_benchmark.py", "tests/test_benchmark_runs.py"],
     "verification/harness.py": ["tests/test_paper_table.py", "tests/test_stamps.py"],
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
     "verification/store.py": ["tests/test_store.py"],
