@@ -105,6 +105,15 @@ def tournament(results: Path) -> list[dict[str, Any]]:
     return _sealed(path)
 
 
+def benchmark(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of the benchmark of adapters, after one that says what was run."""
+    path = results / "benchmark.jsonl"
+    if not path.exists():
+        again = f"python -m paper_checks benchmark --out {path.with_suffix('')}"
+        raise MissingError(f"{path} is missing; run {again}")
+    return _sealed(path)
+
+
 SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "verdicts": verdicts,
     "attacks": attacks,
@@ -113,6 +122,7 @@ SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "scaling": scaling,
     "runs": runs,
     "tournament": tournament,
+    "benchmark": benchmark,
 }
 
 

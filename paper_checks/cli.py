@@ -298,18 +298,11 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
-def run_benchmark(args: argparse.Namespace) -> int:
-    """Train what the benchmark compares, or write its page."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    return benchmark.main(args)
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
-    "benchmark": run_benchmark,
+    "benchmark": benchmark.main,
     "effects": effects.main,
     "table": show_table,
     "tournament": run_tournament,

@@ -174,6 +174,7 @@ TESTS = {
     "paper_checks/endpoints.py": ["tests/test_endpoints.py", "tests/test_validation.py"],
     "paper_checks/tasks/records.py": ["tests/test_validation.py"],
     "paper_checks/effects": ["tests/test_effects.py"],
+    "paper_checks/benchmark": ["tests/test_benchmark.py", "tests/test_benchmark_runs.py"],
     "verification/harness.py": ["tests/test_paper_table.py", "tests/test_stamps.py"],
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
     "verification/store.py": ["tests/test_store.py"],

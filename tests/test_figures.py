@@ -23,6 +23,7 @@ ENDINGS = (".pdf", ".svg", ".png")
 # the numbers that curves are made of, in whatever rows
 VALUES = ("measured", "lost", "finest", "value_0", "tightness", "seconds", "score", "median")
 VALUES += ("own_from_base",)
+VALUES += ("own", "mean", "first_interference")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,8 @@ def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, figur
         ("training", {"mix.method": "decaf", "train.seed": 0, "round": 2}),
         ("tightness", {"source": "verdicts", "claim": "T28"}),
         ("tournament", {"task": "net", "network": "ring", "budget": "bytes"}),
+        ("gauge_distance", {"cell": "spread30", "method": "dlora", "seed": 0}),
+        ("local_steps", {"cell": "once", "method": "decaf", "seed": 1}),
         ("cost", {"graph": "torus", "method": "decaf", "N": 10}),
     ],
 )
