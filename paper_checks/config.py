@@ -30,10 +30,10 @@ from paper_checks.rules import (
     IMAGE_SETS,
     PARTITIONS,
     SWEPT,
-    TASK,
     ConfigError,
     checked,
     kinds_of_model,
+    kinds_of_task,
     near,
     require_component,
     require_known,
@@ -164,7 +164,7 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     }
     config = Config(
         name=tables["name"],
-        task=checked("task", tables["task"], TASK),
+        task=checked("task", tables["task"], kinds_of_task(tables["model"])),
         model=checked("model", tables["model"], kinds_of_model(tables["model"])),
         origin=dict(tables.get("origin", {})),
         **records,
@@ -265,6 +265,7 @@ def _check_together(config: Config) -> None:
         )
     _check_partitions(config.data.partitions)
     _check_split_file(config)
+    _check_prompt(config)
     _check_validation(config.data.validation)
     _check_trained(config)
     if config.protocol.primary is not None:
@@ -332,6 +333,19 @@ def _check_split_file(config: Config) -> None:
         )
     if data.split_file is None and data.split_images != ".":
         raise ConfigError("data.split_images needs data.split_file, whose paths start there")
+
+
+def _check_prompt(config: Config) -> None:
+    """Raise ConfigError at a prompt of another form than the kind of model reads."""
+    prompt = config.task.get("prompt", "{}")
+    if isinstance(prompt, str) and prompt.replace("{}", "", 1).count("{}") + ("{}" not in prompt):
+        raise ConfigError(
+            f"task.prompt must have one {{}}, where the class's name goes; got {prompt!r}"
+        )
+    if not isinstance(prompt, str) and len(prompt) != 3:
+        raise ConfigError(
+            f"task.prompt must be three texts: before, what may be cut, and after; got {prompt!r}"
+        )
 
 
 def _check_trained(config: Config) -> None:

@@ -102,7 +102,10 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     task = load_task(config)
     stamped = stamp.of(config, adapters, device) | stamp.of_loaded(task)
     task.model.to(device)
-    task = task._replace(scores=on_device(task.scores, device, half))
+    task = task._replace(
+        scores=on_device(task.scores, device, half),
+        common=half_precise(task.common, device, half),
+    )
     shards = partition(
         task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
     )
@@ -347,3 +350,13 @@ def on_device(
             return scores(model, there, agents)
 
     return moved
+
+
+def half_precise(common: Callable[..., Any], device: str, half: str | None) -> Callable[..., Any]:
+    """Return the function of what batches share, with products in a half type if any."""
+
+    def found(model: torch.nn.Module, agents: int) -> Any:
+        with devices.autocast(device, half):
+            return common(model, agents)
+
+    return found

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from paper_checks.rules import KINDS, PRETRAINING, ConfigError
+from paper_checks.rules import IMAGE_SETS, KINDS, PRETRAINING, ConfigError
 
 if TYPE_CHECKING:  # which checks by this module
     from paper_checks.config import Config
@@ -61,6 +61,16 @@ USES = (
         ("data.shots", "data.train_samples", "data.test_samples"),
         lambda c: c.task["name"] not in FIXED,
         f"a task whose examples are chosen, other than {' and '.join(FIXED)}",
+    ),
+    Use(
+        ("data.augment",),
+        lambda c: c.task["name"] in IMAGE_SETS,
+        f"a task whose images are files: {', '.join(IMAGE_SETS)}",
+    ),
+    Use(
+        ("data.validation_shots",),
+        lambda c: c.task["name"] in IMAGE_SETS and c.data.validation is not None,
+        f"data.validation and a task of {', '.join(IMAGE_SETS)}",
     ),
     Use(("data.max_length",), lambda c: _kind(c) not in IMAGES, "a task of texts"),
     Use(("model.base",), _local, "model.from = the folder of a model"),

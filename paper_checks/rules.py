@@ -26,6 +26,7 @@ AUTOCASTS = ("bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
 TASK = {"name": str, "metric": str}
 MODEL = {"from": str, "kind": str, "dtype": str, "base": str}
+PROMPTS: dict[str, Any] = {"clip": str, "causal": tuple[str, ...]}  # task.prompt by model.kind
 _TRANSFORMER: dict[str, type] = dict.fromkeys(
     ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), int
 )
@@ -45,6 +46,7 @@ CHOICES = {
     "model.kind": tuple(KINDS),
     "lora.scaling": ("eta/r", "rslora"),
     "data.partition": PARTITIONS,
+    "data.augment": ("resized_crop_flip",),
     "train.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "constant"),
     "train.period": ("run", "round"),
@@ -58,6 +60,7 @@ CHOICES = {
 }
 COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
+    "data.validation_shots",
     *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
     *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
@@ -131,6 +134,12 @@ def checked(table: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> d
     return values
 
 
+def kinds_of_task(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the table of a task may have: a prompt if its model reads one."""
+    prompt = PROMPTS.get(str(model.get("kind")))
+    return TASK | ({} if prompt is None else {"prompt": prompt})
+
+
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:
     """Return the settings that the table of a model may have, by its kind if it names one."""
     kind = given.get("kind")
@@ -156,7 +165,8 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
         return dict(value)
     member, what = (str, "strings") if hint == tuple[str, ...] else ((int, float), "numbers")
     fits = isinstance(value, (list, tuple)) and all(isinstance(x, member) for x in value)
-    if not fits or any(isinstance(x, bool) or x == "" for x in value):
+    nameless = setting == "lora.targets" and "" in value
+    if not fits or nameless or any(isinstance(x, bool) for x in value):
         raise ConfigError(f"{setting} must be a list of {what}, got {value!r}")
     return tuple(value)
 

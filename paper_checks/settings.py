@@ -48,6 +48,8 @@ class Data:
     validation: how many examples are kept to choose settings and rounds by, below 1 a share of the
     training examples: drawn from the data set's own validation set where its labels are known, else
     taken out of the training examples before shots and train_samples are. None: none.
+    validation_shots: of images, at most that many of every class among them.
+    augment: of images, "resized_crop_flip" trains on random crops, mirrored at random.
     eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
     split_file: of images, a JSON file that says which are for training and which for the test;
     split_images: where its paths start. Both are relative to the data set's folder in --data-dir.
@@ -58,12 +60,14 @@ class Data:
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shots: int | None = None
     validation: float | None = None
+    validation_shots: int | None = None
     train_samples: int | None = None
     test_samples: int | None = None
     max_length: int | None = None
     eval_batch: int | None = None
     split_file: str | None = None
     split_images: str = "."
+    augment: str | None = None
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-FLOWERS = ("fire_lily", "rose", "tree_mallow")
+FLOWERS = ("fire_lily", "rose", "tree_mallow", "sunflower", "iris")
 WORDS = ("hook", "run", "bank", "spring", "light", "match")
 
 
@@ -90,7 +90,7 @@ def photographs(each, seed):
     labels = [label for label in range(len(FLOWERS)) for _ in range(each)]
     shapes = draw.integers(20, 30, size=(len(labels), 2))
     pixels = [
-        draw.integers(60 * label, 60 * label + 120, size=(*shape, 3), dtype=np.uint8)
+        draw.integers(40 * label, 40 * label + 80, size=(*shape, 3), dtype=np.uint8)
         for label, shape in zip(labels, shapes, strict=True)
     ]
     return [Image.fromarray(x) for x in pixels], labels
@@ -118,14 +118,27 @@ def hub(place, subset=None, *, split, **kept):
 
 
 def folders(place):
-    """Write the same data as folders: wic and flowers102."""
+    """Write the same data as folders: wic, flowers102, and this once more by a file of splits."""
+    splits = {}
     (place / "wic").mkdir(parents=True)
     for seed, part, count, each in ((0, "train", 24, 4), (1, "test", 9, 2)):
         rows = wic(count, seed)
         lines = [f"{word}\tN\t0-0\t{first}\t{second}\n" for word, first, second, _ in rows]
         (place / f"wic/{part}.data.txt").write_text("".join(lines))
         (place / f"wic/{part}.gold.txt").write_text("".join("FT"[row[3]] + "\n" for row in rows))
-        for i, (image, label) in enumerate(zip(*photographs(each, seed), strict=True)):
+        pictures = list(zip(*photographs(each, seed), strict=True))
+        for i, (image, label) in enumerate(pictures):
             folder = place / "flowers102" / part / FLOWERS[label]
             folder.mkdir(parents=True, exist_ok=True)
             image.save(folder / f"{i:02d}.png")
+        (place / "flowers102/jpg").mkdir(exist_ok=True)
+        rest = {"train": ("train",), "test": ("val", "test")}[part]
+        for name in rest:
+            for i, (image, _) in enumerate(pictures):
+                image.save(place / f"flowers102/jpg/{name}{i:02d}.jpg")
+            splits[name] = [
+                [f"{name}{i:02d}.jpg", label, FLOWERS[label].replace("_", " ")]
+                for i, (_, label) in enumerate(pictures)
+            ]
+    file = place / "flowers102/split_zhou_OxfordFlowers.json"
+    file.write_text(json.dumps(splits))

@@ -1,5 +1,7 @@
 """Batches: texts as long as their longest, images decoded once, augmentation by named streams."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ Image = pytest.importorskip("PIL.Image", reason="images are opened by pillow")
 
 from paper_checks import config, finetune, observe  # noqa: E402
 from paper_checks.batches import Batches  # noqa: E402
-from paper_checks.tasks import Data, cache, load_task, pictures  # noqa: E402
+from paper_checks.tasks import Data, cache, images, load_task, pictures  # noqa: E402
 from paper_checks.tasks.pictures import Pictures  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
@@ -270,3 +272,45 @@ def test_arrays_of_different_shapes_come_back_as_views(tmp_path):
     for make in (lambda: iter(arrays), lambda: 1 / 0):  # made once
         found = cache.kept(tmp_path / "arrays", make)
         assert all(np.array_equal(found[i], arrays[i]) for i in range(4))
+
+
+# ---------------------------------------------------------------- settings
+
+
+WRONG = [
+    ("clip-food101", {"data.augment": "flip"}, "data.augment must be one of ('resized_crop_flip'"),
+    (
+        "tiny-clip",
+        {"data.augment": "resized_crop_flip"},
+        "data.augment = 'resized",
+    ),
+    (
+        "clip-food101",
+        {"data.validation_shots": 4},
+        "data.validation_shots = 4 would",
+    ),
+    ("clip-food101", {"data.validation_shots": 0}, "data.validation_shots must be >= 1"),
+    ("clip-food101", {"task.prompt": "a photo"}, "task.prompt must have one {}"),
+    ("clip-food101", {"task.prompt": "{} or {}"}, "task.prompt must have one {}"),
+    ("clip-food101", {"task.prompt": ["a {}"]}, "task.prompt must be a string"),
+    ("tiny-llama", {"task.prompt": "a {}"}, "task.prompt must be a list of strings"),
+    ("tiny-llama", {"task.prompt": ["a", "b"]}, "task.prompt must be three texts"),
+    ("tiny-bert", {"task.prompt": ["a", "b", "c"]}, "unknown setting in [task]: 'prompt'"),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong", "said"), WRONG)
+def test_a_wrong_or_ignored_setting_of_images_or_prompts_is_named(name, wrong, said):
+    with pytest.raises(config.ConfigError, match=re.escape(said)):
+        config.read(name, wrong)
+
+
+def test_a_prompt_of_the_config_replaces_the_tasks_own():
+    prompt = ["Read: ", "{sentence} so", " yes no"]
+    task = load_task(config.read("tiny-llama", {"task.prompt": prompt}))
+    own = load_task(config.read("tiny-llama"))
+    assert torch.equal(task.train.inputs["last"], own.train.inputs["last"] + 3)  # Read : so
+    with pytest.raises(ValueError, match=r"may name the fields \{sentence\} of task toy-text"):
+        load_task(config.read("tiny-llama", {"task.prompt": ["", "{passage}", ""]}))
+    assert images.prompts("food101", ["pie"], "a {}.") == ["a pie."]
+    assert images.prompts("food101", ["pie"]) == ["a photo of pie, a type of food."]

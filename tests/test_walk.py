@@ -17,17 +17,17 @@ pytest.importorskip("PIL", reason="images are opened by pillow")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from paper_checks import config, finetune  # noqa: E402
+from paper_checks import config, devices, finetune  # noqa: E402
 from paper_checks.stacked import export  # noqa: E402
 from tests import offline_models  # noqa: E402
 
 EPS32 = float(np.finfo(np.float32).eps)
 SMALL = {
-    "mix.agents": 4, "data.batch": 2, "train.steps": 4, "observe.eval_every": 1,
+    "mix.agents": 4, "mix.every": 2, "data.batch": 2, "train.steps": 4, "observe.eval_every": 1,
     "observe.every": 1, "observe.checkpoint_every": 4,
 }  # fmt: skip
 LLAMA = ["llama2-7b-wic"]
-CLIP = [name for name in config.names() if name.startswith("clip-flowers102")]
+CLIP = ["clip-flowers102", "clip-flowers102-authors"]
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +50,27 @@ def cached(place, monkeypatch):
 def settings(name, place, **overrides):
     """The config of the paper, cut to a few steps of a small model."""
     model = place / ("llama" if name in LLAMA else "clip")
-    small = SMALL | {"model.from": str(model), "model.base": f"tests/{model.name}"} | overrides
-    if name in LLAMA:
-        small |= {"mix.every": 2}
-    return small
+    return SMALL | {"model.from": str(model), "model.base": f"tests/{model.name}"} | overrides
 
 
 def is_whole(run):
     """Whether a run has trained, mixed, observed and evaluated, all in finite numbers."""
     assert run.step == 4
+    assert ("validation_score" in run.records[0]) == (run.config.data.validation is not None)
     assert [record["round"] for record in run.records] == [1, 2]
     for record in run.records:
-        numbers = [x for x in record.values() if isinstance(x, (int, float))]
-        assert np.isfinite(numbers).all()
+        assert np.isfinite([record["loss"], record["score"], record["test_loss"]]).all()
         assert {"loss", "score", "interference", "truncation"} <= set(record)
+    # with a scaled loss the first steps may overflow: nothing has interfered yet
+    numbers = [x for x in run.records[-1].values() if isinstance(x, (int, float))]
+    assert np.isfinite(numbers).all()
     assert run.records[-1]["comm_bytes"] > 0
     assert all(bool(site.B.any()) for site in run.stacked.sites.values())
     assert {row["claim"] for row in run.rows} >= {"T9", "T17"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*LLAMA, *CLIP])
+@pytest.mark.parametrize("name", [*LLAMA, CLIP[0]])
 def test_the_papers_configuration_runs_from_the_hubs_data(name, place, monkeypatch, tmp_path):
     datasets = pytest.importorskip("datasets", reason="the hub's data sets need datasets")
     monkeypatch.setattr(datasets, "load_dataset", offline_models.hub)
@@ -167,12 +167,15 @@ def stepped(read, steps=2):
 
 
 @pytest.fixture
-def nothing_to_wait_for(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *device: None)
+def accepted(monkeypatch):
+    """The meta device is one that runs may name."""
+    monkeypatch.setattr(devices, "KINDS", (*devices.KINDS, "meta"))
+    monkeypatch.setattr(devices, "ALONE", (*devices.ALONE, "meta"))
+    monkeypatch.setattr(devices, "synchronize", lambda device: None)
 
 
-@pytest.mark.usefixtures("nothing_to_wait_for")
-@pytest.mark.parametrize("name", [*LLAMA, *CLIP])
+@pytest.mark.usefixtures("accepted")
+@pytest.mark.parametrize("name", [*LLAMA, CLIP[0]])
 def test_a_step_makes_its_tensors_on_the_device_and_waits_a_few_times(name, place):
     """3 waits a step: the loss, whether it and the gradients are finite, whether the factors are.
 
@@ -187,10 +190,10 @@ def test_a_step_makes_its_tensors_on_the_device_and_waits_a_few_times(name, plac
     assert len(device.waits) <= 2 * (3 + passes), device.waits
 
 
-@pytest.mark.usefixtures("nothing_to_wait_for")
+@pytest.mark.usefixtures("accepted")
 def test_a_tensor_made_elsewhere_and_a_hidden_wait_are_met(place, monkeypatch):
     """The check of the test above: both faults are planted and found."""
-    read = config.read("tiny-clip", {"mix.every": 90})
+    read = config.read("tiny-clip", {"mix.every": 90, "train.steps": 90})
     fine = stepped(read)
     real = finetune.agents_losses
 

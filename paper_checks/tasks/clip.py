@@ -36,6 +36,7 @@ SIDE = 8  # pixels of the made-up images
 def load(config: Config, data_dir: Path | None) -> Task:
     """Return the task of a CLIP model, from the hub or a local folder, or random."""
     require("transformers")
+    ready: Callable[[Tensor], Tensor]
     name = config.task["name"]
     if (config.model["from"] == "random") != (name == "toy-images"):
         raise ValueError(
@@ -45,14 +46,15 @@ def load(config: Config, data_dir: Path | None) -> Task:
     if name == "toy-images":
         model, base, tokenizer, train, test = _toy(config.model.get("dtype", "float32"))
         train, validation = divided(train, config.data.validation)
-        prompts, ready = images.prompts(name, list(images.TOY_CLASSES)), _as_they_are
+        classes, ready = list(images.TOY_CLASSES), _as_they_are
     else:
         model, base, tokenizer, processor = _real(config.model)
         parts, classes = images.read(name, config.data, data_dir)
-        train, test = (_data(parts[part], processor) for part in ("train", "test"))
-        held = parts.get("validation")
+        train = _data(parts["train"], processor, augment=config.data.augment is not None)
+        test, held = _data(parts["test"], processor), parts.get("validation")
         validation = None if held is None else _data(held, processor)
-        prompts, ready = images.prompts(name, classes), partial(normalized, processor=processor)
+        ready = partial(normalized, processor=processor)
+    prompts = images.prompts(name, classes, config.task.get("prompt"))
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
     texts = {key: tokens[key] for key in ("input_ids", "attention_mask")}
     return Task(
@@ -126,10 +128,11 @@ def _real(settings: Mapping[str, Any]) -> tuple[nn.Module, str, Any, Any]:
     return model, place.base, tokenizer, processor
 
 
-def _data(part: images.Listing, processor: Any) -> Data:
+def _data(part: images.Listing, processor: Any, *, augment: bool = False) -> Data:
     import torch
 
-    return Data({"pixel_values": Pictures(part.items, processor)}, torch.from_numpy(part.labels))
+    pictures = Pictures(part.items, processor, augment=augment)
+    return Data({"pixel_values": pictures}, torch.from_numpy(part.labels))
 
 
 def _toy(dtype: str) -> tuple[nn.Module, str, Any, Data, Data]:

@@ -59,7 +59,7 @@ def read(
 
     data.shots keeps at most that many training images of every class, data.train_samples and
     data.test_samples that many in all, drawn from a fixed stream. And {"validation": ...} if
-    data.validation says how many.
+    data.validation says how many, of which data.validation_shots keeps as many of every class.
     """
     if data.split_file is not None:
         parts, names = _from_splits(name, data, data_dir)
@@ -74,8 +74,9 @@ def read(
         parts |= _validated(parts["train"], own, data.validation)
     wanted = {"train": data.train_samples, "test": data.test_samples}
     parts = {p: _keep(x, cut(len(x.labels), wanted.get(p), p)) for p, x in parts.items()}
-    if data.shots:
-        parts["train"] = _keep(parts["train"], few(parts["train"].labels, data.shots))
+    for part, shots in (("train", data.shots), ("validation", data.validation_shots)):
+        if shots:
+            parts[part] = _keep(parts[part], few(parts[part].labels, shots))
     return parts, [_prompted(name, label) for label in names]
 
 
@@ -101,9 +102,9 @@ def _scene(title: str, at: int) -> str | int:
     return found[0] if found else at
 
 
-def prompts(name: str, classes: list[str]) -> list[str]:
-    """Return the prompt of every class."""
-    return [IMAGES[name][2].format(words) for words in classes]
+def prompts(name: str, classes: list[str], prompt: str | None = None) -> list[str]:
+    """Return the prompt of every class: its name in the place of {}; None: the task's own."""
+    return [(prompt or IMAGES[name][2]).replace("{}", words) for words in classes]
 
 
 def _prompted(name: str, label: str) -> str:
