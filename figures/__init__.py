@@ -22,6 +22,7 @@ from figures import (
     gauges,
     kernel,
     laws,
+    partition,
     rate,
     rate_needs_rank,
     schematic,
@@ -49,6 +50,7 @@ FIGURES = {
     "kernel": kernel,
     "cost": cost,
     "training": training,
+    "partition": partition,
     "tournament": tournament,
     "adapters": adapters,
 }
