@@ -123,5 +123,7 @@ def write_run(folder, method, seed):
     rows.append({"claim": "training", "step": 6, "round": 3, "comm_bytes": 3000, "loss": 0.1})
     data = to_lines(rows)
     (folder / store.ROWS).write_bytes(data)
+    held = {"counts": [[4, 1, 5], [2, 8, 0]], "notes": []}
     about = {"settings": settings, "files": {store.ROWS: sha256(data).hexdigest()}}
+    about |= {"partition": held}
     (folder / store.RUN).write_bytes(to_json(sealed(about)))
