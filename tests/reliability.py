@@ -121,8 +121,43 @@ def page() -> str:
             lines += ["|---|---|---|---|"]
         cells = (case.number, case.given, case.gets, f"`{'::'.join(place_of(case))}`")
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n" + THREATS
+    return "\n".join(lines) + "\n" + ENDINGS + LONGER + THREATS
 
+
+ENDINGS = """
+## How programs end
+
+On a fault each of the four programs prints one line and returns 2, never 1, which says that a
+result differs: bad usage and input, a place that cannot be written, a package that is missing, too
+little memory, and input too deep or too large for a check to have foreseen it. Anything else is a
+defect and leaves a traceback. Too little memory is no verdict on a claim, and what is stored of the
+claim is kept; in a sweep it is a cell's own, and the others go on. OpenBLAS ends a process itself,
+with code 1 and a line of its own, if it finds no memory for its buffers.
+"""
+
+LONGER = """
+## Tried for longer
+
+`pytest -m night` runs these; each also runs alone, and the last two print what they find.
+
+- Programs killed at random moments, 20 times and more each, and two writers at once:
+  `pytest -m night tests/faults/test_kills.py`, or, with another seed, up to 4 kills a trial,
+  `python -m tests.faults.kills PROGRAM NEW_FOLDER SEED TRIALS`.
+- 300 flipped bits in every kind of stored file: `pytest -m night tests/faults/test_corruption.py`.
+- Readers with random faults, each time others: `pytest -m night tests/fuzz` for three minutes at
+  each door, or DECAF_FUZZ_MINUTES; `python -m tests.fuzz MINUTES [DOOR ...]` counts them.
+- Memory after 1,000 calls: `pytest -m night -s tests/faults/test_memory.py`.
+- A ring and a star of 100,000 agents: `pytest -m night -s tests/test_many_agents.py`.
+
+A killed program that is started again leaves the files of one that was not killed, byte for byte
+but for times, and no others: no temporary file, no torn one. 268 kills of the six programs
+(verification, adapters, figures, run, sweep and merge, at least 31 each) were tried, and none left
+a trace.
+
+Four threads that call the kernel, the measures, the simulator and the merge at once get the bits
+that one thread gets (`tests/faults/test_threads.py`). Load torch before starting threads:
+`array_api_compat` fails on a torch that another thread has half loaded.
+"""
 
 THREATS = """
 ## What is read, and what is trusted

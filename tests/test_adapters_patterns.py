@@ -1,7 +1,9 @@
 """Patterns of adapters: the same answers as Python's matcher, in a bounded number of steps."""
 
 import re
+import threading
 import time
+import warnings
 
 import pytest
 from hypothesis import event, given
@@ -103,3 +105,32 @@ def test_too_many_steps_are_an_error_and_no_answer(monkeypatch):
 def test_ends_and_counts_are_python_s(pattern, name, found):
     assert (re.match(pattern, name) is not None) is found
     assert matches(pattern, name) is found
+
+
+def test_patterns_that_are_read_in_threads_leave_the_filters_of_warnings_as_they_were(monkeypatch):
+    parse, inside, two = patterns._parser.parse, [], threading.Event()
+
+    def slow(pattern):
+        inside.append(pattern)
+        if len(inside) == 2:
+            two.set()
+        two.wait(0.2)  # for the other thread, which must not come in
+        return parse(pattern)
+
+    monkeypatch.setattr(patterns._parser, "parse", slow)
+    patterns._parsed.cache_clear()
+    before = list(warnings.filters)
+    both = (("[[a]", "name"), ("[[b]", "name"))
+    threads = [threading.Thread(target=patterns.matches, args=words) for words in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(inside) == 2
+    assert list(warnings.filters) == before
+
+
+def test_only_the_latest_patterns_are_kept():
+    for number in range(2 * patterns.KEPT):
+        patterns.matches(f"a{number}", "name")
+    assert patterns._parsed.cache_info().currsize == patterns.KEPT

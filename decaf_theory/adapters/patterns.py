@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
+from threading import Lock
 from typing import Any
 
 Ends = frozenset[int]
 LONGEST = 1000  # characters of a pattern or a name
+KEPT = 256  # patterns, the latest, as they were parsed
 STEPS = 100_000  # a pattern as peft writes them takes some hundreds
 CATEGORIES = {
     op.CATEGORY_DIGIT: r"\d",
@@ -29,6 +31,7 @@ CATEGORIES = {
 }
 REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT)
 AHEAD = (op.ASSERT, op.ASSERT_NOT)
+ONE_THREAD = Lock()  # catch_warnings puts back the filters of all threads as it found them
 STARTS = (op.AT_BEGINNING, op.AT_BEGINNING_STRING)
 
 
@@ -50,10 +53,10 @@ def matches(pattern: str, name: str) -> bool:
         raise PatternError("brackets are nested too deeply") from None
 
 
-@cache
+@lru_cache(KEPT)
 def _parsed(pattern: str) -> Any:
     try:
-        with warnings.catch_warnings():
+        with ONE_THREAD, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the future meaning of [[
             parsed = _parser.parse(pattern)
     except (re.error, OverflowError, RecursionError) as error:
