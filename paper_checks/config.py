@@ -28,6 +28,7 @@ from paper_checks.rules import (
     CONTROLS,
     HEADLESS,
     IMAGE_SETS,
+    OWN,
     PARTITIONS,
     SWEPT,
     ConfigError,
@@ -76,6 +77,11 @@ class Config:
     def graph(self) -> str:
         """The graph, "any" if the method uses none."""
         return self.mix.graph if self.mix.rule.meets == "graph" else "any"
+
+    @property
+    def data_folder(self) -> str:
+        """The folder of the task's data below data_dir."""
+        return str(self.task.get("folder", self.task["name"]))
 
     @property
     def cell(self) -> str:
@@ -164,7 +170,9 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
     }
     config = Config(
         name=tables["name"],
-        task=checked("task", tables["task"], kinds_of_task(tables["model"])),
+        task=checked(
+            "task", tables["task"], kinds_of_task(tables["task"]["name"], tables["model"])
+        ),
         model=checked("model", tables["model"], kinds_of_model(tables["model"])),
         origin=dict(tables.get("origin", {})),
         **records,
@@ -266,6 +274,7 @@ def _check_together(config: Config) -> None:
     _check_partitions(config.data.partitions)
     _check_split_file(config)
     _check_prompt(config)
+    _check_own(config)
     _check_validation(config.data.validation)
     _check_trained(config)
     if config.protocol.primary is not None:
@@ -333,6 +342,47 @@ def _check_split_file(config: Config) -> None:
         )
     if data.split_file is None and data.split_images != ".":
         raise ConfigError("data.split_images needs data.split_file, whose paths start there")
+
+
+def _check_own(config: Config) -> None:
+    """Raise ConfigError where a task of own data lacks what no default can know."""
+    task, name = config.task, config.task["name"]
+    if name not in OWN:
+        return
+    folder = PurePath(config.data_folder)
+    if folder.is_absolute() or ".." in folder.parts:
+        raise ConfigError(f"task.folder must lie in --data-dir, got {config.data_folder!r}")
+    if not config.lora.targets:
+        raise ConfigError(
+            f"lora.targets is missing: task {name} may have any model, so say which of its "
+            f"nn.Linear layers get adapters, such as ['query', 'value'] or ['q_proj', 'v_proj']"
+        )
+    if name == "own-text":
+        _check_own_texts(config)
+    if "heads" in task and not all(task["heads"]):
+        raise ConfigError(f"task.heads must be names of modules, got {list(task['heads'])}")
+
+
+def _check_own_texts(config: Config) -> None:
+    task, causal = config.task, config.model.get("kind") == "causal"
+    classes = task.get("classes", ())
+    if len(set(classes)) < max(2, len(classes)):
+        raise ConfigError(
+            f"task.classes must be two or more values of the column of labels, all different, in "
+            f"the order of the classes; got {list(classes)}"
+        )
+    if causal and "prompt" not in task:
+        raise ConfigError(
+            "task.prompt is missing: a causal model needs three texts with columns in braces, such "
+            "as ['Review: ', '{text}', '\\nAnswer:']"
+        )
+    if len(task.get("answers", classes)) != len(classes):
+        raise ConfigError(
+            f"task.answers must be one word for each of {len(classes)} classes, got "
+            f"{list(task['answers'])}"
+        )
+    if len(task.get("pair", ("",))) not in (1, 2):
+        raise ConfigError(f"task.pair must be one text or two, got {list(task['pair'])}")
 
 
 def _check_prompt(config: Config) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # which checks by this module
     from paper_checks.config import Config
 
 FIXED = ("digits", "toy-images")  # tasks whose examples are always the same
-IMAGES = ("clip", "vit")  # kinds of model
+IMAGES = ("clip", "vit", "image")  # kinds of model
 
 
 class Use(NamedTuple):

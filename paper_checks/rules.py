@@ -20,7 +20,7 @@ MOST32 = float(np.finfo(np.float32).max)  # of numbers that torch takes as float
 PARTITIONS = tuple(KINDS_OF_PARTITION)
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
-IMAGE_SETS = ("flowers102", "ucf101", "food101")  # tasks whose images are files
+IMAGE_SETS = ("flowers102", "ucf101", "food101", "own-images")  # tasks whose images are files
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 AUTOCASTS = ("bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
@@ -30,11 +30,23 @@ PROMPTS: dict[str, Any] = {"clip": str, "causal": tuple[str, ...]}  # task.promp
 _TRANSFORMER: dict[str, type] = dict.fromkeys(
     ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), int
 )
+# the settings of tasks of own data, and those of them that a kind of model reads
+_NAMES: Any = tuple[str, ...]
+OWN: dict[str, dict[str, Any]] = {
+    "own-text": {"folder": str, "label": str, "classes": _NAMES},
+    "own-images": {"folder": str},
+}
+OWN_BY_KIND: dict[str, dict[str, Any]] = {
+    "classifier": {"pair": _NAMES, "heads": _NAMES},
+    "causal": {"answers": _NAMES},
+    "image": {"heads": _NAMES},
+}
 PRETRAINING: dict[str, type] = {"steps": int, "batch": int, "lr": float, "weight_decay": float}
 KINDS: dict[str, dict[str, type]] = {
     "classifier": _TRANSFORMER | {"max_position_embeddings": int},
     "causal": _TRANSFORMER | {"num_key_value_heads": int, "max_position_embeddings": int},
     "clip": {},
+    "image": {},
     "vit": _TRANSFORMER | {"patch_size": int} | PRETRAINING,
 }
 HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
@@ -134,10 +146,12 @@ def checked(table: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> d
     return values
 
 
-def kinds_of_task(model: Mapping[str, Any]) -> dict[str, Any]:
+def kinds_of_task(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the table of a task may have: a prompt if its model reads one."""
-    prompt = PROMPTS.get(str(model.get("kind")))
-    return TASK | ({} if prompt is None else {"prompt": prompt})
+    kind = str(model.get("kind"))
+    prompt = PROMPTS.get(kind)
+    own = OWN[name] | OWN_BY_KIND.get(kind, {}) if name in OWN else {}
+    return TASK | ({} if prompt is None else {"prompt": prompt}) | own
 
 
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:

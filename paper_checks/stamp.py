@@ -35,7 +35,7 @@ class OtherStampError(StoreError):
 def of(config: Config, adapters: Sequence[str | Path] = (), device: str = "cpu") -> dict[str, Any]:
     """Return the flat stamp of a run, as far as it is known before anything is loaded."""
     starts = tuple(Path(path).expanduser() for path in adapters)
-    data = config.data_dir and (Path(config.data_dir).expanduser() / config.task["name"],)
+    data = config.data_dir and (Path(config.data_dir).expanduser() / config.data_folder,)
     return {
         **config.settings(),
         "code": harness.code(),

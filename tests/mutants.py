@@ -184,6 +184,7 @@ TESTS = {
     "paper_checks/tasks/hub.py": ["tests/test_hub.py"],
     "paper_checks/mixing.py": ["tests/test_shards.py"],
     "paper_checks/shards.py": ["tests/test_shards.py"],
+    "paper_checks/tasks/own.py": ["tests/test_own_data.py"],
     "paper_checks/stamp.py": ["tests/test_stamps.py"],
     "paper_checks/finetune.py": ["tests/test_stamps.py"],
     "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],

@@ -166,7 +166,8 @@ def test_every_column_that_a_task_reads_is_asked_for_by_name(hub, name):
 def read(name):
     if name in TEXTS:
         return data.read(name, configs.Data(batch=1), None)
-    return images.read(name, configs.read(f"clip-{name}").data, None)
+    parts, names = images.read(name, configs.read(f"clip-{name}").data, None)
+    return parts, images.prompts(name, names)
 
 
 WRONG = [

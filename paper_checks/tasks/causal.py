@@ -8,19 +8,19 @@ whole vocabulary would also train the model to answer at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paper_checks.config import Config
-from paper_checks.tasks.data import TEXTS, Example, read
+from paper_checks.tasks import own
+from paper_checks.tasks.data import Example, read
 from paper_checks.tasks.models import language_model, overridden, require
 from paper_checks.tasks.records import Data, Task
 
 if TYPE_CHECKING:  # torch is imported where it is needed
     from torch import Tensor
 
-ANSWERS = ("no", "yes")  # classes 0 and 1
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY |= {"num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 64}
 
@@ -31,16 +31,16 @@ def load(config: Config, data_dir: Path | None) -> Task:
     import torch
     from transformers import AutoModelForCausalLM
 
-    name = config.task["name"]
-    prompt = checked_prompt(name, config.task.get("prompt", TEXTS[name].prompt))
-    examples = read(name, config.data, data_dir)
+    name, texts = config.task["name"], own.texts_of(config.task)
+    prompt = checked_prompt(name, config.task.get("prompt", texts.prompt), texts.columns)
+    examples = read(own.folder_of(config, data_dir), config.data, data_dir, texts)
     model, base, tokenizer = language_model(
         config.model,
         AutoModelForCausalLM,
         lambda words: _tiny(words, config.model),
         (_prompt(prompt, example) for example in examples["train"]),
     )
-    answers = torch.tensor([_answer(tokenizer, word) for word in ANSWERS])
+    answers = torch.tensor(_answers(tokenizer, texts.classes))
     parts: dict[str, Any] = {
         part: _encode(prompt, rows, tokenizer, config.data.max_length or 256)
         for part, rows in examples.items()
@@ -51,8 +51,8 @@ def load(config: Config, data_dir: Path | None) -> Task:
         base=base,
         targets=config.lora.targets or ("q_proj", "v_proj"),
         heads=(),
-        classes=2,
-        metric=config.task.get("metric", TEXTS[name].metric),
+        classes=len(texts.classes),
+        metric=config.task.get("metric", texts.metric),
         scores=lambda model, inputs, agents: answer_scores(model, inputs, answers),
         **parts,
     )
@@ -79,9 +79,8 @@ def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=words, **overridden(TINY, settings)))
 
 
-def checked_prompt(name: str, prompt: Sequence[str]) -> Sequence[str]:
+def checked_prompt(name: str, prompt: Sequence[str], fields: Iterable[str]) -> Sequence[str]:
     """Return the three texts of a prompt. ValueError: a field that the data set does not have."""
-    fields = TEXTS[name].columns
     for text in prompt:
         try:
             text.format(**dict.fromkeys(fields, ""))
@@ -100,9 +99,21 @@ def _prompt(prompt: Sequence[str], example: Example, cut: int = 0) -> str:
     return before + " ".join(words[: len(words) - cut]) + after
 
 
-def _answer(tokenizer: Any, word: str) -> int:
-    """Return the token that ends "Answer: yes": the answer with the space before it."""
-    return int(tokenizer(f"Answer: {word}", add_special_tokens=False)["input_ids"][-1])
+def _answers(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    """Return the tokens that end "Answer: yes", ...: each answer with the space before it.
+
+    ValueError: two answers end in one token, which would make them one class.
+    """
+    ends = [
+        int(tokenizer(f"Answer: {word}", add_special_tokens=False)["input_ids"][-1])
+        for word in words
+    ]
+    if len(set(ends)) < len(ends):
+        raise ValueError(
+            f"answers must end in tokens of their own, as only the last is scored; got "
+            f"{', '.join(words)} with tokens {ends}: choose other words"
+        )
+    return ends
 
 
 def _encode(

@@ -18,7 +18,7 @@ of the training examples; BoolQ's by whole passages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,10 +52,15 @@ class TextSet(NamedTuple):
     metric: str
     validation: tuple[str, Callable[[Path], list[Example]]] | None = None  # its own file, reader
     group: Callable[[Example], str] | None = None  # what stays together when validation is drawn
+    classes: Sequence[str] = ("no", "yes")  # in words, as a causal model answers
 
 
-def read(name: str, data: settings.Data, data_dir: Path | None) -> dict[str, list[Example]]:
-    """Return {"train": ..., "test": ...} of data set `name`, as many as `data` wants.
+def read(
+    name: str, data: settings.Data, data_dir: Path | None, texts: TextSet | None = None
+) -> dict[str, list[Example]]:
+    """Return {"train": ..., "test": ...} of data set `name`, or `texts` in that folder.
+
+    As many as `data` wants.
 
     And {"validation": ...} if data.validation says how many: of the data set's own file where the
     folder has one, else out of the training examples, before shots and train_samples.
@@ -63,7 +68,7 @@ def read(name: str, data: settings.Data, data_dir: Path | None) -> dict[str, lis
     data.shots: at most that many of every class; data.train_samples, data.test_samples: in all.
     They are drawn from a fixed stream, so that every run tests on the same examples.
     """
-    texts = TEXTS[name]
+    texts = texts or TEXTS[name]
     if data_dir is None and name != "toy-text":
         splits = _from_hub(name, texts)
     else:
@@ -147,11 +152,16 @@ def lines(path: Path) -> list[str]:
             "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
         )
     # not splitlines: that cuts at U+0085 and U+2028 inside a sentence, too
+    text = raw_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n")
+
+
+def raw_text(path: Path) -> str:
+    """Return a file's text as it is; ValueError: it is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: must be UTF-8: {error}") from None
-    return text.removesuffix("\n").split("\n")
 
 
 def objects(path: Path, **fields: type | tuple[type, ...]) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def read(
     for part, shots in (("train", data.shots), ("validation", data.validation_shots)):
         if shots:
             parts[part] = _keep(parts[part], few(parts[part].labels, shots))
-    return parts, [_prompted(name, label) for label in names]
+    return parts, [words(label) for label in names]
 
 
 def _own_validation(folder: Path, names: list[str]) -> Listing | None:
@@ -104,18 +104,18 @@ def _scene(title: str, at: int) -> str | int:
 
 def prompts(name: str, classes: list[str], prompt: str | None = None) -> list[str]:
     """Return the prompt of every class: its name in the place of {}; None: the task's own."""
-    return [(prompt or IMAGES[name][2]).replace("{}", words) for words in classes]
+    for label in classes:
+        _require_words(name, label)
+    return [(prompt or IMAGES[name][2]).replace("{}", label) for label in classes]
 
 
-def _prompted(name: str, label: str) -> str:
-    """Return a class's name as words; ValueError: a number, which a prompt makes no sense of."""
-    found = words(label)
-    if not any(letter.isalpha() for letter in found):
+def _require_words(name: str, label: str) -> None:
+    """Raise ValueError at a class that is named by a number, which a prompt makes no sense of."""
+    if not any(letter.isalpha() for letter in label):
         raise ValueError(
             f"data set {name}: a class is named {label!r}, but a prompt needs words; give a folder "
             f"for each class by name in --data-dir, or data.split_file"
         )
-    return found
 
 
 def words(label: str) -> str:

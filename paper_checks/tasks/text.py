@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from paper_checks.config import Config
-from paper_checks.tasks.data import TEXTS, Example, read
+from paper_checks.tasks import own
+from paper_checks.tasks.data import Example, TextSet, read
 from paper_checks.tasks.models import language_model, overridden, require
 from paper_checks.tasks.records import Data, Task
 
@@ -20,17 +21,19 @@ def load(config: Config, data_dir: Path | None) -> Task:
     require("transformers")
     from transformers import AutoModelForSequenceClassification
 
-    name = config.task["name"]
-    examples = read(name, config.data, data_dir)
+    name, texts = config.task["name"], own.texts_of(config.task)
+    examples = read(own.folder_of(config, data_dir), config.data, data_dir, texts)
     model, base, tokenizer = language_model(
         config.model,
         AutoModelForSequenceClassification,
-        lambda words: _tiny(words, config.model),
-        (_pair(name, example)[0] for example in examples["train"]),
-        num_labels=2,
+        lambda words: _tiny(words, len(texts.classes), config.model),
+        (text for example in examples["train"] for text in _pair(texts, example) if text),
+        num_labels=len(texts.classes),
+        **({"ignore_mismatched_sizes": True} if name == "own-text" else {}),  # of another head
     )
+    _let_pad(model, tokenizer)
     parts: dict[str, Any] = {
-        part: _encode(name, rows, tokenizer, config.data.max_length or 128)
+        part: _encode(texts, rows, tokenizer, config.data.max_length or 128)
         for part, rows in examples.items()
     }
     return Task(
@@ -38,31 +41,38 @@ def load(config: Config, data_dir: Path | None) -> Task:
         model=model,
         base=base,
         targets=config.lora.targets or ("query", "value"),
-        heads=("classifier",),
-        classes=2,
-        metric=config.task.get("metric", TEXTS[name].metric),
+        heads=config.task.get("heads", ("classifier",)),
+        classes=len(texts.classes),
+        metric=config.task.get("metric", texts.metric),
         scores=lambda model, inputs, agents: model(**inputs).logits,
         **parts,
     )
 
 
-def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
+def _let_pad(model: Any, tokenizer: Any) -> None:
+    """Give a model without a padding token, as GPT's kind, the one that ends texts."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _tiny(words: int, classes: int, settings: Mapping[str, Any]) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     sizes = overridden(TINY, settings)
-    return BertForSequenceClassification(BertConfig(vocab_size=words, num_labels=2, **sizes))
+    return BertForSequenceClassification(BertConfig(vocab_size=words, num_labels=classes, **sizes))
 
 
-def _pair(name: str, example: Example) -> tuple[str, str | None]:
-    first, second = TEXTS[name].pair
+def _pair(texts: TextSet, example: Example) -> tuple[str, str | None]:
+    first, second = texts.pair
     return first.format(**example.fields), second and second.format(**example.fields)
 
 
-def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int) -> Data:
+def _encode(texts: TextSet, examples: list[Example], tokenizer: Any, max_length: int) -> Data:
     """Tokenize once: ids, mask and segments [n, max_length]; texts that are too long are cut."""
     import torch
 
-    pairs = [_pair(name, example) for example in examples]
+    pairs = [_pair(texts, example) for example in examples]
     first = [a for a, _ in pairs]
     second = [b for _, b in pairs]
     inputs = tokenizer(
@@ -72,6 +82,6 @@ def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int)
         truncation="longest_first",
         max_length=max_length,
         return_tensors="pt",
-        return_token_type_ids=True,
+        return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
     )
     return Data(dict(inputs), torch.tensor([example.label for example in examples]))
