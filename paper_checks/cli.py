@@ -21,7 +21,7 @@ from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
 from paper_checks.record import Stored, read
-from paper_checks.rules import near
+from paper_checks.rules import HEADS_ONLY, near
 from paper_checks.tournament import command as tournament
 from verification import store
 
@@ -283,7 +283,7 @@ def show_table(args: argparse.Namespace) -> int:
     """Print the tables of the runs in some folders."""
     if not 0 < args.level < 1:
         raise UsageError(f"--level must lie in (0, 1), got {args.level}")
-    if args.against not in ADAPTER_METHODS:
+    if args.against.removeprefix(HEADS_ONLY) not in ADAPTER_METHODS:
         hint = near(args.against, ADAPTER_METHODS)
         raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
     given = {"against": args.against, "level": args.level, "accept_code": args.accept_code}

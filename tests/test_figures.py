@@ -209,6 +209,12 @@ def test_a_method_without_a_look_is_drawn_and_labelled_all_the_same():
     assert looks[1][1]["linestyle"] != looks[2][1]["linestyle"]
 
 
+def test_the_figure_of_training_leaves_out_controls_without_adapters():
+    found = [{"source": "runs", "name": "net", "score": 0.1 * i} for i in range(3)]
+    control = [{**row, "lora.train_adapters": False} for row in found]
+    assert training.shown([*found, *control]) == found
+
+
 def test_the_figure_of_training_leaves_out_no_method(results):
     found = rows_of(results, "training")
     renamed = [
