@@ -86,9 +86,12 @@ def differences(rows: Sequence[Row], one: Contrast, field: str = "own") -> list[
 
 
 def judged(rows: Sequence[Row], asked: Sequence[Contrast]) -> list[Finding]:
-    """Return the findings of the contrasts that have two seeds or more, each family together."""
+    """Return the findings of the contrasts that have two seeds or more.
+
+    The level is that of all that are asked, whether they have been run yet or not.
+    """
     ready = [one for one in asked if len(differences(rows, one)) >= 2]
-    others = [one for one in ready if one.place.cell != PRIMARY]
+    others = [one for one in asked if one.place.cell != PRIMARY]
     each = bonferroni(LEVEL, max(len(others), 1))
     found = []
     for one in ready:

@@ -124,9 +124,10 @@ def ends(run: Run) -> Row:
     Percent; with the least and largest of the own ones, and the bytes that all agents sent.
     """
     size = run.config.data.eval_batch or run.config.data.batch
-    own = observe.evaluate(run.stacked, run.task, size)
-    with averaged(run.stacked):
-        mean = observe.evaluate(run.stacked, run.task, size)
+    own = mean = observe.evaluate(run.stacked, run.task, size)
+    if not observe.equal(run.stacked):
+        with averaged(run.stacked):
+            mean = observe.evaluate(run.stacked, run.task, size)
     return {
         "own": 100 * own["score"],
         "least": 100 * own["score_least"],
