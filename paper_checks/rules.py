@@ -71,6 +71,7 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "lora.alpha": (0, False, math.inf),
     "lora.dropout": (0, True, 1),
     "data.validation": (0, False, math.inf),
+    "observe.share": (0, False, 1),
     "train.steps": (1, True, 1e9),  # nine digits in the names of checkpoints
     "train.lr": (0, False, MOST32),
     "train.lr_min": (0, True, MOST32),
