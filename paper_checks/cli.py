@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -16,7 +16,7 @@ from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
-from paper_checks import devices, sweep, sweeping, table
+from paper_checks import devices, record, shards, sweep, sweeping, table
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
@@ -24,6 +24,9 @@ from paper_checks.record import Stored, read
 from paper_checks.rules import near
 from paper_checks.tournament import command as tournament
 from verification import store
+
+if TYPE_CHECKING:  # torch: most commands need none
+    from paper_checks.run import Run
 
 FAILED = 1
 OUT = Path("results/paper")
@@ -175,6 +178,7 @@ def run_one(args: argparse.Namespace) -> int:
                 device=cell.device,
                 adapters=args.adapters,
                 show=show,
+                began=show_partition,
                 restart=args.restart,
                 accept_code=args.accept_code,
             )
@@ -213,6 +217,13 @@ def require_used(args: argparse.Namespace) -> None:
     for option, given in (("--adapters", args.adapters), ("--export", args.export)):
         if args.dry_run and given:
             raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")
+
+
+def show_partition(run: Run) -> None:
+    """Print who holds what, on stderr."""
+    found = record.partition_of(run)
+    lines = [shards.table(found["counts"]), *(f"note: {note}" for note in found["notes"])]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def violated(stored: Stored) -> bool:
@@ -287,18 +298,11 @@ def run_tournament(args: argparse.Namespace) -> int:
     return tournament.main(args)
 
 
-def run_benchmark(args: argparse.Namespace) -> int:
-    """Train what the benchmark compares, or write its page."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    return benchmark.main(args)
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
-    "benchmark": run_benchmark,
+    "benchmark": benchmark.main,
     "effects": effects.main,
     "table": show_table,
     "tournament": run_tournament,

@@ -270,6 +270,7 @@ def _check_together(config: Config) -> None:
     _check_trained(config)
     if config.protocol.primary is not None:
         contrast_of(config.protocol.primary)
+    _check_weights(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
@@ -286,6 +287,21 @@ def _check_heads(config: Config) -> None:
         raise ConfigError(
             f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
             f"got false, leave it out"
+        )
+
+
+def _check_weights(config: Config) -> None:
+    """Raise ConfigError at weights by samples for a method that does not take a server's mean."""
+    mix = config.mix
+    reasons = {
+        "graph": f"agents are weighed by mix.graph {mix.graph!r}",
+        "none": "nothing is mixed",
+        "samples": "it rescales by how many messages arrive, whoever sent them",
+    }
+    if mix.weights == "samples" and (mix.weighing != "samples" or mix.method == "salf"):
+        raise ConfigError(
+            f"mix.weights must be 'equal' for {mix.method}, got {mix.weights!r}: "
+            f"{reasons[mix.weighing]}; methods of a server, such as fedavg, take it"
         )
 
 
@@ -361,10 +377,17 @@ def _check_scale(lora: Lora) -> None:
 
 def _check_rounds(config: Config) -> None:
     """Raise ConfigError if a run ends before its first mix."""
-    every, steps = config.mix.every, config.train.steps
-    if every is not None and every > steps:
+    mix, steps = config.mix, config.train.steps
+    for name, value in (("every", mix.every), ("after", mix.after)):
+        if value is not None and value > steps:
+            raise ConfigError(
+                f"mix.{name} must be <= train.steps = {steps}, or nothing is ever mixed, "
+                f"got {value}"
+            )
+    if mix.after is not None and config.train.order == "mix_first":
         raise ConfigError(
-            f"mix.every must be <= train.steps = {steps}, or nothing is ever mixed, got {every}"
+            f"mix.after = {mix.after} is the number of steps before the first mix, and train.order "
+            f"'mix_first' mixes before all steps; use 'step_first', or leave one of them out"
         )
 
 

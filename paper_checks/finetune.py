@@ -32,12 +32,14 @@ from paper_checks.cost import recompute
 from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
 from paper_checks.record import clock
+from paper_checks.rounds import Rounds
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
 from paper_checks.tasks import Data, load_task
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
+Began = Callable[[Run], None]
 
 
 class TrainingError(Exception):
@@ -51,6 +53,7 @@ def finetune(
     device: str = "cpu",
     adapters: Sequence[str | Path] = (),
     show: Show = lambda step, record: None,
+    began: Began = lambda run: None,
     stop: Callable[[], bool] = lambda: False,
     restart: bool = False,
     accept_code: bool = False,
@@ -60,7 +63,8 @@ def finetune(
     adapters: peft folders to start from, one per agent, instead of B = 0. After SIGINT or SIGTERM,
     or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
     run.step < train.steps. What is stored there with another stamp is dropped if `restart`; if
-    `accept_code`, a difference in code and libraries alone is passed over.
+    `accept_code`, a difference in code and libraries alone is passed over. began(run): called once,
+    before the first step.
     TrainingError: a loss or gradient that is not finite. OtherStampError: another stamp.
     """
     store.require_writable(folder)
@@ -73,6 +77,7 @@ def finetune(
             if not restart:
                 raise
             record.remove(folder)
+        began(run)
         with interruptions() as signals:
             while run.step < config.train.steps and not signals and not stop():
                 try:
@@ -122,7 +127,9 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     every = steps_a_round(config, shards)
-    Pi = mixing.graph_of(rule, mix.graph, mix.agents)
+    rounds = Rounds(every, mix.after or every)
+    samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
+    Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
     seed, apart = config.train.seed, config.train.sequential
@@ -136,7 +143,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         stacked,
         optimizer,
         Pi,
-        every,
+        rounds,
         device,
         memory,
         stamped,
@@ -168,8 +175,8 @@ def advance(run: Run) -> None:
     the mixed one (weight decay acts on the mixed one, too).
     """
     train, t = run.config.train, run.step
-    round_, rest = divmod(t + 1, run.every)
-    last, closes = t + 1 == train.steps, rest == 0
+    now = run.rounds.clock(t)
+    round_, last, closes = now.round + 1, t + 1 == train.steps, now.step + 1 == now.steps
     if t == 0 and train.order == "mix_first":
         mix(run, 0)
     with clock(run, "training"):
@@ -178,20 +185,20 @@ def advance(run: Run) -> None:
         mix(run, round_)
     with clock(run, "training"):
         for group in run.optimizer.param_groups:
-            group["lr"] = step_size(train, t, run.every)
+            group["lr"] = step_size(train, t, now)
         if run.overflowed:
             run.skipped += 1
         else:
             run.optimizer.step()
     if not finite(run):
         raise TrainingError(
-            f"step {t} of size {step_size(train, t, run.every):g} overflowed; lower train.lr"
+            f"step {t} of size {step_size(train, t, now):g} overflowed; lower train.lr"
         )
     run.step = t + 1
     if closes and train.order == "step_first":
         mix(run, round_)
     if closes or last:
-        close_round(run, last)
+        close_round(run, round_, last)
     if closes and train.order == "mix_first" and not last:
         mix(run, round_)
 
@@ -203,7 +210,7 @@ def gradients(run: Run, t: int) -> Tensor:
     """
     train, N = run.config.train, run.stacked.agents
     batches = run.batches.at(t)
-    rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
+    rule, now = run.config.mix.rule, run.rounds.clock(t)
     run.optimizer.zero_grad()
     mixing.let_train(run.stacked, rule, now)
     training_mode(run, True)
@@ -245,8 +252,9 @@ def mix(run: Run, round_: int) -> None:
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
     if run.stacked.sites and is_observed(run, round_):
         with clock(run, "observing"):
-            graph = choice.graph if rule.meets == "graph" else "complete"
-            rows = np.full((N, N), 1 / N) if run.Pi is None else run.Pi
+            names = {"graph": choice.graph, "samples": "server"}
+            graph = names.get(choice.weighing, "complete")
+            rows = np.full((N, N), 1 / N) if run.Pi is None else np.broadcast_to(run.Pi, (N, N))
             run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
             run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
     with clock(run, "mixing"):
@@ -255,7 +263,7 @@ def mix(run: Run, round_: int) -> None:
             rule,
             run.Pi,
             run.memory,
-            mixing.clock_of(max(round_ * run.every - 1, 0), run.every),
+            run.rounds.before(round_),
             moments=choice.moments,
             optimizer=run.optimizer,
         )
@@ -280,22 +288,21 @@ def is_observed(run: Run, round_: int) -> bool:
 def last_mixed(run: Run) -> int:
     """Return the round of the run's last mix."""
     train = run.config.train
-    return (train.steps - (train.order == "mix_first")) // run.every
+    return run.rounds.whole(train.steps - (train.order == "mix_first"))
 
 
-def close_round(run: Run, last: bool) -> None:
+def close_round(run: Run, round_: int, last: bool) -> None:
     """Record the round: loss on its batches, measurements at its mix, score on the test set."""
-    rounds, rest = divmod(run.step, run.every)
     record = {
         "step": run.step,
-        "round": rounds + (rest > 0),
+        "round": round_,
         "loss": float(np.mean(run.losses)),
         "comm_bytes": run.sent,
         **run.seen,
     }
     if run.scaler is not None:
         record["skipped_steps"] = run.skipped
-    if last or rounds % run.config.observe.eval_every == 0:
+    if last or round_ % run.config.observe.eval_every == 0:
         data, sequential = run.config.data, run.config.train.sequential
         with clock(run, "evaluating"):
             size = data.eval_batch or data.batch

@@ -30,16 +30,16 @@ from paper_checks.stacked import Stacked
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
 
-def clock_of(t: int, every: int) -> Clock:
-    """Return the clock of training step t in rounds of `every` steps."""
-    return Clock(t // every, t % every, every)
+def graph_of(
+    rule: Method, graph: str, agents: int, samples: Sequence[int] | None = None
+) -> Host | None:
+    """Return the weights Pi with which agents are averaged, None for 1/N of all, or for nobody.
 
-
-def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
-    """Return Pi [N, N] of the graph, None for a method that neither mixes nor pools on one."""
-    if "graph" not in (rule.meets, rule.pools):
-        return None
-    return np.asarray(TOPOLOGIES[graph](agents))
+    [N, N] on a graph; of a server that weighs agents by their `samples`, the one row [1, N].
+    """
+    if "graph" in (rule.meets, rule.pools):
+        return np.asarray(TOPOLOGIES[graph](agents))
+    return None if samples is None else np.array([samples]) / np.sum(samples)
 
 
 def begin(stacked: Stacked, rule: Method) -> Memory:
@@ -174,7 +174,7 @@ def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, cloc
     """
     sent = 0
     if rule.pools != "none":
-        weights = weights_of(rule.pools, Pi, stacked.agents)
+        weights = weights_of(rule.pools, Pi, stacked.agents) if Pi is None else Pi
         assert weights is not None  # of a method that pools
         for X in stacked.parameters():
             if X.grad is not None:
@@ -221,6 +221,7 @@ def mix(
     """
     weights, sent = rule.weights(Pi, stacked.agents, clock), 0
     if weights is not None:
+        weights = weights if Pi is None else Pi  # a server's own, too
         sent = mix_bytes(stacked, rule, Pi, memory, clock)
         rotate = moments == "rotate" and rule.space == "products"
         _mix_adapters(stacked, rule, weights, memory, clock, optimizer if rotate else None)

@@ -56,11 +56,12 @@ CHOICES = {
     "mix.graph": tuple(TOPOLOGIES),
     "mix.zero_directions": ("keep", "drop"),
     "mix.moments": ("reset", "keep", "rotate"),
+    "mix.weights": ("equal", "samples"),
 }
 COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     "data.validation_shots",
-    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs"),
+    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
     *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )

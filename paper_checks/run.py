@@ -11,6 +11,7 @@ from decaf_theory.arrays import Host
 from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.mixing import Memory
+from paper_checks.rounds import Rounds
 from paper_checks.stacked import Stacked
 from paper_checks.tasks import Task
 
@@ -26,7 +27,7 @@ class Run:
     stacked: Stacked
     optimizer: torch.optim.Optimizer
     Pi: Host | None
-    every: int  # K, the steps of a round
+    rounds: Rounds  # the steps from mix to mix
     device: str
     memory: Memory  # the method's state of each site
     stamp: dict[str, Any]  # what must agree where it is resumed
@@ -42,3 +43,8 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)  # other code that made a part of it
     stopped_by: int = 0  # the signal, if one ended it early
+
+    @property
+    def every(self) -> int:
+        """K, the steps of every round but perhaps the first."""
+        return self.rounds.every

@@ -106,8 +106,11 @@ class Train:
 class Mix:
     """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard.
 
+    after: the steps before the first mix, in which agents train apart; by default as many as
+    between the others (see `rounds`).
     graph, zero_directions: of methods that have none and do not truncate without effect, so that a
     sweep can give one value to all its methods.
+    weights: a server weighs agents alike ("equal"), or by the examples they hold ("samples").
     """
 
     agents: int
@@ -115,8 +118,10 @@ class Mix:
     graph: str = "ring"
     every: int | None = None
     every_epochs: int | None = None
+    after: int | None = None
     zero_directions: str = "keep"
     moments: str = "reset"
+    weights: str = "equal"
 
     @property
     def rule(self) -> Method:
@@ -125,6 +130,12 @@ class Mix:
         if method.tuned is not None:
             method = method.on(TOPOLOGIES[self.graph](self.agents))
         return keeping_directions(method) if self.zero_directions == "keep" else method
+
+    @property
+    def weighing(self) -> str:
+        """What weighs agents where they meet: the "graph", `weights` at a server, or "none"."""
+        met = {self.rule.meets, self.rule.pools}
+        return "graph" if "graph" in met else self.weights if "server" in met else "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
 TRACED = ["tests/test_simulate.py", "tests/test_simulate_trace.py"]
+PROTOCOL = ["tests/test_paper_protocol.py", "tests/test_paper_table.py"]
 EXACT = ["tests/test_methods_exact.py"]
 WORKED = [
     "tests/test_claims_worked.py",
@@ -165,7 +166,15 @@ TESTS = {
     "verification/reaches.py": ["tests/test_judge.py"],
     "verification/evidence.py": ["tests/test_evidence.py"],
     "paper_checks/reported.py": ["tests/test_paper_table.py"],
+    "paper_checks/choosing.py": PROTOCOL,
+    "paper_checks/selection.py": PROTOCOL,
+    "paper_checks/contrasts.py": PROTOCOL,
+    "paper_checks/protocol.py": PROTOCOL,
+    "paper_checks/scores.py": PROTOCOL,
+    "paper_checks/endpoints.py": ["tests/test_endpoints.py", "tests/test_validation.py"],
+    "paper_checks/tasks/records.py": ["tests/test_validation.py"],
     "paper_checks/effects": ["tests/test_effects.py"],
+    "paper_checks/benchmark": ["tests/test_benchmark.py", "tests/test_benchmark_runs.py"],
     "verification/harness.py": ["tests/test_paper_table.py", "tests/test_stamps.py"],
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
     "verification/store.py": ["tests/test_store.py"],
@@ -173,6 +182,8 @@ TESTS = {
     "paper_checks/partition.py": ["tests/test_partition.py"],
     "paper_checks/tasks/splits.py": ["tests/test_splits.py"],
     "paper_checks/tasks/hub.py": ["tests/test_hub.py"],
+    "paper_checks/mixing.py": ["tests/test_shards.py"],
+    "paper_checks/shards.py": ["tests/test_shards.py"],
     "paper_checks/stamp.py": ["tests/test_stamps.py"],
     "paper_checks/finetune.py": ["tests/test_stamps.py"],
     "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],

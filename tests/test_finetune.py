@@ -23,6 +23,7 @@ from paper_checks import (  # noqa: E402
     stamp,
 )
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
+from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from verification.adapter_evidence import EVIDENCE  # noqa: E402
 
@@ -306,12 +307,16 @@ def test_rounds_can_be_counted_in_passes_over_a_shard():
 
 def test_the_step_size_falls_as_half_a_cosine():
     train = paper_runs.config(train__schedule="cosine", train__lr_min=0.01).train
-    sizes = [finetune.step_size(train, t, 2) for t in range(6)]
+    rounds = Rounds(2, 2)
+    sizes = [finetune.step_size(train, t, rounds.clock(t)) for t in range(6)]
     assert sizes[0] == 0.05
     assert sizes[3] == pytest.approx(0.03)  # half way
     assert sizes == sorted(sizes, reverse=True)
     again = paper_runs.config(train__schedule="cosine", train__period="round").train
-    assert [finetune.step_size(again, t, 2) for t in range(4)] == pytest.approx([0.05, 0.025] * 2)
+    sizes = [finetune.step_size(again, t, rounds.clock(t)) for t in range(4)]
+    assert sizes == pytest.approx([0.05, 0.025] * 2)
+    sizes = [finetune.step_size(again, t, Rounds(1, 2).clock(t)) for t in range(4)]
+    assert sizes == pytest.approx([0.05, 0.025, 0.05, 0.05])
 
 
 # ---------------------------------------------------------------- data order and noise

@@ -437,9 +437,9 @@ def test_vit_digits_separates(kind, tmp_path):
 MISSING = [
     ("tiny-bert", {"task.name": "sst3"}, "task.name must be one of sst2, wic"),
     (
-        "tiny-bert",
-        {"model.kind": "vit"},
-        "model.kind of task toy-text must be classifier or causal",
+        "tiny-llama",
+        {"task.name": "digits"},
+        "model.kind of task digits must be vit",
     ),
     ("tiny-bert", {"task.name": "sst2"}, "sst2/train.tsv is missing"),
     ("tiny-llama", {"task.name": "boolq"}, "boolq/balanced.jsonl is missing"),

@@ -195,6 +195,10 @@ mix.every=1.5 => mix.every | an integer
 mix.every=7 => mix.every | train.steps = 6
 mix.every_epochs=0 => mix.every_epochs | >= 1
 mix.every_epochs=4 => mix.every_epochs = 4 | 20 steps | train.steps = 6
+mix.after=0 => mix.after | >= 1
+mix.after=2.5 => mix.after | an integer
+mix.after=7 => mix.after | train.steps = 6
+mix.method=dlora mix.after=3 train.order=mix_first => mix.after | 'mix_first'
 mix.zero_directions=kep => mix.zero_directions | near: keep
 mix.zero_directions=true => mix.zero_directions | a string
 mix.moments=rotated => mix.moments | near: rotate

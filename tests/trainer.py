@@ -6,6 +6,7 @@ merged into W0 ("base"), and what its method keeps.
 """
 
 import math
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,8 +53,12 @@ class Adam:
         return x - lr * m / (np.sqrt(v) + EPS)
 
 
+@cache
 def models(make, agents, rank, eta):
-    """Return one peft model for each agent, with LoRA on fc1 and fc2 and a head of its own."""
+    """Return one peft model for each agent, with LoRA on fc1 and fc2 and a head of its own.
+
+    They are made once, as `load` sets all that a training changes.
+    """
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=eta,
@@ -99,14 +104,14 @@ def gradients(model, x, labels):
 def train(task, start, method, Pi, plan):
     """Return sites and head after each round.
 
-    start: head and sites at the beginning; plan: rank, eta, batch, seed, K, rounds, lr, lr_min,
-    decay, shards, moments ("adamw" or none), and `make` for a new base model.
+    start: head and sites at the beginning; plan: rank, eta, batch, seed, first, K, rounds,
+    lr, lr_min, decay, shards, moments ("adamw" or none), and `make` for a new base model.
     """
     plan = SimpleNamespace(**plan)
     N, scale = len(Pi), plan.eta / plan.rank
     rule = trainer_rules.rule(method, Pi)
     own = models(plan.make, N, plan.rank, plan.eta)
-    bases = {s: layer(own[0], s).base_layer.weight.detach().numpy().copy() for s in ("fc1", "fc2")}
+    bases = {s: task.model.get_submodule(s).weight.numpy().copy() for s in ("fc1", "fc2")}
     sites = {s: {"name": s, "B": start[s]["B"].copy(), "A": start[s]["A"].copy()} for s in bases}
     head = {part: X.copy() for part, X in start["head"].items()}
     for site in sites.values():
@@ -114,9 +119,10 @@ def train(task, start, method, Pi, plan):
     adam = {name: Adam(plan.decay, plan.moments) for name in tensors(own[0])}
     pick = batches(plan.shards, plan.seed, plan.batch)
     after = []
-    for t in range(plan.rounds * plan.K):
-        now, h = divmod(t, plan.K)
-        lr = cosine(t, plan.rounds * plan.K, plan.lr, plan.lr_min)
+    lengths = [plan.first, *[plan.K] * (plan.rounds - 1)]
+    steps = [(now, h, length) for now, length in enumerate(lengths) for h in range(length)]
+    for t, (now, h, length) in enumerate(steps):
+        lr = cosine(t, len(steps), plan.lr, plan.lr_min)
         found = []
         for i, model in enumerate(own):
             load(model, i, sites, head, bases, scale)
@@ -130,11 +136,11 @@ def train(task, start, method, Pi, plan):
         trained = rule.trains(now, h)
         for name, site in sites.items():
             own_g = {p: g[name, p] if p in trained else 0 * site[p] for p in "BA"}
-            direction = rule.step(site, own_g, now, h, plan.K)
+            direction = rule.step(site, own_g, now, h, length)
             for p in trained:
                 site[p] = adam[name, p].step(site[p], direction[p], lr)
-        if h == plan.K - 1:
-            end_round(rule, sites, head, now, plan.K)
+        if h == length - 1:
+            end_round(rule, sites, head, now, length)
             for each in adam.values():
                 each.reset()
             after.append(({s: dict(site) for s, site in sites.items()}, dict(head)))

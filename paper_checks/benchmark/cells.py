@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from decaf_theory.methods import METHODS
+from decaf_theory.methods import METHODS, Clock, Method
+from decaf_theory.methods.base import along_the_gradient
 from decaf_theory.topology import SCHEDULES
 from paper_checks import config as configs
 from paper_checks.config import ADAPTER_METHODS, Config
@@ -51,11 +52,16 @@ class Job(NamedTuple):
     cell: str
     method: str
     seed: int
+    data_dir: str | None = None
 
     @property
     def name(self) -> str:
         """The name under which its rows are stored."""
         return f"{self.suite}-{self.cell}-{self.method}-{self.seed}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the entries by which its rows are found."""
+        return {name: x for name, x in self._asdict().items() if name != "data_dir"}
 
 
 QUIET = {"observe.every": NEVER, "observe.eval_every": NEVER}
@@ -128,7 +134,7 @@ def jobs(
     ]
 
 
-def config_of(job: Job, graph: str | None = None, **kept: Any) -> Config:
+def config_of(job: Job, graph: str | None = None) -> Config:
     """Return the settings of a training; its mix is plain where the method is a control's.
 
     Methods of one common A by definition start from one, whatever the cell has.
@@ -143,10 +149,26 @@ def config_of(job: Job, graph: str | None = None, **kept: Any) -> Config:
         chosen["mix.graph"] = graph
     if cell.once:  # one round that is the whole run
         chosen["mix.every"] = configs.read(suite.experiment, chosen).train.steps
-    return configs.read(suite.experiment, chosen, **kept)
+    return configs.read(suite.experiment, chosen, data_dir=job.data_dir)
 
 
 def needs_common_start(method: str) -> bool:
     """Whether a method is defined for agents that start from equal factors only."""
     rule = METHODS[method]
     return bool(rule.fixed) or (rule.pools == "server" and rule.meets == "none")
+
+
+def why_not(method: Method, steps: int) -> str:
+    """Return why a method's first round of `steps` steps is not local LoRA's, "" if it is."""
+    clocks = [Clock(0, step, steps) for step in range(steps)]
+    if method.tuned is not None:
+        return "its turns are those of a graph"
+    if needs_common_start(method.name):
+        return "it is defined for agents that start alike"
+    if any({*method.trains(clock)} != {"B", "A"} for clock in clocks):
+        return "it does not train both factors"
+    if method.pools != "none":
+        return "its agents average gradients"
+    if method.step is not along_the_gradient:
+        return "its steps are not along the gradient"
+    return ""

@@ -14,7 +14,7 @@ from decaf_theory.interrupts import interruptions
 from decaf_theory.sums import seal_lines, unseal_lines
 from paper_checks import sweep
 from paper_checks.benchmark.cells import ONCE, SUITES, Job, jobs
-from paper_checks.rules import require_known
+from paper_checks.rules import ConfigError, require_known
 from verification import provenance, store
 
 OK, FAILED = 0, 1
@@ -47,7 +47,12 @@ def main(args: argparse.Namespace) -> int:
     require_known("suite", args.suites, SUITES)
     known = [cell.name for suite in args.suites for cell in SUITES[suite].cells]
     require_known("cell", args.cells, known)
-    wanted = jobs(args.suites, args.cells, args.seeds)
+    for name in ("jobs", "seeds"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ConfigError(f"--{name} must be >= 1, got {getattr(args, name)}")
+    wanted = [
+        job._replace(data_dir=args.data_dir) for job in jobs(args.suites, args.cells, args.seeds)
+    ]
     store.require_writable(args.out)
     with store.locked(args.out):
         run = opened(args.out)
@@ -108,7 +113,7 @@ def play_job(job: Job, stop: Callable[[], bool]) -> sweep.Outcome:
     try:
         rows = (once if job.method == ONCE else play).play(job)
     except finetune.TrainingError as error:
-        rows = [{**job._asdict(), "diverged": str(error)}]
+        rows = [{**job.row(), "diverged": str(error)}]
     rows = [told(row) for row in rows]
     seconds = time.process_time() - begun
     return sweep.Outcome(job.name, "finished", summary(rows, seconds), 0, rows, seconds)

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from decaf_theory.methods import METHODS, Clock, Method, keeping_directions
-from decaf_theory.methods.base import along_the_gradient
+from decaf_theory.methods import METHODS, keeping_directions
 from paper_checks import mixing
-from paper_checks.benchmark.cells import Job, cell_of, needs_common_start
+from paper_checks.benchmark.cells import Job, cell_of, why_not
 from paper_checks.benchmark.controls import watched
 from paper_checks.benchmark.play import Losses, ends, held, put, spread, started, train
 from paper_checks.config import ADAPTER_METHODS
@@ -38,7 +37,7 @@ def play(job: Job) -> list[Row]:
             put(run.stacked, trained)
             for site in run.stacked.sites.values():
                 site.merged = None
-    return [{**job._asdict(), "start_spread": start, **row} for row in rows]
+    return [{**job.row(), "start_spread": start, **row} for row in rows]
 
 
 @torch.no_grad()
@@ -55,22 +54,6 @@ def first_mix(
     put(run.stacked, begun)
     memory = mixing.begin(run.stacked, rule)
     put(run.stacked, trained)
-    clock = mixing.clock_of(run.every - 1, run.every)
+    clock = run.rounds.before(1)
     run.sent = mixing.mix(run.stacked, watched(rule, losses.watch), Pi, memory, clock)
     return losses
-
-
-def why_not(method: Method, steps: int) -> str:
-    """Return why a method's first round of `steps` steps is not local LoRA's, "" if it is."""
-    clocks = [Clock(0, step, steps) for step in range(steps)]
-    if method.tuned is not None:
-        return "its turns are those of a graph"
-    if needs_common_start(method.name):
-        return "it is defined for agents that start alike"
-    if any({*method.trains(clock)} != {"B", "A"} for clock in clocks):
-        return "it does not train both factors"
-    if method.pools != "none":
-        return "its agents average gradients"
-    if method.step is not along_the_gradient:
-        return "its steps are not along the gradient"
-    return ""

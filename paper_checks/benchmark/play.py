@@ -69,7 +69,7 @@ def play(job: Job) -> list[Row]:
     run = started(job, losses.watch)
     begun = spread(run.stacked)
     train(run, cell)
-    return [{**job._asdict(), "start_spread": begun, **losses.row(), **ends(run)}]
+    return [{**job.row(), "start_spread": begun, **losses.row(), **ends(run)}]
 
 
 def started(job: Job, watch: controls.Watch) -> Run:
