@@ -58,6 +58,11 @@ CHOICES = {
     "mix.moments": ("reset", "keep", "rotate"),
     "mix.weights": ("equal", "samples"),
 }
+QUANTIZED = ("load_in_4bit", "load_in_8bit", "quantization_config")
+NOT_QUANTIZED = (
+    "asks for a base of 4 or 8 bits, which is not supported: no GPU has run it here. A base in "
+    "float32 or, with model.dtype, in bfloat16 is"
+)
 COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     "data.validation_shots",
@@ -142,7 +147,13 @@ def kinds_of_task(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:
-    """Return the settings that the table of a model may have, by its kind if it names one."""
+    """Return the settings that the table of a model may have, by its kind if it names one.
+
+    ConfigError: one that asks for a quantized base.
+    """
+    for name in given:
+        if name in QUANTIZED:
+            raise ConfigError(f"model.{name} {NOT_QUANTIZED}; leave it out, got {given[name]!r}")
     kind = given.get("kind")
     known = {kind: KINDS[kind]} if isinstance(kind, str) and kind in KINDS else KINDS
     return MODEL | {name: of for kinds in known.values() for name, of in kinds.items()}
