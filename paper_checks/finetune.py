@@ -250,8 +250,7 @@ def mix(run: Run, round_: int) -> None:
     Methods that do not mix are measured as if all agents were to be averaged.
     """
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
-    observed = round_ % run.config.observe.every == 0 or round_ == last_mixed(run)
-    if run.stacked.sites and observed:
+    if run.stacked.sites and is_observed(run, round_):
         with clock(run, "observing"):
             names = {"graph": choice.graph, "samples": "server"}
             graph = names.get(choice.weighing, "complete")
@@ -268,6 +267,22 @@ def mix(run: Run, round_: int) -> None:
             moments=choice.moments,
             optimizer=run.optimizer,
         )
+
+
+def is_observed(run: Run, round_: int) -> bool:
+    """Whether a mix is measured: one of every so many, if the share of time allows; and the last.
+
+    Another measurement is expected to take as long as those before it did on average.
+    """
+    choice, spent = run.config.observe, run.seconds.get("observing", 0.0)
+    if round_ == last_mixed(run):
+        return True
+    if round_ % choice.every:
+        return False
+    times = len({row["step"] for row in run.rows})
+    if choice.share is None or times == 0:
+        return True
+    return spent * (times + 1) / times <= choice.share * run.seconds.get("training", 0.0)
 
 
 def last_mixed(run: Run) -> int:

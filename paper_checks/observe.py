@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from decaf_theory.measure import consensus_distance, numerical_rank, product_nor
 from paper_checks.mixing import by_shape, together
 from paper_checks.stacked import Layer, Stacked, StackedLinear
 from paper_checks.tasks import Task
-from verification.adapter_report import Report, report_on
+from verification.adapter_report import Report, report_of
 from verification.claim import Row, deciding_row
+
+# site -> its compressed factors, and (d, k)
+Compressed: TypeAlias = dict[str, tuple[Factors, tuple[int, int]]]
 
 
 class Seen(NamedTuple):
@@ -37,9 +40,9 @@ def theory(stacked: Stacked, Pi: Host, graph: str, **where: int) -> Seen:
     the same for all agents and left out: these are of B A since. rows: for each case of a claim
     the worst row over all sites, with `where` among its coordinates.
     """
-    agents = agents_of(stacked)
-    found = report_on(agents, Pi, graph)
-    small = [compress(factors) for factors in agents.factors.values()]
+    compressed = compressed_sites(stacked)
+    found = report(stacked, compressed, Pi, graph)
+    small = [factors for factors, _ in compressed.values()]
     squares = sum(float(np.sum(product_norm(f) ** 2)) for f in small) / stacked.agents
     numbers = {
         "consensus_factors": found.total["Xi_A"] + found.total["Xi_B"],
@@ -53,19 +56,29 @@ def theory(stacked: Stacked, Pi: Host, graph: str, **where: int) -> Seen:
     return Seen(numbers, worst_over_sites(found, where))
 
 
-def agents_of(stacked: Stacked) -> Agents:
-    """Return all agents' adapters as `decaf_theory.adapters` has them: float64, scale in B."""
-    N = stacked.agents
-    factors = {
-        name: Factors(
-            stacked.sites[name].scale * pair.B.cpu().double().numpy(),
-            pair.A.cpu().double().numpy(),
-        )
-        for name, pair in stacked.factors().items()
-    }
-    scales = {name: (site.scale,) * N for name, site in stacked.sites.items()}
-    names = tuple(f"agent {i}" for i in range(N))
-    return Agents(names, factors, scales, {}, ("",) * N, {})
+def report(stacked: Stacked, compressed: Compressed, Pi: Host, graph: str) -> Report:
+    """Return the report of `verification` on all agents' adapters, from `compressed_sites`."""
+    names = tuple(f"agent {i}" for i in range(stacked.agents))
+    agents = Agents(names, {}, {}, {}, ("",) * stacked.agents, {})
+    return report_of(agents, compressed, Pi, graph)
+
+
+def compressed_sites(stacked: Stacked) -> Compressed:
+    """Return all agents' updates in the form of `compress`, float64, scale in B, and their shapes.
+
+    The tall factors [N, d, r] stay on their device: what crosses over has at most N r rows.
+    """
+    found: Compressed = {}
+    factors = stacked.factors()
+    for names in by_shape(factors):
+        pair = together(factors[name] for name in names)
+        if pair.B.device.type == "mps":  # it has no float64
+            pair = pair.map(Tensor.cpu)
+        small = compress(pair.map(Tensor.double)).map(lambda X: X.cpu().numpy())
+        for layer, name in enumerate(names):
+            B = stacked.sites[name].scale * small.B[layer]
+            found[name] = Factors(B, small.A[layer]), pair.shape
+    return {name: found[name] for name in factors}
 
 
 def least_rank(stacked: Stacked) -> int:

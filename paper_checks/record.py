@@ -54,7 +54,7 @@ def write(run: Run, folder: Path) -> None:
         "shards": [len(shard) for shard in run.shards],
         "partition": partition_of(run),
         "seconds": {name: round(value, 3) for name, value in run.seconds.items()},
-        "mixing_share": mixing_share(run.seconds),
+        "mixing_share": share(run.seconds, "mixing"),
         "verdicts": verdicts(run.rows),
         "files": {ROWS: hashlib.sha256(data).hexdigest()},
     }
@@ -91,9 +91,9 @@ def clock(run: Run, what: str) -> Iterator[None]:
     run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start
 
 
-def mixing_share(seconds: Mapping[str, float]) -> float:
-    """Return the seconds of mixing over those of training (gradients and steps), 0 without any."""
-    return seconds.get("mixing", 0.0) / seconds["training"] if seconds.get("training") else 0.0
+def share(seconds: Mapping[str, float], what: str) -> float:
+    """Return the seconds of a part over those of training (gradients and steps), 0 without any."""
+    return seconds.get(what, 0.0) / seconds["training"] if seconds.get("training") else 0.0
 
 
 def verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -70,6 +70,11 @@ CHOICES = {
     "mix.moments": ("reset", "keep", "rotate"),
     "mix.weights": ("equal", "samples"),
 }
+QUANTIZED = ("load_in_4bit", "load_in_8bit", "quantization_config")
+NOT_QUANTIZED = (
+    "asks for a base of 4 or 8 bits, which is not supported: no GPU has run it here. A base in "
+    "float32 or, with model.dtype, in bfloat16 is"
+)
 COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     "data.validation_shots",
@@ -84,6 +89,7 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "lora.alpha": (0, False, math.inf),
     "lora.dropout": (0, True, 1),
     "data.validation": (0, False, math.inf),
+    "observe.share": (0, False, 1),
     "train.steps": (1, True, 1e9),  # nine digits in the names of checkpoints
     "train.lr": (0, False, MOST32),
     "train.lr_min": (0, True, MOST32),
@@ -155,7 +161,13 @@ def kinds_of_task(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:
-    """Return the settings that the table of a model may have, by its kind if it names one."""
+    """Return the settings that the table of a model may have, by its kind if it names one.
+
+    ConfigError: one that asks for a quantized base.
+    """
+    for name in given:
+        if name in QUANTIZED:
+            raise ConfigError(f"model.{name} {NOT_QUANTIZED}; leave it out, got {given[name]!r}")
     kind = given.get("kind")
     known = {kind: KINDS[kind]} if isinstance(kind, str) and kind in KINDS else KINDS
     return MODEL | {name: of for kinds in known.values() for name, of in kinds.items()}

@@ -143,9 +143,13 @@ class Observe:
     """What is measured when, in rounds, and when a checkpoint is written, in steps.
 
     every: of mixes, and eval_every: of scores on the test set; those of the last round always are.
+    share: of those mixes, only as many are measured as keep the time of measuring at most this
+    share of the time of training, and the first and the last. Training is the same bit for bit, but
+    which mixes are measured depends on the clock. None: all.
     """
 
     every: int = 1
+    share: float | None = None
     eval_every: int = 1
     checkpoint_every: int = 50
 

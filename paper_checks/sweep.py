@@ -22,6 +22,7 @@ from paper_checks import config as configs
 from paper_checks import stamp
 from paper_checks.config import Config
 from paper_checks.protocol import Plan, point_name
+from paper_checks.record import share
 from paper_checks.rules import settings_of_row
 from verification.harness import Stored, read
 from verification.provenance import differences
@@ -184,13 +185,15 @@ def count_finished(folder: Path) -> int:
 
 
 def summary(stored: Stored) -> str:
-    """Return one line about a stored run: score, seconds, share of mixing, verdicts."""
+    """Return one line about a stored run: score, seconds, shares of training, verdicts."""
     last = stored.records[-1] if stored.records else {}
     score = f"score {last['score']:.4f}, " if "score" in last else ""
     seconds = sum(stored.run["seconds"].values())
     verdicts = " ".join(f"{c} {v['outcome']}" for c, v in stored.run["verdicts"].items())
+    mixing, observing = (share(stored.run["seconds"], what) for what in ("mixing", "observing"))
     return (
-        f"{score}{seconds:.1f} s, mixing {stored.run['mixing_share']:.1%} of training; {verdicts}"
+        f"{score}{seconds:.1f} s, mixing {mixing:.1%} and observing {observing:.1%} of training; "
+        f"{verdicts}"
     )
 
 

@@ -12,7 +12,16 @@ from decaf_theory.lowrank import Factors, gauge  # noqa: E402
 from decaf_theory.methods import METHODS, Clock, keeping_directions  # noqa: E402
 from decaf_theory.simulate import DeadStartWarning  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
-from paper_checks import batches, checkpoint, finetune, mixing, moments, observe, stamp  # noqa: E402
+from paper_checks import (  # noqa: E402
+    batches,
+    checkpoint,
+    finetune,
+    mixing,
+    moments,
+    observe,
+    record,
+    stamp,
+)
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
@@ -589,7 +598,7 @@ def test_every_case_of_the_claims_has_one_row_per_mix():
 def test_a_bound_that_is_broken_at_one_site_decides():
     run = prepare(mix__agents=4)
     paper_runs.randomize(run.stacked)
-    found = observe.report_on(observe.agents_of(run.stacked), run.Pi, "ring")
+    found = observe.report(run.stacked, observe.compressed_sites(run.stacked), run.Pi, "ring")
     rows = found.rows["T17"]
     broken = [
         type(row)(**{**vars(row), "bound": row.measured / 2})
@@ -700,8 +709,40 @@ def test_observed_agents_are_those_of_an_export(tmp_path):
     for agent in range(3):
         export(run.stacked, agent, tmp_path / f"agent{agent}", base="net")
     stored = adapters.load_agents(sorted(tmp_path.glob("agent*")))
-    ours = observe.agents_of(run.stacked)
-    assert sorted(stored.factors) == sorted(ours.factors)
+    ours = observe.compressed_sites(run.stacked)
+    assert sorted(stored.factors) == sorted(ours)
     for name, pair in stored.factors.items():
-        for X, Y in zip(pair, ours.factors[name], strict=True):
-            assert np.abs(X - Y).max() <= EPS32 * np.abs(Y).max()
+        small, shape = ours[name]
+        assert shape == pair.shape
+        for X, Y in zip(small, adapters.compress(pair), strict=True):
+            # exported in float32; p columns of a triangle err by p roundings, either way
+            assert np.abs(X - Y).max() <= 2 * len(pair.B) * 2 * EPS32 * np.linalg.norm(Y)
+
+
+def test_observing_at_a_share_measures_first_and_last_and_as_often_as_the_share_allows(
+    monkeypatch,
+):
+    now = [0.0]
+    monkeypatch.setattr(record.time, "perf_counter", lambda: now[0])
+    real, taken = observe.theory, []
+
+    def theory(*args, **where):
+        now[0] += 3.0  # an observation takes 3 seconds, a gradient 1
+        taken.append(where["round"])
+        return real(*args, **where)
+
+    def slow(*args):
+        now[0] += 1.0
+        return losses(*args)
+
+    losses = finetune.agents_losses
+    monkeypatch.setattr(observe, "theory", theory)
+    monkeypatch.setattr(finetune, "agents_losses", slow)
+    run = prepare(train__steps=40, mix__every=1, observe__share=0.25)
+    with_share = train(run, 40)
+    # another fits once 3 more are at most a quarter of the steps so far: 24, 36; and the last
+    assert taken == [1, 24, 36, 40]
+    every = prepare(train__steps=40, mix__every=1)
+    close(train(every, 40), with_share, 0)  # the training is the same bit for bit
+    assert [r["loss"] for r in every.records] == [r["loss"] for r in run.records]
+    assert record.share(run.seconds, "observing") == 12 / 40

@@ -255,7 +255,9 @@ TABLE = {
         ANY,
     ),
     "adapters.site_numbers": (
-        lambda Pi: adapters.site_numbers("a", PAIRS, adapters.compress(PAIRS), Pi, R)["truncation"],
+        lambda Pi: adapters.site_numbers("a", (D, K), adapters.compress(PAIRS), Pi, R)[
+            "truncation"
+        ],
         lambda Pi: np.linalg.norm(tails(Pi)) / np.sqrt(N),
         ANY,
     ),

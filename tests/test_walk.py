@@ -4,6 +4,8 @@ Real data sets objects (load_dataset replaced) and folders; a few steps, mixes, 
 On a device that does not compute: no tensor of a step is made elsewhere, and few waits for it.
 """
 
+import json
+import shutil
 import traceback
 from pathlib import Path
 
@@ -210,3 +212,22 @@ def test_a_tensor_made_elsewhere_and_a_hidden_wait_are_met(place, monkeypatch):
     monkeypatch.setattr(finetune, "agents_losses", lambda *args: real(*args) * torch.ones(4))
     with pytest.raises(RuntimeError, match="is not on the expected device meta"):
         stepped(read)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("setting", ["load_in_4bit", "load_in_8bit", "quantization_config"])
+def test_a_quantized_base_is_refused_by_name(setting, place):
+    with pytest.raises(config.ConfigError, match=f"model.{setting} asks for a base of 4 or 8 bits"):
+        config.read("llama2-7b-wic", {f"model.{setting}": True})
+
+
+def test_a_folder_of_quantized_weights_is_refused(place, tmp_path):
+    about = json.loads((place / "llama/config.json").read_text())
+    about["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    shutil.copytree(place / "llama", tmp_path / "llama")
+    (tmp_path / "llama/config.json").write_text(json.dumps(about))
+    small = settings("llama2-7b-wic", tmp_path)
+    with pytest.raises(ValueError, match="its quantization_config asks for a base of 4 or 8 bits"):
+        finetune.load_task(config.read("llama2-7b-wic", small, data_dir=str(place / "data")))

@@ -16,6 +16,7 @@ import numpy as np
 
 from decaf_theory import adapters
 from decaf_theory.formats import ratio
+from decaf_theory.lowrank import Factors
 from verification.adapter_evidence import EVIDENCE, Case, rounding_of
 from verification.claim import Claim, Outcome, Row, Value
 from verification.judge import Verdict, judge
@@ -83,16 +84,27 @@ def report_on(
 
     `topology` is the name of Pi in the rows and the text.
     """
+    small = {site: (adapters.compress(f), f.shape) for site, f in agents.factors.items()}
+    return report_of(agents, small, Pi, topology, rank)
+
+
+def report_of(
+    agents: adapters.Agents,
+    compressed: Mapping[str, tuple[Factors, tuple[int, int]]],
+    Pi: np.ndarray[Any, Any],
+    topology: str,
+    rank: int | None = None,
+) -> Report:
+    """Return the report of `report_on` from every site's compressed factors and shape (d, k)."""
     sites: list[dict[str, Any]] = []
     rows: dict[str, list[Row]] = {claim: [] for claim in EVIDENCE}
-    for site, factors in agents.factors.items():
-        small = adapters.compress(factors)
-        numbers = adapters.site_numbers(site, factors, small, Pi, rank)
-        truncated = adapters.truncate_mix(small, factors.shape, Pi, rank)
+    for site, (small, shape) in compressed.items():
+        numbers = adapters.site_numbers(site, shape, small, Pi, rank)
+        truncated = adapters.truncate_mix(small, shape, Pi, rank)
         params: dict[str, Value] = {"site": site, "topology": topology, "N": len(Pi)}
         for name in ("d", "k", "r", *NORMS_OF_MIX):
             params[name] = numbers[name]
-        case = Case(small, Pi, truncated, rounding_of(small, factors.shape), params)
+        case = Case(small, Pi, truncated, rounding_of(small, shape), params)
         sites.append(numbers)
         for claim, (_, evidence) in EVIDENCE.items():
             rows[claim] += evidence(case)

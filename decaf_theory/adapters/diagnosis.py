@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory.adapters.agents import Agents
-from decaf_theory.arrays import Array, integer
+from decaf_theory.arrays import Array, integer, namespace, transpose
 from decaf_theory.lowrank import Factors, mix_factors, pad_rank, spectrum
 from decaf_theory.measure import (
     consensus_distance,
@@ -41,27 +41,33 @@ def diagnose(agents: Agents, Pi: Array, rank: int | None = None) -> list[dict[st
     mix_rank, the largest of a mix. B carries the LoRA scale. ValueError: rank, Pi.
     """
     return [
-        site_numbers(site, factors, compress(factors), Pi, rank)
+        site_numbers(site, factors.shape, compress(factors), Pi, rank)
         for site, factors in agents.factors.items()
     ]
 
 
 def compress(factors: Factors) -> Factors:
-    """Return small factors B [N, p, r], A [N, r, q] with the geometry of the given ones.
+    """Return small factors B [..., N, p, r], A [..., N, r, q] with the geometry of the given ones.
 
     B_j = Q_B R_j and A_j = S_j Q_A' with orthonormal columns in Q_B [d, p] and Q_A [k, q], common
     to all agents, p = min(d, N r), q = min(k, N r). Every norm, mix and truncation of factors and
-    products is that of (R_j, S_j); Q_B and Q_A are never formed.
+    products is that of (R_j, S_j); Q_B and Q_A are never formed. On the device of the factors.
     """
-    N, r = factors.B.shape[0], factors.rank
 
     def triangle(X: Array) -> Array:
-        """Return R of the QR factorization of [X_1 ... X_N], cut back into agents [N, p, r]."""
-        _, rows, _ = X.shape
-        R: Array = np.linalg.qr(np.moveaxis(X, 0, 1).reshape(rows, N * r), mode="r")
-        return np.moveaxis(R.reshape(-1, N, r), 1, 0)
+        """Return R of the QR factorization of [X_1 ... X_N], cut back into agents."""
+        *lead, N, rows, r = X.shape
+        joined = namespace(X).moveaxis(X, -3, -2).reshape(*lead, rows, N * r)
+        R = np.linalg.qr(joined, mode="r") if isinstance(X, np.ndarray) else _of_torch(joined)
+        return namespace(R).moveaxis(R.reshape(*lead, -1, N, r), -2, -3)
 
-    return Factors(triangle(factors.B), triangle(factors.A.swapaxes(-1, -2)).swapaxes(-1, -2))
+    return Factors(triangle(factors.B), transpose(triangle(transpose(factors.A))))
+
+
+def _of_torch(X: Array) -> Array:
+    import torch
+
+    return torch.linalg.qr(X, mode="r").R
 
 
 def truncate_mix(small: Factors, shape: tuple[int, int], Pi: Array, rank: int | None) -> TSVD:
@@ -75,11 +81,11 @@ def truncate_mix(small: Factors, shape: tuple[int, int], Pi: Array, rank: int | 
 
 
 def site_numbers(
-    site: str, factors: Factors, small: Factors, Pi: Array, rank: int | None
+    site: str, shape: tuple[int, int], small: Factors, Pi: Array, rank: int | None
 ) -> dict[str, Any]:
-    """Return the dict of `diagnose` for one site, from its factors and their compressed form."""
-    d, k = factors.shape
-    truncated = truncate_mix(small, factors.shape, Pi, rank)
+    """Return the dict of `diagnose` for one site of d x k products from compressed factors."""
+    d, k = shape
+    truncated = truncate_mix(small, shape, Pi, rank)
     values = np.concatenate([truncated.singular_values, truncated.tail], axis=-1)
     norms = {
         "mix": mix_norm(truncated),
@@ -93,8 +99,8 @@ def site_numbers(
         "d": d,
         "k": k,
         "r": truncated.factors.rank,
-        "Xi_A": float(consensus_distance(factors.A)),
-        "Xi_B": float(consensus_distance(factors.B)),
+        "Xi_A": float(consensus_distance(small.A)),
+        "Xi_B": float(consensus_distance(small.B)),
         **_with_relative(absolute),
         "sigma_max": float(np.max(sigma_max(small))),
         "imbalance": float(np.max(imbalance(small))),

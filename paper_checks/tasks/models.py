@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decaf_theory import extras
-from paper_checks.rules import DTYPES
+from paper_checks.rules import DTYPES, NOT_QUANTIZED
 
 if TYPE_CHECKING:  # torch is imported where it is needed
     import torch
@@ -108,18 +108,32 @@ def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: 
     """Return loader.from_pretrained(source), float32 or a given half type, frozen, in eval mode.
 
     What the checkpoint lacks (a new head) is drawn from a fixed stream. ValueError: weights that
-    cannot be loaded, with the reason.
+    cannot be loaded, with the reason, or that are quantized.
     """
     import torch
 
     if source.gguf is None:
         keywords |= {"use_safetensors": True}  # never a pickle, which can run code
     with torch.random.fork_rng(devices=[]), loading(source):
+        _require_full_precision(source)
         torch.manual_seed(0)
         model = loader.from_pretrained(
             source.place, dtype=dtype_of(dtype), **source.keywords, **keywords
         )
     return frozen(model)
+
+
+def _require_full_precision(source: Source) -> None:
+    """Raise ValueError at a model whose config.json says that its weights are quantized."""
+    from transformers import PretrainedConfig
+
+    if source.gguf is None:  # weights of a GGUF file are widened when they are read
+        about, _ = PretrainedConfig.get_config_dict(source.place)
+        if about.get("quantization_config"):
+            raise ValueError(
+                f"model.from {source.place!r}: its quantization_config {NOT_QUANTIZED}; give the "
+                f"weights that it was made from"
+            )
 
 
 @contextmanager
