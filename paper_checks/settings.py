@@ -119,8 +119,11 @@ class Observe:
     """What is measured when, in rounds, and when a checkpoint is written, in steps.
 
     every: of mixes, and eval_every: of scores on the test set; those of the last round always are.
+    patience: after so many scores on the validation set without a better one the run ends; its
+    last mix, which nobody knew to be it, is then observed only as `every` has it.
     """
 
     every: int = 1
     eval_every: int = 1
+    patience: int | None = None
     checkpoint_every: int = 50

@@ -132,7 +132,7 @@ def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
         return Outcome(config.cell, "failed", str(error))
     except Exception as error:  # no memory, a defect: of this cell, not of the others
         return Outcome(config.cell, "failed", f"{type(error).__name__}: {error}")
-    if run.step < config.train.steps:
+    if not run.finished:
         line = f"after step {run.step} of {config.train.steps}"
         return Outcome(config.cell, "interrupted", line, run.stopped_by)
     return Outcome(config.cell, "finished", summary(read(folder)))
