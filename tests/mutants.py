@@ -169,8 +169,17 @@ TESTS = {
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
     "verification/store.py": ["tests/test_store.py"],
     "verification/workers.py": ["tests/test_workers.py"],
-    "paper_checks/stamp.py": ["tests/test_stamps.py"],
-    "paper_checks/finetune.py": ["tests/test_stamps.py"],
+    "paper_checks/stamp.py": ["tests/test_stamps.py", "tests/test_finetune_longer.py"],
+    "paper_checks/finetune.py": [
+        "tests/test_stamps.py",
+        "tests/test_finetune_longer.py",
+        "tests/test_finetune_half.py",
+    ],
+    "paper_checks/closing.py": ["tests/test_finetune_longer.py"],
+    "paper_checks/follow.py": ["tests/test_finetune_longer.py"],
+    "paper_checks/rounds.py": ["tests/test_rounds.py"],
+    "paper_checks/scaling.py": ["tests/test_finetune_half.py"],
+    "paper_checks/devices.py": ["tests/test_devices.py"],
     "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],
 }
 
