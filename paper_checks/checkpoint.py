@@ -29,6 +29,7 @@ from paper_checks.stacked import Layer, Stacked
 
 MAGIC = b"decaf checkpoint 4\n"
 KEPT = 2
+LATEST, BEST = "checkpoint", "checkpoint/best"
 KEPT_OF = "|"  # in the names of what a method keeps; no site's name holds it
 
 
@@ -40,14 +41,16 @@ class Checkpoint(NamedTuple):
     meta: dict[str, Any]
 
 
-def write(folder: Path, checkpoint: Checkpoint, stamped: Mapping[str, Any]) -> Path:
-    """Write a checkpoint atomically, then remove all but the last two; return its path."""
+def write(
+    folder: Path, checkpoint: Checkpoint, stamped: Mapping[str, Any], kept: int = KEPT
+) -> Path:
+    """Write a checkpoint atomically, then remove all but the last `kept`; return its path."""
     notes = {"step": checkpoint.step, "stamp": dict(stamped), "meta": checkpoint.meta}
     tensors = {name: X.detach().cpu().contiguous() for name, X in checkpoint.tensors.items()}
     payload = safetensors.save(tensors, metadata={"notes": json.dumps(notes)})
     path = folder / f"step-{checkpoint.step:09d}.ckpt"
     write_atomically(path, MAGIC + seal_bytes(payload))
-    for old in _paths(folder)[KEPT:]:
+    for old in _paths(folder)[kept:]:
         old.unlink(missing_ok=True)
     for torn in folder.glob(".step-*"):  # left by a process that was killed while it wrote
         torn.unlink(missing_ok=True)
@@ -123,22 +126,36 @@ def restore(
 # ---------------------------------------------------------------- of a run
 
 # what changes besides tensors and step
-CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent", "skipped", "accepted")
+CHANGES = (
+    *("losses", "seen", "records", "rows", "seconds", "sent", "skipped", "accepted"),
+    *("unplanned", "longer", "best", "waited"),
+)
 
 
-def save(run: Run, folder: Path) -> Path:
-    """Write a checkpoint of all that changes in a `Run`; return its path."""
+def save(run: Run, folder: Path, *, best: bool = False) -> Path:
+    """Write a checkpoint of all that changes in a `Run`; return its path.
+
+    best: as that of the best round, of which one is kept, in a folder of its own.
+    """
     trained_by_name = named(run.stacked)
     moments = optimizer_tensors(run.optimizer, trained_by_name)
     tensors = trained_by_name | moments | memory_tensors(run)
     meta = {name: getattr(run, name) for name in CHANGES}
     meta["scaler"] = run.scaler.state_dict() if run.scaler is not None else None
-    return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), run.stamp)
+    meta["steps"] = run.config.train.steps
+    place, kept = (BEST, 1) if best else (LATEST, KEPT)
+    return write(folder / place, Checkpoint(run.step, tensors, meta), run.stamp, kept)
 
 
-def resume(run: Run, folder: Path, *, accept_code: bool = False) -> None:
-    """Resume a run from the latest intact checkpoint, if any; print what `read` has to say."""
-    found, notes = read(folder / "checkpoint", run.stamp, accept_code=accept_code)
+def resume(
+    run: Run, folder: Path, *, accept_code: bool = False, best: bool = False
+) -> dict[str, Any]:
+    """Resume a run from the latest intact checkpoint, if any; print what `read` has to say.
+
+    best: from that of the best round. Return what it says of itself, empty if there is none.
+    """
+    place = folder / (BEST if best else LATEST)
+    found, notes = read(place, run.stamp, accept_code=accept_code)
     for note in notes:
         print(note, file=sys.stderr)
     if found is not None:
@@ -150,6 +167,7 @@ def resume(run: Run, folder: Path, *, accept_code: bool = False) -> None:
         if run.scaler is not None:
             run.scaler.load_state_dict(found.meta["scaler"])
         run.accepted += [note for note in notes if "accepted" in note]
+    return {} if found is None else found.meta
 
 
 def memory_tensors(run: Run) -> dict[str, Tensor]:

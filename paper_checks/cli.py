@@ -65,11 +65,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--method", help=f"of {', '.join(ADAPTER_METHODS)}")
     run.add_argument("--graph", help="ring, complete, bipartite, ...")
     run.add_argument("--partition", help=f"of {', '.join(PARTITIONS)}")
+    run.add_argument("--steps", type=int, help="train.steps; more than a stored run's extend it")
     run.add_argument("--seed", type=int, help="of data order, partition, start and dropout")
     run.add_argument("--dry-run", action="store_true", help="sizes, memory and hours; no weights")
     run.add_argument("--gpu", metavar="NAME", help="with --dry-run: estimate hours on this GPU")
     run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
     run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
+    run.add_argument("--best", action="store_true", help="with --export: of the best round")
     sweeping.add_options(many)
     tournament.add_to(commands)
     benchmark.add_to(commands)
@@ -152,6 +154,7 @@ def run_one(args: argparse.Namespace) -> int:
     cell = cell_of(args)
     flags = {"mix.method": args.method, "mix.graph": args.graph}
     flags |= {"data.partition": args.partition, "train.seed": args.seed}
+    flags |= {"train.steps": args.steps}
     overrides = cell.overrides | {name: x for name, x in flags.items() if x is not None}
     config = cell._replace(overrides=overrides).read()
     if args.dry_run:
@@ -187,7 +190,7 @@ def run_one(args: argparse.Namespace) -> int:
         return FAILED
     except ValueError as error:  # of the data, the model, the adapters: each names its argument
         raise UsageError(str(error)) from error
-    if run.step < config.train.steps:
+    if not run.finished:
         print(
             f"stopped after step {run.step} of {config.train.steps}; the same command resumes "
             f"from {folder / 'checkpoint'}",
@@ -195,8 +198,13 @@ def run_one(args: argparse.Namespace) -> int:
         )
         return 128 + run.stopped_by
     if args.export:
+        from paper_checks import checkpoint
         from paper_checks.stacked import export
 
+        if args.best and not checkpoint.resume(run, folder, best=True):
+            raise UsageError(
+                "--best needs a round that is best on validation examples; give data.validation"
+            )
         for agent in range(run.stacked.agents):
             export(
                 run.stacked,
@@ -214,6 +222,8 @@ def require_used(args: argparse.Namespace) -> None:
     """Raise UsageError at an option that the command would ignore."""
     if args.gpu is not None and not args.dry_run:
         raise UsageError("--gpu is for estimates: add --dry-run, or choose a GPU with --device")
+    if args.best and not args.export:
+        raise UsageError("--best says which adapters to write: add --export DIR")
     for option, given in (("--adapters", args.adapters), ("--export", args.export)):
         if args.dry_run and given:
             raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")

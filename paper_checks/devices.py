@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch is imported where it is needed
+    import torch
+    from torch import Tensor
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
 ALONE = ("cpu", "mps")  # there is one of each
@@ -92,3 +98,26 @@ def autocast(device: str, dtype: str | None) -> AbstractContextManager[object]:
                 f"train.autocast {dtype!r} is not possible on --device {device} ({reason}); "
                 f"leave it out, or choose another device"
             ) from None
+
+
+def on_device(
+    scores: Callable[..., Tensor], device: str, half: str | None
+) -> Callable[..., Tensor]:
+    """Return the scoring function on the model's device, with products in a half type if any."""
+
+    def moved(model: torch.nn.Module, inputs: dict[str, Any], agents: int) -> Tensor:
+        there = {n: x.to(device) if hasattr(x, "to") else x for n, x in inputs.items()}
+        with autocast(device, half):
+            return scores(model, there, agents)
+
+    return moved
+
+
+def half_precise(common: Callable[..., Any], device: str, half: str | None) -> Callable[..., Any]:
+    """Return the function of what batches share, with products in a half type if any."""
+
+    def found(model: torch.nn.Module, agents: int) -> Any:
+        with autocast(device, half):
+            return common(model, agents)
+
+    return found

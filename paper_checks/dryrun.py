@@ -86,8 +86,9 @@ class Report:
 
     @property
     def peak(self) -> float:
-        """The GPU's peak for the base's dtype, flops per second."""
-        return GPUS[self.gpu].single if self.dtype == "float32" else GPUS[self.gpu].half
+        """The GPU's peak for the type of the products, flops per second."""
+        half = self.dtype != "float32" or self.config.train.autocast is not None
+        return GPUS[self.gpu].half if half else GPUS[self.gpu].single
 
     def text(self) -> str:
         """Return the report as plain text of at most 100 columns."""
@@ -237,7 +238,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     pace = "one agent at a time" if config.train.sequential else "all agents at once"
     again = ", activations recomputed" if config.train.gradient_checkpointing else ""
     return [
-        ("model", f"{report.parameters:,} parameters in {report.dtype}, frozen"),
+        ("model", f"{report.parameters:,} parameters in {report.dtype}, frozen{_half(config)}"),
         (
             "adapters",
             f"rank {config.lora.rank} at {report.sites} sites: {', '.join(report.targets)}",
@@ -257,6 +258,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("a step", f"{pace}{again}, {report.flops:.3g} flops"),
         ("steps", f"{config.train.steps:,}"),
     ]
+
+
+def _half(config: Config) -> str:
+    half = config.train.autocast
+    return "" if half is None else f"; products in {half}, activations counted in full"
 
 
 def _first(config: Config) -> str:

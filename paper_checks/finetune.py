@@ -12,7 +12,6 @@ method, so that all methods see the same ones, and a resumed run needs nothing b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from decaf_theory.arrays import Host
 from decaf_theory.interrupts import interruptions
 from decaf_theory.rng import generator
-from paper_checks import checkpoint, devices, endpoints, mixing, observe, record, scaling, stamp
+from paper_checks import checkpoint, devices, follow, mixing, observe, record, scaling, stamp
 from paper_checks.batches import Batches
+from paper_checks.closing import close_round, last_mixed, worth_observing
 from paper_checks.config import Config
 from paper_checks.cost import recompute
+from paper_checks.failures import TrainingError as TrainingError
+from paper_checks.failures import finite, require_finite
 from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
 from paper_checks.record import clock
-from paper_checks.rounds import Rounds
+from paper_checks.rounds import rounds_of
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
 from paper_checks.tasks import Data, load_task
@@ -40,10 +41,6 @@ from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
 Began = Callable[[Run], None]
-
-
-class TrainingError(Exception):
-    """A run that cannot continue; the message names agent and step, and what was saved."""
 
 
 def finetune(
@@ -60,9 +57,10 @@ def finetune(
 ) -> Run:
     """Train, or resume from a checkpoint in `folder`; leave rows.jsonl and run.json there.
 
+    rounds.jsonl grows while it trains (see `follow`). A stored run of fewer steps is extended.
     adapters: peft folders to start from, one per agent, instead of B = 0. After SIGINT or SIGTERM,
     or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
-    run.step < train.steps. What is stored there with another stamp is dropped if `restart`; if
+    run.finished false. What is stored there with another stamp is dropped if `restart`; if
     `accept_code`, a difference in code and libraries alone is passed over. began(run): called once,
     before the first step.
     TrainingError: a loss or gradient that is not finite. OtherStampError: another stamp.
@@ -72,19 +70,27 @@ def finetune(
         run = prepare(config, device=device, adapters=adapters)
         try:
             record.require_same(run, folder, accept_code=accept_code)
-            checkpoint.resume(run, folder, accept_code=accept_code)
+            found = checkpoint.resume(run, folder, accept_code=accept_code)
+            if found.get("steps", config.train.steps) < config.train.steps:
+                lengthen(run)
         except stamp.OtherStampError:
             if not restart:
                 raise
             record.remove(folder)
+        follow.begin(folder, run.records)
         began(run)
         with interruptions() as signals:
-            while run.step < config.train.steps and not signals and not stop():
+            while not run.finished and not signals and not stop():
                 try:
                     advance(run)
                 except TrainingError as error:
                     raise TrainingError(f"{error}; {kept(run, folder)}") from None
-                show(run.step, None if run.losses else run.records[-1])
+                ended = run.records[-1] if not run.losses else None
+                if ended is not None:
+                    follow.append(folder, ended)
+                show(run.step, ended)
+                if run.best.get("step") == run.step:
+                    checkpoint.save(run, folder, best=True)
                 if run.step % config.observe.checkpoint_every == 0:
                     checkpoint.save(run, folder)
             run.stopped_by = signals[0] if signals else 0
@@ -103,9 +109,10 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     stamped = stamp.of(config, adapters, device) | stamp.of_loaded(task)
     task.model.to(device)
     task = task._replace(
-        scores=on_device(task.scores, device, half),
-        common=half_precise(task.common, device, half),
+        scores=devices.on_device(task.scores, device, half),
+        common=devices.half_precise(task.common, device, half),
     )
+    require_validation(config, task)
     shards = partition(
         task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
     )
@@ -126,8 +133,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     mixing.check_start(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
-    every = steps_a_round(config, shards)
-    rounds = Rounds(every, mix.after or every)
+    rounds = rounds_of(config, shards)
     samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
     Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
     optimizer = optimizer_of(config.train, stacked)
@@ -151,20 +157,13 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     )
 
 
-def steps_a_round(config: Config, shards: Sequence[Host]) -> int:
-    """Return the steps from mix to mix. ValueError: passes over a shard that outlast the run."""
-    mix, steps = config.mix, config.train.steps
-    if mix.every is not None:
-        return mix.every
-    assert mix.every_epochs is not None  # checked on entry
-    every = mix.every_epochs * math.ceil(max(map(len, shards)) / config.data.batch)
-    if every > steps:
+def require_validation(config: Config, task: Any) -> None:
+    """Raise ValueError if a run is to end by a score for which there are no examples."""
+    if config.observe.patience is not None and getattr(task, "validation", None) is None:
         raise ValueError(
-            f"mix.every_epochs = {mix.every_epochs} is {every} steps of data.batch = "
-            f"{config.data.batch} here and must be <= train.steps = {steps}, or nothing is ever "
-            f"mixed"
+            f"observe.patience = {config.observe.patience} waits for a better score on validation "
+            f"examples, and task {task.name} has none; give data.validation, or leave it out"
         )
-    return every
 
 
 def advance(run: Run) -> None:
@@ -198,7 +197,7 @@ def advance(run: Run) -> None:
     if closes and train.order == "step_first":
         mix(run, round_)
     if closes or last:
-        close_round(run, round_, last)
+        close_round(run, round_, closes, last)
     if closes and train.order == "mix_first" and not last:
         mix(run, round_)
 
@@ -250,13 +249,16 @@ def mix(run: Run, round_: int) -> None:
     Methods that do not mix are measured as if all agents were to be averaged.
     """
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
-    if run.stacked.sites and is_observed(run, round_):
+    planned = worth_observing(run, round_)
+    if run.stacked.sites and (planned or round_ == last_mixed(run)):
+        before = {"row": len(run.rows), "record": len(run.records)}
         with clock(run, "observing"):
             names = {"graph": choice.graph, "samples": "server"}
             graph = names.get(choice.weighing, "complete")
             rows = np.full((N, N), 1 / N) if run.Pi is None else np.broadcast_to(run.Pi, (N, N))
             run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
             run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
+        run.unplanned = {} if planned else {**before, "names": [*run.seen]}
     with clock(run, "mixing"):
         run.sent += mixing.mix(
             run.stacked,
@@ -269,67 +271,22 @@ def mix(run: Run, round_: int) -> None:
         )
 
 
-def is_observed(run: Run, round_: int) -> bool:
-    """Whether a mix is measured: one of every so many, if the share of time allows; and the last.
-
-    Another measurement is expected to take as long as those before it did on average.
-    """
-    choice, spent = run.config.observe, run.seconds.get("observing", 0.0)
-    if round_ == last_mixed(run):
-        return True
-    if round_ % choice.every:
-        return False
-    times = len({row["step"] for row in run.rows})
-    if choice.share is None or times == 0:
-        return True
-    return spent * (times + 1) / times <= choice.share * run.seconds.get("training", 0.0)
-
-
-def last_mixed(run: Run) -> int:
-    """Return the round of the run's last mix."""
-    train = run.config.train
-    return run.rounds.whole(train.steps - (train.order == "mix_first"))
-
-
-def close_round(run: Run, round_: int, last: bool) -> None:
-    """Record the round: loss on its batches, measurements at its mix, score on the test set."""
-    record = {
-        "step": run.step,
-        "round": round_,
-        "loss": float(np.mean(run.losses)),
-        "comm_bytes": run.sent,
-        **run.seen,
-    }
-    if run.scaler is not None:
-        record["skipped_steps"] = run.skipped
-    if last or round_ % run.config.observe.eval_every == 0:
-        data, sequential = run.config.data, run.config.train.sequential
-        with clock(run, "evaluating"):
-            size = data.eval_batch or data.batch
-            record |= endpoints.scored(run.stacked, run.task, size, sequential=sequential)
-            if last:
-                record |= endpoints.averaged(run.stacked, run.task, run.config.mix.rule, size)
-    run.records.append(record)
-    run.losses, run.seen = [], {}
-
-
-def require_finite(run: Run, losses: Tensor, t: int) -> None:
-    """Raise TrainingError, naming agent and step, unless losses and gradients are finite.
-
-    Gradients of a scaled loss that overflowed are not looked at.
-    """
-    fine = {"loss": torch.isfinite(losses)}
-    if not run.overflowed:
-        grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
-        fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
-    masks = torch.stack(list(fine.values())).tolist()  # waits for the device once
-    for what, mask in zip(fine, masks, strict=True):
-        if not all(mask):
-            agent = mask.index(False)
-            raise TrainingError(
-                f"the {what} of agent {agent} at step {t} is not finite "
-                f"(its loss is {float(losses[agent])}); lower train.lr = {run.config.train.lr}"
-            )
+def lengthen(run: Run) -> None:
+    """Turn the state of a run at its last step, or before, into that of a longer run."""
+    longer, extra = run.longer, run.unplanned
+    run.longer, run.unplanned = {}, {}
+    if longer:
+        run.records.pop()
+        run.records += [longer["record"]] if "record" in longer else []
+        run.losses, run.seen = longer.get("losses", []), longer.get("seen", {})
+    if extra:
+        del run.rows[extra["row"] :]
+        # of a round that has no record yet the numbers are in `seen`
+        of = [*run.records, run.seen][extra["record"]]
+        for name in extra["names"]:
+            del of[name]
+    if run.config.train.order == "mix_first" and "record" in longer:
+        mix(run, run.records[-1]["round"])
 
 
 def kept(run: Run, folder: Path) -> str:
@@ -337,11 +294,6 @@ def kept(run: Run, folder: Path) -> str:
     if run.step and finite(run):
         return f"the last finite state is {checkpoint.save(run, folder)}"
     return f"earlier states, if any, are in {folder / 'checkpoint'}"
-
-
-def finite(run: Run) -> bool:
-    """Whether all tensors that the agents train are finite; waits for the device once."""
-    return bool(torch.stack([torch.isfinite(X).all() for X in run.stacked.parameters()]).all())
 
 
 def training_mode(run: Run, on: bool) -> None:
@@ -352,26 +304,3 @@ def training_mode(run: Run, on: bool) -> None:
             module.training = on
     for site in run.stacked.sites.values():
         site.train(on)
-
-
-def on_device(
-    scores: Callable[..., Tensor], device: str, half: str | None
-) -> Callable[..., Tensor]:
-    """Return the scoring function on the model's device, with products in a half type if any."""
-
-    def moved(model: torch.nn.Module, inputs: dict[str, Any], agents: int) -> Tensor:
-        there = {n: x.to(device) if hasattr(x, "to") else x for n, x in inputs.items()}
-        with devices.autocast(device, half):
-            return scores(model, there, agents)
-
-    return moved
-
-
-def half_precise(common: Callable[..., Any], device: str, half: str | None) -> Callable[..., Any]:
-    """Return the function of what batches share, with products in a half type if any."""
-
-    def found(model: torch.nn.Module, agents: int) -> Any:
-        with devices.autocast(device, half):
-            return common(model, agents)
-
-    return found

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from decaf_theory.files import to_json, write_atomically
 from decaf_theory.sums import sealed
-from paper_checks import devices, shards, stamp
+from paper_checks import devices, follow, shards, stamp
 from verification.adapter_evidence import EVIDENCE
 from verification.claim import Claim, Row
 from verification.harness import TRAINING, Stored, read
@@ -47,6 +47,8 @@ def write(run: Run, folder: Path) -> None:
         "metric": run.task.metric,
         "floors": endpoints.floors(run.task),
         "step": run.step,
+        "stopped_early": run.early,
+        "best": run.best,
         "round_steps": run.every,
         "trained_parameters": trained_parameters(run.stacked),
         "message_bytes": mixing.message_bytes(run.stacked, rule, run.memory, first)
@@ -78,7 +80,9 @@ def require_same(run: Run, folder: Path, *, accept_code: bool = False) -> None:
 
 def remove(folder: Path) -> None:
     """Remove the record and the checkpoints of a run."""
-    for path in (folder / RUN, folder / ROWS, *folder.glob("checkpoint/step-*")):
+    held = (f"{place}/step-*" for place in ("checkpoint", "checkpoint/best"))
+    files = (path for pattern in held for path in folder.glob(pattern))
+    for path in (folder / RUN, folder / ROWS, folder / follow.ROUNDS, *files):
         path.unlink(missing_ok=True)
 
 

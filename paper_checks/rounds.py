@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from decaf_theory.arrays import Host
 from decaf_theory.methods import Clock
+from paper_checks.config import Config
 
 
 class Rounds(NamedTuple):
@@ -31,3 +35,19 @@ class Rounds(NamedTuple):
     def before(self, mix: int) -> Clock:
         """Return the clock of the step before mix 1, 2, ...; of mix 0, at the start, of step 0."""
         return self.clock(max(0, self.first + (mix - 1) * self.every - 1))
+
+
+def rounds_of(config: Config, shards: Sequence[Host]) -> Rounds:
+    """Return the rounds of a run. ValueError: passes over a shard that outlast it."""
+    mix, steps = config.mix, config.train.steps
+    if mix.every is not None:
+        return Rounds(mix.every, mix.after or mix.every)
+    assert mix.every_epochs is not None  # checked on entry
+    every = mix.every_epochs * math.ceil(max(map(len, shards)) / config.data.batch)
+    if every > steps:
+        raise ValueError(
+            f"mix.every_epochs = {mix.every_epochs} is {every} steps of data.batch = "
+            f"{config.data.batch} here and must be <= train.steps = {steps}, or nothing is ever "
+            f"mixed"
+        )
+    return Rounds(every, mix.after or every)

@@ -79,7 +79,7 @@ COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     "data.validation_shots",
     *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
-    *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
+    *("observe.every", "observe.eval_every", "observe.patience", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )
 # setting -> (least value, whether it may be attained, value that is too large)

@@ -40,9 +40,24 @@ class Run:
     seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
     records: list[dict[str, Any]] = field(default_factory=list)  # one per round
     rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
+    unplanned: dict[str, Any] = field(default_factory=dict)  # seen only as the mix is the last
+    longer: dict[str, Any] = field(default_factory=dict)  # what a longer run holds at the last step
+    best: dict[str, Any] = field(default_factory=dict)  # score on validation, and its step
+    waited: int = 0  # such scores since the best
     seconds: dict[str, float] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)  # other code that made a part of it
     stopped_by: int = 0  # the signal, if one ended it early
+
+    @property
+    def early(self) -> bool:
+        """Whether the run has ended by its patience."""
+        patience = self.config.observe.patience
+        return patience is not None and self.waited >= patience
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.step >= self.config.train.steps or self.early
 
     @property
     def every(self) -> int:

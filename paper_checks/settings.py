@@ -146,11 +146,14 @@ class Observe:
     share: of those mixes, only as many are measured as keep the time of measuring at most this
     share of the time of training, and the first and the last. Training is the same bit for bit, but
     which mixes are measured depends on the clock. None: all.
+    patience: after so many scores on the validation set without a better one the run ends; its
+    last mix, which nobody knew to be it, is then observed only as `every` has it.
     """
 
     every: int = 1
     share: float | None = None
     eval_every: int = 1
+    patience: int | None = None
     checkpoint_every: int = 50
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a sweep that skips finished runs needs no torch
 
     from paper_checks.tasks import Task
 
+STEPS = "train.steps"
 LIBRARIES = ("transformers", "peft", "scikit-learn")
 sum_of_data = cache(sum_of_files)  # once per process: data sets can be large
 
@@ -83,13 +84,36 @@ def _held(x: Any) -> bool:
     return hasattr(x, "detach")
 
 
+def lengthened(
+    old: Mapping[str, Any], new: Mapping[str, Any], where: Path, *, accept_code: bool = False
+) -> Mapping[str, Any]:
+    """Return the stamp with the steps of `new`, if that is the same run with more of them.
+
+    OtherStampError: its step sizes depend on how many there are.
+    """
+    longer = {**old, STEPS: new.get(STEPS)}
+    more = old.get(STEPS, 0) < new.get(STEPS, 0)
+    if not more or differences(longer, new, accept_code=accept_code):
+        return old
+    if (new["train.schedule"], new["train.period"]) == ("cosine", "run"):
+        raise OtherStampError(
+            f"{where} cannot be extended from train.steps = {old[STEPS]} to {new[STEPS]}: its step "
+            f"sizes fall as a cosine over the whole run, so that a longer run has others from the "
+            f"first step on; choose another folder with --out, or pass --restart to train anew "
+            f"(train.schedule 'constant' or train.period 'round' can be extended)"
+        )
+    return longer
+
+
 def require(
     old: Mapping[str, Any], new: Mapping[str, Any], where: Path, *, accept_code: bool = False
 ) -> list[str]:
     """Return how the software of two stamps differs, if that is accepted.
 
-    OtherStampError: they differ; the message names the entries and the ways on.
+    OtherStampError: they differ, other than by more steps of the same run; the message names the
+    entries and the ways on.
     """
+    old = lengthened(old, new, where, accept_code=accept_code)
     changed, asked = differences(old, new), differences(old, new, accept_code=True)
     if asked or (changed and not accept_code):
         ways = "choose another folder with --out, or pass --restart to drop it and train anew"

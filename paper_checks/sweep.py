@@ -141,7 +141,7 @@ def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
     except Exception as error:  # no memory, a defect: of this cell, not of the others
         status = "out of memory" if no_memory(error) else "failed"
         return failed(cell, folder, f"{type(error).__name__}: {error}", status)
-    if run.step < config.train.steps:
+    if not run.finished:
         line = f"after step {run.step} of {config.train.steps}"
         return Outcome(cell.name, "interrupted", line, run.stopped_by)
     return Outcome(cell.name, "finished", summary(read(folder)))

@@ -186,8 +186,17 @@ TESTS = {
     "paper_checks/mixing.py": ["tests/test_shards.py"],
     "paper_checks/shards.py": ["tests/test_shards.py"],
     "paper_checks/tasks/own.py": ["tests/test_own_data.py"],
-    "paper_checks/stamp.py": ["tests/test_stamps.py"],
-    "paper_checks/finetune.py": ["tests/test_stamps.py"],
+    "paper_checks/stamp.py": ["tests/test_stamps.py", "tests/test_finetune_longer.py"],
+    "paper_checks/finetune.py": [
+        "tests/test_stamps.py",
+        "tests/test_finetune_longer.py",
+        "tests/test_finetune_half.py",
+    ],
+    "paper_checks/closing.py": ["tests/test_finetune_longer.py"],
+    "paper_checks/follow.py": ["tests/test_finetune_longer.py"],
+    "paper_checks/rounds.py": ["tests/test_rounds.py"],
+    "paper_checks/scaling.py": ["tests/test_finetune_half.py"],
+    "paper_checks/devices.py": ["tests/test_devices.py"],
     "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],
 }
 

@@ -238,6 +238,9 @@ def test_what_depends_on_absent_data_is_said():
     assert "it depends on the data" in report.text()
     assert "20 tokens per text (assumed)" in report.text()
     assert (report.dtype, report.peak) == ("float32", GPUS["A100 80 GB"].single)
+    half = dataclasses.replace(report, config=replaced(config, "train", autocast="bfloat16"))
+    assert half.peak == GPUS["A100 80 GB"].half
+    assert "products in bfloat16, activations counted in full" in half.text()
     assert report.together.optimizer == report.together.gradients
 
 

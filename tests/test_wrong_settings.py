@@ -208,6 +208,9 @@ observe.every=0 => observe.every | >= 1
 observe.every=1.5 => observe.every | an integer
 observe.eval_every=0 => observe.eval_every | >= 1
 observe.eval_every="2" => observe.eval_every | an integer
+observe.patience=0 => observe.patience | >= 1
+observe.patience=2 => observe.patience | data.validation
+--steps=0 => train.steps | >= 1
 observe.checkpoint_every=0 => observe.checkpoint_every | >= 1
 observe.checkpoint_every=-5 => observe.checkpoint_every | >= 1
 observe.evrey=2 => evrey | [observe] | near: every
@@ -231,6 +234,7 @@ a => --set | KEY=VALUE | got 'a'
 --partition=iidd => data.partition | near: iid
 --seed=-1 => train.seed | >= 0
 --adapters=nowhere => adapter folders | one per agent
+--best => --best | --export
 --gpu=A100 => --gpu | --dry-run
 --dry-run --export=peft => --export | --dry-run
 --dry-run --adapters=a0 => --adapters | --dry-run

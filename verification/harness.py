@@ -38,8 +38,9 @@ class Stored(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether it took all its steps."""
-        return bool(self.run["step"] == self.settings["train.steps"])
+        """Whether it took all its steps, or ended by its patience."""
+        took_all = self.run["step"] == self.settings["train.steps"]
+        return bool(took_all or self.run.get("stopped_early"))
 
 
 def read(folder: Path) -> Stored:
