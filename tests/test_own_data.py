@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="tasks hold torch models")
 pytest.importorskip("transformers", reason="tasks need the extra finetune")
 
+from paper_checks import checkpoint, finetune, record, stamp  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
-from paper_checks import record, stamp  # noqa: E402
 from paper_checks.cli import main  # noqa: E402
 from paper_checks.tasks import load_task, own  # noqa: E402
 from paper_checks.tasks.models import word_tokenizer  # noqa: E402
@@ -119,6 +119,57 @@ def test_the_documented_examples_run(tmp_path, monkeypatch):
     held = np.array(stored["pictures"].run["partition"]["counts"])  # of three classes, one alone
     assert sorted(held.ravel()) == [0, 0, 0, 5, 5, 6]
     assert stored["pictures"].run["partition"]["notes"] == []
+
+
+def a_distilbert(words):
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    sizes = {"dim": 8, "hidden_dim": 8, "n_layers": 1, "n_heads": 2}
+    return DistilBertForSequenceClassification(DistilBertConfig(vocab_size=words, **sizes))
+
+
+def a_roberta(words):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "type_vocab_size": 1, "pad_token_id": 0}
+    return RobertaForSequenceClassification(RobertaConfig(vocab_size=words, **sizes))
+
+
+def a_llama(words):
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "pad_token_id": None}
+    return LlamaForSequenceClassification(LlamaConfig(vocab_size=words, **sizes))
+
+
+@pytest.mark.parametrize(
+    ("build", "targets", "heads"),
+    [
+        (a_distilbert, ["q_lin", "v_lin"], ["pre_classifier", "classifier"]),
+        (a_roberta, ["query", "value"], ["classifier.dense", "classifier.out_proj"]),
+        (a_llama, ["q_proj", "v_proj"], ["score"]),
+    ],
+)
+def test_other_classifiers_train_their_adapters_and_heads(tmp_path, build, targets, heads):
+    tokenizer = word_tokenizer(text for text, _ in ROWS)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # as they have no segments
+    tokenizer.eos_token = "[SEP]"
+    if build is a_llama:
+        tokenizer.pad_token = None
+    for part in (build(len(tokenizer)), tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    write(tmp_path / "own-text")
+    given = tables(heads=heads, pair=["{text}", "{label}"])
+    given["model"]["from"], given["lora"]["targets"] = str(tmp_path / "model"), targets
+    run = finetune.prepare(configs.parse(given, data_dir=str(tmp_path)), device="cpu")
+    before = {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
+    finetune.advance(run)
+    after = checkpoint.named(run.stacked)
+    moved = {name for name, X in before.items() if not torch.equal(X, after[name])}
+    for part in (*targets, *heads):
+        assert any(part in name for name in moved), part
 
 
 # ---------------------------------------------------------------- formats
