@@ -169,15 +169,15 @@ def require_validation(config: Config, task: Any) -> None:
 def advance(run: Run) -> None:
     """Take one step, and at the end of a round measure, mix and evaluate.
 
-    step_first: step, then mix. mix_first: the round's first gradient is at the mixed point, the
-    state recorded is the one before the next mix. combine: the gradient at the unmixed point moves
-    the mixed one (weight decay acts on the mixed one, too).
+    step_first: step, then mix. mix_first: the round begins with the mix, so that its first gradient
+    is at the mixed point and the state recorded is the one before the next mix. combine: the
+    gradient at the unmixed point moves the mixed one (weight decay acts on the mixed one, too).
     """
     train, t = run.config.train, run.step
     now = run.rounds.clock(t)
     round_, last, closes = now.round + 1, t + 1 == train.steps, now.step + 1 == now.steps
-    if t == 0 and train.order == "mix_first":
-        mix(run, 0)
+    if now.step == 0 and train.order == "mix_first":
+        mix(run, now.round)
     with clock(run, "training"):
         run.losses.append(float(gradients(run, t).mean()))
     if closes and train.order == "combine":
@@ -198,8 +198,6 @@ def advance(run: Run) -> None:
         mix(run, round_)
     if closes or last:
         close_round(run, round_, closes, last)
-    if closes and train.order == "mix_first" and not last:
-        mix(run, round_)
 
 
 def gradients(run: Run, t: int) -> Tensor:
@@ -285,8 +283,6 @@ def lengthen(run: Run) -> None:
         of = [*run.records, run.seen][extra["record"]]
         for name in extra["names"]:
             del of[name]
-    if run.config.train.order == "mix_first" and "record" in longer:
-        mix(run, run.records[-1]["round"])
 
 
 def kept(run: Run, folder: Path) -> str:

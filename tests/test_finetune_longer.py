@@ -202,15 +202,17 @@ def test_a_run_ends_after_scores_that_are_no_better(validated, tmp_path):
     assert (again.step, again.records) == (8, run.records)
 
 
-def test_the_best_round_is_kept_and_can_be_taken_up(validated, tmp_path):
-    config = paper_runs.config(train__steps=12, observe__patience=2)
+@pytest.mark.parametrize("order", ["step_first", "mix_first"])
+def test_the_best_round_is_kept_as_it_was_scored(order, validated, tmp_path):
+    settings = {"train__order": order, "mix__method": "dlora"}
+    config = paper_runs.config(train__steps=12, observe__patience=2, **settings)
     run = finetune.finetune(config, tmp_path)
     (path,) = (tmp_path / checkpoint.BEST).iterdir()
     assert path.name == "step-000000004.ckpt"
     fresh = finetune.prepare(config, device="cpu")
     checkpoint.resume(fresh, tmp_path, best=True)
     assert fresh.step == 4
-    short = finetune.finetune(paper_runs.config(train__steps=4), tmp_path / "short")
+    short = finetune.finetune(paper_runs.config(train__steps=4, **settings), tmp_path / "short")
     at_best = snapshot(fresh)
     assert all(torch.equal(X, at_best[name]) for name, X in snapshot(short).items())
     assert any(not torch.equal(X, at_best[name]) for name, X in snapshot(run).items())
