@@ -92,9 +92,21 @@ def require_weights(Pi: Array) -> None:
     if type(Pi) is np.ndarray and kind == np.float64:
         return
     require_plain("Pi", type(Pi))
+    if kind is None:  # a list of rows, or no matrix at all
+        kind = _kind_of(Pi)
     odd = kind.kind not in "biuf" if isinstance(kind, np.dtype) else getattr(kind, "is_complex", 0)
     if odd:
         raise ValueError(f"Pi must be real, got dtype {kind}; give a matrix of floats")
+
+
+def _kind_of(rows: Any) -> np.dtype[Any]:
+    """Return the dtype of a list of rows; ValueError: they are of unequal length."""
+    try:
+        return np.asarray(rows).dtype
+    except ValueError:
+        raise ValueError(
+            "Pi must be a matrix, got rows of unequal length; give N in each"
+        ) from None
 
 
 def weight_tolerance(Pi: Array) -> float:
@@ -141,6 +153,8 @@ def convert(x: Array, reference: Array) -> Array:
     device = array_api_compat.device(reference)
     if array_api_compat.is_torch_array(x) and not array_api_compat.is_torch_array(reference):
         x = host(x)
+    if isinstance(x, np.ndarray) and x.dtype == np.longdouble:  # torch has nothing as wide
+        x = x.astype(np.float64)
     return xp.asarray(x, dtype=reference.dtype, device=device)
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 
-from decaf_theory import extras
-from decaf_theory.files import UnwritableError
+from decaf_theory.faults import without_traceback
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 
-OK, MISSED, USAGE = 0, 1, 2
+OK, MISSED = 0, 1
 WIDTH = 96
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -23,6 +22,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code: 0 done, 1 a goal missed, 2 bad usage or input.
 
+    Too little memory is 2 as well.
     Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
     each other. A benchmark is timed on one, whatever the environment says.
     """
@@ -32,7 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
-    return in_one_line(lambda: without_traceback(args), f"decaf: interrupted; {left_by(args)}")
+    return in_one_line(lambda: ended(args), f"decaf: interrupted; {left_by(args)}")
+
+
+def ended(args: argparse.Namespace) -> int:
+    """Run a command; return the exit code. What the user can mend is said in one line."""
+    return without_traceback(
+        lambda: COMMANDS[args.command](args),
+        program="decaf: ",
+        known=(ValueError,),
+        elsewhere="--json",
+    )
 
 
 def left_by(args: argparse.Namespace) -> str:
@@ -40,30 +50,6 @@ def left_by(args: argparse.Namespace) -> str:
     if args.command == "bench" and args.part == "scaling" and args.json:
         return f"{printable(args.json)} keeps what was measured, and the same command goes on"
     return "nothing is written"
-
-
-def without_traceback(args: argparse.Namespace) -> int:
-    """Run a command; return the exit code. What the user can mend is said in one line."""
-    try:
-        code = COMMANDS[args.command](args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except ModuleNotFoundError as error:
-        print(f"decaf: error: {extras.unmet(error)}", file=sys.stderr)
-        return USAGE
-    except UnwritableError as error:
-        place = "choose another place with --json"
-        print(f"decaf: error: {printable(error)}; {place}", file=sys.stderr)
-        return USAGE
-    except MemoryError as error:
-        print(f"decaf: error: not enough memory: {printable(error)}", file=sys.stderr)
-        return USAGE
-    except (ValueError, OSError) as error:
-        print(f"decaf: error: {printable(error)}", file=sys.stderr)
-        return USAGE
-    return code
 
 
 def refuse_unknown(p: argparse.ArgumentParser, words: Sequence[str]) -> None:

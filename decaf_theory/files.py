@@ -9,10 +9,10 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 TRIED = 1 << 16  # bytes that a place must have room for: an empty file fits on a full disk
 
@@ -26,7 +26,14 @@ class UnwritableError(OSError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; of a link, write the file it points to.
+    """Write a file as `opened_atomically` does. UnwritableError: no room, no permission, ..."""
+    with opened_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def opened_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file under a temporary name and rename it at the end; of a link, its target.
 
     No part of it stays behind on failure, and what killed processes left of it is removed.
     UnwritableError: no room, no permission, ...
@@ -38,7 +45,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary(path))
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
             os.chmod(name, 0o644)  # mkstemp makes files that only the owner can read
             os.replace(name, path)
         except BaseException:

@@ -46,10 +46,11 @@ class Factors(NamedTuple):
 
 
 def common(*pairs: Factors) -> Any:
-    """Return the namespace of all factors; ValueError unless of one kind, dtype and device."""
+    """Return the namespace of all factors; ValueError unless real, of one kind, dtype, device."""
     arrays = [X for pair in pairs for X in pair]
     xp = namespace(*arrays)
     first = arrays[0]
+    require_real("factors", first)
     for X in arrays[1:]:
         if X.dtype != first.dtype:
             raise ValueError(
@@ -177,8 +178,8 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
     """
     require_real("X", X)
     xp = namespace(X)
-    Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
     require_weights(Pi)
+    Pi = Pi if hasattr(Pi, "shape") else np.asarray(Pi)
     if len(Pi.shape) != 2 or Pi.shape[1] != X.shape[-3]:
         N = X.shape[-3]
         raise ValueError(
@@ -187,7 +188,8 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
         )
     if not _is_sparse(Pi):
         rows = X.reshape((*X.shape[:-2], -1))
-        mixed = convert(Pi, X) @ rows
+        with np.errstate(invalid="ignore"):
+            mixed = convert(Pi, X) @ rows
         if not xp.isfinite(mixed).all():  # only what has weight may count
             return mean_over_agents(X, csr_array(host(Pi)))
         return mixed.reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
@@ -216,7 +218,11 @@ def _sparse_times(Pi: Array, flat: Array) -> Array:
     dense = host(wide)
     # in the dtype of the dense factor, which scipy would else convert; the indices are shared
     weights = parts[0].astype(dense.dtype, copy=False)
-    return convert(csr_array((weights, *parts[1:]), shape=tuple(Pi.shape)) @ dense, flat)
+    matrix = csr_array((weights, *parts[1:]), shape=tuple(Pi.shape))
+    if not weights.all():  # a stored zero is no weight, and times nan it would be nan
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    return convert(matrix @ dense, flat)
 
 
 def mix_factors(factors: Factors, Pi: Array) -> Factors:
@@ -227,4 +233,6 @@ def mix_factors(factors: Factors, Pi: Array) -> Factors:
 
 def mix_products(factors: Factors, Pi: Array) -> Array:
     """Return the dense product means M_i = sum_j pi_ij B_j A_j, [..., n, d, k]."""
-    return mean_over_agents(product(factors), Pi)
+    with np.errstate(invalid="ignore"):  # of agents that have no weight
+        products = product(factors)
+    return mean_over_agents(products, Pi)

@@ -15,6 +15,7 @@ from decaf_theory.arrays import (
     eps,
     like,
     namespace,
+    require_real,
     transpose,
     working,
 )
@@ -30,7 +31,14 @@ from decaf_theory.lowrank import (
 )
 from decaf_theory.tsvd import TSVD
 from decaf_theory.tsvd.grouping import groups, in_order
-from decaf_theory.tsvd.mixing import concatenate, gather, neighbours, stochastic_entries
+from decaf_theory.tsvd.mixing import (
+    concatenate,
+    exponent_of,
+    gather,
+    neighbours,
+    scale_by,
+    stochastic_entries,
+)
 
 NORMS = ("fro", "op", "nuc")
 
@@ -68,6 +76,7 @@ def product_norm(factors: Factors, norm: str = "fro") -> Array:
 
 def deviations(X: Array) -> Array:
     """Return X~ = (I - J) X, the deviations from the network mean, [..., N, a, b]."""
+    require_real("X", X)
     return X - namespace(X).mean(X, axis=-3, keepdims=True)
 
 
@@ -75,18 +84,20 @@ def consensus_distance(X: Array | Factors, shares: Array | None = None) -> Array
     """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B.
 
     With shares [N] of sum one, Xi = sum_i shares_i |X_i - Xbar|_F^2, Xbar = sum_i shares_i X_i.
+    Half types are squared and summed in float32.
     """
     if isinstance(X, Factors):
         check_agents(X)
         return consensus_distance(X.B, shares) + consensus_distance(X.A, shares)
+    require_real("X", X)
     xp = namespace(X)
+    wide = working(X)
     if shares is not None:
-        weights = convert(shares, X)[:, None, None]
-        apart = X - xp.sum(weights * X, axis=-3, keepdims=True)
-        return xp.sum(weights * apart**2, axis=(-3, -2, -1))
-    apart = deviations(X)
-    flat = xp.reshape(apart, (*apart.shape[:-3], -1))
-    return xp.vecdot(flat, flat) / X.shape[-3]
+        weights = convert(shares, wide)[:, None, None]
+        apart = wide - xp.sum(weights * wide, axis=-3, keepdims=True)
+        return like(xp.sum(weights * apart**2, axis=(-3, -2, -1)), X)
+    flat = xp.reshape(deviations(wide), (*X.shape[:-3], -1))
+    return like(xp.vecdot(flat, flat) / X.shape[-3], X)
 
 
 def weighted_deviations(factors: Factors, weights: Array) -> Factors:
@@ -191,12 +202,15 @@ def imbalance(factors: Factors) -> Array:
     """
     check_factors(factors)
     xp = namespace(factors.B)
-    B, A = (working(X) for X in factors)
+    sizes = [xp.max(xp.abs(working(X)), axis=(-2, -1)) for X in factors]
+    # by a power of two, which changes no ratio: squares of tiny factors would vanish
+    e = exponent_of(xp.max(xp.stack(sizes), axis=0))[..., None, None]
+    B, A = (scale_by(working(X), -e) for X in factors)
     gap = xp.linalg.matrix_norm(transpose(B) @ B - A @ transpose(A), ord="fro")
     size = product_norm(Factors(B, A))
     ratio = gap / xp.where(size > 0, size, xp.ones_like(size))
-    # > and not >=: zero factors are balanced
-    without_product = xp.where(gap > 0, xp.full_like(gap, xp.inf), xp.zeros_like(gap))
+    # > and not >=: zero factors are balanced, and those with nan are not
+    without_product = xp.where(gap > 0, xp.full_like(gap, xp.inf), gap)
     return like(xp.where(size > 0, ratio, without_product), factors.B)
 
 
@@ -210,15 +224,27 @@ def numerical_rank(singular_values: Array, *, d: int, k: int) -> Array:
 def kept_energy(truncated: TSVD) -> Array:
     """Return sum_{i<=r} sigma_i^2 / sum_i sigma_i^2, 1 for a zero matrix, [...]."""
     xp = namespace(truncated.tail)
-    total = mix_norm(truncated)
-    safe = xp.where(total > 0, total, xp.ones_like(total))
-    kept = (schatten(truncated.singular_values) / safe) ** 2
-    return xp.where(total > 0, kept, xp.ones_like(kept))
+    kept = truncated.singular_values
+    values = _unit(xp.concat([kept, truncated.tail], axis=-1))
+    total = schatten(values)
+    share = (schatten(values[..., : kept.shape[-1]]) / _nonzero(total)) ** 2
+    return like(xp.where(total == 0, xp.ones_like(share), share), kept)
 
 
 def effective_rank(singular_values: Array) -> Array:
     """Return |M|_*^2 / |M|_F^2, between 1 and the rank; 0 for a zero matrix, [...]."""
-    xp = namespace(singular_values)
-    norm = schatten(singular_values)
-    safe = xp.where(norm > 0, norm, xp.ones_like(norm))
-    return (schatten(singular_values, "nuc") / safe) ** 2
+    values = _unit(singular_values)
+    ratio = schatten(values, "nuc") / _nonzero(schatten(values))
+    return like(ratio**2, singular_values)
+
+
+def _unit(singular_values: Array) -> Array:
+    """Return singular values over a power of two, in the working dtype: no sum overflows."""
+    wide = working(singular_values)
+    return scale_by(wide, -exponent_of(schatten(wide, "op"))[..., None])
+
+
+def _nonzero(x: Array) -> Array:
+    """Return x, with 1 for 0: a divisor."""
+    xp = namespace(x)
+    return xp.where(x == 0, xp.ones_like(x), x)

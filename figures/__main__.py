@@ -2,6 +2,7 @@
 
 import sys
 
+from decaf_theory.faults import without_traceback
 from decaf_theory.interrupts import in_one_line
 
 
@@ -13,4 +14,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":  # worker processes import this file under another name
-    sys.exit(in_one_line(main, "interrupted while loading"))
+    sys.exit(in_one_line(lambda: without_traceback(main), "interrupted while loading"))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from decaf_theory.files import UnwritableError, require_writable, write_atomically
+from decaf_theory.faults import OK, USAGE, without_traceback
+from decaf_theory.files import require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
@@ -16,7 +17,7 @@ from figures.rows import read
 from verification import store
 from verification.options import hint_for
 
-OK, MISSING, USAGE = 0, 1, 2
+MISSING = 1
 PAGE = "report"
 ENDINGS = ("svg", "pdf", "png", "txt")
 
@@ -27,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m figures",
         description="Draw the figures from the rows that python -m verification stored, and write "
         "the page that shows claims, evidence and figures. "
-        "Exit code 1: a figure requested by name has no rows; 2: bad usage.",
+        "Exit code 1: a figure requested by name has no rows; 2: bad usage, "
+        "or too little memory.",
     )
     p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
     p.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
@@ -77,19 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the requested figures; return the exit code."""
     prepare()
     args = parser().parse_args(argv)
-    return in_one_line(lambda: without_traceback(args), "interrupted; what is drawn is kept")
+    line = "interrupted; what is drawn is kept"
+    return in_one_line(lambda: ended(args), line)
 
 
-def without_traceback(args: argparse.Namespace) -> int:
-    """Draw; return the exit code. A place that cannot be written is named in one line."""
-    try:
-        return draw_all(args)
-    except UnwritableError as error:
-        place = "choose another place with --out or --report"
-        print(f"error: {printable(error)}; {place}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    return USAGE
+def ended(args: argparse.Namespace) -> int:
+    """Draw; return the exit code. What the user can mend is said in one line."""
+    return without_traceback(lambda: draw_all(args), elsewhere="--out or --report")
 
 
 def draw_all(args: argparse.Namespace) -> int:

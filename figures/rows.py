@@ -30,6 +30,7 @@ def read(results: Path, needs: Sequence[str], *, accept_code: bool = False) -> l
         store.checksums(results, claims)
     sources = {**SOURCES}
     sources["runs"] = partial(runs, accept_code=accept_code)
+    sources["partitions"] = partial(partitions, accept_code=accept_code)
     for need in needs:
         rows = sources[need](results) if need in sources else store.read_rows(results, need)
         found += [{"source": need, **row} for row in rows]
@@ -84,6 +85,20 @@ def runs(results: Path, accept_code: bool = False) -> list[dict[str, Any]]:
 
     StoreError: a damaged run; runs of one experiment with other settings, code or data.
     """
+    found = _of_harness(results, accept_code)
+    return [numbers({**run.settings, **record}) for run in found for record in run.records]
+
+
+def partitions(results: Path, accept_code: bool = False) -> list[dict[str, Any]]:
+    """Return who holds what in every run of the harness, counts [N, classes]; see `runs`."""
+    return [
+        {**run.settings, "counts": run.run["partition"]["counts"]}
+        for run in _of_harness(results, accept_code)
+        if "partition" in run.run  # not in those of older code
+    ]
+
+
+def _of_harness(results: Path, accept_code: bool) -> list[harness.Stored]:
     paths = sorted(p for name in RUNS for p in (results / name).glob(f"*/*/{store.ROWS}"))
     found = [harness.read(path.parent) for path in paths]
     for name in sorted({run.settings["name"] for run in found}):
@@ -93,7 +108,7 @@ def runs(results: Path, accept_code: bool = False) -> list[dict[str, Any]]:
         folder = results / RUNS[0]
         again = f"python -m paper_checks sweep CONFIG --out {folder}"
         raise MissingError(f"no runs of the harness in {folder}; run {again}")
-    return [numbers({**run.settings, **record}) for run in found for record in run.records]
+    return found
 
 
 def tournament(results: Path) -> list[dict[str, Any]]:
@@ -105,6 +120,15 @@ def tournament(results: Path) -> list[dict[str, Any]]:
     return _sealed(path)
 
 
+def benchmark(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of the benchmark of adapters, after one that says what was run."""
+    path = results / "benchmark.jsonl"
+    if not path.exists():
+        again = f"python -m paper_checks benchmark --out {path.with_suffix('')}"
+        raise MissingError(f"{path} is missing; run {again}")
+    return _sealed(path)
+
+
 SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "verdicts": verdicts,
     "attacks": attacks,
@@ -112,7 +136,9 @@ SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "bench": bench,
     "scaling": scaling,
     "runs": runs,
+    "partitions": partitions,
     "tournament": tournament,
+    "benchmark": benchmark,
 }
 
 

@@ -20,6 +20,7 @@ the smallest to the largest.
 Rows of python -m paper_checks; the experiment shown is the one with the most rows.
 """
 WORDS = {"iid": "IID", "skew": "label skew", "dirichlet": "Dirichlet", "shots": "few shots"}
+WORDS |= {"balanced": "class-balanced", "exclusive": "exclusive classes"}
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:

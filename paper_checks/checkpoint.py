@@ -27,7 +27,7 @@ from paper_checks.observe import trained
 from paper_checks.run import Run
 from paper_checks.stacked import Layer, Stacked
 
-MAGIC = b"decaf checkpoint 3\n"
+MAGIC = b"decaf checkpoint 4\n"
 KEPT = 2
 KEPT_OF = "|"  # in the names of what a method keeps; no site's name holds it
 
@@ -123,7 +123,7 @@ def restore(
 # ---------------------------------------------------------------- of a run
 
 # what changes besides tensors and step
-CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent", "accepted")
+CHANGES = ("losses", "seen", "records", "rows", "seconds", "sent", "skipped", "accepted")
 
 
 def save(run: Run, folder: Path) -> Path:
@@ -132,6 +132,7 @@ def save(run: Run, folder: Path) -> Path:
     moments = optimizer_tensors(run.optimizer, trained_by_name)
     tensors = trained_by_name | moments | memory_tensors(run)
     meta = {name: getattr(run, name) for name in CHANGES}
+    meta["scaler"] = run.scaler.state_dict() if run.scaler is not None else None
     return write(folder / "checkpoint", Checkpoint(run.step, tensors, meta), run.stamp)
 
 
@@ -146,6 +147,8 @@ def resume(run: Run, folder: Path, *, accept_code: bool = False) -> None:
         run.step = found.step
         for name in CHANGES:
             setattr(run, name, found.meta[name])
+        if run.scaler is not None:
+            run.scaler.load_state_dict(found.meta["scaler"])
         run.accepted += [note for note in notes if "accepted" in note]
 
 

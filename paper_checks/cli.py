@@ -7,17 +7,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from decaf_theory import extras
-from decaf_theory.files import UnwritableError
+from decaf_theory.faults import OK, without_traceback
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
-from paper_checks import sweep, sweeping, table
+from paper_checks import devices, record, shards, sweep, sweeping, table
+from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
 from paper_checks.record import Stored, read
@@ -25,7 +25,10 @@ from paper_checks.rules import HEADS_ONLY, near
 from paper_checks.tournament import command as tournament
 from verification import store
 
-OK, FAILED, USAGE = 0, 1, 2
+if TYPE_CHECKING:  # torch: most commands need none
+    from paper_checks.run import Run
+
+FAILED = 1
 OUT = Path("results/paper")
 
 
@@ -44,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("config", help="an experiment by name, or a .toml file")
         command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
         command.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
-        command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+        command.add_argument(
+            "--device", default="cpu", help="cpu (default), cuda, cuda:1, mps, xpu"
+        )
         command.add_argument(
             "--set",
             action="append",
@@ -67,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
     sweeping.add_options(many)
     tournament.add_to(commands)
+    benchmark.add_to(commands)
     effects.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
@@ -82,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 DESCRIPTION = """Fine-tune real models with decentralized LoRA. Exit code 0: done; 1: a run failed,
-or a bound did not hold on it; 2: bad usage; 130 or 143: interrupted after a step, resumable."""
+or a bound did not hold on it; 2: bad usage, or too little memory; 130 or 143: interrupted after a
+step, resumable."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,23 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     args = parser().parse_args(argv)
     line = "interrupted; the last checkpoint is kept"
-    return in_one_line(lambda: without_traceback(args), line)
+    return in_one_line(lambda: ended(args), line)
 
 
-def without_traceback(args: argparse.Namespace) -> int:
+def ended(args: argparse.Namespace) -> int:
     """Run a command; return the exit code. What the user can mend is said in one line."""
-    try:
-        return COMMANDS[args.command](args)
-    except (UsageError, configs.ConfigError, store.StoreError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        print(f"error: {extras.unmet(error)}", file=sys.stderr)
-    except UnwritableError as error:
-        place = "choose another place with --out (or --export)"
-        print(f"error: {printable(error)}; {place}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-    return USAGE
+    return without_traceback(
+        lambda: COMMANDS[args.command](args),
+        known=(UsageError, configs.ConfigError, store.StoreError),
+        elsewhere="--out (or --export)",
+    )
 
 
 def list_configs(args: argparse.Namespace) -> int:
@@ -132,26 +132,23 @@ def cell_of(args: argparse.Namespace) -> sweep.Cell:
             overrides[key] = values[0]
         elif args.command != "sweep":
             raise UsageError(f"--set {key} has {len(values)} values; `sweep` tries several")
-    require_device(args.device)
-    where = (args.out, args.data_dir, args.device)
+    where = (args.out, args.data_dir, require_device(args.device))
     return sweep.Cell(args.config, overrides, *where, args.restart, args.accept_code)
 
 
-def require_device(device: str) -> None:
-    """Raise UsageError if torch has no such device."""
-    import torch
-
+def require_device(device: str) -> str:
+    """Return a device by its one name; UsageError: unknown, or torch has none here."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device!r} cannot be used ({reason}); try cpu") from None
+        return devices.require(device)
+    except devices.DeviceError as error:
+        raise UsageError(str(error)) from None
 
 
 def run_one(args: argparse.Namespace) -> int:
     """Train one cell with a progress line, and say what came out."""
     from paper_checks import finetune
 
+    require_used(args)
     cell = cell_of(args)
     flags = {"mix.method": args.method, "mix.graph": args.graph}
     flags |= {"data.partition": args.partition, "train.seed": args.seed}
@@ -178,9 +175,10 @@ def run_one(args: argparse.Namespace) -> int:
             run = finetune.finetune(
                 config,
                 folder,
-                device=args.device,
+                device=cell.device,
                 adapters=args.adapters,
                 show=show,
+                began=show_partition,
                 restart=args.restart,
                 accept_code=args.accept_code,
             )
@@ -210,6 +208,22 @@ def run_one(args: argparse.Namespace) -> int:
     stored = read(folder)
     print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
+
+
+def require_used(args: argparse.Namespace) -> None:
+    """Raise UsageError at an option that the command would ignore."""
+    if args.gpu is not None and not args.dry_run:
+        raise UsageError("--gpu is for estimates: add --dry-run, or choose a GPU with --device")
+    for option, given in (("--adapters", args.adapters), ("--export", args.export)):
+        if args.dry_run and given:
+            raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")
+
+
+def show_partition(run: Run) -> None:
+    """Print who holds what, on stderr."""
+    found = record.partition_of(run)
+    lines = [shards.table(found["counts"]), *(f"note: {note}" for note in found["notes"])]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def violated(stored: Stored) -> bool:
@@ -288,6 +302,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "run": run_one,
     "sweep": run_sweep,
+    "benchmark": benchmark.main,
     "effects": effects.main,
     "table": show_table,
     "tournament": run_tournament,

@@ -248,7 +248,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{report.trainable:,} parameters per agent, {N * report.trainable:,} in all",
         ),
         ("method", f"{config.mix.method} {who}"),
-        ("a round", f"{every or '? (it depends on the data)'} steps"),
+        ("a round", f"{every or '? (it depends on the data)'} steps{_first(config)}"),
         (
             "agent sends",
             f"{_bytes(sent.agent_round)} per round: {_bytes(sent.message)} x {sent.links}",
@@ -257,6 +257,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("a step", f"{pace}{again}, {report.flops:.3g} flops"),
         ("steps", f"{config.train.steps:,}"),
     ]
+
+
+def _first(config: Config) -> str:
+    return "" if config.mix.after is None else f", the first mix after {config.mix.after}"
 
 
 def _bytes(number: int | None) -> str:

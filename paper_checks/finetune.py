@@ -25,18 +25,21 @@ from torch.nn import functional
 from decaf_theory.arrays import Host
 from decaf_theory.interrupts import interruptions
 from decaf_theory.rng import generator
-from paper_checks import checkpoint, endpoints, mixing, observe, record, stamp
+from paper_checks import checkpoint, devices, endpoints, mixing, observe, record, scaling, stamp
+from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.cost import recompute
 from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.partition import partition
 from paper_checks.record import clock
+from paper_checks.rounds import Rounds
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
-from paper_checks.tasks import load_task
+from paper_checks.tasks import Data, load_task
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
+Began = Callable[[Run], None]
 
 
 class TrainingError(Exception):
@@ -50,6 +53,7 @@ def finetune(
     device: str = "cpu",
     adapters: Sequence[str | Path] = (),
     show: Show = lambda step, record: None,
+    began: Began = lambda run: None,
     stop: Callable[[], bool] = lambda: False,
     restart: bool = False,
     accept_code: bool = False,
@@ -59,7 +63,8 @@ def finetune(
     adapters: peft folders to start from, one per agent, instead of B = 0. After SIGINT or SIGTERM,
     or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
     run.step < train.steps. What is stored there with another stamp is dropped if `restart`; if
-    `accept_code`, a difference in code and libraries alone is passed over.
+    `accept_code`, a difference in code and libraries alone is passed over. began(run): called once,
+    before the first step.
     TrainingError: a loss or gradient that is not finite. OtherStampError: another stamp.
     """
     store.require_writable(folder)
@@ -72,6 +77,7 @@ def finetune(
             if not restart:
                 raise
             record.remove(folder)
+        began(run)
         with interruptions() as signals:
             while run.step < config.train.steps and not signals and not stop():
                 try:
@@ -90,10 +96,16 @@ def finetune(
 def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ()) -> Run:
     """Load the task, partition its data, and stack the agents at their common start."""
     lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
+    device, half = devices.require(device), config.train.autocast
+    devices.require_dtype(device, str(config.model.get("dtype")))
+    devices.autocast(device, half)  # before anything is loaded
     task = load_task(config)
     stamped = stamp.of(config, adapters, device) | stamp.of_loaded(task)
     task.model.to(device)
-    task = task._replace(scores=on_device(task.scores, device))
+    task = task._replace(
+        scores=on_device(task.scores, device, half),
+        common=half_precise(task.common, device, half),
+    )
     shards = partition(
         task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
     )
@@ -107,18 +119,52 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         heads=task.heads,
         seed=config.train.seed,
         equal_start=lora.equal_start,
+        train_heads=lora.train_heads,
     )
     if adapters:
         load_into(stacked, adapters)
     mixing.check_start(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
-    epoch = math.ceil(max(map(len, shards)) / data.batch)
-    every = mix.every or (mix.every_epochs or 1) * epoch
-    Pi = mixing.graph_of(rule, mix.graph, mix.agents)
+    every = steps_a_round(config, shards)
+    rounds = Rounds(every, mix.after or every)
+    samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
+    Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
-    return Run(config, task, shards, stacked, optimizer, Pi, every, device, memory, stamped)
+    seed, apart = config.train.seed, config.train.sequential
+    batches = Batches(task.train, shards, seed, data.batch, apart)
+    scaler = scaling.scaler_of(config.train, device)
+    return Run(
+        config,
+        task,
+        shards,
+        batches,
+        stacked,
+        optimizer,
+        Pi,
+        rounds,
+        device,
+        memory,
+        stamped,
+        scaler,
+    )
+
+
+def steps_a_round(config: Config, shards: Sequence[Host]) -> int:
+    """Return the steps from mix to mix. ValueError: passes over a shard that outlast the run."""
+    mix, steps = config.mix, config.train.steps
+    if mix.every is not None:
+        return mix.every
+    assert mix.every_epochs is not None  # checked on entry
+    every = mix.every_epochs * math.ceil(max(map(len, shards)) / config.data.batch)
+    if every > steps:
+        raise ValueError(
+            f"mix.every_epochs = {mix.every_epochs} is {every} steps of data.batch = "
+            f"{config.data.batch} here and must be <= train.steps = {steps}, or nothing is ever "
+            f"mixed"
+        )
+    return every
 
 
 def advance(run: Run) -> None:
@@ -129,8 +175,8 @@ def advance(run: Run) -> None:
     the mixed one (weight decay acts on the mixed one, too).
     """
     train, t = run.config.train, run.step
-    round_, rest = divmod(t + 1, run.every)
-    last, closes = t + 1 == train.steps, rest == 0
+    now = run.rounds.clock(t)
+    round_, last, closes = now.round + 1, t + 1 == train.steps, now.step + 1 == now.steps
     if t == 0 and train.order == "mix_first":
         mix(run, 0)
     with clock(run, "training"):
@@ -139,67 +185,63 @@ def advance(run: Run) -> None:
         mix(run, round_)
     with clock(run, "training"):
         for group in run.optimizer.param_groups:
-            group["lr"] = step_size(train, t, run.every)
-        run.optimizer.step()
+            group["lr"] = step_size(train, t, now)
+        if run.overflowed:
+            run.skipped += 1
+        else:
+            run.optimizer.step()
     if not finite(run):
         raise TrainingError(
-            f"step {t} of size {step_size(train, t, run.every):g} overflowed; lower train.lr"
+            f"step {t} of size {step_size(train, t, now):g} overflowed; lower train.lr"
         )
     run.step = t + 1
     if closes and train.order == "step_first":
         mix(run, round_)
     if closes or last:
-        close_round(run, last)
+        close_round(run, round_, last)
     if closes and train.order == "mix_first" and not last:
         mix(run, round_)
 
 
 def gradients(run: Run, t: int) -> Tensor:
-    """Compute every agent's gradient in place and return the losses [N] of their batches."""
+    """Compute every agent's gradient in place and return the losses [N] of their batches.
+
+    run.overflowed says whether they are of no use, as the scaled loss overflowed.
+    """
     train, N = run.config.train, run.stacked.agents
-    index = batch(run.shards, train.seed, t, run.config.data.batch)
-    rule, now = run.config.mix.rule, mixing.clock_of(t, run.every)
+    batches = run.batches.at(t)
+    rule, now = run.config.mix.rule, run.rounds.clock(t)
     run.optimizer.zero_grad()
     mixing.let_train(run.stacked, rule, now)
     training_mode(run, True)
     torch.manual_seed(int(generator(train.seed, "dropout", t).integers(2**63)))
     if train.sequential:
         losses = []
-        for agent in range(N):
+        for agent, own in enumerate(batches):
             with run.stacked.only(agent):
-                losses.append(agents_losses(run, index[agent], 1))
-                losses[-1].sum().backward()
+                losses.append(agents_losses(run, own, 1))
+                scaling.backward(losses[-1].sum(), run.scaler)
         loss = torch.cat([x.detach() for x in losses])
     else:
-        loss = agents_losses(run, index.flatten(), N)
-        loss.sum().backward()
+        (together,) = batches
+        loss = agents_losses(run, together, N)
+        scaling.backward(loss.sum(), run.scaler)
         loss = loss.detach()
     training_mode(run, False)
+    run.overflowed = scaling.overflowed(run.scaler, run.optimizer)
     require_finite(run, loss, t)
-    run.sent += mixing.direct(run.stacked, rule, run.Pi, run.memory, now)
+    if not run.overflowed:
+        run.sent += mixing.direct(run.stacked, rule, run.Pi, run.memory, now)
     return loss
 
 
-def agents_losses(run: Run, index: Tensor, agents: int) -> Tensor:
+def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:
     """Return the mean cross-entropy of each agent's part of an agent-major batch, [agents]."""
-    inputs, labels = run.task.train.take(index)
-    scores = run.task.scores(run.stacked.model, inputs, agents).float()
+    inputs, labels = batch
+    scores = run.task.scores(run.stacked.model, inputs, agents)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
     return losses.reshape(agents, -1).mean(1)
-
-
-def batch(shards: Sequence[Host], seed: int, t: int, size: int) -> Tensor:
-    """Return the examples [N, size] of step t: each agent goes through its shard in its own order.
-
-    If a shard is smaller than the batch, the next passes fill it up: examples occur again.
-    """
-    rows = []
-    for agent, shard in enumerate(shards):
-        at = np.arange(t * size, (t + 1) * size)
-        passes = range(at[0] // len(shard), at[-1] // len(shard) + 1)
-        orders = [generator(seed, "order", agent, e).permutation(len(shard)) for e in passes]
-        rows.append(shard[np.concatenate(orders)[at - passes[0] * len(shard)]])
-    return torch.from_numpy(np.stack(rows))
 
 
 def mix(run: Run, round_: int) -> None:
@@ -208,10 +250,12 @@ def mix(run: Run, round_: int) -> None:
     Methods that do not mix are measured as if all agents were to be averaged.
     """
     choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
-    if run.stacked.sites and round_ % run.config.observe.every == 0:
+    observed = round_ % run.config.observe.every == 0 or round_ == last_mixed(run)
+    if run.stacked.sites and observed:
         with clock(run, "observing"):
-            graph = choice.graph if rule.meets == "graph" else "complete"
-            rows = np.full((N, N), 1 / N) if run.Pi is None else run.Pi
+            names = {"graph": choice.graph, "samples": "server"}
+            graph = names.get(choice.weighing, "complete")
+            rows = np.full((N, N), 1 / N) if run.Pi is None else np.broadcast_to(run.Pi, (N, N))
             run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
             run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
     with clock(run, "mixing"):
@@ -220,23 +264,30 @@ def mix(run: Run, round_: int) -> None:
             rule,
             run.Pi,
             run.memory,
-            mixing.clock_of(max(round_ * run.every - 1, 0), run.every),
+            run.rounds.before(round_),
             moments=choice.moments,
             optimizer=run.optimizer,
         )
 
 
-def close_round(run: Run, last: bool) -> None:
+def last_mixed(run: Run) -> int:
+    """Return the round of the run's last mix."""
+    train = run.config.train
+    return run.rounds.whole(train.steps - (train.order == "mix_first"))
+
+
+def close_round(run: Run, round_: int, last: bool) -> None:
     """Record the round: loss on its batches, measurements at its mix, score on the test set."""
-    rounds, rest = divmod(run.step, run.every)
     record = {
         "step": run.step,
-        "round": rounds + (rest > 0),
+        "round": round_,
         "loss": float(np.mean(run.losses)),
         "comm_bytes": run.sent,
         **run.seen,
     }
-    if last or rounds % run.config.observe.eval_every == 0:
+    if run.scaler is not None:
+        record["skipped_steps"] = run.skipped
+    if last or round_ % run.config.observe.eval_every == 0:
         data, sequential = run.config.data, run.config.train.sequential
         with clock(run, "evaluating"):
             size = data.eval_batch or data.batch
@@ -248,13 +299,18 @@ def close_round(run: Run, last: bool) -> None:
 
 
 def require_finite(run: Run, losses: Tensor, t: int) -> None:
-    """Raise TrainingError, naming agent and step, unless losses and gradients are finite."""
+    """Raise TrainingError, naming agent and step, unless losses and gradients are finite.
+
+    Gradients of a scaled loss that overflowed are not looked at.
+    """
     fine = {"loss": torch.isfinite(losses)}
-    grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
-    fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
-    for what, mask in fine.items():
-        if not bool(mask.all()):
-            agent = int((~mask).nonzero()[0])
+    if not run.overflowed:
+        grads = [X.grad for X in run.stacked.parameters() if X.grad is not None]
+        fine["gradient"] = torch.stack([torch.isfinite(g).flatten(1).all(1) for g in grads]).all(0)
+    masks = torch.stack(list(fine.values())).tolist()  # waits for the device once
+    for what, mask in zip(fine, masks, strict=True):
+        if not all(mask):
+            agent = mask.index(False)
             raise TrainingError(
                 f"the {what} of agent {agent} at step {t} is not finite "
                 f"(its loss is {float(losses[agent])}); lower train.lr = {run.config.train.lr}"
@@ -269,8 +325,8 @@ def kept(run: Run, folder: Path) -> str:
 
 
 def finite(run: Run) -> bool:
-    """Whether all tensors that the agents train are finite."""
-    return all(bool(torch.isfinite(X).all()) for X in run.stacked.parameters())
+    """Whether all tensors that the agents train are finite; waits for the device once."""
+    return bool(torch.stack([torch.isfinite(X).all() for X in run.stacked.parameters()]).all())
 
 
 def training_mode(run: Run, on: bool) -> None:
@@ -283,11 +339,24 @@ def training_mode(run: Run, on: bool) -> None:
         site.train(on)
 
 
-def on_device(scores: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
-    """Return the scoring function with a batch's tensors moved to the model's device first."""
+def on_device(
+    scores: Callable[..., Tensor], device: str, half: str | None
+) -> Callable[..., Tensor]:
+    """Return the scoring function on the model's device, with products in a half type if any."""
 
     def moved(model: torch.nn.Module, inputs: dict[str, Any], agents: int) -> Tensor:
         there = {n: x.to(device) if hasattr(x, "to") else x for n, x in inputs.items()}
-        return scores(model, there, agents)
+        with devices.autocast(device, half):
+            return scores(model, there, agents)
 
     return moved
+
+
+def half_precise(common: Callable[..., Any], device: str, half: str | None) -> Callable[..., Any]:
+    """Return the function of what batches share, with products in a half type if any."""
+
+    def found(model: torch.nn.Module, agents: int) -> Any:
+        with devices.autocast(device, half):
+            return common(model, agents)
+
+    return found

@@ -30,16 +30,16 @@ from paper_checks.stacked import Stacked
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
 
-def clock_of(t: int, every: int) -> Clock:
-    """Return the clock of training step t in rounds of `every` steps."""
-    return Clock(t // every, t % every, every)
+def graph_of(
+    rule: Method, graph: str, agents: int, samples: Sequence[int] | None = None
+) -> Host | None:
+    """Return the weights Pi with which agents are averaged, None for 1/N of all, or for nobody.
 
-
-def graph_of(rule: Method, graph: str, agents: int) -> Host | None:
-    """Return Pi [N, N] of the graph, None for a method that neither mixes nor pools on one."""
-    if "graph" not in (rule.meets, rule.pools):
-        return None
-    return np.asarray(TOPOLOGIES[graph](agents))
+    [N, N] on a graph; of a server that weighs agents by their `samples`, the one row [1, N].
+    """
+    if "graph" in (rule.meets, rule.pools):
+        return np.asarray(TOPOLOGIES[graph](agents))
+    return None if samples is None else np.array([samples]) / np.sum(samples)
 
 
 def begin(stacked: Stacked, rule: Method) -> Memory:
@@ -66,9 +66,11 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
 def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
     """Check the start.
 
-    ValueError: a frozen A, or a start of pooled gradients, that differs between agents.
+    ValueError: a frozen A or head, or a start of pooled gradients, heads too, that differs between
+    agents.
     DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
     """
+    one_model = rule.pools == "server" and rule.meets == "none"
     for name, factors in stacked.factors().items():
         alike = {part: bool((X == X[:1]).all()) for part, X in factors._asdict().items()}
         for part in sorted(rule.fixed):
@@ -77,10 +79,22 @@ def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str
                     f"{part} must be equal at all agents for {rule.name}, which {rule.why(part)}; "
                     f"site {name} differs: start from equal adapters, or choose another method"
                 )
-        if rule.pools == "server" and rule.meets == "none" and not all(alike.values()):
+        if one_model and not all(alike.values()):
             raise ValueError(
                 f"adapters must be equal at all agents for {rule.name}, which is one model; site "
                 f"{name} differs: set lora.equal_start, or start from equal adapters"
+            )
+    for name, head in stacked.heads.items():
+        equal = all(bool((X == X[:1]).all()) for X in head.parameters())
+        if not equal and one_model:
+            raise ValueError(
+                f"heads must be equal at all agents for {rule.name}, which is one model; head "
+                f"{name} differs: start from adapters with equal heads"
+            )
+        if not equal and not all(X.requires_grad for X in head.parameters()):
+            raise ValueError(
+                f"head {name} must be equal at all agents while lora.train_heads is false; the "
+                f"adapters given bring their own: set lora.train_heads, or start without them"
             )
     literal = rule.space == "products" and order == "mix_first" and zero_directions == "drop"
     zero = stacked.sites and not any(bool(site.B.any()) for site in stacked.sites.values())
@@ -160,7 +174,7 @@ def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, cloc
     """
     sent = 0
     if rule.pools != "none":
-        weights = weights_of(rule.pools, Pi, stacked.agents)
+        weights = weights_of(rule.pools, Pi, stacked.agents) if Pi is None else Pi
         assert weights is not None  # of a method that pools
         for X in stacked.parameters():
             if X.grad is not None:
@@ -207,12 +221,12 @@ def mix(
     """
     weights, sent = rule.weights(Pi, stacked.agents, clock), 0
     if weights is not None:
+        weights = weights if Pi is None else Pi  # a server's own, too
         sent = mix_bytes(stacked, rule, Pi, memory, clock)
         rotate = moments == "rotate" and rule.space == "products"
         _mix_adapters(stacked, rule, weights, memory, clock, optimizer if rotate else None)
-        for head in stacked.heads.values():
-            for X in head.parameters():
-                X.copy_(_mean(X, weights))
+        for X in trained_heads(stacked):
+            X.copy_(_mean(X, weights))
     if moments == "reset" and optimizer is not None:
         optimizer.state.clear()
     return sent
@@ -277,6 +291,11 @@ def pooled_bytes(stacked: Stacked, rule: Method, clock: Clock) -> int:
 
 
 def head_bytes(stacked: Stacked) -> int:
-    """Return the bytes of one agent's heads."""
+    """Return the bytes of one agent's heads, 0 where they are frozen."""
+    return sum(X[0].numel() * X.element_size() for X in trained_heads(stacked))
+
+
+def trained_heads(stacked: Stacked) -> list[torch.nn.Parameter]:
+    """Return the tensors [N, ...] of the heads that train, and so are mixed."""
     heads = [X for head in stacked.heads.values() for X in head.parameters()]
-    return sum(X[0].numel() * X.element_size() for X in heads)
+    return [X for X in heads if X.requires_grad]

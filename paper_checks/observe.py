@@ -119,9 +119,12 @@ def evaluate(
     that are equal in every number are run once.
     """
     agents = [0] if equal(stacked) else list(range(stacked.agents))
-    labels = torch.as_tensor(task.test.labels)
-    parts = torch.arange(len(labels)).split(batch)
-    scores = torch.cat([_scores(stacked, task, part, agents, sequential) for part in parts], dim=1)
+    one_by_one = sequential or len(agents) == 1
+    groups = [[agent] for agent in agents] if one_by_one else [agents]
+    order, labels = task.test.passes(batch), task.test.labels
+    ordered = _scores(stacked, task, order, groups).cpu()
+    scores = torch.empty_like(ordered)
+    scores[:, torch.cat(order)] = ordered
     loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
     values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
     found = {
@@ -137,7 +140,8 @@ def evaluate(
 
 def equal(stacked: Stacked) -> bool:
     """Whether all agents hold the same numbers."""
-    return all(bool((X == X[:1]).all()) for layer in stacked.layers for X in trained(layer))
+    tensors = [X for layer in stacked.layers for X in trained(layer)]
+    return bool(torch.stack([(X == X[:1]).all() for X in tensors]).all())
 
 
 def trained(layer: Layer) -> list[Tensor]:
@@ -160,18 +164,28 @@ def f1(found: Tensor, labels: Tensor) -> float:
 METRICS = {"accuracy": accuracy, "f1": f1}
 
 
-def _scores(
-    stacked: Stacked, task: Task, index: Tensor, agents: list[int], sequential: bool
-) -> Tensor:
-    """Return class scores [agent, example, class] in float32 on the CPU."""
-    if sequential or len(agents) == 1:
+def _scores(stacked: Stacked, task: Task, parts: list[Tensor], groups: list[list[int]]) -> Tensor:
+    """Return class scores [agent, example, class] in float32, examples in the order of `parts`.
+
+    groups: the agents of each forward pass. A part's inputs are read once for all of them, and what
+    no example changes is computed once for all parts.
+    """
+    common = []
+    for group in groups:
+        with stacked.only(_alone(group)):
+            common.append(task.common(stacked.model, len(group)))
+    columns = []
+    for part in parts:
+        inputs = task.test.take(part).inputs
         rows = []
-        for agent in agents:
-            with stacked.only(agent):
-                rows.append(task.scores(stacked.model, task.test.take(index).inputs, 1))
-        found = torch.stack(rows)
-    else:
-        inputs = task.test.take(index.repeat(len(agents))).inputs
-        scores = task.scores(stacked.model, inputs, len(agents))
-        found = scores.reshape(len(agents), len(index), -1)
-    return found.float().cpu()
+        for group, shared in zip(groups, common, strict=True):
+            own = {n: x.repeat(len(group), *[1] * (x.dim() - 1)) for n, x in inputs.items()}
+            with stacked.only(_alone(group)):
+                scores = task.scores(stacked.model, own | shared, len(group))
+            rows.append(scores.float().reshape(len(group), len(part), -1))
+        columns.append(torch.cat(rows))
+    return torch.cat(columns, dim=1)
+
+
+def _alone(group: list[int]) -> int | None:
+    return group[0] if len(group) == 1 else None

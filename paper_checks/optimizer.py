@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from decaf_theory.methods import Clock
 from paper_checks.settings import Train
 from paper_checks.stacked import Stacked
 
@@ -21,12 +22,9 @@ def optimizer_of(train: Train, stacked: Stacked) -> torch.optim.Optimizer:
     )
 
 
-def step_size(train: Train, t: int, every: int) -> float:
+def step_size(train: Train, t: int, clock: Clock) -> float:
     """Return the step size of step t: constant, or a half cosine over run or round."""
     if train.schedule == "constant":
         return train.lr
-    period = train.steps if train.period == "run" else every
-    return (
-        train.lr_min
-        + (train.lr - train.lr_min) * (1 + math.cos(math.pi * (t % period) / period)) / 2
-    )
+    at, period = (t, train.steps) if train.period == "run" else (clock.step, clock.steps)
+    return train.lr_min + (train.lr - train.lr_min) * (1 + math.cos(math.pi * at / period)) / 2

@@ -1,8 +1,10 @@
-"""Who holds which examples: IID, label skew, Dirichlet, and k shots per class, over N agents.
+"""Who holds which examples of N agents: IID, balanced, label skew, Dirichlet, exclusive, k shots.
 
 A partition is a list of N index arrays into the labels: disjoint, sorted, none empty, a function of
-(labels, agents, kind, settings, seed) alone. Agents have equal sizes unless `equal=False`, since
-the stacked forward takes batches of one size from every agent and an epoch means the same for all.
+(labels, agents, kind, settings, seed) alone. Agents have equal sizes unless `equal=False` or whole
+classes are dealt: the stacked forward takes batches of one size from every agent, and an epoch then
+means the same for all. A class that nobody holds is refused where the settings decide the counts of
+classes; where they are drawn (IID, Dirichlet), another seed may deal it, and `shards` says so.
 The stream of draws is named by the kind, never by the method: methods see the same shards.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -27,6 +29,8 @@ def partition(
 
     kind and its settings (`samples`: examples per agent, default as many as the labels allow):
     "iid"        samples, equal: a random deal; equal=False leaves no example over
+    "balanced"   samples, equal: agents hold the same number of every class, to within one
+    "exclusive"  whole classes, dealt in turn from a shuffled list: no class has two holders
     "skew"       samples, proportions: [N][classes] shares of every class, rows summing to 1; or N
                  numbers, shares of class 1 of 2; or one number, the share of the agent's main
                  class (agent modulo classes), the others equal; or "3-3-4", three agents of
@@ -35,8 +39,9 @@ def partition(
                  turn, one example of a class drawn by them, among the classes that are not used up;
                  equal=False: every class is cut by shares of the agents ~ Dirichlet(alpha)
     "shots"      shots: that many examples of every class in all, over the agents together; split:
-                 "iid" deals them class by class, "skew" and "dirichlet" as above
-    ValueError: what the labels or the settings cannot give.
+                 "iid" deals them as "balanced", "skew", "dirichlet" and "exclusive" as above
+    ValueError: what the labels or the settings cannot give; an agent without examples, or a class
+    without a holder though the settings decide who holds it.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
@@ -52,7 +57,18 @@ def partition(
     for agent, share in enumerate(shares):
         if len(share) == 0:
             raise ValueError(f"partition {kind!r} leaves agent {agent} without examples")
+    drawn = kind in DRAWN or settings.get("split") in DRAWN - {"iid"}
+    if (left := unheld(labels, shares)) and not drawn:
+        raise ValueError(
+            f"partition {kind!r} leaves class {left[0]} without a holder: its test examples would "
+            f"be of a class that nobody trains on; raise samples or agents, or change the shares"
+        )
     return [np.sort(share) for share in shares]
+
+
+def unheld(labels: np.ndarray, shares: Sequence[np.ndarray]) -> list[int]:
+    """Return the classes among the labels that are in nobody's shard."""
+    return [int(c) for c in np.setdiff1d(labels, labels[np.concatenate(shares)])]
 
 
 def _dealt(
@@ -64,10 +80,17 @@ def _dealt(
     try:
         signature.bind(labels, agents, seed, **settings)
     except TypeError as error:
-        own = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        known = ", ".join(own[3:])  # after labels, agents and seed
+        known = ", ".join(settings_of(kind, settings)) or "none"
         raise ValueError(f"partition {kind!r}: {error}; its settings: {known}") from None
     return deal(labels, agents, seed, **settings)
+
+
+def settings_of(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a kind has, each with its type; of shots with those of its split."""
+    common = ("labels", "agents", "seed", "settings", "return")
+    own = {name: of for name, of in get_type_hints(KINDS[kind]).items() if name not in common}
+    split = SPLITS.get(str(given.get("split", "iid"))) if kind == "shots" else None
+    return own | (settings_of(split, {}) if split else {})
 
 
 def iid(
@@ -80,6 +103,33 @@ def iid(
     return [order[agent::agents] for agent in range(agents)]
 
 
+def balanced(
+    labels: np.ndarray, agents: int, seed: int, samples: int | None = None, equal: bool = True
+) -> list[np.ndarray]:
+    """Return shards that hold the same number of examples of every class, to within one."""
+    draw = generator(seed, "partition", "balanced")
+    piles = _piles(labels, draw)
+    if samples is not None or equal:
+        sizes = np.array([[len(pile) for pile in piles]])
+        most = agents * _samples(samples, len(labels), agents)
+        counts = _counts(sizes / len(labels), most, draw.random(sizes.shape))[0]
+        piles = [pile[:count] for pile, count in zip(piles, counts, strict=True)]
+    # in turn through one class after the other, so that no two agents differ by two in any
+    order = np.concatenate(piles)
+    return [order[turn::agents] for turn in draw.permutation(agents)]
+
+
+def exclusive(labels: np.ndarray, agents: int, seed: int) -> list[np.ndarray]:
+    """Return shards of whole classes, dealt in turn from a shuffled list; sizes differ."""
+    classes = generator(seed, "partition", "exclusive").permutation(np.unique(labels))
+    if agents > len(classes):
+        raise ValueError(
+            f"partition 'exclusive' deals whole classes, so agents must be <= {len(classes)}, the "
+            f"classes; got {agents}"
+        )
+    return [np.flatnonzero(np.isin(labels, classes[agent::agents])) for agent in range(agents)]
+
+
 def skew(
     labels: np.ndarray,
     agents: int,
@@ -90,12 +140,13 @@ def skew(
     """Return shards whose class shares are `proportions`, to within one example per class."""
     there = np.bincount(labels)
     table = proportions_table(proportions, agents, len(there))
+    ties = generator(seed, "partition", "skew", "ties").random(table.shape)
     if samples is None:
         used = table.sum(axis=0) > 0
         samples = int((there[used] / table.sum(axis=0)[used]).min())  # up to the rounding of counts
-        while samples and (_counts(table, samples).sum(axis=0) > there).any():
+        while samples and (_counts(table, samples, ties).sum(axis=0) > there).any():
             samples -= 1
-    counts = _counts(table, _samples(samples, len(labels), agents))
+    counts = _counts(table, _samples(samples, len(labels), agents), ties)
     for label, (wanted, given) in enumerate(zip(counts.sum(axis=0), there, strict=True)):
         if wanted > given:
             raise ValueError(
@@ -166,20 +217,22 @@ def shots(
         if not 1 <= shots <= len(pile):
             raise ValueError(f"shots must lie in 1..{len(pile)}, class {label}'s size; got {shots}")
     pool = np.concatenate([pile[:shots] for pile in piles])
-    if split == "iid":  # dealt class by class: every agent has the same shots, to within one
-        dealt = pool[: len(pool) - len(pool) % agents]
-        return [dealt[agent::agents] for agent in range(agents)]
-    if split not in ("skew", "dirichlet"):
-        raise ValueError(f"split must be iid, skew or dirichlet, got {split!r}")
-    return [pool[share] for share in _dealt(split, labels[pool], agents, seed, settings)]
+    if split not in SPLITS:
+        raise ValueError(f"split must be {', '.join(SPLITS)}; got {split!r}")
+    return [pool[share] for share in _dealt(SPLITS[split], labels[pool], agents, seed, settings)]
 
 
 KINDS: dict[str, Callable[..., list[np.ndarray]]] = {
     "iid": iid,
+    "balanced": balanced,
+    "exclusive": exclusive,
     "skew": skew,
     "dirichlet": dirichlet,
     "shots": shots,
 }
+# kinds by which few shots are dealt: the shots of every class are few, so IID means evenly here
+SPLITS = {name: name for name in ("skew", "dirichlet", "exclusive")} | {"iid": "balanced"}
+DRAWN = {"iid", "dirichlet"}  # their counts of classes are random
 
 
 def proportions_table(proportions: Any, agents: int, classes: int) -> np.ndarray:
@@ -188,7 +241,13 @@ def proportions_table(proportions: Any, agents: int, classes: int) -> np.ndarray
         proportions = SKEW_3_3_4
     if isinstance(proportions, str):
         raise ValueError(f'proportions by name: only "3-3-4" is known, got {proportions!r}')
-    table = np.asarray(proportions, dtype=np.float64)
+    try:
+        table = np.asarray(proportions, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"proportions must be a number, a list of numbers or a list of rows of them, "
+            f"got {proportions!r}"
+        ) from None
     if table.ndim == 0:
         table = _main_class(float(table), agents, classes)
     elif table.ndim == 1 and classes == 2:
@@ -218,12 +277,16 @@ def _main_class(share: float, agents: int, classes: int) -> np.ndarray:
     return table
 
 
-def _counts(table: np.ndarray, samples: int) -> np.ndarray:
-    """Return whole counts [N, classes] with rows summing to `samples`, by largest remainders."""
+def _counts(table: np.ndarray, samples: int, ties: np.ndarray) -> np.ndarray:
+    """Return whole counts [N, classes] with rows summing to `samples`, by largest remainders.
+
+    ties: a number for each count; of equal remainders those with the smallest are rounded up.
+    """
     exact = table * samples
     counts = np.floor(exact + 1e-9).astype(np.int64)  # .7 * 10 = 7 although it is 6.999... here
-    for row, rest in zip(counts, exact - counts, strict=True):
-        row[np.argsort(-rest, kind="stable")[: samples - row.sum()]] += 1
+    rests = np.round(exact - counts, 9)  # and .1 * 5 = .5 * 1: a tie, whatever their last digits
+    for row, rest, tie in zip(counts, rests, ties, strict=True):
+        row[np.lexsort((tie, -rest))[: samples - row.sum()]] += 1
     return counts
 
 

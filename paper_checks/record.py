@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from decaf_theory.files import to_json, write_atomically
 from decaf_theory.sums import sealed
-from paper_checks import stamp
+from paper_checks import devices, shards, stamp
 from verification.adapter_evidence import EVIDENCE
 from verification.claim import Claim, Row
 from verification.harness import TRAINING, Stored, read
@@ -35,7 +35,7 @@ def write(run: Run, folder: Path) -> None:
     """Write rows.jsonl and run.json, each atomically."""
     from paper_checks import endpoints, mixing
 
-    rule, first = run.config.mix.rule, mixing.clock_of(0, run.every)
+    rule, first = run.config.mix.rule, run.rounds.clock(0)
     training = [{"claim": TRAINING, **record} for record in run.records]
     data = encode_rows(TRAINING, [*training, *run.rows])
     write_atomically(folder / ROWS, data)
@@ -52,12 +52,19 @@ def write(run: Run, folder: Path) -> None:
         "message_bytes": mixing.message_bytes(run.stacked, rule, run.memory, first)
         + mixing.pooled_bytes(run.stacked, rule, first),
         "shards": [len(shard) for shard in run.shards],
+        "partition": partition_of(run),
         "seconds": {name: round(value, 3) for name, value in run.seconds.items()},
         "mixing_share": mixing_share(run.seconds),
         "verdicts": verdicts(run.rows),
         "files": {ROWS: hashlib.sha256(data).hexdigest()},
     }
     write_atomically(folder / RUN, to_json(sealed(about)))
+
+
+def partition_of(run: Run) -> dict[str, Any]:
+    """Return who holds what: the counts of classes [N, classes], and what is unusual about them."""
+    held = shards.counts(run.task.train.labels, run.shards, run.task.classes)
+    return {"counts": held, "notes": shards.notes(held, run.config.mix.weighing)}
 
 
 def require_same(run: Run, folder: Path, *, accept_code: bool = False) -> None:
@@ -80,10 +87,7 @@ def clock(run: Run, what: str) -> Iterator[None]:
     """Add the seconds spent inside to the run's."""
     start = time.perf_counter()
     yield
-    if run.device != "cpu":
-        import torch
-
-        torch.cuda.synchronize()
+    devices.synchronize(run.device)
     run.seconds[what] = run.seconds.get(what, 0.0) + time.perf_counter() - start
 
 

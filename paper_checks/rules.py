@@ -8,27 +8,34 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from decaf_theory.methods import METHODS
 from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.partition import KINDS as KINDS_OF_PARTITION
 
 MOST = int(sys.float_info.max)
-PARTITIONS = ("iid", "skew", "dirichlet", "shots")
+MOST32 = float(np.finfo(np.float32).max)  # of numbers that torch takes as float32
+PARTITIONS = tuple(KINDS_OF_PARTITION)
 ADAPTER_METHODS = tuple(name for name, method in METHODS.items() if method.form.low_rank)
 SWEPT = ("local", "centralized", "fedavg", "dlora", "dlora_fa", "decaf")  # where none are named
+IMAGE_SETS = ("flowers102", "ucf101", "food101")  # tasks whose images are files
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+AUTOCASTS = ("bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
 TASK = {"name": str, "metric": str}
 MODEL = {"from": str, "kind": str, "dtype": str, "base": str}
+PROMPTS: dict[str, Any] = {"clip": str, "causal": tuple[str, ...]}  # task.prompt by model.kind
 _TRANSFORMER: dict[str, type] = dict.fromkeys(
     ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), int
 )
+PRETRAINING: dict[str, type] = {"steps": int, "batch": int, "lr": float, "weight_decay": float}
 KINDS: dict[str, dict[str, type]] = {
     "classifier": _TRANSFORMER | {"max_position_embeddings": int},
     "causal": _TRANSFORMER | {"num_key_value_heads": int, "max_position_embeddings": int},
     "clip": {},
-    "vit": _TRANSFORMER
-    | {"patch_size": int, "steps": int, "batch": int, "lr": float, "weight_decay": float},
+    "vit": _TRANSFORMER | {"patch_size": int} | PRETRAINING,
 }
 HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
 HEADS_ONLY = "heads_only_"  # before the name of the method by whose weights the heads are mixed
@@ -39,18 +46,22 @@ CHOICES = {
     "model.kind": tuple(KINDS),
     "lora.scaling": ("eta/r", "rslora"),
     "data.partition": PARTITIONS,
+    "data.augment": ("resized_crop_flip",),
     "train.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "constant"),
     "train.period": ("run", "round"),
     "train.order": ORDERS,
+    "train.autocast": AUTOCASTS,
     "mix.method": ADAPTER_METHODS,
     "mix.graph": tuple(TOPOLOGIES),
     "mix.zero_directions": ("keep", "drop"),
     "mix.moments": ("reset", "keep", "rotate"),
+    "mix.weights": ("equal", "samples"),
 }
 COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
-    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs"),
+    "data.validation_shots",
+    *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
     *("observe.every", "observe.eval_every", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )
@@ -61,15 +72,16 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "lora.alpha": (0, False, math.inf),
     "lora.dropout": (0, True, 1),
     "data.validation": (0, False, math.inf),
-    "train.steps": (1, True, math.inf),
-    "train.lr": (0, False, math.inf),
-    "train.lr_min": (0, True, math.inf),
-    "train.weight_decay": (0, True, math.inf),
+    "train.steps": (1, True, 1e9),  # nine digits in the names of checkpoints
+    "train.lr": (0, False, MOST32),
+    "train.lr_min": (0, True, MOST32),
+    "train.weight_decay": (0, True, MOST32),
     "train.momentum": (0, True, 1),
     "train.seed": (0, True, math.inf),
-    "model.lr": (0, False, math.inf),
-    "model.weight_decay": (0, True, math.inf),
+    "model.lr": (0, False, MOST32),
+    "model.weight_decay": (0, True, MOST32),
     **dict.fromkeys(COUNTS, (1, True, math.inf)),
+    "data.batch": (1, True, 1e6),
 }
 
 
@@ -122,6 +134,12 @@ def checked(table: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> d
     return values
 
 
+def kinds_of_task(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the table of a task may have: a prompt if its model reads one."""
+    prompt = PROMPTS.get(str(model.get("kind")))
+    return TASK | ({} if prompt is None else {"prompt": prompt})
+
+
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:
     """Return the settings that the table of a model may have, by its kind if it names one."""
     kind = given.get("kind")
@@ -141,11 +159,14 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
             if kind is float and isinstance(value, int) and abs(value) > MOST:
                 raise ConfigError(f"{setting} must be {word} within float64, got a larger integer")
             return kind(value)
-    if isinstance(value, Mapping) and hint not in (tuple[str, ...], tuple[float, ...]):
+    if hint not in (tuple[str, ...], tuple[float, ...]):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{setting} must be a table, got {value!r}")
         return dict(value)
-    member = str if hint == tuple[str, ...] else (int, float)
-    if not isinstance(value, (list, tuple)) or not all(isinstance(x, member) for x in value):
-        what = "strings" if member is str else "numbers"
+    member, what = (str, "strings") if hint == tuple[str, ...] else ((int, float), "numbers")
+    fits = isinstance(value, (list, tuple)) and all(isinstance(x, member) for x in value)
+    nameless = setting == "lora.targets" and "" in value
+    if not fits or nameless or any(isinstance(x, bool) for x in value):
         raise ConfigError(f"{setting} must be a list of {what}, got {value!r}")
     return tuple(value)
 
@@ -161,5 +182,6 @@ def check_value(setting: str, value: Any) -> None:
         least, attained, beyond = LIMITS[setting]
         if not (value > least or (attained and value == least)) or not value < beyond:
             rule = f"{'>=' if attained else '>'} {least:g}"
-            rule += " and finite" if beyond == math.inf else f" and < {beyond:g}"
+            ends = {math.inf: "and finite", MOST32: "and finite in float32"}
+            rule += f" {ends.get(beyond, f'and < {beyond:g}')}"
             raise ConfigError(f"{setting} must be {rule}, got {value}")

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from decaf_theory.arrays import Host
+from paper_checks.batches import Batches
 from paper_checks.config import Config
 from paper_checks.mixing import Memory
+from paper_checks.rounds import Rounds
 from paper_checks.stacked import Stacked
 from paper_checks.tasks import Task
 
@@ -21,15 +23,19 @@ class Run:
     config: Config
     task: Task
     shards: list[Host]
+    batches: Batches
     stacked: Stacked
     optimizer: torch.optim.Optimizer
     Pi: Host | None
-    every: int  # K, the steps of a round
+    rounds: Rounds  # the steps from mix to mix
     device: str
     memory: Memory  # the method's state of each site
     stamp: dict[str, Any]  # what must agree where it is resumed
+    scaler: torch.amp.GradScaler | None = None  # of the loss, with float16 autocast
+    overflowed: bool = False  # this step's gradients, of the scaled loss
     step: int = 0
     sent: int = 0  # bytes, by all agents so far
+    skipped: int = 0  # steps that overflowed under the scale of the loss, and were not taken
     losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
     seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
     records: list[dict[str, Any]] = field(default_factory=list)  # one per round
@@ -37,3 +43,8 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)  # other code that made a part of it
     stopped_by: int = 0  # the signal, if one ended it early
+
+    @property
+    def every(self) -> int:
+        """K, the steps of every round but perhaps the first."""
+        return self.rounds.every

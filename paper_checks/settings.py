@@ -17,6 +17,7 @@ class Lora:
 
     eta (or alpha, the same number under peft's name) and scaling give the scale: eta / r, or
     eta / sqrt(r) with "rslora". No targets: the task's own. equal_start: all agents draw one A.
+    train_heads: new heads are trained and mixed too; else they stay at their common random start.
     train_adapters: without, there are none, and only the heads are trained and mixed: a control.
     """
 
@@ -27,6 +28,7 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ()
     equal_start: bool = True
+    train_heads: bool = True
     train_adapters: bool = True
 
     @property
@@ -46,7 +48,11 @@ class Data:
     validation: how many examples are kept to choose settings and rounds by, below 1 a share of the
     training examples: drawn from the data set's own validation set where its labels are known, else
     taken out of the training examples before shots and train_samples are. None: none.
+    validation_shots: of images, at most that many of every class among them.
+    augment: of images, "resized_crop_flip" trains on random crops, mirrored at random.
     eval_batch: examples of one agent in one forward pass of an evaluation (default: batch).
+    split_file: of images, a JSON file that says which are for training and which for the test;
+    split_images: where its paths start. Both are relative to the data set's folder in --data-dir.
     """
 
     batch: int
@@ -54,10 +60,14 @@ class Data:
     partitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shots: int | None = None
     validation: float | None = None
+    validation_shots: int | None = None
     train_samples: int | None = None
     test_samples: int | None = None
     max_length: int | None = None
     eval_batch: int | None = None
+    split_file: str | None = None
+    split_images: str = "."
+    augment: str | None = None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -72,6 +82,8 @@ class Train:
     schedule: the step size is constant, or falls from lr to lr_min as half a cosine over the
     `period`: the whole "run", or each "round" anew. sequential: one agent's batch at a time, for
     small memory. gradient_checkpointing: activations are recomputed, for smaller memory still.
+    autocast: products with the base's weights are computed in "bfloat16" or "float16", adapters and
+    heads stay in float32; with "float16" the loss is scaled (see `scaling`).
     """
 
     steps: int
@@ -87,19 +99,29 @@ class Train:
     seed: int = 0
     sequential: bool = False
     gradient_checkpointing: bool = False
+    autocast: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard."""
+    """Who mixes what, and when: every `every` steps, or `every_epochs` passes over a shard.
+
+    after: the steps before the first mix, in which agents train apart; by default as many as
+    between the others (see `rounds`).
+    graph, zero_directions: of methods that have none and do not truncate without effect, so that a
+    sweep can give one value to all its methods.
+    weights: a server weighs agents alike ("equal"), or by the examples they hold ("samples").
+    """
 
     agents: int
     method: str = "decaf"
     graph: str = "ring"
     every: int | None = None
     every_epochs: int | None = None
+    after: int | None = None
     zero_directions: str = "keep"
     moments: str = "reset"
+    weights: str = "equal"
 
     @property
     def rule(self) -> Method:
@@ -109,10 +131,19 @@ class Mix:
             method = method.on(TOPOLOGIES[self.graph](self.agents))
         return keeping_directions(method) if self.zero_directions == "keep" else method
 
+    @property
+    def weighing(self) -> str:
+        """What weighs agents where they meet: the "graph", `weights` at a server, or "none"."""
+        met = {self.rule.meets, self.rule.pools}
+        return "graph" if "graph" in met else self.weights if "server" in met else "none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observe:
-    """What is measured when, in rounds, and when a checkpoint is written, in steps."""
+    """What is measured when, in rounds, and when a checkpoint is written, in steps.
+
+    every: of mixes, and eval_every: of scores on the test set; those of the last round always are.
+    """
 
     every: int = 1
     eval_every: int = 1

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decaf_theory.sums import sum_of_arrays, sum_of_files
+from decaf_theory.sums import sum_of, sum_of_arrays, sum_of_files
+from paper_checks import devices
 from paper_checks.config import Config
 from verification import harness
 from verification.provenance import differences, library_versions
@@ -40,36 +41,29 @@ def of(config: Config, adapters: Sequence[str | Path] = (), device: str = "cpu")
         "code": harness.code(),
         "python": platform.python_version(),
         **{f"libraries.{name}": x for name, x in library_versions(*LIBRARIES).items()},
-        "device": device_name(device),
+        "device": devices.model_name(device),
         "sum.adapters": sum_of_files(starts) if starts else None,
         "sum.data": sum_of_data(data) if data else None,
     }
 
 
-def device_name(device: str) -> str:
-    """Return the kind of a device; of a GPU its model, since cuda:0 and cuda:1 may be equal."""
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)
-
-
 def of_loaded(task: Task) -> dict[str, Any]:
     """Return the rest of the stamp: sums of the examples and the weights, and their type.
 
-    Of images that are opened when they are needed the labels count; `of` has the sum of the files.
+    Of images that are opened when they are needed the sum of their files counts.
     """
     parts = {"train": task.train, "test": task.test}
     if task.validation is not None:
         parts["validation"] = task.validation
     inputs = {f"{p} {n}": x for p, part in parts.items() for n, x in part.inputs.items()}
     labels = {f"{p} labels": part.labels for p, part in parts.items()}
+    opened = {name: x.content for name, x in inputs.items() if not _held(x)}
     weights = task.model.state_dict()
     dtypes = sorted({str(x.dtype).removeprefix("torch.") for x in weights.values()})
     return {
         "dtype": ", ".join(dtypes),
         "sum.examples": sum_of_tensors({n: x for n, x in (inputs | labels).items() if _held(x)}),
+        "sum.pictures": sum_of(opened) if opened else None,
         "sum.model": sum_of_tensors(weights),
     }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
+from decaf_theory.faults import no_memory
 from decaf_theory.files import UnwritableError, from_json, to_json, write_atomically
 from paper_checks import config as configs
 from paper_checks import stamp
@@ -65,7 +66,10 @@ class Named(Protocol):
 
 
 class Outcome(NamedTuple):
-    """How a cell ended: "finished", "skipped", "interrupted" or "failed", and a line about it."""
+    """How a cell ended, and a line about it.
+
+    status: "finished", "skipped", "interrupted", "failed" or "out of memory".
+    """
 
     cell: str
     status: str
@@ -134,18 +138,19 @@ def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
     except (finetune.TrainingError, StoreError, ValueError) as error:
         return failed(cell, folder, str(error))
     except Exception as error:  # no memory, a defect: of this cell, not of the others
-        return failed(cell, folder, f"{type(error).__name__}: {error}")
+        status = "out of memory" if no_memory(error) else "failed"
+        return failed(cell, folder, f"{type(error).__name__}: {error}", status)
     if run.step < config.train.steps:
         line = f"after step {run.step} of {config.train.steps}"
         return Outcome(cell.name, "interrupted", line, run.stopped_by)
     return Outcome(cell.name, "finished", summary(read(folder)))
 
 
-def failed(cell: Cell, folder: Path, line: str) -> Outcome:
+def failed(cell: Cell, folder: Path, line: str, status: str = "failed") -> Outcome:
     """Return the outcome of a cell that failed; `state` finds it in the cell's folder, too."""
     with suppress(OSError, UnwritableError):  # such a failure has a line already
         write_atomically(folder / ERROR, to_json({"error": line}))
-    return Outcome(cell.name, "failed", line)
+    return Outcome(cell.name, status, line)
 
 
 def state(cell: Cell) -> tuple[str, str]:

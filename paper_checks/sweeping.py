@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from decaf_theory.faults import OK, USAGE
 from decaf_theory.interrupts import interruptions
 from paper_checks import baseline, protocol, sweep
 from paper_checks import config as configs
@@ -15,7 +16,7 @@ from paper_checks.config import SWEPT, Config
 from paper_checks.rules import CONTROLS, ConfigError
 from verification import store
 
-OK, FAILED = 0, 1
+FAILED = 1
 
 
 def add_options(command: Any) -> None:
@@ -107,6 +108,8 @@ def train(wanted: Sequence[sweep.Cell], args: argparse.Namespace) -> int:
         print("stopped; the same command resumes from here", file=sys.stderr)
         return 128 + signals[0]
     print(f"table: python -m paper_checks table {args.out}")
+    if "out of memory" in statuses:
+        return USAGE
     return FAILED if "failed" in statuses else OK
 
 

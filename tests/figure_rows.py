@@ -21,6 +21,7 @@ def write_all(out):
     records = [sealed(attack) for attack in found]
     (out / "attacks" / "attacks.json").write_text(json.dumps(records))
     tables = {"bench": bench(), "scaling": scaling(), "tournament": tournament()}
+    tables["benchmark"] = benchmark()
     for name, found in tables.items():
         (out / f"{name}.jsonl").write_bytes(seal_lines(found))
     for seed in (0, 1):
@@ -70,6 +71,25 @@ def tournament():
     ]
 
 
+def benchmark():
+    """Two methods, two seeds of every cell that a figure shows."""
+    cells = {**dict.fromkeys(("K1", "K50")), "common": 0.0, "spread30": 0.25, "spread60": 0.5}
+    cells |= {"primary": 1.0, "once": 1.0}
+    scores = {"own": 50.0, "mean": 60.0, "first_interference": 0.75, "first_truncation": 0.5}
+    graph = {"once": {"graph": "ring"}}
+    return [
+        {"trainings": 28},
+        *(
+            {"suite": "digits", "cell": cell, "method": method, "seed": seed, "start_spread": x}
+            | {name: value + seed + (method == "decaf") for name, value in scores.items()}
+            | graph.get(cell, {})
+            for cell, x in cells.items()
+            for method in ("dlora", "decaf")
+            for seed in (0, 1)
+        ),
+    ]
+
+
 def scaling():
     """Two methods on every graph, at two numbers of agents."""
     sizes = {"kind": "scaling", "d": 8, "k": 8, "r": 2, "low": 1.0, "high": 3.0}
@@ -103,5 +123,7 @@ def write_run(folder, method, seed):
     rows.append({"claim": "training", "step": 6, "round": 3, "comm_bytes": 3000, "loss": 0.1})
     data = to_lines(rows)
     (folder / store.ROWS).write_bytes(data)
+    held = {"counts": [[4, 1, 5], [2, 8, 0]], "notes": []}
     about = {"settings": settings, "files": {store.ROWS: sha256(data).hexdigest()}}
+    about |= {"partition": held}
     (folder / store.RUN).write_bytes(to_json(sealed(about)))

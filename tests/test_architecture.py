@@ -19,6 +19,7 @@ ROOMS = ("decaf_theory", "verification", "figures", "paper_checks", "tests")
 ALLOWED = {
     "arrays": set(),
     "extras": set(),
+    "faults": {"extras", "files", "terminal"},
     "files": set(),
     "interrupts": set(),
     "sums": {"files"},
@@ -46,7 +47,7 @@ ALLOWED = {
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"}
-    | {"extras", "files", "interrupts", "terminal"},
+    | {"faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }
@@ -60,6 +61,7 @@ ROOM_ALLOWED = {
         *("figures", "verification.claim", "verification.options", "verification.store"),
         *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
         *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
+        "decaf_theory.faults",
         "decaf_theory.terminal",
     ),
     "paper_checks": (

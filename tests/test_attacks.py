@@ -14,6 +14,7 @@ from verification.attack import WEAKENED, Attempt, campaign, chosen, keep, run, 
 from verification.claim import Outcome
 from verification.claims import CLAIMS
 from verification.cli import main
+from verification.evidence import at_most
 from verification.replay import ReplayError, load, recompute
 from verification.run import LEDGER
 
@@ -155,16 +156,80 @@ def test_an_attempt_fails_where_a_true_bound_breaks_or_a_false_one_does_not(chan
 def test_the_table_keeps_other_attempts_and_replaces_the_same_one(tmp_path):
     claim = BY_ID["T9"]
     instance = claim.instance() | {"norm": "fro"}
-    path = keep(claim, ATTEMPT, instance, tmp_path)
-    assert path == tmp_path / "T9-fro.json"
+    found = keep(claim, ATTEMPT, None, tmp_path)
+    assert found == (None, "", False)
     keep(claim, replace(ATTEMPT, variant="op"), instance, tmp_path)
-    keep(claim, replace(ATTEMPT, ratio=0.5), None, tmp_path)
-    rows = json.loads((tmp_path / "attacks.json").read_text())
-    assert [(row["variant"], row["ratio"], row["file"]) for row in rows] == [
-        ("op", 0.99, "T9-op.json"),
-        ("fro", 0.5, None),
-    ]
-    assert recompute(claim, load(path)).outcome == Outcome.HOLDS
+    found = keep(claim, replace(ATTEMPT, ratio=0.5), instance, tmp_path)
+    assert found == (tmp_path / "T9-fro.json", f"-> {tmp_path / 'T9-fro.json'}", False)
+    assert table_of(tmp_path) == [("op", 0.99, "T9-op.json"), ("fro", 0.5, "T9-fro.json")]
+    assert recompute(claim, load(found.path)).outcome == Outcome.HOLDS
+
+
+def table_of(folder):
+    rows = json.loads((folder / "attacks.json").read_text())
+    return [(row["variant"], row["ratio"], row["file"]) for row in rows]
+
+
+def square(x):
+    """Return what an attempt of a fake claim found: the instance x, whose ratio is x."""
+    return replace(ATTEMPT, claim="T1", ratio=float(x)), {"x": x}
+
+
+@pytest.fixture
+def squares():
+    def row(instance):
+        if instance["x"] < 0:
+            raise ValueError("x must be >= 0")
+        return at_most("x", instance["x"], 1.0, held=instance["x"] != 50, rounding=0.0)
+
+    return replace(BY_ID["T1"], replay=row, attacks=lambda: {"fro": None})
+
+
+def x_of(folder):
+    return load(folder / "T1-fro.json").instance["x"]
+
+
+def test_the_strongest_instance_is_kept_and_it_is_said(squares, tmp_path):
+    path = tmp_path / "T1-fro.json"
+    assert keep(squares, *square(0.5), tmp_path).line == f"-> {path}"
+    assert keep(squares, *square(0.25), tmp_path).line.endswith("its ratio 0.500000 is not smaller")
+    assert keep(squares, *square(0.5), tmp_path).line == (
+        f"{path} is kept: its ratio 0.500000 is not smaller"
+    )
+    assert keep(squares, square(0.25)[0], None, tmp_path).path == path
+    assert (x_of(tmp_path), table_of(tmp_path)) == (0.5, [("fro", 0.5, path.name)])
+    found = keep(squares, *square(0.75), tmp_path)
+    assert found.line == f"-> {path}, in place of one with ratio 0.500000"
+    assert (x_of(tmp_path), table_of(tmp_path)) == (0.75, [("fro", 0.75, path.name)])
+
+
+def test_a_broken_bound_is_stronger_than_any_that_does_not_apply(squares, tmp_path):
+    keep(squares, *square(50), tmp_path)  # its assumption fails
+    assert keep(squares, *square(2), tmp_path).violated
+    assert keep(squares, *square(50), tmp_path).violated
+    assert x_of(tmp_path) == 2
+
+
+def test_a_table_behind_its_instance_is_mended(squares, tmp_path):
+    keep(squares, *square(0.5), tmp_path)
+    before = (tmp_path / "attacks.json").read_bytes()
+    keep(squares, *square(0.75), tmp_path)
+    (tmp_path / "attacks.json").write_bytes(before)  # as if killed between the two files
+    keep(squares, *square(0.25), tmp_path)
+    assert (x_of(tmp_path), table_of(tmp_path)) == (0.75, [("fro", 0.75, "T1-fro.json")])
+
+
+@pytest.mark.parametrize("text", ["[", "{}", None])
+def test_an_instance_that_cannot_be_replayed_is_an_error_and_not_replaced(squares, tmp_path, text):
+    keep(squares, *square(0.5), tmp_path)
+    path = tmp_path / "T1-fro.json"
+    path.write_text(path.read_text().replace("0.5", "-1") if text is None else text)
+    text = path.read_text()
+    with pytest.raises(ReplayError, match=r"T1-fro\.json would be replaced: .*; move it elsewhere"):
+        next(campaign([squares], seconds=0.0, seed=0, folder=tmp_path))  # before it searches
+    with pytest.raises(ReplayError, match="would be replaced"):
+        keep(squares, *square(0.75), tmp_path)
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("text", ["[", "{}", "[1]", '[{"claim": "T9"}]'])
@@ -203,15 +268,22 @@ def test_a_campaign_serves_every_variant_and_stores_what_it_finds(tmp_path, monk
     monkeypatch.setattr(program, "run", fake_run)
     found = list(campaign([BY_ID["T9"]], seconds=6.0, seed=7, folder=tmp_path))
     assert [attempt.variant for attempt, _ in found] == ["fro", "op", "nuc"]
-    assert all(load(path).claim == "T9" for _, path in found)
+    assert all(load(kept.path).claim == "T9" for _, kept in found)
+
+
+def test_every_attack_has_a_file_of_its_own():
+    assert len({program.file_of(*pair) for pair in EVERY}) == len(EVERY)
 
 
 @pytest.mark.parametrize(("broken_s", "code"), [(0.5, 0), (None, 1)])
 def test_the_exit_code_tells_whether_a_weakened_bound_withstood(
     tmp_path, monkeypatch, capsys, broken_s, code
 ):
-    attempt = replace(ATTEMPT, broken_s=broken_s)
-    monkeypatch.setattr(program, "run", lambda claim, variant, **_: (attempt, claim.instance()))
+    def fake_run(claim, variant, **_):
+        attempt = replace(ATTEMPT, claim=claim.id, variant=variant, broken_s=broken_s)
+        return attempt, claim.instance()
+
+    monkeypatch.setattr(program, "run", fake_run)
     assert main(["attack", "T9", "T10", "--out", str(tmp_path)]) == code
     out = capsys.readouterr().out
     assert out.startswith(program.HEADER)

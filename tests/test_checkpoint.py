@@ -160,10 +160,10 @@ def test_two_checkpoints_are_kept_and_nothing_half_written(tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
     finetune.finetune(paper_runs.config(), tmp_path)
-    other = paper_runs.config(train__lr=0.1, mix__moments="keep")
+    other = paper_runs.config(train__lr=0.1, mix__zero_directions="drop")
     with pytest.raises(stamp.OtherStampError) as info:
         finetune.finetune(other, tmp_path)
-    assert "mix.moments: reset -> keep; train.lr: 0.05 -> 0.1" in str(info.value)
+    assert "mix.zero_directions: keep -> drop; train.lr: 0.05 -> 0.1" in str(info.value)
     assert "--out" in str(info.value)
 
 

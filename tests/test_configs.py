@@ -45,6 +45,25 @@ CODE = {
     "mix.moments": "reset",
     "lora.targets": ["q_proj", "k_proj", "v_proj"],
 }
+# what that code has beyond, or instead of, the paper's text
+AUTHORS = CODE | {
+    "lora.rank": 2,
+    "lora.alpha": 1.0,
+    "lora.scaling": "rslora",
+    "lora.dropout": 0.25,
+    "data.batch": 32,
+    "data.shots": 40,
+    "data.partition": "exclusive",
+    "data.augment": "resized_crop_flip",
+    "data.validation": 100_000,  # all of val,
+    "data.validation_shots": 4,  # of which at most 4 a class
+    "train.steps": 500 * 25,
+    "train.schedule": "cosine",
+    "train.autocast": "float16",
+    "model.dtype": "float32",
+    "mix.agents": 5,
+    "mix.every": 25,
+}
 
 
 def tables(name):
@@ -80,7 +99,9 @@ def test_every_setting_has_its_origin(name):
 def test_what_is_said_to_be_the_papers_or_the_codes_is_its_value(name, origin):
     """Numbers of the paper and the code are those written above, and no others."""
     vision = name.startswith("clip")
-    known = (VISION if vision else LANGUAGE | {"mix.agents": 10}) if origin == "paper" else CODE
+    known = AUTHORS if name.endswith("-authors") else CODE
+    if origin == "paper":
+        known = VISION if vision else LANGUAGE | {"mix.agents": 10}
     settings = config.read(name).settings()
     for setting, said in tables(name)["origin"].items():
         value = settings.get(setting)
@@ -105,6 +126,20 @@ def test_the_vision_experiments_have_the_codes_settings(name):
         assert origin[setting] == "authors' code", setting
 
 
+@pytest.mark.parametrize("name", [name for name in PAPER if name.startswith("clip")])
+def test_the_vision_experiments_are_there_as_the_authors_ran_them_too(name):
+    settings, origin = (
+        config.read(f"{name}-authors").settings(),
+        tables(f"{name}-authors")["origin"],
+    )
+    for setting, value in AUTHORS.items():
+        assert settings[setting] == value, setting
+        assert origin[setting] == "authors' code", setting
+    prompts = {"clip-food101": "a photo of {}, a type of food."}  # of this one none is known
+    assert settings["task.prompt"] == prompts.get(name, "a photo of a {}.")
+    assert "paper" not in origin.values()
+
+
 @pytest.mark.parametrize(("name", "classes"), [("clip-flowers102", 102), ("clip-food101", 101)])
 def test_the_steps_of_a_vision_experiment_are_500_epochs(name, classes):
     read = config.read(name)
@@ -114,9 +149,11 @@ def test_the_steps_of_a_vision_experiment_are_500_epochs(name, classes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_partition_that_a_file_configures_can_be_dealt(name):
-    """On labels of two classes, or five for the digits, in plenty."""
+    """On labels of two classes, five for the digits, ten for images, in plenty."""
     read = config.read(name)
-    classes = 5 if read.task["name"] == "digits" else 2
+    classes = {"digits": 5, "wic": 2, "boolq": 2, "sst2": 2, "toy-text": 2}.get(
+        read.task["name"], 10
+    )
     labels = np.arange(20_000) % classes
     for kind in {read.data.partition, *read.data.partitions}:
         settings = read.data.partitions.get(kind, {})

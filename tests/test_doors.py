@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from decaf_theory import adapters, cli
+from decaf_theory import adapters
 from decaf_theory.adapters.agents import natural
 from decaf_theory.terminal import prepare, printable
 from paper_checks.tasks import data
@@ -36,15 +36,6 @@ def test_a_stream_of_someone_else_is_left_alone(monkeypatch):
     prepare()
     print("é")
     assert sys.stdout.getvalue() == "é\n"
-
-
-def test_too_little_memory_is_one_line(monkeypatch, capsys):
-    def full(args):
-        raise MemoryError("Unable to allocate 8 TiB")
-
-    monkeypatch.setitem(cli.COMMANDS, "methods", full)
-    assert cli.main(["methods"]) == 2
-    assert capsys.readouterr().err == "decaf: error: not enough memory: Unable to allocate 8 TiB\n"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.simulate import Config
-from decaf_theory.topology import TOPOLOGIES
+from decaf_theory.topology import TOPOLOGIES, check_mixing_matrix, sqrt_rho
 from decaf_theory.tsvd import tsvd_of_mix
 
 RNG = np.random.default_rng(0)
@@ -102,6 +102,20 @@ def test_factors_that_do_not_fit_are_refused_by_measures_and_methods(name, unlik
         {**FUNCTIONS, **OF_AGENTS}[name](factors)
 
 
+OF_FACTORS = {
+    **{name: f for name, f in FUNCTIONS.items() if hasattr(lowrank, name)},
+    "consensus_distance of one factor": lambda f: measure.consensus_distance(f.B),
+    "deviations": lambda f: measure.deviations(f.B),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, int, complex, object])
+@pytest.mark.parametrize("name", OF_FACTORS)
+def test_numbers_that_are_not_floats_of_64_bits_at_most_are_refused_by_every_function(name, dtype):
+    with pytest.raises(ValueError, match="must be a real floating-point array of at most 64 bits"):
+        OF_FACTORS[name](GOOD.map(lambda X: X.astype(dtype)))
+
+
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, csr_array, np.ndarray.tolist])
 @pytest.mark.parametrize(
     "name", ["interference", "interference_norm", "dlora", "dlora_fa", "decaf"]
@@ -147,6 +161,7 @@ PIS = {
     "a list": PI.tolist(),
     "a tensor": torch.tensor(PI),
     "float32": PI.astype(np.float32),
+    "longdouble": PI.astype(np.longdouble),
     "a tensor of float32": torch.tensor(PI, dtype=torch.float32),
 }
 MIXES = {
@@ -175,6 +190,14 @@ def test_a_pi_of_another_size_is_named(Pi):
     shape = re.escape(str(Pi.shape))
     with pytest.raises(ValueError, match=rf"Pi must be \[n, 3\] for 3 agents, got shape {shape}"):
         lowrank.mix_factors(GOOD, Pi)
+
+
+@pytest.mark.parametrize(
+    "door", [lambda Pi: lowrank.mix_factors(GOOD, Pi), check_mixing_matrix, sqrt_rho]
+)
+def test_rows_of_unequal_length_are_no_pi(door):
+    with pytest.raises(ValueError, match="Pi must be a matrix, got rows of unequal length"):
+        door([[1.0, 0.0, 0.0], [0.5, 0.5], [1.0]])
 
 
 def test_a_start_that_is_a_bare_pair_is_refused():

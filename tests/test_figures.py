@@ -22,7 +22,8 @@ NEEDED = sorted({need for figure in FIGURES.values() for need in figure.NEEDS})
 ENDINGS = (".pdf", ".svg", ".png")
 # the numbers that curves are made of, in whatever rows
 VALUES = ("measured", "lost", "finest", "value_0", "tightness", "seconds", "score", "median")
-VALUES += ("own_from_base",)
+VALUES += ("own_from_base", "counts")
+VALUES += ("own", "mean", "first_interference")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,8 @@ def raised(row):
 def higher(value):
     if isinstance(value, list):
         return [higher(x) for x in value]
+    if type(value) is int:
+        return value + 1
     return 0.9 * value if isinstance(value, float) else value
 
 
@@ -92,8 +95,11 @@ def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, figur
         ("smoothness", {"source": "T2", "scaling": "eta/r", "r": 4, "family": "random"}),
         ("start", {"part": "dead start", "method": "dlora", "step": 20}),
         ("training", {"mix.method": "decaf", "train.seed": 0, "round": 2}),
+        ("partition", {"mix.method": "decaf", "train.seed": 0}),
         ("tightness", {"source": "verdicts", "claim": "T28"}),
         ("tournament", {"task": "net", "network": "ring", "budget": "bytes"}),
+        ("gauge_distance", {"cell": "spread30", "method": "dlora", "seed": 0}),
+        ("local_steps", {"cell": "once", "method": "decaf", "seed": 1}),
         ("cost", {"graph": "torus", "method": "decaf", "N": 10}),
     ],
 )

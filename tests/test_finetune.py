@@ -12,8 +12,9 @@ from decaf_theory.lowrank import Factors, gauge  # noqa: E402
 from decaf_theory.methods import METHODS, Clock, keeping_directions  # noqa: E402
 from decaf_theory.simulate import DeadStartWarning  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
-from paper_checks import checkpoint, finetune, mixing, moments, observe, stamp  # noqa: E402
+from paper_checks import batches, checkpoint, finetune, mixing, moments, observe, stamp  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
+from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from verification.adapter_evidence import EVIDENCE  # noqa: E402
 
@@ -190,6 +191,21 @@ def test_pooled_gradients_need_one_model_to_start_from():
         prepare(mix__method="centralized", lora__equal_start=False)
 
 
+def test_one_model_has_one_head_to_start_from(tmp_path):
+    from paper_checks.stacked import export
+
+    run = prepare()
+    with torch.no_grad():
+        run.stacked.heads["classifier"].bias[1, 0] += 1
+    folders = [tmp_path / f"agent{agent}" for agent in range(3)]
+    for agent, folder in enumerate(folders):
+        export(run.stacked, agent, folder, base="net")
+    config = paper_runs.config(mix__method="centralized")
+    with pytest.raises(ValueError, match=r"heads must be equal .*centralized.*head classifier"):
+        finetune.prepare(config, device="cpu", adapters=folders)
+    finetune.prepare(paper_runs.config(), device="cpu", adapters=folders)
+
+
 # ---------------------------------------------------------------- steps and orders
 
 
@@ -197,10 +213,10 @@ def test_every_agent_takes_the_gradient_of_its_own_mean_loss():
     run = prepare(mix__method="local")
     paper_runs.randomize(run.stacked)
     finetune.gradients(run, 0)
-    index = finetune.batch(run.shards, 0, 0, 4)
+    index = batches.batch(run.shards, 0, 0, 4)
     for agent in range(3):
         with run.stacked.only(agent):
-            loss = finetune.agents_losses(run, index[agent], 1)[0]
+            loss = finetune.agents_losses(run, run.task.train.take(index[agent]), 1)[0]
             for X in run.stacked.parameters():
                 (own,) = torch.autograd.grad(loss, X, retain_graph=True)
                 assert torch.allclose(own[agent], X.grad[agent], rtol=1e-4, atol=100 * EPS32)
@@ -275,17 +291,23 @@ def test_agents_mix_at_the_end_of_a_round_alone():
 
 
 def test_rounds_can_be_counted_in_passes_over_a_shard():
-    assert prepare(mix__every_epochs=2).every == 2 * math.ceil(24 / 4)
+    assert prepare(mix__every_epochs=2, train__steps=12).every == 2 * math.ceil(24 / 4)
+    with pytest.raises(ValueError, match=r"mix\.every_epochs = 2 is 12 steps .*train\.steps = 11"):
+        prepare(mix__every_epochs=2, train__steps=11)
 
 
 def test_the_step_size_falls_as_half_a_cosine():
     train = paper_runs.config(train__schedule="cosine", train__lr_min=0.01).train
-    sizes = [finetune.step_size(train, t, 2) for t in range(6)]
+    rounds = Rounds(2, 2)
+    sizes = [finetune.step_size(train, t, rounds.clock(t)) for t in range(6)]
     assert sizes[0] == 0.05
     assert sizes[3] == pytest.approx(0.03)  # half way
     assert sizes == sorted(sizes, reverse=True)
     again = paper_runs.config(train__schedule="cosine", train__period="round").train
-    assert [finetune.step_size(again, t, 2) for t in range(4)] == pytest.approx([0.05, 0.025] * 2)
+    sizes = [finetune.step_size(again, t, rounds.clock(t)) for t in range(4)]
+    assert sizes == pytest.approx([0.05, 0.025] * 2)
+    sizes = [finetune.step_size(again, t, Rounds(1, 2).clock(t)) for t in range(4)]
+    assert sizes == pytest.approx([0.05, 0.025, 0.05, 0.05])
 
 
 # ---------------------------------------------------------------- data order and noise
@@ -312,7 +334,7 @@ def test_dropout_is_drawn_anew_at_every_step_and_off_in_evaluations():
 
 def test_every_pass_over_a_shard_is_a_permutation():
     shards = [np.arange(7), np.arange(10, 17)]
-    walked = np.concatenate([finetune.batch(shards, 3, t, 2).numpy() for t in range(7)], axis=1)
+    walked = np.concatenate([batches.batch(shards, 3, t, 2).numpy() for t in range(7)], axis=1)
     for agent, shard in enumerate(shards):
         passes = walked[agent].reshape(2, 7)
         assert [sorted(one) for one in passes] == [list(shard)] * 2
@@ -320,7 +342,7 @@ def test_every_pass_over_a_shard_is_a_permutation():
 
 
 def test_a_shard_smaller_than_the_batch_is_walked_more_than_once():
-    found = finetune.batch([np.array([4, 9, 11])], 0, 2, 8).numpy()[0]
+    found = batches.batch([np.array([4, 9, 11])], 0, 2, 8).numpy()[0]
     assert len(found) == 8
     assert set(found) == {4, 9, 11}
     run = prepare(data__batch=40)  # of shards of 24
@@ -449,7 +471,8 @@ def test_directions_without_a_product_carry_no_moments():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_moments_follow_the_basis_of_a_truncation(optimizer):
-    settings = {"train__optimizer": optimizer, "train__momentum": 0.9, "mix__agents": 1}
+    settings = {"train__optimizer": optimizer, "mix__agents": 1}
+    settings |= {"train__momentum": 0.9} if optimizer == "sgd" else {}
     settings |= {"mix__graph": "complete", "mix__every": 4}
     name = moments.FIRST[0] if optimizer == "adamw" else moments.FIRST[1]
     found = {}
@@ -533,6 +556,25 @@ def test_the_quantities_are_those_of_dense_updates():
     assert numbers["numerical_rank"] == 2
 
 
+@pytest.mark.parametrize(
+    ("order", "every", "steps", "seen"),
+    [
+        ("step_first", 2, 7, [4, 6]),
+        ("step_first", 99, 8, [8]),
+        ("mix_first", 2, 8, [0, 4, 6]),
+        ("mix_first", 99, 9, [0, 8]),
+    ],
+)
+def test_the_last_mix_is_observed_however_rarely_others_are(order, every, steps, seen):
+    settings = {"train__steps": steps, "train__order": order, "mix__method": "dlora"}
+    run = prepare(**settings, observe__every=every)
+    train(run, steps)
+    assert sorted({row["step"] for row in run.rows}) == seen
+    assert [record["step"] for record in run.records if "interference" in record] == [
+        min(step + 2 * (order == "mix_first"), steps) for step in seen
+    ]
+
+
 def test_every_case_of_the_claims_has_one_row_per_mix():
     run = prepare(mix__agents=4)
     train(run, 4)
@@ -603,10 +645,10 @@ def test_a_loss_that_is_not_finite_names_agent_and_step(monkeypatch, tmp_path):
     config = paper_runs.config(mix__method="local")
     poisoned = paper_runs.task()
     shards = finetune.prepare(config, device="cpu").shards
-    bad = finetune.batch(shards, 0, 3, 4)[1, 0]
+    bad = batches.batch(shards, 0, 3, 4)[1, 0]
     poisoned.train.inputs["x"][bad] = float("nan")
     stamped = stamp.of(config) | stamp.of_loaded(poisoned)  # before its model gets adapters
-    steps = [t for t in range(6) if bad in finetune.batch(shards, 0, t, 4)[1]]
+    steps = [t for t in range(6) if bad in batches.batch(shards, 0, t, 4)[1]]
     monkeypatch.setattr(finetune, "load_task", lambda config: poisoned)
     with pytest.raises(
         finetune.TrainingError, match=f"loss of agent 1 at step {steps[0]} "

@@ -71,8 +71,8 @@ def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
             {"lora__scaling": "eta"},
             r"lora\.scaling must be one of \('eta/r', 'rslora'\), got 'eta'",
         ),
-        ({"train__lr": 0}, r"train\.lr must be > 0 and finite, got 0"),
-        ({"train__lr": float("nan")}, r"train\.lr must be > 0 and finite, got nan"),
+        ({"train__lr": 0}, r"train\.lr must be > 0 and finite in float32, got 0"),
+        ({"train__lr": float("nan")}, r"train\.lr must be > 0 and finite in float32, got nan"),
         ({"train__lr_min": 1.0}, r"train\.lr_min must be <= train\.lr = 0\.05, got 1\.0"),
         ({"train__betas": [0.9]}, r"train\.betas must be two numbers in \[0, 1\)"),
         ({"train__optimizer": "adam"}, r"train\.optimizer must be one of .*near: adamw"),
@@ -86,6 +86,22 @@ def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
         (
             {"data__partitions": {"skwe": {}}},
             r"unknown kind in \[data\.partitions\]: 'skwe'; near: skew",
+        ),
+        (
+            {"data__partitions": {"exclusive": {"samples": 3}}},
+            r"unknown setting in \[data\.partitions\.exclusive\]: 'samples'",
+        ),
+        (
+            {"data__partitions": {"shots": {"split": "skew", "alpha": 1.0}}},
+            r"unknown setting in \[data\.partitions\.shots\]: 'alpha'",
+        ),
+        (
+            {"data__partitions": {"iid": {"samples": "10"}}},
+            r"data\.partitions\.iid\.samples must be an integer, got '10'",
+        ),
+        (
+            {"data__partitions": {"dirichlet": {"equal": 1}}},
+            r"data\.partitions\.dirichlet\.equal must be true or false, got 1",
         ),
         ({"observe__every": 0}, r"observe\.every must be >= 1"),
         ({"name": {}}, "name must be a string"),
@@ -175,7 +191,9 @@ def test_names_of_any_language_are_folders():
 def test_a_kind_of_model_has_its_own_settings():
     with pytest.raises(ConfigError, match=r"unknown setting in \[model\]: 'patch_size'"):
         configs.parse(tables(model__kind="causal", model__patch_size=2))
-    vit = configs.parse(tables(model__kind="vit", model__patch_size=2, model__lr=1))
+    vit = configs.parse(
+        tables(model__kind="vit", model__from="pretrained", model__patch_size=2, model__lr=1)
+    )
     assert vit.model["lr"] == 1.0
 
 

@@ -356,13 +356,22 @@ def test_a_map_treats_both_factors_alike_and_pairs_those_of_others():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_stored_zero_is_no_weight(bad):
+    stored = sp.csr_array(([0.5, 0.5, 0.0], [0, 1, 2], [0, 3]), shape=(1, 3))
+    factors = gaussian(4, 3, 2, 3)
+    lost = factors.map(lambda X: np.concatenate([X[:2], np.full_like(X[2:], bad)]))
+    mixed = mix_factors(lost, stored)
+    assert all(map(np.array_equal, mixed, mix_factors(factors, stored)))
+    assert stored.nnz == 3  # the caller's own is left as it is
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_agent_without_weight_adds_nothing_to_a_mean(bad):
     rng = np.random.default_rng(3)
     X = rng.standard_normal((2, 3, 4, 2))
     X[1, 1] = bad
     Pi = np.array([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]])
-    with np.errstate(invalid="ignore"):  # NumPy warns of 0 times inf
-        found = mean_over_agents(X, Pi)
+    found = mean_over_agents(X, Pi)
     # two products, and their sum
     expected = 0.5 * X[:, 0] + 0.5 * X[:, 2]
     np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=4 * EPS * np.abs(expected).max())

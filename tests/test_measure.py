@@ -331,6 +331,40 @@ def test_every_quantity_keeps_the_dtype(name, dtype):
     assert_near(np.asarray(found.tolist()), expected, 20 * unit * np.max(np.abs(expected)))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-2, 2e-3])
+def test_half_types_are_squared_in_float32(scale):
+    factors = gaussian(5, 4, 2, 3).map(lambda X: (scale * X).astype(np.float16))
+    exact = measure.consensus_distance(factors.B.astype(np.float64))
+    found = measure.consensus_distance(factors.B)
+    # one rounding to float16, whose subnormal numbers are 2^-24 apart
+    assert abs(float(found) - exact) <= max(2.0**-10 * exact, 2.0**-24)
+
+
+@pytest.mark.parametrize("e", [-300, -100, 400])
+def test_imbalance_does_not_depend_on_the_size_of_the_factors(e):
+    factors = gaussian(5, 4, 2, 3)
+    scaled = factors.map(lambda X: np.ldexp(X, e))
+    assert np.array_equal(measure.imbalance(scaled), measure.imbalance(factors))
+
+
+def test_shares_of_spectra_near_the_largest_number_are_those_of_small_ones():
+    values = np.array([6e4, 6e4], dtype=np.float16)
+    assert measure.effective_rank(values) == 2
+    huge = tsvd_of_mix(Factors(np.eye(4)[None] * 1.5e308, np.eye(4)[None]), np.eye(1), 1)
+    assert measure.kept_energy(huge) == pytest.approx(0.25, rel=8 * EPS)  # four equal ones
+    assert measure.effective_rank(np.full(3, 1.5e308)) == pytest.approx(3, rel=8 * EPS)
+
+
+def test_what_is_not_a_number_is_neither_balanced_nor_kept():
+    lost = Factors(np.full((4, 2), np.nan), np.ones((2, 3)))
+    assert np.isnan(measure.imbalance(lost))
+    M = np.diag([3.0, 2.0, 1.0])
+    truncated = tsvd(M, 2)
+    unknown = truncated._replace(tail=truncated.tail * np.nan)
+    assert np.isnan(measure.kept_energy(unknown))
+    assert np.isnan(measure.effective_rank(np.array([1.0, np.nan])))
+
+
 @st.composite
 def networks(draw):
     branch = draw(

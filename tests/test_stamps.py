@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
 from figures import rows as figure_rows  # noqa: E402
-from paper_checks import cli, finetune, record, stamp, sweep, tasks  # noqa: E402
+from paper_checks import cli, devices, finetune, record, stamp, sweep, tasks  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from tests.test_paper_cli import NET  # noqa: E402
@@ -310,8 +310,8 @@ def copied(source, target, change=0.0):
 
 def test_the_default_of_a_device_that_is_a_gpu_is_its_model(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device[:4]}")
-    assert stamp.device_name("cuda:0") == stamp.device_name("cuda:1") == "GPU of cuda"
-    assert stamp.device_name("cpu") == "cpu"
+    assert devices.model_name("cuda:0") == devices.model_name("cuda:1") == "GPU of cuda"
+    assert devices.model_name("cpu") == devices.model_name("cpu:0") == "cpu"
 
 
 def test_a_sum_of_tensors_is_that_of_their_numbers_whatever_their_layout():

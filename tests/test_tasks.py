@@ -236,7 +236,8 @@ def test_a_text_task_with_a_random_model_reads_a_data_directory(folder):
             assert task.metric == {"sst2": "accuracy"}.get(name, "f1")
             inputs, labels = everything(task)
             assert task.scores(task.model, inputs, 1).shape == (len(labels), 2)
-            assert inputs["input_ids"].shape[1] == 40
+            assert inputs["input_ids"].shape[1] <= 40
+            assert task.test.inputs["input_ids"].shape[1] == 40
 
 
 def test_samples_and_shots_cut_the_data_in_a_fixed_way():
@@ -271,7 +272,8 @@ def test_a_long_prompt_loses_its_passage_and_keeps_its_question(folder):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("DECAF_CACHE", str(tmp_path / "cache"))
     Image = pytest.importorskip("PIL.Image", reason="images are opened by pillow")
     for part, count in (("train", 6), ("test", 2)):
         for name, grey in (("apple_pie", 40), ("HotDog", 200)):
@@ -282,18 +284,12 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def test_images_are_read_from_a_folder_a_class_and_opened_when_asked_for(pictures):
+def test_images_are_read_from_a_folder_a_class(pictures):
     read = config.read("clip-food101", {"data.shots": 4}).data
     parts, classes = images.read("food101", read, pictures)
     assert classes == ["hot dog", "apple pie"]
     assert parts["train"].labels.tolist() == [0] * 4 + [1] * 4
     assert len(parts["test"].items) == 4
-
-    def processor(images, return_tensors):
-        return {"pixel_values": torch.tensor([p.getpixel((0, 0)) for p in images])}
-
-    opened = images.Pictures(parts["test"].items, processor)[torch.tensor([3, 0])]
-    assert opened.tolist() == [[41] * 3, [200] * 3]
     assert images.prompts("food101", classes)[1] == "a photo of apple pie, a type of food."
 
 
@@ -441,9 +437,9 @@ def test_vit_digits_separates(kind, tmp_path):
 MISSING = [
     ("tiny-bert", {"task.name": "sst3"}, "task.name must be one of sst2, wic"),
     (
-        "tiny-bert",
-        {"model.kind": "vit"},
-        "model.kind of task toy-text must be classifier or causal",
+        "tiny-llama",
+        {"task.name": "digits"},
+        "model.kind of task digits must be vit",
     ),
     ("tiny-bert", {"task.name": "sst2"}, "sst2/train.tsv is missing"),
     ("tiny-llama", {"task.name": "boolq"}, "boolq/balanced.jsonl is missing"),

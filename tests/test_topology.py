@@ -477,6 +477,21 @@ def test_a_graph_that_cannot_mix_has_sqrt_rho_of_at_least_one_whatever_rounding_
     assert sqrt_rho(sides) < 1
 
 
+@pytest.mark.parametrize(
+    ("Pi", "mu"),
+    [
+        (np.kron(np.eye(2), np.full((2, 2), 0.5)), 1),
+        (np.kron(np.eye(3), TOPOLOGIES["ring"](7)), 1),
+        (np.kron([[0, 1], [1, 0]], np.full((3, 3), 1 / 3)), -1),
+    ],
+)
+def test_bounds_refuse_the_spectrum_of_a_graph_that_cannot_mix(Pi, mu):
+    found = mixing_eigenvalues(Pi).tolist()
+    assert min(found, key=lambda x: abs(x - mu)) == pytest.approx(mu, abs=1e-14)
+    with pytest.raises(ValueError, match=r"eigenvalues must lie in \(-1, 1\), got .*that mixes"):
+        bounds.network_S(eigenvalues=found, order="MS")
+
+
 def test_a_large_disconnected_or_bipartite_sparse_matrix_does_not_mix():
     two = sparse.block_diag([ring_of(400), ring_of(400)], format="csr")
     with pytest.raises(ValueError, match=r"= 1, the graph is disconnected"):

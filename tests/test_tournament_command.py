@@ -193,7 +193,7 @@ def test_the_bytes_of_a_training_are_those_of_its_messages(net, tmp_path):
     rule = run.config.mix.rule
     messages = [
         2 * run.stacked.agents * mixing.message_bytes(run.stacked, rule, {}, clock)
-        for clock in (mixing.clock_of(t * run.every, run.every) for t in range(3))
+        for clock in (run.rounds.clock(t * run.every) for t in range(3))
     ]
     assert sent == [0, messages[0], sum(messages[:2]), sum(messages)]
     assert messages[0] != messages[1]

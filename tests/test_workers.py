@@ -18,6 +18,8 @@ def work(item, folder):
     if item == "always" or (item == "once" and not note.exists()):
         note.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if item == "large":
+        raise MemoryError("no room for it")
     if item == "slow":
         time.sleep(2)
     ends = time.monotonic() + 60
@@ -51,6 +53,11 @@ def test_a_killed_process_costs_its_item_a_second_try_and_no_other(tmp_path, cap
     ]
     for item in ("once", "always"):
         assert f"item {item}: its process ended with exit code -9; trying once more" in caplog.text
+
+
+def test_too_little_memory_in_a_process_is_raised_here(tmp_path):
+    with pytest.raises(MemoryError, match="no room for it"):
+        run(tmp_path, ["large", "slow"])
 
 
 def test_once_it_stops_nothing_is_begun_and_what_runs_is_waited_for(tmp_path):

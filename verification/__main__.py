@@ -9,6 +9,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 if __name__ == "__main__":  # worker processes import this file under another name
     import sys
 
+    from decaf_theory.faults import without_traceback
     from decaf_theory.interrupts import in_one_line
 
     def main() -> int:
@@ -17,4 +18,4 @@ if __name__ == "__main__":  # worker processes import this file under another na
 
         return main()
 
-    sys.exit(in_one_line(main, "interrupted while loading"))
+    sys.exit(in_one_line(lambda: without_traceback(main), "interrupted while loading"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 import sys
@@ -16,15 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
 from decaf_theory.files import write_atomically
 from decaf_theory.sums import sealed
-from verification.claim import Claim, Instance, Outcome
+from verification.claim import Claim, Instance, Outcome, Row
 from verification.options import MAIN
-from verification.replay import ReplayError, Stored, dump, find
+from verification.replay import ReplayError, Stored, dump, find, load, recompute
 from verification.run import Ledger
 from verification.store import StoreError, read_records, strict
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # it loads torch
 WEAKENED = 0.98
 PATIENCE_S = 120.0  # for a weakened bound that must break, if less time was given
 TABLE = "attacks.json"
+SIGNS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}  # as they are spelled in names of files
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Attempt:
     @property
     def file(self) -> str:
         """The name of the file of the best instance."""
-        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.claim}-{self.variant}").strip("-") + ".json"
+        return file_of(self.claim, self.variant)
 
     def line(self) -> str:
         """Return the attempt as one line of a table."""
@@ -73,6 +75,12 @@ class Attempt:
             f"{name:<30} {self.ratio:<9.6f} {kind:<9} {verdict:<10} {weakened:<18} "
             f"{self.seconds:6.1f} s, {self.searcher}{why}"
         )
+
+
+def file_of(claim: str, variant: str) -> str:
+    """Return the name of the file of the best instance of an attack; no two attacks share one."""
+    spelled = re.sub("[<>]=?", lambda sign: SIGNS[sign[0]], f"{claim}-{variant}")
+    return re.sub(r"[^A-Za-z0-9]+", "-", spelled).strip("-") + ".json"
 
 
 HEADER = (
@@ -111,12 +119,15 @@ def variants(claim: Claim) -> Mapping[str, Attack]:
 
 def campaign(
     claims: Sequence[Claim], *, seconds: float, seed: int, folder: Path
-) -> Iterator[tuple[Attempt, Path | None]]:
-    """Yield every attack on the claims as it ends, and where its best instance was stored.
+) -> Iterator[tuple[Attempt, Kept]]:
+    """Yield every attack on the claims as it ends, and what is kept of it.
 
     `seconds` for each claim, shared by its variants.
     """
-    _table(folder)  # a table that cannot be read should be reported before the search, not after
+    _table(folder)  # what cannot be read should be reported before the search, not after
+    for claim in claims:
+        for variant in variants(claim):
+            stored_row(claim, folder / file_of(claim.id, variant))
     for claim in claims:
         names = list(variants(claim))
         for variant in names:
@@ -126,15 +137,15 @@ def campaign(
 
 
 def progress(
-    found: Iterator[tuple[Attempt, Path | None]], claims: Sequence[Claim]
-) -> Iterator[tuple[Attempt, Path | None]]:
+    found: Iterator[tuple[Attempt, Kept]], claims: Sequence[Claim]
+) -> Iterator[tuple[Attempt, Kept]]:
     """Pass attempts through, with a bar on stderr if that is a terminal."""
     total = sum(len(variants(claim)) for claim in claims)
     with tqdm(total=total, unit="attack", leave=False, disable=not sys.stderr.isatty()) as bar:
-        for attempt, path in found:
+        for attempt, kept in found:
             bar.set_postfix_str(f"{attempt.claim} {attempt.ratio:.6f}")
             bar.update()
-            yield attempt, path
+            yield attempt, kept
 
 
 def run(
@@ -190,20 +201,72 @@ def _judge(claim: Claim) -> Callable[[Mapping[str, Any]], float | None]:
     return lambda instance: replay(instance).tightness
 
 
-def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path) -> Path | None:
-    """Enter the attempt into the folder's table; store its instance for `replay`, if it has one."""
-    record = {**asdict(attempt), "file": attempt.file if instance is not None else None}
+class Kept(NamedTuple):
+    """What the folder holds of an attack after it: the file, and a line about it."""
+
+    path: Path | None
+    line: str = ""
+    violated: bool = False
+
+
+def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path) -> Kept:
+    """Keep the strongest instance for `replay`, that of this attempt or the stored one.
+
+    The table has the attempt that found it. The instance is written first: killed in between, the
+    table has an earlier ratio, which the next attempt mends.
+    """
+    path, old = folder / attempt.file, stored_row(claim, folder / attempt.file)
+    row = None if instance is None or claim.replay is None else claim.replay(instance)
+    if old is not None and _strength(old) >= _strength(row):
+        _enter(folder, attempt, path.name, old)
+        line = f"{path} is kept: its ratio {_ratio(old):.6f} is not smaller"
+        return Kept(path, line, old.outcome == Outcome.VIOLATED)
+    if instance is None or row is None:
+        _enter(folder, attempt, None)
+        return Kept(None)
+    found = Stored(claim.id, row.relation, row.measured, row.bound, dict(instance))
+    write_atomically(path, dump(found).encode())
+    _enter(folder, attempt, path.name)
+    before = "" if old is None else f", in place of one with ratio {_ratio(old):.6f}"
+    return Kept(path, f"-> {path}{before}", row.outcome == Outcome.VIOLATED)
+
+
+def stored_row(claim: Claim, path: Path) -> Row | None:
+    """Return the row of a stored instance, computed anew; None if there is none.
+
+    ReplayError: a file that cannot be replayed, which may be evidence of another version.
+    """
+    if not path.exists():
+        return None
+    try:
+        return recompute(claim, load(path))
+    except ReplayError as error:
+        raise ReplayError(f"{path} would be replaced: {error}; move it elsewhere first") from None
+
+
+def _ratio(row: Row) -> float:
+    return -math.inf if row.tightness is None else row.tightness
+
+
+def _strength(row: Row | None) -> tuple[bool, float]:
+    """Return what instances are compared by: a broken bound first, then the ratio."""
+    if row is None or row.outcome == Outcome.NOT_APPLICABLE:
+        return False, -math.inf
+    return row.outcome == Outcome.VIOLATED, _ratio(row)
+
+
+def _enter(folder: Path, attempt: Attempt, file: str | None, held: Row | None = None) -> None:
+    """Enter an attempt into the folder's table; if `held`, the entry of that instance stays."""
     key = ("claim", "variant")
-    rows = [row for row in _table(folder) if [row[k] for k in key] != [record[k] for k in key]]
-    records = [sealed(row) for row in [*rows, record]]
+    record = {**asdict(attempt), "file": file}
+    rows = _table(folder)
+    same = [row for row in rows if all(row[k] == record[k] for k in key)]
+    if held is not None:
+        found = {"loose": attempt.loose, "ratio": _ratio(held), "outcome": held.outcome.value}
+        record = (same[0] if same else record) | found | {"file": file}
+    records = [sealed(row) for row in [*(row for row in rows if row not in same), record]]
     lines = ",\n".join(json.dumps(strict(row), sort_keys=True) for row in records)
     write_atomically(folder / TABLE, f"[\n{lines}\n]\n".encode())
-    if instance is None or claim.replay is None:
-        return None
-    row = claim.replay(instance)
-    found = Stored(claim.id, row.relation, row.measured, row.bound, dict(instance))
-    write_atomically(folder / attempt.file, dump(found).encode())
-    return folder / attempt.file
 
 
 def _table(folder: Path) -> list[dict[str, Any]]:

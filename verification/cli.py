@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from decaf_theory import extras
-from decaf_theory.files import UnwritableError, write_atomically
+from decaf_theory.faults import OK, without_traceback
+from decaf_theory.files import write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
 from decaf_theory.terminal import prepare, printable
 from verification import options, provenance, reaches, replay, store, table, texts
@@ -24,35 +23,20 @@ from verification.ledger import page
 from verification.options import MAIN, UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
-OK, DIFFERS, USAGE = 0, 1, 2
+DIFFERS = 1
 
 
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Run one command line; return the exit code."""
     prepare()
-    line = "interrupted; finished claims are kept"
-    return in_one_line(lambda: without_traceback(argv, ledger), line)
 
-
-def without_traceback(argv: Sequence[str] | None, ledger: Ledger) -> int:
-    """Run one command line; return the exit code. What the user can mend is said in one line."""
-    try:
+    def run() -> int:
         args = options.parse(argv)
-        code = ACTIONS[args.command](args, ledger)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except UnwritableError as error:
-        print(f"error: {error}; choose another place with --out", file=sys.stderr)
-        return USAGE
-    except (UsageError, replay.ReplayError, store.StoreError, OSError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return USAGE
-    except ModuleNotFoundError as error:
-        print(f"error: {extras.unmet(error)}", file=sys.stderr)
-        return USAGE
+        return ACTIONS[args.command](args, ledger)
+
+    known = (UsageError, replay.ReplayError, store.StoreError)
+    line = "interrupted; finished claims are kept"
+    return in_one_line(lambda: without_traceback(run, known=known), line)
 
 
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
@@ -218,7 +202,7 @@ def print_reaches(args: argparse.Namespace, ledger: Ledger) -> int:
 
 
 def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Attack bounds in each of their variants; store the best instances for `replay`."""
+    """Attack bounds in each of their variants; keep the strongest instances for `replay`."""
     from verification import attack  # torch and hypothesis: only on request
 
     claims, failed = attack.chosen(args.ids, ledger), False
@@ -227,9 +211,9 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     print(attack.HEADER)
     with store.locked(folder):
         found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
-        for attempt, path in attack.progress(found, claims):
-            failed |= attempt.failed
-            print(attempt.line() if path is None else f"{attempt.line()}\n  -> {path}", flush=True)
+        for attempt, kept in attack.progress(found, claims):
+            failed |= attempt.failed or kept.violated
+            print("\n  ".join(filter(None, (attempt.line(), printable(kept.line)))), flush=True)
     print(f"table -> {printable(folder / attack.TABLE)}")
     return DIFFERS if failed else OK
 

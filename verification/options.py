@@ -25,7 +25,7 @@ examples:
   {MAIN} COMMAND --help         the options of a command
 
 exit code:
-  0  every outcome is the expected one      2    bad usage
+  0  every outcome is the expected one      2    bad usage, or too little memory
   1  some outcome differs                   130  interrupted"""
 # flags of earlier versions -> the commands that replace them
 MOVED = {
@@ -241,8 +241,9 @@ COMMANDS = {
     "attack": Command(
         "search for counterexamples to bounds that are called true",
         "Climbs from random instances, prints the largest ratio measured/bound it finds, and\n"
-        "stores the instance for `replay`. As a test of the search, the bound made 2 % smaller is\n"
-        "attacked as well: if the bound is attained, the smaller one must break.",
+        "stores the instance for `replay`, unless a stored one is as strong. As a test of the\n"
+        "search, the bound made 2 % smaller is attacked as well: if the bound is attained, the\n"
+        "smaller one must break.",
         ("attack T18", "attack T17 T18 --minutes 5", "attack all"),
         (
             option("ids", nargs="+", metavar="ID", help="claims, or `all` that have an attack"),

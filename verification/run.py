@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from decaf_theory.bounds import StepSizeWarning
+from decaf_theory.faults import no_memory
 from verification.claim import Claim, Context, Outcome, Row, collect
 from verification.judge import Verdict, judge
 from verification.workers import in_processes
@@ -77,14 +78,19 @@ def failed(claim: Claim, error: str, seconds: float = 0.0) -> Evidence:
 
 
 def evaluate(claim: Claim, settings: Settings) -> Evidence:
-    """Return the evidence of a claim; an exception becomes the outcome `error`."""
+    """Return the evidence of a claim; an exception becomes the outcome `error`.
+
+    MemoryError: there is too little memory, which says nothing about the claim.
+    """
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
             # of a bound beyond its range: its row does not hold, or does not apply
             warnings.simplefilter("ignore", StepSizeWarning)
             rows = tuple(collect(claim, settings.context(claim.id)))
-    except Exception:
+    except Exception as error:
+        if no_memory(error):
+            raise MemoryError(f"claim {claim.id}: {error}") from error
         return failed(claim, traceback.format_exc(), time.perf_counter() - start)
     return Evidence(judge(claim, rows, time.perf_counter() - start), rows)
 

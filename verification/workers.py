@@ -33,8 +33,9 @@ def in_processes(
 ) -> Iterator[Result]:
     """Yield work(item) as it comes from `jobs` processes; failed(item, reason) of one killed twice.
 
-    `work` and the items are pickled; `work` must not raise. Once stopping() is true no item is
-    begun or tried again, and those that are being worked on are waited for.
+    `work` and the items are pickled; of what `work` raises, a MemoryError is raised here, and
+    anything else ends its process. Once stopping() is true no item is begun or tried again, and
+    those that are being worked on are waited for.
     """
     queue = deque((item, 1) for item in items)
     processes: dict[Connection, Any] = {}
@@ -72,6 +73,8 @@ def in_processes(
                         continue
                     times = f", {attempt} times" if attempt > 1 else ""
                     result = failed(item, f"{died}{times}")
+                if isinstance(result, MemoryError):
+                    raise result
                 yield result
     finally:
         for process in processes.values():
@@ -83,4 +86,9 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     with suppress(EOFError, BrokenPipeError):
         while True:
-            pipe.send(work(pipe.recv()))
+            item = pipe.recv()
+            try:
+                result = work(item)
+            except MemoryError as error:
+                result = error
+            pipe.send(result)

@@ -111,9 +111,7 @@ def pool(sites: Iterable[Numbers]) -> dict[str, Any]:
     the largest.
     """
     sites = list(sites)
-    absolute = {
-        name: math.sqrt(sum(site[name] ** 2 for site in sites)) for name in ("mix", *LOSSES)
-    }
+    absolute = {name: math.hypot(*(site[name] for site in sites)) for name in ("mix", *LOSSES)}
     return {
         "site": "total",
         "Xi_A": sum(site["Xi_A"] for site in sites),

@@ -58,14 +58,16 @@ def check_weights(weights: Sequence[float] | None, N: int) -> Array:
     """Return the agents' weights [N], equal if None; ValueError: not a probability row."""
     if weights is None:
         return np.full(N, 1.0 / N)
-    row = np.asarray(weights, dtype=np.float64)
+    given = np.asarray(weights)
+    if given.dtype.kind not in "fiu":
+        raise ValueError(f"weights must be {N} numbers, one per agent, got {weights!r}")
+    row = given.astype(np.float64)
     if row.shape != (N,):
         raise ValueError(f"weights must be {N} numbers, one per agent, got {row.size}")
     if not np.all(np.isfinite(row)) or np.any(row < 0):
         raise ValueError(f"weights must be nonnegative numbers, got {row.tolist()}")
     # room for decimals that were typed with ten digits, or for the rounding of what they came in
-    kind = np.asarray(weights).dtype
-    room = N * float(np.finfo(kind).eps) if kind.kind == "f" else 0.0
+    room = N * float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else 0.0
     if abs(row.sum() - 1.0) > max(1e-9, room):
         raise ValueError(f"weights must sum to one, got sum {row.sum():.10g}; divide by it")
     return row

@@ -7,6 +7,17 @@ rule and value.
 """
 
 from decaf_theory.bounds._checks import StepSizeWarning as StepSizeWarning
+from decaf_theory.bounds.consensus import (
+    consensus_bound,
+    local_drift,
+    local_steps_q_S,
+    mixing_error_consensus,
+    momentum_q_S,
+    network_q,
+    network_S,
+    reversible_S,
+    time_varying_S,
+)
 from decaf_theory.bounds.interference import (
     interference_by_weights,
     interference_consensus,
@@ -36,7 +47,6 @@ from decaf_theory.bounds.networks import (
     sqrt_rho_torus,
 )
 from decaf_theory.bounds.rates import (
-    consensus_bound,
     convex_curvature,
     corollary_horizon,
     dsgd_corollary,
@@ -44,17 +54,9 @@ from decaf_theory.bounds.rates import (
     dsgd_rate,
     dsgd_sharp,
     dsgd_textbook,
-    local_drift,
-    local_steps_q_S,
-    mixing_error_consensus,
     mixing_error_rate,
-    momentum_q_S,
     momentum_rate,
-    network_q,
-    network_S,
-    reversible_S,
     safe_step,
-    time_varying_S,
 )
 from decaf_theory.bounds.smoothness import (
     factor_gradient,

@@ -19,7 +19,7 @@ from decaf_theory.bounds._checks import (
     one_of,
     shares,
 )
-from decaf_theory.bounds.rates import consensus_bound
+from decaf_theory.bounds.consensus import consensus_bound
 from decaf_theory.bounds.smoothness import factor_kappa, factor_sigma
 
 

@@ -76,15 +76,16 @@ def stack(
     heads: Sequence[str] = (),
     seed: int = 0,
     equal_start: bool = True,
+    train_heads: bool = True,
 ) -> Stacked:
     """Give a model the LoRA factors and heads of N agents, in place; all else is frozen.
 
     Every nn.Linear whose dotted name is a target or ends with ".target" becomes a StackedLinear,
     every nn.Linear of a module that `heads` names so becomes a StackedHead. B starts at 0 and A
     uniform in +-1/sqrt(k), as peft draws it; all agents share one A under `equal_start`, else each
-    draws its own. No targets, but heads: only these train. ValueError: a number out of range, a
-    name that matches nothing or layers other than nn.Linear, rank > min(d, k), a model that is
-    already stacked.
+    draws its own. Without `train_heads` heads stay as they are. No targets, but heads: only these
+    train. ValueError: a number out of range, a name that matches nothing or layers other than
+    nn.Linear, rank > min(d, k), a model that is already stacked.
     """
     _check_numbers(agents, rank, scale, dropout)
     if any(isinstance(module, Layer) for module in model.modules()):
@@ -104,11 +105,13 @@ def stack(
         name: _start(layer, name, agents, rank, seed, equal_start) for name, layer in linear.items()
     }
     sites = {name: StackedLinear(linear[name], A, scale, dropout) for name, A in starts.items()}
-    trained = {name: StackedHead(layer, agents) for name, layer in dense.items()}
-    for name, fresh in {**sites, **trained}.items():
+    tops = {name: StackedHead(layer, agents) for name, layer in dense.items()}
+    for name, fresh in {**sites, **tops}.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, fresh)
-    return Stacked(model, sites, trained, agents, tuple(targets), tuple(heads))
+    for head in tops.values():
+        head.requires_grad_(train_heads)
+    return Stacked(model, sites, tops, agents, tuple(targets), tuple(heads))
 
 
 def _check_numbers(agents: int, rank: int, scale: float, dropout: float) -> None:

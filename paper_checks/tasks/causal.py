@@ -8,7 +8,7 @@ whole vocabulary would also train the model to answer at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +32,17 @@ def load(config: Config, data_dir: Path | None) -> Task:
     from transformers import AutoModelForCausalLM
 
     name = config.task["name"]
+    prompt = checked_prompt(name, config.task.get("prompt", TEXTS[name].prompt))
     examples = read(name, config.data, data_dir)
     model, base, tokenizer = language_model(
         config.model,
         AutoModelForCausalLM,
         lambda words: _tiny(words, config.model),
-        (_prompt(name, example) for example in examples["train"]),
+        (_prompt(prompt, example) for example in examples["train"]),
     )
     answers = torch.tensor([_answer(tokenizer, word) for word in ANSWERS])
-    parts = {
-        part: _encode(name, rows, tokenizer, config.data.max_length or 256)
+    parts: dict[str, Any] = {
+        part: _encode(prompt, rows, tokenizer, config.data.max_length or 256)
         for part, rows in examples.items()
     }
     return Task(
@@ -78,9 +79,23 @@ def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=words, **overridden(TINY, settings)))
 
 
-def _prompt(name: str, example: Example, cut: int = 0) -> str:
+def checked_prompt(name: str, prompt: Sequence[str]) -> Sequence[str]:
+    """Return the three texts of a prompt. ValueError: a field that the data set does not have."""
+    fields = TEXTS[name].columns
+    for text in prompt:
+        try:
+            text.format(**dict.fromkeys(fields, ""))
+        except (KeyError, IndexError, ValueError) as error:
+            known = ", ".join(f"{{{field}}}" for field in fields)
+            raise ValueError(
+                f"task.prompt may name the fields {known} of task {name}; got {text!r} ({error})"
+            ) from None
+    return prompt
+
+
+def _prompt(prompt: Sequence[str], example: Example, cut: int = 0) -> str:
     """Return the prompt without the last `cut` words of its middle (the passage)."""
-    before, middle, after = (text.format(**example.fields) for text in TEXTS[name].prompt)
+    before, middle, after = (text.format(**example.fields) for text in prompt)
     words = middle.split(" ")
     return before + " ".join(words[: len(words) - cut]) + after
 
@@ -90,11 +105,13 @@ def _answer(tokenizer: Any, word: str) -> int:
     return int(tokenizer(f"Answer: {word}", add_special_tokens=False)["input_ids"][-1])
 
 
-def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int) -> Data:
+def _encode(
+    prompt: Sequence[str], examples: list[Example], tokenizer: Any, max_length: int
+) -> Data:
     """Tokenize once; a prompt that is too long loses the end of its middle, not its question."""
     import torch
 
-    rows = [_ids(name, example, tokenizer, max_length) for example in examples]
+    rows = [_ids(prompt, example, tokenizer, max_length) for example in examples]
     padded = torch.zeros(len(rows), max_length, dtype=torch.int64)
     for at, row in enumerate(rows):
         padded[at, : len(row)] = torch.tensor(row)
@@ -102,15 +119,15 @@ def _encode(name: str, examples: list[Example], tokenizer: Any, max_length: int)
     return Data({"input_ids": padded, "last": last}, torch.tensor([e.label for e in examples]))
 
 
-def _ids(name: str, example: Example, tokenizer: Any, max_length: int) -> list[int]:
-    cut, words = 0, len(TEXTS[name].prompt[1].format(**example.fields).split(" "))
+def _ids(prompt: Sequence[str], example: Example, tokenizer: Any, max_length: int) -> list[int]:
+    cut, words = 0, len(prompt[1].format(**example.fields).split(" "))
     while True:
-        ids = list(tokenizer(_prompt(name, example, cut))["input_ids"])
+        ids = list(tokenizer(_prompt(prompt, example, cut))["input_ids"])
         if len(ids) <= max_length:
             return ids
         if cut == words:
             raise ValueError(
-                f"data.max_length must be >= {len(ids)}, the tokens of a question of task {name} "
-                f"without its passage; got {max_length}"
+                f"data.max_length must be >= {len(ids)}, the tokens of a prompt without the text "
+                f"that may be cut; got {max_length}"
             )
         cut = min(words, cut + max(1, (len(ids) - max_length) // 4))  # a word has 1-4 tokens

@@ -7,13 +7,22 @@ head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paper_checks.config import Config
 from paper_checks.tasks import images
-from paper_checks.tasks.models import drawn, pretrained, quiet, require, source, word_tokenizer
+from paper_checks.tasks.models import (
+    drawn,
+    loading,
+    pretrained,
+    require,
+    source,
+    word_tokenizer,
+)
+from paper_checks.tasks.pictures import Pictures, normalized
 from paper_checks.tasks.records import Data, Task, divided
 
 if TYPE_CHECKING:  # torch is imported where it is needed
@@ -27,6 +36,7 @@ SIDE = 8  # pixels of the made-up images
 def load(config: Config, data_dir: Path | None) -> Task:
     """Return the task of a CLIP model, from the hub or a local folder, or random."""
     require("transformers")
+    ready: Callable[[Tensor], Tensor]
     name = config.task["name"]
     if (config.model["from"] == "random") != (name == "toy-images"):
         raise ValueError(
@@ -36,14 +46,15 @@ def load(config: Config, data_dir: Path | None) -> Task:
     if name == "toy-images":
         model, base, tokenizer, train, test = _toy(config.model.get("dtype", "float32"))
         train, validation = divided(train, config.data.validation)
-        prompts = images.prompts(name, list(images.TOY_CLASSES))
+        classes, ready = list(images.TOY_CLASSES), _as_they_are
     else:
         model, base, tokenizer, processor = _real(config.model)
         parts, classes = images.read(name, config.data, data_dir)
-        train, test = (_data(parts[part], processor) for part in ("train", "test"))
-        held = parts.get("validation")
+        train = _data(parts["train"], processor, augment=config.data.augment is not None)
+        test, held = _data(parts["test"], processor), parts.get("validation")
         validation = None if held is None else _data(held, processor)
-        prompts = images.prompts(name, classes)
+        ready = partial(normalized, processor=processor)
+    prompts = images.prompts(name, classes, config.task.get("prompt"))
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
     texts = {key: tokens[key] for key in ("input_ids", "attention_mask")}
     return Task(
@@ -56,25 +67,54 @@ def load(config: Config, data_dir: Path | None) -> Task:
         metric=config.task.get("metric", "accuracy"),
         train=train,
         test=test,
-        scores=lambda model, inputs, agents: scores(model, inputs, texts, agents),
+        scores=partial(scores, texts=texts, ready=ready),
+        common=partial(encoded_classes, texts=texts),
         validation=validation,
     )
 
 
-def scores(model: Any, inputs: dict[str, Any], texts: dict[str, Any], agents: int) -> Tensor:
+def scores(
+    model: Any,
+    inputs: dict[str, Any],
+    agents: int,
+    *,
+    texts: Mapping[str, Tensor],
+    ready: Callable[[Tensor], Tensor],
+) -> Tensor:
     """Return exp(logit scale) cos(image, prompt of class) [N*b, classes] of agent-major images.
 
-    The prompts [classes, L] are encoded once per agent, so that both towers carry its adapters.
+    ready: turns pixel_values into what the model takes. `classes` of `encoded_classes` may be among
+    the inputs, else they are encoded here, with a gradient.
     """
-    pictures = inputs["pixel_values"].to(model.dtype)
-    image = model.visual_projection(model.vision_model(pixel_values=pictures).pooler_output)
-    repeated = {key: x.to(image.device).repeat(agents, 1) for key, x in texts.items()}
-    text = model.text_projection(model.text_model(**repeated).pooler_output)
-    image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image.float(), text.float()))
-    width = image.shape[-1]
-    cosines = image.reshape(agents, -1, width) @ text.reshape(agents, -1, width).mT
+    pixels = ready(inputs["pixel_values"]).to(model.dtype)
+    image = unit(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output))
+    classes = inputs.get("classes")
+    if classes is None:
+        classes = encoded_classes(model, agents, texts=texts)["classes"]
+    cosines = image.reshape(agents, -1, image.shape[-1]) @ classes.mT
     found: Tensor = model.logit_scale.float().exp() * cosines.flatten(0, 1)
     return found
+
+
+def encoded_classes(model: Any, agents: int, *, texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return {"classes": [N, classes, width]}: unit vectors of the prompts [classes, L].
+
+    They are encoded once per agent, so that both towers carry its adapters.
+    """
+    repeated = {key: x.to(model.device).repeat(agents, 1) for key, x in texts.items()}
+    text = unit(model.text_projection(model.text_model(**repeated).pooler_output))
+    return {"classes": text.reshape(agents, -1, text.shape[-1])}
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return vectors [n, width] of length 1 in float32."""
+    wide = x.float()
+    found: Tensor = wide / wide.norm(dim=-1, keepdim=True)
+    return found
+
+
+def _as_they_are(pixels: Tensor) -> Tensor:
+    return pixels
 
 
 def _real(settings: Mapping[str, Any]) -> tuple[nn.Module, str, Any, Any]:
@@ -82,18 +122,17 @@ def _real(settings: Mapping[str, Any]) -> tuple[nn.Module, str, Any, Any]:
 
     place = source(settings)
     model = pretrained(CLIPModel, place, settings.get("dtype", "float32"))
-    with quiet():
+    with loading(place):
         tokenizer = AutoTokenizer.from_pretrained(place.place)
         processor = AutoImageProcessor.from_pretrained(place.place)
     return model, place.base, tokenizer, processor
 
 
-def _data(part: images.Listing, processor: Any) -> Data:
+def _data(part: images.Listing, processor: Any, *, augment: bool = False) -> Data:
     import torch
 
-    return Data(
-        {"pixel_values": images.Pictures(part.items, processor)}, torch.from_numpy(part.labels)
-    )
+    pictures = Pictures(part.items, processor, augment=augment)
+    return Data({"pixel_values": pictures}, torch.from_numpy(part.labels))
 
 
 def _toy(dtype: str) -> tuple[nn.Module, str, Any, Data, Data]:

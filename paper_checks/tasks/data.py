@@ -28,7 +28,7 @@ import numpy as np
 from decaf_theory.files import from_json
 from decaf_theory.rng import generator
 from paper_checks import settings
-from paper_checks.tasks.models import require
+from paper_checks.tasks import hub
 from paper_checks.tasks.records import cut, few, validation_size, without_validation
 
 
@@ -44,7 +44,8 @@ class TextSet(NamedTuple):
 
     train: Callable[[Path], list[Example]]
     test: Callable[[Path], list[Example]]
-    hub: tuple[str, str | None, dict[str, str], str]  # name, subset, split names, label column
+    hub: tuple[str, str | None, dict[str, str]]  # name, subset, split names
+    answer: tuple[str, tuple[str, str] | None]  # label column there, names of its classes if any
     columns: dict[str, str]  # field -> column on the hub
     pair: tuple[str, str | None]  # format strings: first and second text of a classifier
     prompt: tuple[str, str, str]  # before, the text that may be cut, after; answer yes or no
@@ -105,27 +106,37 @@ def _validated(
 
 
 def _from_hub(name: str, texts: TextSet) -> dict[str, list[Example]]:
-    require("datasets")
-    from datasets import load_dataset
-
-    place, subset, splits, label = texts.hub
-    try:
-        loaded = {part: load_dataset(place, subset, split=split) for part, split in splits.items()}
-    except (OSError, ValueError) as error:  # no network, no such name
-        raise ValueError(
-            f"data set {name} cannot be loaded from the hub ({place}): {error}\n"
-            f"or give --data-dir with a folder {name} (formats: paper_checks/tasks/data.py)"
-        ) from error
+    (place, subset, splits), (label, names) = texts.hub, texts.answer
+    instead = f"or give --data-dir with a folder {name} (formats: paper_checks/tasks/data.py)"
+    columns = (*texts.columns.values(), label)
+    loaded = hub.load(name, place, subset, splits, columns, instead)
+    hub.class_names(place, loaded, label, names)
     return {
         part: [
             Example(
-                {field: row[column] for field, column in texts.columns.items()},
-                _label(int(row[label]), (0, 1), Path(place, part), number),
+                {
+                    field: _text(row[column], Path(place, splits[part]), number)
+                    for field, column in texts.columns.items()
+                },
+                _hub_label(row[label], Path(place, splits[part]), number),
             )
             for number, row in enumerate(rows, start=1)
         ]
         for part, rows in loaded.items()
     }
+
+
+def _text(given: object, where: Path, row: int) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"{where}: row {row}: a text must be a string, got {given!r}")
+    return given
+
+
+def _hub_label(given: object, where: Path, row: int) -> int:
+    if given not in (0, 1):  # False and True are 0 and 1
+        hidden = "; -1 stands for a hidden label, as in test splits" if given == -1 else ""
+        raise ValueError(f"{where}: row {row}: a label must be 0 or 1, got {given!r}{hidden}")
+    return int(given == 1)
 
 
 def lines(path: Path) -> list[str]:
@@ -268,7 +279,8 @@ TEXTS = {
     "sst2": TextSet(
         _sst2("train.tsv"),
         _sst2("test.tsv"),
-        ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"}, "label"),
+        ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"}),
+        ("label", ("negative", "positive")),
         SENTENCE,
         ("{sentence}", None),
         ("Review: ", "{sentence}", "\nIs the review positive? Answer yes or no.\nAnswer:"),
@@ -278,7 +290,8 @@ TEXTS = {
     "wic": TextSet(
         _wic("train"),
         _wic("test"),
-        ("super_glue", "wic", {"train": "train", "test": "validation"}, "label"),
+        ("aps/super_glue", "wic", {"train": "train", "test": "validation"}),
+        ("label", ("False", "True")),
         {"word": "word", "first": "sentence1", "second": "sentence2"},
         ("{word}: {first}", "{second}"),
         (
@@ -292,7 +305,8 @@ TEXTS = {
     "boolq": TextSet(
         _boolq_train,
         _boolq_test,
-        ("google/boolq", None, {"train": "train", "test": "validation"}, "answer"),
+        ("google/boolq", None, {"train": "train", "test": "validation"}),
+        ("answer", None),
         {"question": "question", "passage": "passage"},
         ("{question}", "{passage}"),
         ("Passage: ", "{passage}", "\nQuestion: {question}? Answer yes or no.\nAnswer:"),
@@ -302,7 +316,8 @@ TEXTS = {
     "toy-text": TextSet(
         _toy("train", 160),
         _toy("test", 60),
-        ("", None, {}, ""),
+        ("", None, {}),
+        ("", None),
         SENTENCE,
         ("{sentence}", None),
         ("", "{sentence}", " yes no"),

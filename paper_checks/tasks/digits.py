@@ -19,7 +19,6 @@ model's features 0.72: a fine-tuned adapter is no better here than a frozen mode
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from decaf_theory.files import UnwritableError, write_atomically
 from decaf_theory.rng import generator
 from decaf_theory.sums import seal_bytes, unseal_bytes
 from paper_checks.config import Config
+from paper_checks.tasks import cache
 from paper_checks.tasks.models import drawn, frozen, overridden, require
 from paper_checks.tasks.records import Data, Task, divided
 
@@ -186,8 +186,7 @@ def _cached(sizes: Mapping[str, int], training: Mapping[str, Any]) -> Path:
 
     text = json.dumps([dict(sizes), dict(training), torch.__version__], sort_keys=True)
     key = sha256(text.encode() + Path(__file__).read_bytes()).hexdigest()[:16]
-    folder = os.environ.get("DECAF_CACHE") or os.path.join("~", ".cache", "decaf-theory")
-    return Path(os.path.expanduser(folder)) / f"vit-digits-{key}.sealed"
+    return cache.place(f"vit-digits-{key}.sealed")
 
 
 def _train(sizes: Mapping[str, int], training: Mapping[str, Any]) -> dict[str, Any]:

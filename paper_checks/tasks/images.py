@@ -1,9 +1,10 @@
 """Image data sets for CLIP: Flowers102, UCF101 and Food101 from folders or the hub; made-up ones.
 
 A folder given as --data-dir holds <data set>/{train,test}/<class name>/<image files>; of videos,
-one frame each. Images for validation are those of <data set>/val if it is there, else taken out of
-the training images, of UCF101 by whole groups of clips of one scene. On the hub UCF101 holds all
-frames: the middle one of every clip is taken.
+one frame each. With data.split_file the images lie in <data set>/ as that file says (splits.py).
+Images for validation are those of <data set>/val if it is there, else taken out of the training
+images, of UCF101 by whole groups of clips of one scene. On the hub UCF101 holds all frames: the
+middle one of every clip is taken.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from decaf_theory.rng import generator
 from paper_checks import settings
+from paper_checks.tasks import hub, splits
 from paper_checks.tasks.models import require
 from paper_checks.tasks.records import cut, few, validation_size, without_validation
 
@@ -50,23 +52,6 @@ class Listing(NamedTuple):
     clips: list[str] | None = None  # of a hub's frames, the names of their clips
 
 
-class Pictures:
-    """Images opened when they are indexed: pictures[index] is a tensor [m, 3, height, width]."""
-
-    def __init__(self, items: list[Any], processor: Any) -> None:
-        """Keep the paths, or (hub data set, row) pairs, and the model's image processor."""
-        self.items, self.processor = items, processor
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return the images at `index` [m] as the model expects them."""
-        opened = [_open(self.items[int(i)]) for i in index]
-        return self.processor(images=opened, return_tensors="pt")["pixel_values"]
-
-
 def read(
     name: str, data: settings.Data, data_dir: Path | None
 ) -> tuple[dict[str, Listing], list[str]]:
@@ -74,20 +59,25 @@ def read(
 
     data.shots keeps at most that many training images of every class, data.train_samples and
     data.test_samples that many in all, drawn from a fixed stream. And {"validation": ...} if
-    data.validation says how many.
+    data.validation says how many, of which data.validation_shots keeps as many of every class.
     """
-    if data_dir is None:
+    if data.split_file is not None:
+        parts, names = _from_splits(name, data, data_dir)
+    elif data_dir is None:
         parts, names = _from_hub(name)
     else:
         parts, names = _from_folder(data_dir / name)
+    own = parts.pop("val", None)  # of a file of splits
     if data.validation is not None:
-        own = None if data_dir is None else _own_validation(data_dir / name, names)
+        if data.split_file is None and data_dir is not None:
+            own = _own_validation(data_dir / name, names)
         parts |= _validated(parts["train"], own, data.validation)
     wanted = {"train": data.train_samples, "test": data.test_samples}
     parts = {p: _keep(x, cut(len(x.labels), wanted.get(p), p)) for p, x in parts.items()}
-    if data.shots:
-        parts["train"] = _keep(parts["train"], few(parts["train"].labels, data.shots))
-    return parts, [words(label) for label in names]
+    for part, shots in (("train", data.shots), ("validation", data.validation_shots)):
+        if shots:
+            parts[part] = _keep(parts[part], few(parts[part].labels, shots))
+    return parts, [_prompted(name, label) for label in names]
 
 
 def _own_validation(folder: Path, names: list[str]) -> Listing | None:
@@ -112,9 +102,20 @@ def _scene(title: str, at: int) -> str | int:
     return found[0] if found else at
 
 
-def prompts(name: str, classes: list[str]) -> list[str]:
-    """Return the prompt of every class."""
-    return [IMAGES[name][2].format(words) for words in classes]
+def prompts(name: str, classes: list[str], prompt: str | None = None) -> list[str]:
+    """Return the prompt of every class: its name in the place of {}; None: the task's own."""
+    return [(prompt or IMAGES[name][2]).replace("{}", words) for words in classes]
+
+
+def _prompted(name: str, label: str) -> str:
+    """Return a class's name as words; ValueError: a number, which a prompt makes no sense of."""
+    found = words(label)
+    if not any(letter.isalpha() for letter in found):
+        raise ValueError(
+            f"data set {name}: a class is named {label!r}, but a prompt needs words; give a folder "
+            f"for each class by name in --data-dir, or data.split_file"
+        )
+    return found
 
 
 def words(label: str) -> str:
@@ -122,17 +123,16 @@ def words(label: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", label).strip().lower()
 
 
-def _open(item: Any) -> Any:
-    if isinstance(item, Path):
-        from PIL import Image
-
-        try:
-            with Image.open(item) as picture:
-                return picture.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{item}: not an image that can be read: {error}") from None
-    rows, at = item
-    return rows[at]["image"].convert("RGB")
+def _from_splits(
+    name: str, data: settings.Data, data_dir: Path | None
+) -> tuple[dict[str, Listing], list[str]]:
+    if data_dir is None:
+        raise ValueError(
+            f"data.split_file is a file in the folder {name} of --data-dir, which is missing"
+        )
+    file = data_dir / name / str(data.split_file)
+    parts, names = splits.read(file, data_dir / name / data.split_images)
+    return {part: Listing(*found) for part, found in parts.items()}, names
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Listing], list[str]]:
@@ -160,24 +160,31 @@ def _part(folder: Path, names: list[str]) -> Listing:
 
 def _from_hub(name: str) -> tuple[dict[str, Listing], list[str]]:
     require("datasets", "PIL")
-    from datasets import load_dataset
+    from datasets import Image
 
     place, splits, _ = IMAGES[name]
-    try:
-        loaded = {part: load_dataset(place, split=split) for part, split in splits.items()}
-    except (OSError, ValueError) as error:  # no network, no such name
-        raise ValueError(
-            f"data set {name} cannot be loaded from the hub ({place}): {error}\n"
-            f"or give --data-dir with {name}/train/<class>/ and {name}/test/<class>/ of images"
-        ) from error
+    instead = f"or give --data-dir with {name}/train/<class>/ and {name}/test/<class>/ of images"
+    frames = ("clip_id", "frame") if name == "ucf101" else ()
+    loaded = hub.load(name, place, None, splits, ("image", "label", *frames), instead)
+    names = hub.class_names(place, loaded, "label")
     parts = {}
     for part, rows in loaded.items():
-        clips = rows["clip_id"] if name == "ucf101" else None
+        clips = rows["clip_id"] if frames else None
         at = range(len(rows)) if clips is None else middle_frames(clips, rows["frame"])
-        labels = np.array(rows["label"])[list(at)]
+        labels = np.array([-1 if x is None else x for x in rows["label"]])[list(at)]
+        _require_classes(labels, names, f"{place}, {splits[part]}")
+        files = rows.cast_column("image", Image(decode=False))
         titles = None if clips is None else [clips[i] for i in at]
-        parts[part] = Listing([(rows, int(i)) for i in at], labels, titles)
-    return parts, list(loaded["train"].features["label"].names)
+        parts[part] = Listing([(files, int(i)) for i in at], labels, titles)
+    return parts, names
+
+
+def _require_classes(labels: np.ndarray, names: list[str], where: str) -> None:
+    """Raise ValueError without images, or at a label without a name, as -1 for a hidden one."""
+    bad = (labels < 0) | (labels >= len(names))
+    if not len(labels) or bad.any():
+        got = f"{labels[bad][0]} at image {np.argmax(bad)}" if len(labels) else "no images"
+        raise ValueError(f"{where}: labels must be those of its {len(names)} classes, got {got}")
 
 
 def middle_frames(clips: list[str], frames: list[int]) -> list[int]:

@@ -99,7 +99,8 @@ def language_model(
     place = source(settings)
     if place.gguf:
         require("gguf")
-    tokenizer = AutoTokenizer.from_pretrained(place.place, **place.keywords)
+    with loading(place):
+        tokenizer = AutoTokenizer.from_pretrained(place.place, **place.keywords)
     return pretrained(loader, place, dtype, **keywords), place.base, tokenizer
 
 
@@ -113,18 +114,29 @@ def pretrained(loader: Any, source: Source, dtype: str = "float32", **keywords: 
 
     if source.gguf is None:
         keywords |= {"use_safetensors": True}  # never a pickle, which can run code
-    with torch.random.fork_rng(devices=[]), quiet():
+    with torch.random.fork_rng(devices=[]), loading(source):
         torch.manual_seed(0)
-        try:
-            model = loader.from_pretrained(
-                source.place, dtype=dtype_of(dtype), **source.keywords, **keywords
-            )
-        except OSError as error:  # transformers raises it for no network, no such name, gated
-            raise ValueError(
-                f"model {source.base} cannot be loaded from {source.place}: {error}\n"
-                "give a local folder as model.from, or `hf auth login` and a network"
-            ) from error
+        model = loader.from_pretrained(
+            source.place, dtype=dtype_of(dtype), **source.keywords, **keywords
+        )
     return frozen(model)
+
+
+@contextmanager
+def loading(source: Source) -> Iterator[None]:
+    """Load a model, or what comes with it, in silence; ValueError: it cannot be loaded, and why."""
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            yield
+    # transformers raises OSError for no network, no such name, a gated model, a missing file
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"model {source.base} cannot be loaded from {source.place}: {error}\n"
+            "give a local folder as model.from; or a network, and for a gated model its terms "
+            "accepted on its page and `hf auth login`"
+        ) from error
 
 
 @contextmanager

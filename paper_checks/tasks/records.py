@@ -14,14 +14,47 @@ if TYPE_CHECKING:  # torch is imported where it is needed
 
 
 class Data(NamedTuple):
-    """Examples in order: inputs by name, first axis = example, and labels, int64 [n]."""
+    """Examples in order: inputs by name, first axis = example, and labels, int64 [n].
+
+    Texts are padded on the right; their lengths are known by an input `last` [n], the place of the
+    last token, or by `attention_mask` [n, L].
+    """
 
     inputs: dict[str, Any]  # tensors, or sequences that an index tensor indexes (images on disk)
     labels: Tensor
 
-    def take(self, index: Tensor) -> Data:
-        """Return the examples at `index` [m], an int64 tensor."""
-        return Data({name: x[index] for name, x in self.inputs.items()}, self.labels[index])
+    def take(self, index: Tensor, draws: Sequence[np.random.Generator] = ()) -> Data:
+        """Return the examples at `index` [m], int64; texts are padded to the longest of them.
+
+        draws: for inputs that are augmented, a stream for each of the equal parts of the index.
+        """
+        inputs, lengths = self.inputs, self.lengths
+        if lengths is not None:
+            longest = int(lengths[index].max())
+            inputs = {n: x[:, :longest] if x.dim() == 2 else x for n, x in inputs.items()}
+        found = {
+            name: x.drawn(index, draws) if draws and hasattr(x, "drawn") else x[index]
+            for name, x in inputs.items()
+        }
+        return Data(found, self.labels[index])
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """The tokens of each text [n]; None if the inputs are not texts."""
+        if "last" in self.inputs:
+            found: Tensor = self.inputs["last"] + 1
+            return found
+        mask = self.inputs.get("attention_mask")
+        return None if mask is None else mask.sum(1)
+
+    def passes(self, size: int) -> list[Tensor]:
+        """Return the places of all examples in parts of `size`; of texts, the longest first."""
+        import torch
+
+        order = torch.arange(len(self.labels))
+        if self.lengths is not None:  # like lengths together: little padding
+            order = torch.argsort(self.lengths, descending=True, stable=True)
+        return list(order.split(size))
 
 
 class Task(NamedTuple):
@@ -38,6 +71,8 @@ class Task(NamedTuple):
     test: Data
     scores: Callable[[Any, dict[str, Any], int], Tensor]
     """(model, inputs of a batch, agent-major [N*b, ...], N) -> class scores [N*b, classes]."""
+    common: Callable[[Any, int], dict[str, Any]] = lambda model, agents: {}
+    """(model, N) -> inputs that are the same for every batch until the adapters change."""
     validation: Data | None = None  # neither trained nor tested on; what is chosen is chosen there
 
 

@@ -29,7 +29,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
         (_pair(name, example)[0] for example in examples["train"]),
         num_labels=2,
     )
-    parts = {
+    parts: dict[str, Any] = {
         part: _encode(name, rows, tokenizer, config.data.max_length or 128)
         for part, rows in examples.items()
     }

@@ -18,7 +18,8 @@ ENDLESS: dict[str, Any] = {
     "observe.every": STEPS,
     "observe.eval_every": STEPS,
 }
-ENDLESS |= {"train.schedule": "constant"}  # so that a longer training begins like a shorter one
+# so that a longer training begins like a shorter one
+ENDLESS |= {"train.schedule": "constant", "train.lr_min": 0.0}
 PER_MATCH = ("mix.method", "mix.graph", "train.lr", "train.seed")
 
 
@@ -64,9 +65,9 @@ def config(setting: Setting, method: str, network: str, more: Mapping[str, Any])
 
 
 def described(setting: Setting) -> dict[str, Any]:
-    """Return the settings that all matches share."""
+    """Return the settings that all matches share, those that are given or have a default."""
     shared = config(setting, "dlora", "ring", {}).settings()
-    return {name: value for name, value in shared.items() if name not in PER_MATCH}
+    return {n: value for n, value in shared.items() if n not in PER_MATCH and value is not None}
 
 
 def accuracies(config: Config, stops: Sequence[int]) -> dict[int, float]:

@@ -1,7 +1,7 @@
 """Adapters, configurations, replays and stored results with random faults.
 
-In CI a sample that is always the same; HYPOTHESIS_PROFILE=night draws 2000 others at every door,
-which takes minutes.
+In CI a sample that is always the same. `pytest -m night tests/fuzz` draws others for three minutes
+at each door, or for DECAF_FUZZ_MINUTES; `python -m tests.fuzz MINUTES [DOOR ...]` says how many.
 """
 
 import json
@@ -29,6 +29,9 @@ CLAIMS = {claim.id: claim for claim in LEDGER.claims}
 REPLAYED = [name for name, claim in CLAIMS.items() if LEDGER.counterexample(name).exists()]
 ROW = Row("case", "<=", 1.0, 2.0, 0.0, 1.0, 1.0, params={"r": 2}).as_json()
 
+DOORS = {}  # name -> the test, as a function of its settings
+DRAWN = []  # one entry for each draw
+
 often = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
@@ -37,6 +40,7 @@ def only(*errors):
     """Let errors of these kinds pass, and count them; numbers may overflow in silence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        DRAWN.append(1)
         try:
             yield
         except errors as error:
@@ -48,9 +52,10 @@ def only(*errors):
 
 
 def door(*strategies):
-    """Test with drawn arguments: quickly in every run, and for longer at night."""
+    """Test with drawn arguments: quickly in every run, and for minutes at night."""
 
     def decorate(test):
+        DOORS[test.__name__.removeprefix("test_")] = lambda how: how(given(*strategies)(test))
         return often(given(*strategies)(test))
 
     return decorate

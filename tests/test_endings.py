@@ -1,0 +1,129 @@
+"""Too little memory, and what no check foresaw: one line and code 2 from every program."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from decaf_theory import cli as decaf
+from decaf_theory import faults
+from decaf_theory.files import UnwritableError
+from figures import cli as figures
+from paper_checks import cli as harness
+from tests import fake_ledger
+from verification import cli as verification
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def deep(depth=0):
+    return deep(depth + 1)
+
+
+def raising(error):
+    """Return a function that raises an error, whatever it is given."""
+
+    def run(*arguments, **named):
+        if error is RecursionError:
+            deep()
+        raise error
+
+    return run
+
+
+# program -> its main, a command line, and where its work is called
+PROGRAMS = {
+    "decaf": (decaf.main, ["methods"], lambda f: (decaf.COMMANDS, "methods", f)),
+    "verification": (verification.main, ["list"], lambda f: (verification.ACTIONS, "list", f)),
+    "paper_checks": (harness.main, ["list"], lambda f: (harness.COMMANDS, "list", f)),
+}
+TORCH = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, "figures"])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError("Unable to allocate 8 TiB"), "not enough memory: Unable to allocate 8 TiB"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError(f"{TORCH}\nat line 3"), f"not enough memory: {TORCH}"),
+        (OSError(12, "Cannot allocate memory"), "not enough memory: [Errno 12] Cannot allocate"),
+        (
+            OverflowError("too large"),
+            "the input cannot be worked on: OverflowError in test_endings",
+        ),
+        (RecursionError, "the input cannot be worked on: RecursionError in test_endings.py, line"),
+        (
+            UnwritableError(28, "no space", "out"),
+            "cannot write out: no space; choose another",
+        ),
+    ],
+)
+def test_each_program_ends_with_one_line_and_code_2(program, error, line, monkeypatch, capsys):
+    if program == "figures":
+        monkeypatch.setattr(figures, "draw_all", raising(error))
+        code = figures.main([])
+    else:
+        main, words, place = PROGRAMS[program]
+        monkeypatch.setitem(*place(raising(error)))
+        code = main(words)
+    said = capsys.readouterr().err
+    assert code == faults.USAGE
+    assert said.removeprefix("decaf: ").startswith(f"error: {line}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_defect_keeps_its_traceback(program, monkeypatch):
+    main, words, place = PROGRAMS[program]
+    monkeypatch.setitem(*place(raising(TypeError("a defect"))))
+    with pytest.raises(TypeError, match="a defect"):
+        main(words)
+
+
+def test_a_closed_pipe_is_the_end_and_no_error():
+    program = "import sys; from decaf_theory.cli import main; sys.exit(main(['methods']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == faults.OK
+
+
+def full(ctx):
+    """A claim for which there is too little memory."""
+    raise MemoryError("Unable to allocate 8 TiB")
+
+
+def test_too_little_memory_is_no_verdict_on_a_claim(monkeypatch, tmp_path, capsys):
+    ledger = fake_ledger.ledger_in(tmp_path / "ledger")
+    words = ["--only", "T1", "--out", str(tmp_path / "out")]
+    assert verification.main(words, ledger=ledger) == 0
+    before = (tmp_path / "out" / "run.json").read_bytes()
+    monkeypatch.setattr(fake_ledger, "CLAIMS", [replace(fake_ledger.TRUE, rows=full)])
+    capsys.readouterr()
+    assert verification.main(words, ledger=ledger) == faults.USAGE
+    line = "error: not enough memory: claim T1: Unable to allocate 8 TiB\n"
+    assert capsys.readouterr().err == line
+    assert (tmp_path / "out" / "run.json").read_bytes() == before  # what was found is kept
+
+
+def test_a_cell_of_a_sweep_without_memory_is_named_and_its_code_is_2(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("torch", reason="the harness trains with torch")
+    from paper_checks import baseline, finetune
+
+    def train(config, folder, **others):
+        if config.mix.method == "dlora":
+            raise RuntimeError(TORCH)
+        raise finetune.TrainingError("the loss is not finite")
+
+    monkeypatch.setattr(finetune, "finetune", train)
+    monkeypatch.setattr(baseline, "keep", lambda config, folder: None)
+    words = ["sweep", "tiny-bert", "--out", str(tmp_path), "--methods"]
+    assert harness.main([*words, "decaf"]) == harness.FAILED
+    assert harness.main([*words, "dlora", "decaf"]) == faults.USAGE
+    lines = capsys.readouterr().out.splitlines()[-3:-1]
+    assert [line.split(": ")[1].split("; ")[0] for line in lines] == ["out of memory", "failed"]
