@@ -160,6 +160,13 @@ def test_a_model_without_heads_has_no_such_control(name):
         configs.read(name, {"lora.train_adapters": False})
 
 
+def test_with_frozen_heads_there_is_no_such_control_and_nothing_to_train():
+    frozen = {"lora.train_heads": False}
+    assert configs.read("vit-digits", frozen).swept == configs.SWEPT
+    with pytest.raises(configs.ConfigError, match="must not both be false: nothing would train"):
+        configs.read("vit-digits", frozen | {"lora.train_adapters": False})
+
+
 # ---------------------------------------------------------------- constant answers
 
 
