@@ -95,8 +95,8 @@ class Config:
 
         The heads of `heads_only_dlora` are mixed as those of all methods that meet on the graph.
         """
-        headless = self.model.get("kind") in HEADLESS
-        return SWEPT if headless else (*SWEPT, *CONTROLS)
+        heads = self.lora.train_heads and self.model.get("kind") not in HEADLESS
+        return (*SWEPT, *CONTROLS) if heads else SWEPT
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that affects results, flat: dotted name -> plain value."""
@@ -405,6 +405,11 @@ def _check_trained(config: Config) -> None:
         raise ConfigError(
             f"lora.train_adapters must be true for model.kind {kind!r}, which has no head to train "
             f"instead; got false, leave it out"
+        )
+    if not (config.lora.train_adapters or config.lora.train_heads):
+        raise ConfigError(
+            "lora.train_adapters and lora.train_heads must not both be false: nothing would train; "
+            "set one of them"
         )
 
 

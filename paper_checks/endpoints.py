@@ -39,7 +39,7 @@ def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str
     W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads.
     """
     models = {"averaged_score": mean_products(stacked)}
-    if rule.space == "factors" and rule.meets != "none":
+    if stacked.sites and rule.space == "factors" and rule.meets != "none":
         models["averaged_factors_score"] = mean_factors(stacked)
     found = {}
     for name, pairs in models.items():

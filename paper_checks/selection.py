@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from paper_checks.choosing import at_an_end, best
 from paper_checks.protocol import Plan
 from paper_checks.rules import row_of
-from paper_checks.scores import Column, columns_of, markdown, validated
+from paper_checks.scores import Column, columns_of, last, markdown, scores, validated
 from verification.harness import Stored
 from verification.store import StoreError
 
@@ -73,7 +73,7 @@ def validation_of(run: Stored) -> float:
 def text(selection: Selection, plan: Plan) -> str:
     """Return the table of the chosen values, and whether all rows had the same budget."""
     columns = columns_of(selection.runs)
-    rows = list(dict.fromkeys(row for row, _, _ in selection.chosen))
+    rows = list(scores(selection.runs, columns, last))
 
     def cell(row: str, column: Column) -> str:
         places = [(row, *column), (row, column[0], "any")]

@@ -113,8 +113,11 @@ def heads_of_plain_networks(run, steps, Pi, every):
 
 
 def test_the_control_trains_and_mixes_heads_alone_as_plain_networks_do(tmp_path):
-    run = finetune.finetune(paper_runs.config(lora__train_adapters=False), tmp_path)
+    control = paper_runs.config(lora__train_adapters=False, mix__method="dlora")
+    run = finetune.finetune(control, tmp_path)
     assert run.stacked.sites == {}
+    assert "averaged_score" in run.records[-1]
+    assert "averaged_factors_score" not in run.records[-1]
     assert [name for name, _ in run.task.model.named_parameters() if ".A" in name] == []
     wanted = heads_of_plain_networks(run, 6, TOPOLOGIES["ring"](3).tolist(), 2)
     head = run.stacked.heads["classifier"]
@@ -158,6 +161,13 @@ def test_the_control_has_a_folder_and_a_name_of_its_own():
 def test_a_model_without_heads_has_no_such_control(name):
     with pytest.raises(configs.ConfigError, match="which has no head to train instead"):
         configs.read(name, {"lora.train_adapters": False})
+
+
+def test_with_frozen_heads_there_is_no_such_control_and_nothing_to_train():
+    frozen = {"lora.train_heads": False}
+    assert configs.read("vit-digits", frozen).swept == configs.SWEPT
+    with pytest.raises(configs.ConfigError, match="must not both be false: nothing would train"):
+        configs.read("vit-digits", frozen | {"lora.train_adapters": False})
 
 
 # ---------------------------------------------------------------- constant answers
