@@ -58,13 +58,14 @@ def compress(factors: Factors) -> Factors:
         """Return R of the QR factorization of [X_1 ... X_N], cut back into agents."""
         *lead, N, rows, r = X.shape
         joined = namespace(X).moveaxis(X, -3, -2).reshape(*lead, rows, N * r)
-        R = np.linalg.qr(joined, mode="r") if isinstance(X, np.ndarray) else _of_torch(joined)
+        numpy = isinstance(X, np.ndarray)
+        R: Array = np.linalg.qr(joined, mode="r") if numpy else _triangle_by_torch(joined)
         return namespace(R).moveaxis(R.reshape(*lead, -1, N, r), -2, -3)
 
     return Factors(triangle(factors.B), transpose(triangle(transpose(factors.A))))
 
 
-def _of_torch(X: Array) -> Array:
+def _triangle_by_torch(X: Array) -> Array:
     import torch
 
     return torch.linalg.qr(X, mode="r").R
