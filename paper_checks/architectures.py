@@ -124,12 +124,24 @@ ARCHITECTURES = {
         149_620_737, 12, ("q_proj", "k_proj", "v_proj"), "image", clip_vit_b16, clip_scores
     ),
 }
-# task -> (classes, tokens of a text where the configuration gives no max_length: CLIP's prompts are
-# as long as the longest, about 16 tokens, which its tokenizer would tell)
+
+
+class Examples(NamedTuple):
+    """What is known of a data set without having it.
+
+    length: tokens of a text where the configuration gives no max_length: CLIP's prompts are as long
+    as the longest, about 16 tokens, which its tokenizer would tell. tested: examples of its test.
+    """
+
+    classes: int
+    length: int
+    tested: int
+
+
 TASKS = {
-    "wic": (2, 64),
-    "boolq": (2, 256),
-    "flowers102": (102, 20),
-    "ucf101": (101, 20),
-    "food101": (101, 20),
+    "wic": Examples(2, 64, 638),
+    "boolq": Examples(2, 256, 3270),
+    "flowers102": Examples(102, 20, 2463),
+    "ucf101": Examples(101, 20, 3783),
+    "food101": Examples(101, 20, 25250),
 }

@@ -24,6 +24,7 @@ from paper_checks.config import Config
 from paper_checks.cost import Memory, memory, step_cost
 from paper_checks.stacked import Stacked, stack
 from paper_checks.tasks.models import dtype_of
+from paper_checks.wholerun import CROPPED, DECODED, MIX_UTILISATION, OBSERVED, Parts, parts_of
 
 UTILISATION = 0.35
 
@@ -76,13 +77,23 @@ class Report:
     together: Memory
     sequential: Memory
     flops: int
+    parts: Parts
     gpu: str
     utilisation: float
 
     @property
     def hours(self) -> float:
         """Hours of training on the GPU at the assumed utilisation of its peak."""
-        return self.config.train.steps * self.flops / (self.peak * self.utilisation) / 3600
+        return self._hours(self.config.train.steps * self.flops)
+
+    @property
+    def evaluating(self) -> float | None:
+        """Hours of all evaluations, at the same utilisation; None: it depends on the data."""
+        times = self.parts.evaluations
+        return None if times is None else self._hours(times * self.parts.evaluating)
+
+    def _hours(self, flops: int) -> float:
+        return flops / (self.peak * self.utilisation) / 3600
 
     @property
     def peak(self) -> float:
@@ -109,6 +120,7 @@ def dry_run(config: Config, *, gpu: str = "A100 80 GB", utilisation: float = UTI
     stacked = build(config, architecture, dtype)
     every = steps_a_round(config, sizes)
     together, flops = _memory(stacked, config, architecture, sizes)
+    parts = parts_of(config, stacked, architecture, sizes, every)
     with stacked.only(0):
         sequential, _ = _memory(stacked, config, architecture, sizes._replace(agents=1))
     return Report(
@@ -126,6 +138,7 @@ def dry_run(config: Config, *, gpu: str = "A100 80 GB", utilisation: float = UTI
         together=together,
         sequential=sequential,
         flops=flops,
+        parts=parts,
         gpu=gpu,
         utilisation=utilisation,
     )
@@ -147,7 +160,7 @@ def sizes_of(config: Config) -> Sizes:
     name = config.task["name"]
     if name not in TASKS:
         raise ValueError(f"task.name must be one of {', '.join(TASKS)} for a dry run, got {name!r}")
-    classes, length = TASKS[name]
+    classes, length, _ = TASKS[name]
     return Sizes(config.mix.agents, config.data.batch, config.data.max_length or length, classes)
 
 
@@ -222,11 +235,38 @@ def _lines(report: Report) -> Iterator[str]:
     for name in rows:
         both = (getattr(memory, name) for memory in (report.together, report.sequential))
         yield f"  {name:<14}" + "".join(f"{_bytes(number):>21}" for number in both)
-    yield "time"
-    yield f"  {report.hours:.3g} hours on one {report.gpu}, peak {report.peak / 1e12:g} Tflop/s,"
-    yield f"  at {report.utilisation:.0%} of that peak, which is assumed and not measured"
-    yield "Not counted: work space of single operations, evaluation, data loading, mixing."
+    yield f"hours on one {report.gpu}, peak {report.peak / 1e12:g} Tflop/s"
+    yield from (f"  {name:<14} {fact}" for name, fact in _times(report))
+    yield "Not counted: work space of single operations, reading of files."
     yield "Attention is counted as plain products of matrices; fused attention saves less."
+
+
+def _times(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield the hours of the parts of a run, each with what they rest on."""
+    parts, single = report.parts, GPUS[report.gpu].single
+    share = f"{report.utilisation:.0%} of that peak, which is assumed and not measured"
+    yield "training", f"{report.hours:.3g} at {share}"
+    times = f"{parts.evaluations or '?'} x {parts.tested:,} examples"
+    yield "evaluating", f"{_count(report.evaluating)} at the same, {times}"
+    mixed = "flops not counted" if parts.mixing is None else f"{parts.mixing:.3g} flops a mix"
+    yield (
+        "mixing",
+        f"{_count(parts.mixing_hours(single))} at {MIX_UTILISATION:.0%} of {single / 1e12:g} "
+        f"Tflop/s (assumed), {mixed}",
+    )
+    all_of = f"{_count(parts.observing(report.sites))} for {parts.observed or '?'} mixes"
+    most = "" if parts.share is None else f"at most {parts.share * report.hours:.2g} (its share); "
+    yield "observing", f"{most}{all_of} at {OBSERVED} s of one core a site"
+    if parts.images != 0:
+        yield (
+            "decoding",
+            f"{_count(parts.decoding)} of one core at {1e3 * DECODED:g} ms an image, once"
+            + (f", and {1e3 * CROPPED:g} ms a random crop" if parts.crops else ""),
+        )
+
+
+def _count(hours: float | None) -> str:
+    return "?" if hours is None else f"{hours:.3g}"
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

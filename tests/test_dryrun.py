@@ -4,19 +4,25 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from torch.utils.flop_counter import FlopCounterMode
+
 from decaf_theory.methods import METHODS, Clock
+from decaf_theory.methods.cost import round_flops
+from decaf_theory.topology import TOPOLOGIES
 from paper_checks import cli
-from paper_checks.architectures import ARCHITECTURES
+from paper_checks.architectures import ARCHITECTURES, Sizes
 from paper_checks.config import Config
 from paper_checks.cost import memory, step_cost
 from paper_checks.dryrun import GPUS, architecture_of, build, dry_run, traffic
-from paper_checks.settings import Data, Lora, Mix, Train
+from paper_checks.settings import Data, Lora, Mix, Observe, Train
 from paper_checks.stacked import stack
+from paper_checks.wholerun import CROPPED, DECODED, evaluation_flops, mix_flops
 
 OTHERS = ("clip-ucf101", "clip-food101", "llama2-7b-boolq")
 FULL_SIZE = [
@@ -161,6 +167,55 @@ def test_the_time_is_operations_over_the_assumed_share_of_the_peak(llama_report)
     assert "35% of that peak, which is assumed and not measured" in text
     assert "2,097,152 parameters per agent, 20,971,520 in all" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_an_evaluation_of_llama_is_a_forward_pass_of_every_test_example(llama_report):
+    tokens = N * 638 * 48
+    linear = 2 * LAYERS * (4 * D * D + 3 * D * 11008) * tokens
+    attention = LAYERS * 2 * 2 * 48 * D * tokens
+    factors = LAYERS * 4 * 2 * 4 * D * tokens
+    parts = llama_report.parts
+    assert parts.evaluating == linear + attention + factors + 2 * 2 * D * N * 638
+    assert (parts.rounds, parts.observed, parts.evaluations) == (50, 50, 50)
+    assert (parts.images, parts.crops, parts.decoding) == (0, 0, 0)
+    assert parts.observing(64) == pytest.approx(50 * 64 * 0.1 / 3600)
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_clip_run_are_counted():
+    found = dataclasses.replace(clip(), observe=Observe(share=0.02, every=3, eval_every=200))
+    parts = dry_run(replaced(found, "data", augment="resized_crop_flip")).parts
+    assert (parts.rounds, parts.observed, parts.evaluations) == (500, 167, 3)  # 200, 400, 500
+    assert parts.images == 40 * 102 + 2463
+    assert parts.crops == 6500 * N * 32
+    assert parts.decoding == pytest.approx(
+        (parts.images * DECODED + parts.crops * CROPPED) / 3600, rel=1e-12
+    )
+
+
+def test_an_evaluation_of_clip_encodes_its_classes_once():
+    """An image costs the same whatever the others: seven at once are counted as seven."""
+    sizes = Sizes(N, 7, 20, 102)
+    _, architecture = architecture_of(clip().model)
+    stacked = build(clip(), architecture, "float16")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        architecture.scores(stacked.model, sizes)
+    seven = evaluation_flops(stacked, architecture, sizes, 7)
+    assert seven == counter.get_total_flops()
+    assert evaluation_flops(stacked, architecture, sizes, 14) < 2 * seven
+
+
+@pytest.mark.parametrize("method", ["decaf", "dlora", "local", "fedavg", "flora"])
+def test_mixing_is_what_a_round_takes_beyond_its_local_step(method):
+    _, architecture = architecture_of(clip().model)
+    config = clip(method=method)
+    stacked = build(config, architecture, "float16")
+    rule, sites = config.mix.rule, [pair.shape for pair in stacked.factors().values()]
+    rows = np.asarray(TOPOLOGIES["ring"](N)) if rule.meets == "graph" else np.full((N, N), 1 / N)
+    # B A, the gradients of both factors, and their moves
+    local = [2 * N * (3 * d * k * 2 + 2 * (d + k)) for d, k in sites]
+    whole = [round_flops(rule, rows, d=d, k=k, r=2)[1] for d, k in sites]
+    assert mix_flops(stacked, config) == pytest.approx(sum(whole) - sum(local), rel=1e-9)
 
 
 @pytest.mark.slow

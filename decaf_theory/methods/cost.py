@@ -45,6 +45,13 @@ def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[f
     return first, second
 
 
+def mixing_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> float | None:
+    """Return the flops of a mix alone, as `round_flops` counts them in the second round."""
+    if method.form not in (LORA, MERGED, FULL_MATRIX):
+        return None
+    return _of_mix(method, _begun(method, d, k, r), Pi, Clock(1))
+
+
 def _begun(method: Method, d: int, k: int, r: int) -> State:
     """Return the state of one agent at the start, in float32."""
     zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
@@ -68,11 +75,17 @@ def _in_round(method: Method, state: State, Pi: Array, clock: Clock) -> float:
     products = (1 + len(trained)) * product
     flops = 2.0 * N * (products + _numbers(trained))
     flops += _of_means(weights_of(method.pools, Pi, N), trained, N)
+    return flops + _of_mix(method, state, Pi, clock)
+
+
+def _of_mix(method: Method, state: State, Pi: Array, clock: Clock) -> float:
+    N, (d, k) = int(Pi.shape[0]), state.factors.shape
+    product = 0 if method.form is FULL_MATRIX else d * k * state.factors.rank
     weights = method.weights(Pi, N, clock)
     if method.space == "factors" or weights is None:
         pairs = (N if method.answer == "all" else 1) if "base" in state.memory else 0
-        return flops + _of_means(weights, method.send(state, clock), N) + 2.0 * pairs * product
-    return flops + _of_truncations(state, weights, N)
+        return _of_means(weights, method.send(state, clock), N) + 2.0 * pairs * product
+    return _of_truncations(state, weights, N)
 
 
 def _of_means(weights: Array | None, message: Message, N: int) -> float:
