@@ -28,30 +28,35 @@ AT_FIRST = {"dlora": "first_interference", "decaf": "first_truncation"}
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the numbers that the caption names."""
-    counts = sorted({len(values) for cell in CELLS for values in groups(rows, cell, "own")})
-    return {"seeds": " to ".join(map(str, sorted({counts[0], counts[-1]})))}
+    counts = {len(values) for cell in shown(rows) for values in groups(rows, cell, "own")}
+    return {"seeds": " to ".join(map(str, sorted({min(counts), max(counts)})))}
+
+
+def shown(rows: Sequence[Row]) -> list[str]:
+    """Return the cells that have rows. MissingError: fewer than two."""
+    found = [cell for cell in CELLS if all(groups(rows, cell, "own"))]
+    if len(found) < 2:
+        again = "run python -m paper_checks benchmark"
+        raise MissingError(f"no rows of two of the benchmark's cells {', '.join(CELLS)}; {again}")
+    return found
 
 
 def groups(rows: Sequence[Row], cell: str, field: str) -> list[list[float]]:
-    """Return a number of the trainings of each method in a cell. MissingError: there is none."""
+    """Return a number of the trainings of each method in a cell."""
     own = [row for row in rows[1:] if (row["suite"], row["cell"]) == ("digits", cell)]
-    found = [[row[field] for row in own if row["method"] == method] for method in METHODS]
-    if not all(found):
-        again = "run python -m paper_checks benchmark"
-        raise MissingError(f"no rows of the benchmark's cell {cell}; {again}")
-    return found
+    return [[row[field] for row in own if row["method"] == method] for method in METHODS]
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw both panels; return the files."""
+    cells = shown(rows)
     with style.look():
         figure, (top, bottom) = style.panels(2, 1.75, sharex=True, sharey=False)
         for i, method in enumerate(METHODS):
-            places = [float(np.mean(groups(rows, cell, "start_spread")[i])) for cell in CELLS]
-            look = style.METHODS[method]
-            bars(top, places, [groups(rows, cell, "own")[i] for cell in CELLS], look)
-            field = AT_FIRST[method]
-            bars(bottom, places, [groups(rows, cell, field)[i] for cell in CELLS], look)
+            places = [float(np.mean(groups(rows, cell, "start_spread")[i])) for cell in cells]
+            look, field = style.METHODS[method], AT_FIRST[method]
+            bars(top, places, [groups(rows, cell, "own")[i] for cell in cells], look)
+            bars(bottom, places, [groups(rows, cell, field)[i] for cell in cells], look)
         top.set_title("(a) own models after training")
         top.set_ylabel("accuracy in %")
         bottom.set_title("(b) lost at the first mix, relative")
