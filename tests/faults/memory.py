@@ -77,7 +77,7 @@ def _merge() -> Callable[[], object]:
 
 
 def _rows() -> Callable[[], object]:
-    (claim,) = [claim for claim in LEDGER.claims if claim.id == "T31-bipartite"]
+    (claim,) = [claim for claim in LEDGER.claims if claim.id == "W2"]
     return lambda: evaluate(claim, Settings())
 
 
