@@ -123,8 +123,9 @@ def measured(call: Callable[[], object], calls: int = CALLS) -> Left:
 
 
 def _held() -> tuple[int, int]:
+    # anonymous memory: the system may take back pages of files, such as libraries, at any time
     gc.collect()
-    return tracemalloc.get_traced_memory()[0], resident("VmRSS")
+    return tracemalloc.get_traced_memory()[0], resident("RssAnon")
 
 
 if __name__ == "__main__":
