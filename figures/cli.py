@@ -47,8 +47,9 @@ def make(name: str, results: Path, out: Path, *, accept_code: bool = False) -> l
     """Draw one figure and write its caption next to it; return the files."""
     figure = FIGURES[name]
     rows = read(results, figure.NEEDS, accept_code=accept_code)
-    text = caption(name, rows)
-    files = figure.draw(rows, out / name)
+    with store.fitting(f"the rows of {', '.join(figure.NEEDS)}", "make them again"):
+        text = caption(name, rows)
+        files = figure.draw(rows, out / name)
     write_atomically(out / f"{name}.txt", text.encode())
     return [*files, out / f"{name}.txt"]
 
@@ -64,7 +65,8 @@ def draw(name: str, args: argparse.Namespace) -> list[Path]:
     """Make a figure or the page; return the files. StoreError, ValueError: rows are missing."""
     if name == PAGE:
         to = args.report or args.out / report.NAME
-        return [report.write(args.results, args.out, list(FIGURES), to)]
+        with store.fitting(args.results, store.AGAIN):
+            return [report.write(args.results, args.out, list(FIGURES), to)]
     try:
         return make(name, args.results, args.out, accept_code=args.accept_code)
     except (store.StoreError, ValueError):

@@ -316,7 +316,9 @@ def show_table(args: argparse.Namespace) -> int:
         hint = near(args.against, ADAPTER_METHODS)
         raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
     given = {"against": args.against, "level": args.level, "accept_code": args.accept_code}
-    print(table.text(args.out, **given))
+    with store.fitting(", ".join(map(str, args.out)), "train the runs again"):
+        text = table.text(args.out, **given)
+    print(printable(text))
     return OK
 
 

@@ -194,7 +194,7 @@ def keep(claim: Claim, attempt: Attempt, instance: Instance | None, folder: Path
     """Enter the attempt into the folder's table; store its instance for `replay`, if it has one."""
     record = {**asdict(attempt), "file": attempt.file if instance is not None else None}
     key = ("claim", "variant")
-    rows = [row for row in _table(folder) if [row[k] for k in key] != [record[k] for k in key]]
+    rows = [r for r in _table(folder) if [r.get(k) for k in key] != [record[k] for k in key]]
     records = [sealed(row) for row in [*rows, record]]
     lines = ",\n".join(json.dumps(strict(row), sort_keys=True) for row in records)
     write_atomically(folder / TABLE, f"[\n{lines}\n]\n".encode())

@@ -13,6 +13,7 @@ from decaf_theory.files import write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.methods import METHODS
 from decaf_theory.sums import seal_lines, unseal_lines
+from decaf_theory.terminal import printable
 from paper_checks import sweep
 from paper_checks.rules import require_known
 from paper_checks.tournament.page import page
@@ -57,7 +58,9 @@ def add_to(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Play what is not in the store yet, write the rows next to it, print the page."""
     if args.rows is not None:
-        print(page(read(args.rows)), end="")
+        with store.fitting(args.rows, "run python -m paper_checks tournament"):
+            text = page(read(args.rows))
+        print(printable(text), end="")
         return OK
     size = "quick" if args.quick else "full"
     chosen = tasks(size)
