@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 
 from decaf_theory import extras
-from decaf_theory.files import UnwritableError
+from decaf_theory.files import UnwritableError, place
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 
@@ -233,8 +233,6 @@ def methods(args: argparse.Namespace) -> int:
 
 def benchmark(args: argparse.Namespace) -> int:
     """Print one line for each goal, as it is reached or missed."""
-    from pathlib import Path
-
     from decaf_theory import bench
 
     if args.part == "scaling":
@@ -242,7 +240,7 @@ def benchmark(args: argparse.Namespace) -> int:
     rows = bench.run(
         bench.chosen(args.only, quick=args.quick),
         bench.settings(quick=args.quick, device=args.device),
-        to=Path(args.json) if args.json else None,
+        to=place(args.json) if args.json else None,
         show=lambda text: print(text, flush=True),
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
@@ -251,8 +249,6 @@ def benchmark(args: argparse.Namespace) -> int:
 
 def scale(args: argparse.Namespace) -> int:
     """Print what a step costs against the number of agents, and what that comes to beyond."""
-    from pathlib import Path
-
     from decaf_theory import bench
     from decaf_theory.bench import extrapolation, scaling
 
@@ -260,7 +256,7 @@ def scale(args: argparse.Namespace) -> int:
         raise ValueError("--only and --device belong to the goals; scaling runs whole, on the CPU")
     rows = scaling.run(
         bench.settings(quick=args.quick),
-        to=Path(args.json) if args.json else None,
+        to=place(args.json) if args.json else None,
         show=lambda text: print(text, flush=True),
     )
     print(f"\n{extrapolation.table(rows)}", end="")

@@ -28,6 +28,11 @@ class UnwritableError(OSError):
         return f"cannot write {self.filename}: {self.strerror}"
 
 
+def place(text: str | Path) -> Path:
+    """Return the path that a user typed; a leading ~ is the home folder, as in --out=~/x."""
+    return Path(os.path.expanduser(text))
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it; of a link, write the file it points to.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from decaf_theory.files import UnwritableError, require_writable, write_atomically
+from decaf_theory.files import UnwritableError, place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
@@ -30,15 +30,15 @@ def parser() -> argparse.ArgumentParser:
         "Exit code 1: a figure requested by name has no rows; 2: bad usage.",
     )
     p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
-    p.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
-    p.add_argument("--out", type=Path, default=Path("figures/out"), help="folder of the figures")
+    p.add_argument("--results", type=place, default=Path("results"), help="folder of the rows")
+    p.add_argument("--out", type=place, default=Path("figures/out"), help="folder of the figures")
     p.add_argument(
         "--accept-code",
         action="store_true",
         help="draw runs of the harness that other code or libraries made, refused otherwise",
     )
     page = p.add_mutually_exclusive_group()
-    page.add_argument("--report", type=Path, metavar="FILE", help="the page (OUT/report.html)")
+    page.add_argument("--report", type=place, metavar="FILE", help="the page (OUT/report.html)")
     page.add_argument("--no-report", action="store_true", help="draw only the figures")
     return p
 

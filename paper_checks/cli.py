@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from decaf_theory import extras
-from decaf_theory.files import UnwritableError
+from decaf_theory.files import UnwritableError, place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line, interruptions
 from decaf_theory.terminal import prepare, printable
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     many = commands.add_parser("sweep", help="train methods x graphs x partitions x seeds")
     for command in (run, many):
         command.add_argument("config", help="an experiment by name, or a .toml file")
-        command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
+        command.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
         command.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
         command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
         command.add_argument(
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="sizes, memory and hours; no weights")
     run.add_argument("--gpu", metavar="NAME", help="with --dry-run: estimate hours on this GPU")
     run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
-    run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
+    run.add_argument("--export", type=place, metavar="DIR", help="write agents' adapters for peft")
     many.add_argument(
         "--methods", nargs="+", default=list(SWEPT), metavar="M", help=f"default: {' '.join(SWEPT)}"
     )
@@ -78,11 +78,11 @@ def parser() -> argparse.ArgumentParser:
     effects.add_argument("--only", nargs="+", metavar="E", help="of these effects alone")
     effects.add_argument("--quick", action="store_true", help="1 core-minute instead of 10")
     effects.add_argument(
-        "--out", type=Path, default=EFFECTS, metavar="FILE", help="default %(default)s"
+        "--out", type=place, default=EFFECTS, metavar="FILE", help="default %(default)s"
     )
     effects.add_argument("--page", action="store_true", help="run nothing, write docs/effects.md")
     show = commands.add_parser("table", help="the paper's table of stored runs")
-    show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
+    show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
     show.add_argument("--level", type=float, default=0.95, help="of the intervals (default 0.95)")
     for command in (run, many, show):
@@ -103,8 +103,8 @@ def seeds(text: str) -> list[int]:
     try:
         found: list[int] = []
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last if dash else first) + 1)
     except ValueError:
         found = []
     if not found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from decaf_theory import adapters
 from decaf_theory.formats import ratio
+from decaf_theory.lowrank import Factors
 from verification.adapter_evidence import EVIDENCE, Case, rounding_of
 from verification.claim import Claim, Outcome, Row, Value
 from verification.judge import Verdict, judge
@@ -88,19 +89,35 @@ def report_on(
     for site, factors in agents.factors.items():
         small = adapters.compress(factors)
         numbers = adapters.site_numbers(site, factors, small, Pi, rank)
-        truncated = adapters.truncate_mix(small, factors.shape, Pi, rank)
+        unit, e = unit_size(small)
+        truncated = adapters.truncate_mix(unit, factors.shape, Pi, rank)
         params: dict[str, Value] = {"site": site, "topology": topology, "N": len(Pi)}
         for name in ("d", "k", "r", *NORMS_OF_MIX):
             params[name] = numbers[name]
-        case = Case(small, Pi, truncated, rounding_of(small, factors.shape), params)
+        case = Case(unit, Pi, truncated, rounding_of(unit, factors.shape), params)
         sites.append(numbers)
         for claim, (_, evidence) in EVIDENCE.items():
-            rows[claim] += evidence(case)
+            rows[claim] += (resized(row, e) for row in evidence(case))
     verdicts = [
         judge(Claim(claim, area, "derived", lambda _: iter(())), rows[claim])
         for claim, (area, _) in EVIDENCE.items()
     ]
     return Report(agents, topology, rows, sites, adapters.pool(sites), verdicts)
+
+
+def unit_size(small: Factors) -> tuple[Factors, int]:
+    """Return factors of size one, each over a power of two, and the exponent of the product.
+
+    Every bound is a norm of products, or a ratio of their squares, which would vanish or overflow.
+    """
+    exponents = [int(np.frexp(np.max(np.abs(X)))[1]) for X in small]
+    return Factors(*map(np.ldexp, small, [-e for e in exponents])), sum(exponents)
+
+
+def resized(row: Row, e: int) -> Row:
+    """Return a row of norms of products times 2^e."""
+    names = ("measured", "low", "high", "bound", "rounding")
+    return replace(row, **{name: float(np.ldexp(getattr(row, name), e)) for name in names})
 
 
 def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decaf_theory.files import write_atomically
+from decaf_theory.files import place, write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.methods import METHODS
 from decaf_theory.sums import seal_lines, unseal_lines
@@ -51,8 +51,8 @@ def add_to(commands: Any) -> None:
     p.add_argument("--tasks", nargs="+", metavar="T", help="default: all")
     p.add_argument("--methods", nargs="+", metavar="M", help="default: all of METHODS")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
-    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
-    p.add_argument("--rows", type=Path, metavar="FILE", help="print the page of these rows only")
+    p.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
+    p.add_argument("--rows", type=place, metavar="FILE", help="print the page of these rows only")
 
 
 def main(args: argparse.Namespace) -> int:
