@@ -180,7 +180,7 @@ def weights(text: str) -> list[float]:
     """Return numbers separated by commas; fractions such as 1/3 are allowed."""
     try:
         return [float(Fraction(part.strip())) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         message = f"must be numbers separated by commas, such as 0.5,1/4,1/4; got {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 

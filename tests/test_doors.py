@@ -36,6 +36,14 @@ def test_what_a_terminal_cannot_show_is_escaped_and_not_lost(monkeypatch):
     assert sys.stdout.buffer.getvalue().strip() == b"\\xe9 \\u7d50"
 
 
+def test_a_closed_stream_shows_nothing(monkeypatch, tmp_path):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert cli.main(["diagnose", str(tmp_path / "none")]) == 2
+    sys.stdout.close()
+    sys.stderr.close()
+
+
 def test_a_stream_of_someone_else_is_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     prepare()
@@ -167,3 +175,15 @@ def test_seeds_are_numbers_and_ranges(text):
     with pytest.raises(argparse.ArgumentTypeError, match="must be seeds, such as 0-4 or 0,2,5"):
         seeds(text)
     assert seeds("0-2,7") == [0, 1, 2, 7]
+
+
+def test_a_scalar_of_a_head_stays_one(tmp_path, rng):
+    folder = write(tmp_path / "agent", sites_of(rng), others={"scale": np.array(2.0)})
+    adapters.save(adapters.merge(adapters.load_agents([folder])), tmp_path / "merged")
+    assert adapters.load(tmp_path / "merged").others["scale"].shape == ()
+
+
+@pytest.mark.parametrize("text", ["1e999,0", "1/0,1", "a", "0.5;0.5"])
+def test_weights_are_numbers(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be numbers separated by commas"):
+        cli.weights(text)

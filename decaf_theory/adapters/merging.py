@@ -185,7 +185,11 @@ def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
             raise ValueError(f"tensor {name} holds numbers beyond float32; scale the adapters down")
         if X.any() and not X.astype(np.float32).any():
             raise ValueError(f"tensor {name} is zero in float32; scale the adapters up")
-    return {name: np.ascontiguousarray(X, dtype=np.float32) for name, X in tensors.items()}
+    # and not ascontiguousarray alone, which makes a scalar a vector of one
+    return {
+        name: np.ascontiguousarray(X, dtype=np.float32).reshape(X.shape)
+        for name, X in tensors.items()
+    }
 
 
 def _portable(config: Mapping[str, Any], r: int) -> dict[str, Any]:
