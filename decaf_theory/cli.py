@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 
 from decaf_theory.faults import without_traceback
+from decaf_theory.files import place
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 
@@ -166,7 +167,7 @@ def weights(text: str) -> list[float]:
     """Return numbers separated by commas; fractions such as 1/3 are allowed."""
     try:
         return [float(Fraction(part.strip())) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         message = f"must be numbers separated by commas, such as 0.5,1/4,1/4; got {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 
@@ -219,8 +220,6 @@ def methods(args: argparse.Namespace) -> int:
 
 def benchmark(args: argparse.Namespace) -> int:
     """Print one line for each goal, as it is reached or missed."""
-    from pathlib import Path
-
     from decaf_theory import bench
 
     if args.part == "scaling":
@@ -228,7 +227,7 @@ def benchmark(args: argparse.Namespace) -> int:
     rows = bench.run(
         bench.chosen(args.only, quick=args.quick),
         bench.settings(quick=args.quick, device=args.device),
-        to=Path(args.json) if args.json else None,
+        to=place(args.json) if args.json else None,
         show=lambda text: print(text, flush=True),
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
@@ -237,8 +236,6 @@ def benchmark(args: argparse.Namespace) -> int:
 
 def scale(args: argparse.Namespace) -> int:
     """Print what a step costs against the number of agents, and what that comes to beyond."""
-    from pathlib import Path
-
     from decaf_theory import bench
     from decaf_theory.bench import extrapolation, scaling
 
@@ -246,7 +243,7 @@ def scale(args: argparse.Namespace) -> int:
         raise ValueError("--only and --device belong to the goals; scaling runs whole, on the CPU")
     rows = scaling.run(
         bench.settings(quick=args.quick),
-        to=Path(args.json) if args.json else None,
+        to=place(args.json) if args.json else None,
         show=lambda text: print(text, flush=True),
     )
     print(f"\n{extrapolation.table(rows)}", end="")

@@ -21,9 +21,17 @@ EXTRAS = {
 
 def missing(*packages: str) -> str:
     """Return the line that says how to install those that are not there; empty if all are."""
-    lacking = [name for name in packages if find_spec(name) is None]
+    lacking = [name for name in packages if not installed(name)]
     extras = ",".join(dict.fromkeys(EXTRAS[name] for name in lacking))
     return f"{', '.join(lacking)} not installed: pip install -e '.[{extras}]'" if lacking else ""
+
+
+def installed(name: str) -> bool:
+    """Whether a package can be imported, as far as its finders say; some raise where it cannot."""
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # blocked by a finder, or by None in sys.modules
+        return False
 
 
 def unmet(error: ModuleNotFoundError) -> str:

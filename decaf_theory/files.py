@@ -7,13 +7,16 @@ import math
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
+Kinds: TypeAlias = type | tuple[type, ...]
+NUMBER = (int, float)
 TRIED = 1 << 16  # bytes that a place must have room for: an empty file fits on a full disk
 
 
@@ -23,6 +26,11 @@ class UnwritableError(OSError):
     def __str__(self) -> str:
         """Return the message, without the number of the error."""
         return f"cannot write {self.filename}: {self.strerror}"
+
+
+def place(text: str | Path) -> Path:
+    """Return the path that a user typed; a leading ~ is the home folder, as in --out=~/x."""
+    return Path(os.path.expanduser(text))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -134,6 +142,21 @@ def from_json(data: bytes) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("brackets are nested too deeply") from None
+
+
+def require_kinds(record: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> None:
+    """Raise ValueError unless the entries of a record are of these kinds; None may be missing.
+
+    True and False are no numbers, and an integer must be within float64.
+    """
+    for name, kind in kinds.items():
+        value = record.get(name)
+        flag = isinstance(value, bool) and kind is not bool
+        huge = isinstance(value, int) and abs(value) > sys.float_info.max
+        if flag or huge or not isinstance(value, kind):
+            one = kind if isinstance(kind, tuple) else (kind,)
+            known = " or ".join(k.__name__.replace("NoneType", "null") for k in one)
+            raise ValueError(f"{name} must be {known}, got {str(value)[:60]!r}")
 
 
 def from_lines(data: bytes) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from decaf_theory.arrays import (
     Array,
     convert,
@@ -84,7 +86,7 @@ def consensus_distance(X: Array | Factors, shares: Array | None = None) -> Array
     """Return Xi = |(I - J) X|_F^2 / N, squared and per agent, [...]; of factors Xi_A + Xi_B.
 
     With shares [N] of sum one, Xi = sum_i shares_i |X_i - Xbar|_F^2, Xbar = sum_i shares_i X_i.
-    Half types are squared and summed in float32.
+    Half types are squared and summed in float32. Infinite where the square is beyond the dtype.
     """
     if isinstance(X, Factors):
         check_agents(X)
@@ -97,7 +99,8 @@ def consensus_distance(X: Array | Factors, shares: Array | None = None) -> Array
         apart = wide - xp.sum(weights * wide, axis=-3, keepdims=True)
         return like(xp.sum(weights * apart**2, axis=(-3, -2, -1)), X)
     flat = xp.reshape(deviations(wide), (*X.shape[:-3], -1))
-    return like(xp.vecdot(flat, flat) / X.shape[-3], X)
+    with np.errstate(over="ignore"):
+        return like(xp.vecdot(flat, flat) / X.shape[-3], X)
 
 
 def weighted_deviations(factors: Factors, weights: Array) -> Factors:

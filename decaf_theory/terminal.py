@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 # a line stays a line, and nothing moves the cursor or changes colours
@@ -11,7 +12,12 @@ CONTROLS = {
 
 
 def prepare() -> None:
-    """Let stdout and stderr escape what their encoding lacks: no result is lost in printing it."""
+    """Let stdout and stderr escape what their encoding lacks: no result is lost in printing it.
+
+    One that is closed, which Python has as None, takes everything and shows nothing.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where a test or a notebook put its own
             stream.reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decaf_theory.faults import OK, USAGE, without_traceback
-from decaf_theory.files import require_writable, write_atomically
+from decaf_theory.files import place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
@@ -32,15 +32,15 @@ def parser() -> argparse.ArgumentParser:
         "or too little memory.",
     )
     p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
-    p.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
-    p.add_argument("--out", type=Path, default=Path("figures/out"), help="folder of the figures")
+    p.add_argument("--results", type=place, default=Path("results"), help="folder of the rows")
+    p.add_argument("--out", type=place, default=Path("figures/out"), help="folder of the figures")
     p.add_argument(
         "--accept-code",
         action="store_true",
         help="draw runs of the harness that other code or libraries made, refused otherwise",
     )
     page = p.add_mutually_exclusive_group()
-    page.add_argument("--report", type=Path, metavar="FILE", help="the page (OUT/report.html)")
+    page.add_argument("--report", type=place, metavar="FILE", help="the page (OUT/report.html)")
     page.add_argument("--no-report", action="store_true", help="draw only the figures")
     return p
 
@@ -49,8 +49,9 @@ def make(name: str, results: Path, out: Path, *, accept_code: bool = False) -> l
     """Draw one figure and write its caption next to it; return the files."""
     figure = FIGURES[name]
     rows = read(results, figure.NEEDS, accept_code=accept_code)
-    text = caption(name, rows)
-    files = figure.draw(rows, out / name)
+    with store.fitting(f"the rows of {', '.join(figure.NEEDS)}", "make them again"):
+        text = caption(name, rows)
+        files = figure.draw(rows, out / name)
     write_atomically(out / f"{name}.txt", text.encode())
     return [*files, out / f"{name}.txt"]
 
@@ -66,7 +67,8 @@ def draw(name: str, args: argparse.Namespace) -> list[Path]:
     """Make a figure or the page; return the files. StoreError, ValueError: rows are missing."""
     if name == PAGE:
         to = args.report or args.out / report.NAME
-        return [report.write(args.results, args.out, list(FIGURES), to)]
+        with store.fitting(args.results, store.AGAIN):
+            return [report.write(args.results, args.out, list(FIGURES), to)]
     try:
         return make(name, args.results, args.out, accept_code=args.accept_code)
     except (store.StoreError, ValueError):

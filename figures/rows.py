@@ -39,7 +39,7 @@ def read(results: Path, needs: Sequence[str], *, accept_code: bool = False) -> l
 
 def verdicts(results: Path) -> list[dict[str, Any]]:
     """Return one row per claim: outcome, tightness, slack."""
-    return store.read_records(results / store.VERDICTS)
+    return store.read_verdicts(results)
 
 
 def attacks(results: Path) -> list[dict[str, Any]]:

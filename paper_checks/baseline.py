@@ -28,7 +28,7 @@ def keep(config: Config, folder: Path) -> None:
     path, of = folder / BASELINE, sum_of_task(config)
     if path.exists():
         try:
-            if read_sealed(path, "computed again")["of"] == of:
+            if read_sealed(path, "computed again").get("of") == of:
                 return
             print(f"{path} is of another task or other data; computed again", file=sys.stderr)
         except StoreError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from decaf_theory.faults import OK, without_traceback
+from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     many = commands.add_parser("sweep", help="train methods x graphs x partitions x seeds")
     for command in (run, many):
         command.add_argument("config", help="an experiment by name, or a .toml file")
-        command.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
+        command.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
         command.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
         command.add_argument(
             "--device", default="cpu", help="cpu (default), cuda, cuda:1, mps, xpu"
@@ -70,14 +71,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="sizes, memory and hours; no weights")
     run.add_argument("--gpu", metavar="NAME", help="with --dry-run: estimate hours on this GPU")
     run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
-    run.add_argument("--export", type=Path, metavar="DIR", help="write agents' adapters for peft")
+    run.add_argument("--export", type=place, metavar="DIR", help="write agents' adapters for peft")
     run.add_argument("--best", action="store_true", help="with --export: of the best round")
     sweeping.add_options(many)
     tournament.add_to(commands)
     benchmark.add_to(commands)
     effects.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
-    show.add_argument("out", nargs="*", type=Path, default=[OUT], help=f"folders (default {OUT})")
+    show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
     show.add_argument("--level", type=float, default=0.95, help="of the intervals (default 0.95)")
     for command in (run, many, show):
@@ -297,7 +298,9 @@ def show_table(args: argparse.Namespace) -> int:
         hint = near(args.against, ADAPTER_METHODS)
         raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
     given = {"against": args.against, "level": args.level, "accept_code": args.accept_code}
-    print(table.text(args.out, **given))
+    with store.fitting(", ".join(map(str, args.out)), "train the runs again"):
+        text = table.text(args.out, **given)
+    print(printable(text))
     return OK
 
 

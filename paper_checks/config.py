@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from decaf_theory.files import place
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.ignored import require_used
@@ -131,13 +132,13 @@ def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> 
     overrides: dotted setting -> value, as from the command line; their origin becomes ours. kept:
     fields of Config that no file holds (data_dir). ConfigError: no such file, or what `parse` says.
     """
-    path = Path(name)
+    path = place(name)
     if path.suffix != ".toml":
         path = CONFIGS / f"{name}.toml"
         if not path.is_file():
             raise ConfigError(f"unknown config {name!r}; {near(name, names())}, or give a .toml")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a config by name or path") from None
     except ValueError as error:  # not TOML, not UTF-8, or an integer of 5000 digits

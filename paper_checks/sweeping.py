@@ -40,8 +40,8 @@ def seeds(text: str) -> list[int]:
     try:
         found: list[int] = []
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last if dash else first) + 1)
     except ValueError:
         found = []
     if not found:

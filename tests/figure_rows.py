@@ -110,6 +110,7 @@ def write_run(folder, method, seed):
     folder.mkdir(parents=True)
     settings = {"name": "net", "mix.method": method, "mix.graph": "ring"}
     settings |= {"data.partition": "iid", "train.seed": seed, "code": harness.code()}
+    settings |= {"train.steps": 6, "mix.agents": 4, "lora.rank": 2}
     rows = [
         {
             "claim": "training",
@@ -123,7 +124,14 @@ def write_run(folder, method, seed):
     rows.append({"claim": "training", "step": 6, "round": 3, "comm_bytes": 3000, "loss": 0.1})
     data = to_lines(rows)
     (folder / store.ROWS).write_bytes(data)
-    held = {"counts": [[4, 1, 5], [2, 8, 0]], "notes": []}
-    about = {"settings": settings, "files": {store.ROWS: sha256(data).hexdigest()}}
-    about |= {"partition": held}
+    about = {
+        "settings": settings,
+        "files": {store.ROWS: sha256(data).hexdigest()},
+        "partition": {"counts": [[4, 1, 5], [2, 8, 0]], "notes": []},
+        "step": 6,
+        "metric": "accuracy",
+        "seconds": {"training": 1.0},
+        "mixing_share": 0.1,
+        "verdicts": {"T17": {"outcome": "holds", "tightness": 1.0, "rows": 3}},
+    }
     (folder / store.RUN).write_bytes(to_json(sealed(about)))

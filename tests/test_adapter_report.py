@@ -192,6 +192,22 @@ def test_agents_that_share_a_direction_attain_the_bound_by_the_spread(tmp_path):
     assert outcomes(found)["T21"] == "not_applicable"
 
 
+@pytest.mark.parametrize(("e", "alpha"), [(-300, 0), (-480, 0), (400, 0), (0, 700), (-200, -300)])
+def test_bounds_do_not_depend_on_the_size_of_the_adapters(e, alpha, tmp_path):
+    rng = np.random.default_rng(4)
+    products = [(rng.standard_normal((7, 2)), rng.standard_normal((2, 5))) for _ in range(3)]
+    found = report(write_agents(tmp_path / "of size one", products, r=2), "ring")
+    scaled = [(np.ldexp(B, e), np.ldexp(A, e)) for B, A in products]
+    other = report(write_agents(tmp_path / "far", scaled, r=2, scale=2.0**alpha), "ring")
+    # powers of two change no digit
+    assert tightness(other) == tightness(found)
+    assert outcomes(other) == outcomes(found)
+    for name in ("interference", "truncation", "difference"):
+        assert other.total[f"relative_{name}"] == found.total[f"relative_{name}"]
+    for row, unit in zip(other.rows["T9"], found.rows["T9"], strict=True):
+        assert row.measured == math.ldexp(unit.measured, 2 * e + alpha)
+
+
 def test_agents_that_are_all_zero_break_no_bound(tmp_path):
     found = report(write_agents(tmp_path, [(np.zeros((4, 2)), np.ones((2, 3)))] * 2, r=2))
     assert found.as_expected

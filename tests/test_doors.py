@@ -1,14 +1,19 @@
 """What programs print, whatever a file or a terminal is like; what adapters and data may hold."""
 
+import argparse
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from decaf_theory import adapters
+from decaf_theory import adapters, cli
 from decaf_theory.adapters.agents import natural
+from decaf_theory.files import place
 from decaf_theory.terminal import prepare, printable
+from paper_checks import config as configs
+from paper_checks.sweeping import seeds
 from paper_checks.tasks import data
 from tests.adapter_files import sites_of, write
 
@@ -29,6 +34,14 @@ def test_what_a_terminal_cannot_show_is_escaped_and_not_lost(monkeypatch):
     print("é 結")
     sys.stdout.flush()
     assert sys.stdout.buffer.getvalue().strip() == b"\\xe9 \\u7d50"
+
+
+def test_a_closed_stream_shows_nothing(monkeypatch, tmp_path):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert cli.main(["diagnose", str(tmp_path / "none")]) == 2
+    sys.stdout.close()
+    sys.stderr.close()
 
 
 def test_a_stream_of_someone_else_is_left_alone(monkeypatch):
@@ -123,3 +136,45 @@ def test_data_that_are_not_utf_8_are_named(tmp_path):
     path.write_bytes(b"sentence\tlabel\n\xff\t1\n")
     with pytest.raises(ValueError, match=r"train\.tsv: must be UTF-8"):
         data.lines(path)
+
+
+def test_a_merge_that_float32_cannot_hold_is_not_written(tmp_path, rng):
+    tiny = {site: [(n, 2.0**-200 * X) for n, X in pair] for site, pair in sites_of(rng).items()}
+    mixed = adapters.merge(adapters.load_agents([write(tmp_path / "agent", tiny)]))
+    with pytest.raises(ValueError, match="is zero in float32; scale the adapters up"):
+        adapters.save(mixed, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, rng):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(write(tmp_path / "agent", sites_of(rng)).parent)
+    assert cli.main(["merge", "~/agent", "--out", "~/merged"]) == 0
+    assert (tmp_path / "merged" / "adapter_config.json").exists()
+    assert not Path("~").exists()
+    assert place("~/x") == tmp_path / "x"
+
+
+def test_a_table_of_settings_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (configs.CONFIGS / "tiny-bert.toml").read_bytes())
+    assert configs.read(str(path)) == configs.read("tiny-bert")
+
+
+@pytest.mark.parametrize("text", ["5-", "-", "", "1,", "a", "3-1"])
+def test_seeds_are_numbers_and_ranges(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be seeds, such as 0-4 or 0,2,5"):
+        seeds(text)
+    assert seeds("0-2,7") == [0, 1, 2, 7]
+
+
+def test_a_scalar_of_a_head_stays_one(tmp_path, rng):
+    folder = write(tmp_path / "agent", sites_of(rng), others={"scale": np.array(2.0)})
+    adapters.save(adapters.merge(adapters.load_agents([folder])), tmp_path / "merged")
+    assert adapters.load(tmp_path / "merged").others["scale"].shape == ()
+
+
+@pytest.mark.parametrize("text", ["1e999,0", "1/0,1", "a", "0.5;0.5"])
+def test_weights_are_numbers(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be numbers separated by commas"):
+        cli.weights(text)

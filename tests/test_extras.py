@@ -34,6 +34,22 @@ def without_torch(program: str, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
+def test_a_package_that_is_blocked_is_not_installed(monkeypatch):
+    class Block:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "gguf":
+                raise ModuleNotFoundError(name, name=name)
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.delitem(sys.modules, "gguf", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Block, *sys.meta_path])
+    assert not extras.installed("peft")
+    assert not extras.installed("gguf")
+    assert extras.installed("numpy")
+    assert extras.missing("peft", "gguf").startswith("peft, gguf not installed: pip install")
+
+
 def test_the_extras_of_the_project_install_what_the_lines_say():
     other_names = {"sklearn": "scikit-learn", "PIL": "pillow", "huggingface_hub": "huggingface-hub"}
     for package, extra in extras.EXTRAS.items():

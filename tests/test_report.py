@@ -308,3 +308,9 @@ def test_what_a_formula_says_in_words_is_no_markup_of_the_page(command):
     tree = ElementTree.fromstring(found)
     assert "script" not in {element.tag for element in tree.iter()}
     assert "<script>a\xa0&\xa0b</script>" in "".join(tree.itertext())
+
+
+def test_a_formula_leads_nowhere():
+    (found,) = formulas.formula(r"\href{javascript:alert(1)}{x} + 1")
+    assert "javascript" not in found
+    assert "<mi>x</mi>" in found

@@ -183,7 +183,7 @@ def test_the_lock_does_not_empty_what_a_link_in_its_place_points_to(tmp_path):
 
 
 def test_a_system_without_file_locks_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(store, "find_spec", lambda name: None)
+    monkeypatch.setattr(store, "installed", lambda name: False)
     with store.locked(tmp_path):
         pass
     assert f"no file locks (fcntl): start no second run that writes to {tmp_path}" in (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +100,45 @@ def report_of(
     rows: dict[str, list[Row]] = {claim: [] for claim in EVIDENCE}
     for site, (small, shape) in compressed.items():
         numbers = adapters.site_numbers(site, shape, small, Pi, rank)
-        truncated = adapters.truncate_mix(small, shape, Pi, rank)
+        unit, e = unit_size(small)
+        truncated = adapters.truncate_mix(unit, shape, Pi, rank)
         params: dict[str, Value] = {"site": site, "topology": topology, "N": len(Pi)}
         for name in ("d", "k", "r", *NORMS_OF_MIX):
             params[name] = numbers[name]
-        case = Case(small, Pi, truncated, rounding_of(small, shape), params)
+        case = Case(unit, Pi, truncated, rounding_of(unit, shape), params)
         sites.append(numbers)
         for claim, (_, evidence) in EVIDENCE.items():
-            rows[claim] += evidence(case)
+            rows[claim] += (resized(row, e) for row in evidence(case))
     verdicts = [
         judge(Claim(claim, area, "derived", lambda _: iter(())), rows[claim])
         for claim, (area, _) in EVIDENCE.items()
     ]
     return Report(agents, topology, rows, sites, adapters.pool(sites), verdicts)
+
+
+def unit_size(small: Factors) -> tuple[Factors, int]:
+    """Return factors of size one, each over a power of two, and the exponent of the product.
+
+    Every bound is a norm of products, or a ratio of their squares, which would vanish or overflow.
+    """
+    exponents = [int(np.frexp(np.max(np.abs(X)))[1]) for X in small]
+    return Factors(*map(np.ldexp, small, [-e for e in exponents])), sum(exponents)
+
+
+def resized(row: Row, e: int) -> Row:
+    """Return a row of norms of products times 2^e."""
+
+    def times(x: float) -> float:
+        return float(np.ldexp(x, e))
+
+    return replace(
+        row,
+        measured=times(row.measured),
+        low=times(row.low),
+        high=times(row.high),
+        bound=times(row.bound),
+        rounding=times(row.rounding),
+    )
 
 
 def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:

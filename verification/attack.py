@@ -260,7 +260,7 @@ def _enter(folder: Path, attempt: Attempt, file: str | None, held: Row | None = 
     key = ("claim", "variant")
     record = {**asdict(attempt), "file": file}
     rows = _table(folder)
-    same = [row for row in rows if all(row[k] == record[k] for k in key)]
+    same = [row for row in rows if all(row.get(k) == record[k] for k in key)]
     if held is not None:
         found = {"loose": attempt.loose, "ratio": _ratio(held), "outcome": held.outcome.value}
         record = (same[0] if same else record) | found | {"file": file}

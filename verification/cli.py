@@ -17,7 +17,7 @@ from decaf_theory.files import write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
 from decaf_theory.terminal import prepare, printable
 from verification import options, provenance, reaches, replay, store, table, texts
-from verification.claim import Claim, Outcome, Row
+from verification.claim import Claim, Outcome
 from verification.judge import judge, regimes_of
 from verification.ledger import page
 from verification.options import MAIN, UsageError
@@ -87,7 +87,7 @@ def recalled(run: store.Run, claims: Sequence[Claim]) -> list[Evidence]:
     found = []
     for claim in claims:
         if claim.id in run.files and claim.id in run.verdicts:
-            rows = tuple(Row.from_json(row) for row in store.read_rows(run.out, claim.id))
+            rows = tuple(store.read_evidence(run.out, claim.id))
             found.append(Evidence(judge(claim, rows, run.verdicts[claim.id]["seconds"]), rows))
     return found
 
@@ -108,7 +108,8 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
         )
         report_dropped(reasons)
         texts.write(args.out, ledger, settings)
-        kept = recalled(run, wanted) if args.resume else []
+        with store.fitting(args.out / store.VERDICTS, "run again without --resume"):
+            kept = recalled(run, wanted) if args.resume else []
         done = {evidence.verdict.claim for evidence in kept}
         spent = sum(evidence.verdict.seconds for evidence in kept)
         left = [claim for claim in wanted if claim.id not in done]
@@ -145,12 +146,12 @@ def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {claim.expected})\n")
     print(f"{table.explanation(claim, table.width())}\n")
     try:
-        rows = [Row.from_json(record) for record in store.read_rows(args.out, claim.id)]
-        print(f"rows: {len(rows)}, in {store.rows_path(args.out, claim.id)}")
+        rows = store.read_evidence(args.out, claim.id)
+        print(f"rows: {len(rows)}, in {printable(store.rows_path(args.out, claim.id))}")
         texts_of_rows = (table.deciding(rows), table.regimes(regimes_of(claim, rows)))
-        print("\n".join(filter(None, texts_of_rows)))
+        print(printable("\n".join(filter(None, texts_of_rows))))
     except store.StoreError as error:
-        print(f"no deciding rows: {error}")
+        print(f"no deciding rows: {printable(error)}")
     kept = ledger.counterexample(claim.id)
     if kept.exists():
         found = replay.load(kept)

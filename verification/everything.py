@@ -204,7 +204,8 @@ def recorded(out: Path, stage: Stage) -> int | None:
     entry = stored(out).get(stage.name)
     if not isinstance(entry, dict) or entry.get("inputs") != stage.inputs():
         return None
-    return int(entry["code"]) if entry.get("outputs") == stage.outputs() else None
+    code = entry.get("code")
+    return code if isinstance(code, int) and entry.get("outputs") == stage.outputs() else None
 
 
 def record(out: Path, name: str, entry: Mapping[str, Any] | None) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decaf_theory.files import from_lines
+from decaf_theory.files import NUMBER, Kinds, from_lines, require_kinds
 from verification import store
 from verification.provenance import code_sum, differences
 
@@ -15,6 +15,14 @@ MODULE = "paper_checks.finetune"  # what it loads is what can change a result
 PER_RUN = ("mix.method", "lora.train_adapters", "mix.graph", "data.partition", "train.seed")
 AGAIN = "run it again"
 TRAINING = "training"
+RUN: dict[str, Kinds] = {
+    **dict.fromkeys(("seconds", "verdicts"), dict),
+    **{"metric": str, "mixing_share": NUMBER},
+}
+SETTINGS: dict[str, Kinds] = {
+    **dict.fromkeys(("mix.method", "mix.graph", "data.partition"), str),
+    **dict.fromkeys(("train.seed", "mix.agents", "lora.rank"), int),
+}
 
 
 class Stored(NamedTuple):
@@ -47,9 +55,35 @@ def read(folder: Path) -> Stored:
     """Return the run of a folder. StoreError: a file is missing, cut short or altered."""
     run = store.read_run(folder, AGAIN)
     path = folder / store.ROWS
-    lines = from_lines(store.read_summed(path, run["files"].get(store.ROWS, ""), AGAIN))
-    records = [line for line in lines if line["claim"] == TRAINING]
-    return Stored(folder, run, records, [line for line in lines if line["claim"] != TRAINING])
+    data = store.read_summed(path, run["files"].get(store.ROWS, ""), AGAIN)
+    try:
+        lines = from_lines(data)
+        records = [line for line in lines if line.get("claim") == TRAINING]
+        _require_shape(run, records)
+    except ValueError as error:
+        raise store.StoreError(f"{folder} is damaged ({error}); {AGAIN}") from None
+    return Stored(folder, run, records, [line for line in lines if line.get("claim") != TRAINING])
+
+
+def _require_shape(run: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError if a run or its records hold anything of another kind than readers expect.
+
+    What a reader misses it names itself.
+    """
+
+    def require(record: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> None:
+        require_kinds(record, {name: kind for name, kind in kinds.items() if name in record})
+
+    require_kinds(run, {"settings": dict, "step": int})
+    require_kinds(run["settings"], {"name": str, "train.steps": int})
+    require(run, RUN)
+    require(run["settings"], SETTINGS)
+    for name, kind in (("seconds", NUMBER), ("verdicts", dict)):
+        require_kinds(held := run.get(name, {}), dict.fromkeys(held, kind))
+    for verdict in run.get("verdicts", {}).values():
+        require(verdict, {"outcome": str})
+    for record in records:
+        require(record, {"score": NUMBER})
 
 
 def code() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from decaf_theory import extras
+from decaf_theory.files import place
 
 MAIN = "python -m verification"
 DESCRIPTION = """\
@@ -172,7 +173,7 @@ DEVICE = option(
 JOBS = option("--jobs", type=whole(1), default=1, metavar="N", help="processes (default 1)")
 OUT = option(
     "--out",
-    type=Path,
+    type=place,
     default=Path("results"),
     metavar="DIR",
     help="folder of the results (default: results)",
@@ -234,7 +235,7 @@ COMMANDS = {
             "replay verification/counterexamples/T18-op.json --script | python -",
         ),
         (
-            option("file", type=Path, metavar="FILE", help="a stored instance (JSON)"),
+            option("file", type=place, metavar="FILE", help="a stored instance (JSON)"),
             option("--script", action="store_true", help="print a program that needs only NumPy"),
         ),
     ),
@@ -279,7 +280,7 @@ COMMANDS = {
         "for maintainers: write the page of all claims",
         "Run it whenever the text of a claim changes.",
         ("docs", "docs page.md"),
-        (option("file", nargs="?", type=Path, metavar="FILE", help="default: docs/claims.md"),),
+        (option("file", nargs="?", type=place, metavar="FILE", help="default: docs/claims.md"),),
     ),
     "counterexamples": Command(
         "for maintainers: store the counterexamples of false claims",

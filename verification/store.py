@@ -13,29 +13,55 @@ half a file; a file that is damaged later no longer matches its checksum, and re
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from decaf_theory import files
-from decaf_theory.files import from_lines, to_json, to_lines, write_atomically
+from decaf_theory.extras import installed
+from decaf_theory.files import (
+    NUMBER,
+    Kinds,
+    from_json,
+    from_lines,
+    require_kinds,
+    to_json,
+    to_lines,
+    write_atomically,
+)
 from decaf_theory.files import strict as strict  # for those who know it by this module
 from decaf_theory.sums import sealed, unsealed
+from verification.claim import Outcome, Row
 from verification.provenance import differences
 
 NUMBERS = ("measured", "low", "high", "bound", "rounding")
 ROWS, RUN, VERDICTS = "rows.jsonl", "run.json", "verdicts.json"
 AGAIN = "run python -m verification again"
 Record = dict[str, Any]
+# what code raises on values of another shape than it was written for
+MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError)
+VERDICT: dict[str, Kinds] = {
+    **dict.fromkeys(("claim", "outcome"), str),
+    **{"expected": (str, type(None)), "rows": int, "seconds": NUMBER, "regimes": list},
+    **dict.fromkeys(("tightness", "slack"), (*NUMBER, type(None))),
+}
 
 
 class StoreError(Exception):
     """Results that cannot be read or written; the message names the file and what to do."""
+
+
+@contextmanager
+def fitting(what: object, again: str) -> Iterator[None]:
+    """Turn what code inside raises on values of another shape into a StoreError about `what`."""
+    try:
+        yield
+    except MISFITS as error:
+        why = f"{type(error).__name__}: {error}"
+        raise StoreError(f"{what}: not as this version writes it ({why}); {again}") from error
 
 
 def number(value: Any) -> float:
@@ -76,7 +102,7 @@ def require_writable(out: Path) -> None:
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the folder `out` for one writer; StoreError if another process holds it."""
-    if find_spec("fcntl") is None:
+    if not installed("fcntl"):
         print(
             f"this system has no file locks (fcntl): start no second run that writes to {out}",
             file=sys.stderr,
@@ -112,12 +138,12 @@ def rows_path(out: Path, claim: str) -> Path:
 def read_json(path: Path, again: str = AGAIN) -> Any:
     """Return the content of a JSON file; StoreError if it is missing or damaged."""
     try:
-        return json.loads(path.read_bytes())
+        return from_json(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; {again.removesuffix(' again')}") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StoreError(f"{path} is damaged ({error}); {again}") from None
 
 
@@ -138,6 +164,18 @@ def read_records(path: Path, again: str = AGAIN) -> list[Record]:
         return [unsealed(record) for record in found]
     except ValueError as error:
         raise StoreError(f"{path} is damaged ({error}); {again}") from None
+
+
+def read_verdicts(out: Path) -> list[Record]:
+    """Return the verdicts of the run under `out`; StoreError: missing, damaged."""
+    found = read_records(out / VERDICTS)
+    try:
+        for verdict in found:
+            require_kinds(verdict, VERDICT)
+            Outcome(verdict["outcome"])
+    except ValueError as error:
+        raise StoreError(f"{out / VERDICTS} is damaged ({error}); {AGAIN}") from None
+    return found
 
 
 def read_run(folder: Path, again: str = AGAIN) -> Record:
@@ -180,7 +218,21 @@ def read_rows(out: Path | str, claim: str, again: str = "") -> list[Record]:
     out = Path(out)
     (checksum,) = checksums(out, [claim])
     again = again or f"run python -m verification --only {claim} --out {out}"
-    return decode_rows(read_summed(rows_path(out, claim), checksum, again))
+    path = rows_path(out, claim)
+    data = read_summed(path, checksum, again)
+    try:
+        return decode_rows(data)
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); {again}") from None
+
+
+def read_evidence(out: Path | str, claim: str) -> list[Row]:
+    """Return the stored rows of a claim, to be judged; StoreError as in `read_rows`."""
+    try:
+        return [Row.from_json(row) for row in read_rows(out, claim)]
+    except ValueError as error:
+        again = f"run python -m verification --only {claim} --out {out}"
+        raise StoreError(f"{rows_path(Path(out), claim)} is damaged ({error}); {again}") from None
 
 
 @dataclass
@@ -250,7 +302,7 @@ def open_run(
     try:
         old = read_run(out)
         run.files = dict(old["files"])
-        run.verdicts = {v["claim"]: v for v in read_records(out / VERDICTS)}
+        run.verdicts = {str(v["claim"]): v for v in read_records(out / VERDICTS)}
     except (StoreError, KeyError) as error:
         if partial:
             raise StoreError(f"{error}, of all claims; or choose another folder") from None

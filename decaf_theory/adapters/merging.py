@@ -18,7 +18,7 @@ from decaf_theory.adapters.agents import Agents, base_name, count
 from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
 from decaf_theory.adapters.sealing import in_order, sum_of_adapter
 from decaf_theory.arrays import Array, integer
-from decaf_theory.files import remove_torn, temporary, torn
+from decaf_theory.files import place, remove_torn, temporary, torn
 from decaf_theory.lowrank import Factors, balance, pad_rank
 from decaf_theory.methods import METHODS
 from decaf_theory.sums import SUM
@@ -94,7 +94,7 @@ def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> No
     """
     from safetensors.numpy import save as to_bytes
 
-    folder = Path(os.path.realpath(folder))
+    folder = Path(os.path.realpath(place(folder)))
     recover(folder)
     check_target(folder, overwrite=overwrite)
     r = max(factors.rank for factors in adapter.sites.values())
@@ -130,7 +130,7 @@ def recover(folder: Path) -> None:
 
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
     """Raise ValueError or OSError if `save` could not or must not write to this folder."""
-    folder = Path(folder)
+    folder = place(folder)
     if folder.is_dir() and any(folder.iterdir()):
         foreign = sorted(path.name for path in folder.iterdir() if not _is_of_an_adapter(path))
         if foreign:
@@ -173,7 +173,7 @@ def _replace(fresh: Path, folder: Path) -> None:
 
 
 def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
-    """Return the float32 tensors by peft's names; ValueError if one is beyond float32."""
+    """Return the float32 tensors by peft's names; ValueError: beyond float32, or lost in it."""
     tensors = {PREFIX + name: X for name, X in adapter.others.items()}
     for site, factors in adapter.sites.items():
         B, A = pad_rank(factors, r)
@@ -183,7 +183,13 @@ def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
     for name, X in tensors.items():
         if not np.all(np.abs(X) <= largest):
             raise ValueError(f"tensor {name} holds numbers beyond float32; scale the adapters down")
-    return {name: np.ascontiguousarray(X, dtype=np.float32) for name, X in tensors.items()}
+        if X.any() and not X.astype(np.float32).any():
+            raise ValueError(f"tensor {name} is zero in float32; scale the adapters up")
+    # and not ascontiguousarray alone, which makes a scalar a vector of one
+    return {
+        name: np.ascontiguousarray(X, dtype=np.float32).reshape(X.shape)
+        for name, X in tensors.items()
+    }
 
 
 def _portable(config: Mapping[str, Any], r: int) -> dict[str, Any]:

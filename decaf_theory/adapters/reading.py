@@ -15,7 +15,7 @@ from safetensors import SafetensorError, deserialize
 from decaf_theory.adapters.patterns import PatternError, matches
 from decaf_theory.adapters.sealing import require_sum
 from decaf_theory.arrays import Array
-from decaf_theory.files import from_json
+from decaf_theory.files import from_json, place
 from decaf_theory.lowrank import Factors
 from decaf_theory.terminal import printable
 
@@ -71,7 +71,7 @@ def load(folder: str | Path) -> Adapter:
     adapter folder, a kind other than plain LoRA, a file that is cut short, a factor without
     its partner, shapes and ranks that do not fit, nan or inf.
     """
-    folder = Path(folder)
+    folder = place(folder)
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     require_sum(folder / WEIGHTS, tensors, config)

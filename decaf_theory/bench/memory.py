@@ -67,7 +67,7 @@ def added_on_cuda(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]
 
 
 def resident(name: str) -> int:
-    """Return VmRSS (now), RssAnon (of it, not of files) or VmHWM (the peak) of this process, bytes."""
+    """Return VmRSS (now), RssAnon (of it, not of files) or VmHWM (the peak), of this process."""
     for entry in STATUS.read_text(encoding="utf-8").splitlines():
         if entry.startswith(f"{name}:"):
             return int(entry.split()[1]) * 1024

@@ -25,7 +25,7 @@ from figures.report.inline import figure
 from figures.report.strips import plot, sentence
 from figures.rows import MissingError, attacks, bench
 from verification import store
-from verification.claim import RESOLUTION, Outcome, Row, deciding_row, tightest_row
+from verification.claim import RESOLUTION, Outcome, deciding_row, tightest_row
 
 HERE = Path(__file__).parent
 NAME = "report.html"
@@ -66,7 +66,7 @@ def render(content: Mapping[str, Any]) -> str:
 def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any]:
     """Return the contents of the page, under the template's names."""
     run = store.read_run(results)
-    verdicts = {record["claim"]: record for record in store.read_records(results / store.VERDICTS)}
+    verdicts = {record["claim"]: record for record in store.read_verdicts(results)}
     texts = store.read_sealed(results / "claims.json")
     ids = [text["claim"] for text in texts["claims"] if text["claim"] in verdicts]
     unknown = sorted(verdicts.keys() - set(ids))
@@ -108,7 +108,7 @@ def entry(
 ) -> dict[str, Any]:
     """Return the contents of the page for one claim."""
     name, found = text["claim"], verdict["rows"] > 0
-    rows = [Row.from_json(row) for row in store.read_rows(results, name)] if found else []
+    rows = store.read_evidence(results, name) if found else []
     decides, tightest = deciding_row(rows), tightest_row(rows)
     tightness = verdict["tightness"]
     return {

@@ -102,6 +102,7 @@ def _math(latex: str, continues: bool) -> str:
     """Return one `<math>` element; the sign that begins one that continues stands between terms."""
     escaped = TEXT.sub(lambda found: found[1] + html.escape(found[2], quote=False), latex)
     text = re.sub(r"^<math[^>]*>", "<math>", convert(escaped))
+    text = re.sub(r' href="[^"]*"', "", text)  # of \\href: a page of claims leads nowhere
     text = re.sub(r"&#x([0-9A-Fa-f]+);", _character, text)
     text = text.replace("<mi>′</mi>", PRIME).replace("<mo>∞</mo>", "<mi>∞</mi>")
     text = re.sub(r"<mo[^>]*>([|‖/])</mo>", rf"<mo {TIGHT}>\1</mo>", text)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from decaf_theory.files import write_atomically
+from decaf_theory.files import place, write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.sums import seal_lines, unseal_lines
 from paper_checks import sweep
@@ -33,7 +33,7 @@ def add_to(commands: Any) -> None:
     p.add_argument("--seeds", type=int, metavar="N", help="the first N of each cell (all)")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     p.add_argument("--data-dir", metavar="DIR", help="folder of the data sets' folders")
-    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
+    p.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
     p.add_argument("--page", action="store_true", help="run nothing, write docs/benchmark.md")
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.files import place
 from paper_checks import effects
 from paper_checks.effects import engine, page
 from paper_checks.rules import ConfigError, require_known
@@ -22,7 +23,7 @@ def add_to(commands: Any) -> None:
     p = commands.add_parser("effects", help="reported effects, tried at small scale")
     p.add_argument("--only", nargs="+", metavar="E", help="of these effects alone")
     p.add_argument("--quick", action="store_true", help="1 core-minute instead of 10")
-    p.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="default %(default)s")
+    p.add_argument("--out", type=place, default=OUT, metavar="FILE", help="default %(default)s")
     p.add_argument("--page", action="store_true", help="run nothing, write docs/effects.md")
 
 

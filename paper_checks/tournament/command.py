@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decaf_theory.files import write_atomically
+from decaf_theory.files import place, write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.methods import METHODS
 from decaf_theory.sums import seal_lines, unseal_lines
+from decaf_theory.terminal import printable
 from paper_checks import sweep
 from paper_checks.rules import require_known
 from paper_checks.tournament.page import page
@@ -50,14 +51,16 @@ def add_to(commands: Any) -> None:
     p.add_argument("--tasks", nargs="+", metavar="T", help="default: all")
     p.add_argument("--methods", nargs="+", metavar="M", help="default: all of METHODS")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
-    p.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"default {OUT}")
-    p.add_argument("--rows", type=Path, metavar="FILE", help="print the page of these rows only")
+    p.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
+    p.add_argument("--rows", type=place, metavar="FILE", help="print the page of these rows only")
 
 
 def main(args: argparse.Namespace) -> int:
     """Play what is not in the store yet, write the rows next to it, print the page."""
     if args.rows is not None:
-        print(page(read(args.rows)), end="")
+        with store.fitting(args.rows, "run python -m paper_checks tournament"):
+            text = page(read(args.rows))
+        print(printable(text), end="")
         return OK
     size = "quick" if args.quick else "full"
     chosen = tasks(size)
