@@ -117,7 +117,8 @@ def unit_size(small: Factors) -> tuple[Factors, int]:
 def resized(row: Row, e: int) -> Row:
     """Return a row of norms of products times 2^e."""
     names = ("measured", "low", "high", "bound", "rounding")
-    return replace(row, **{name: float(np.ldexp(getattr(row, name), e)) for name in names})
+    numbers: dict[str, Any] = {name: float(np.ldexp(getattr(row, name), e)) for name in names}
+    return replace(row, **numbers)
 
 
 def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:

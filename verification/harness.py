@@ -14,11 +14,11 @@ MODULE = "paper_checks.finetune"  # what it loads is what can change a result
 PER_RUN = ("mix.method", "mix.graph", "data.partition", "train.seed")  # differ inside a table
 AGAIN = "run it again"
 TRAINING = "training"
-RUN = {
+RUN: dict[str, Kinds] = {
     **dict.fromkeys(("seconds", "verdicts"), dict),
     **{"metric": str, "mixing_share": NUMBER},
 }
-SETTINGS = {
+SETTINGS: dict[str, Kinds] = {
     **dict.fromkeys(("mix.method", "mix.graph", "data.partition"), str),
     **dict.fromkeys(("train.seed", "mix.agents", "lora.rank"), int),
 }

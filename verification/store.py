@@ -24,6 +24,7 @@ from decaf_theory import files
 from decaf_theory.extras import installed
 from decaf_theory.files import (
     NUMBER,
+    Kinds,
     from_json,
     from_lines,
     require_kinds,
@@ -42,7 +43,7 @@ AGAIN = "run python -m verification again"
 Record = dict[str, Any]
 # what code raises on values of another shape than it was written for
 MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError)
-VERDICT = {
+VERDICT: dict[str, Kinds] = {
     **dict.fromkeys(("claim", "outcome"), str),
     **{"expected": (str, type(None)), "rows": int, "seconds": NUMBER, "regimes": list},
     **dict.fromkeys(("tightness", "slack"), (*NUMBER, type(None))),
