@@ -13,23 +13,14 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
-
 from decaf_theory.files import place
-from decaf_theory.methods import METHODS
-from decaf_theory.topology import TOPOLOGIES
-from paper_checks.ignored import require_used
-from paper_checks.partition import settings_of
-from paper_checks.protocol import contrast_of
 from paper_checks.rules import (
     ADAPTER_METHODS,
     CONTROLS,
     HEADLESS,
-    IMAGE_SETS,
-    OWN,
     PARTITIONS,
     SWEPT,
     ConfigError,
@@ -42,6 +33,7 @@ from paper_checks.rules import (
     row_of,
 )
 from paper_checks.settings import Data, Lora, Mix, Observe, Protocol, Train
+from paper_checks.together import EXCLUSIVE, require_together
 
 __all__ = [
     "ADAPTER_METHODS",
@@ -115,8 +107,6 @@ class Config:
 TABLES = {"lora": Lora, "data": Data, "train": Train, "mix": Mix, "observe": Observe}
 TABLES |= {"protocol": Protocol}
 OPTIONAL = ("observe", "protocol")
-# of these a config gives one
-EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
 # settings that change how a run is recorded and not what it computes
 UNSEEN = {"observe.checkpoint_every", "protocol.primary"}
 
@@ -179,7 +169,7 @@ def parse(tables: Mapping[str, Any], **kept: Any) -> Config:
         **records,
         **kept,
     )
-    _check_together(config)
+    require_together(config)
     _check_origin(config)
     return config
 
@@ -240,226 +230,6 @@ def _record(table: str, kind: Any, given: Mapping[str, Any]) -> Any:
         if required and f.name not in given:
             raise ConfigError(f"{table}.{f.name} is missing; it has no default")
     return kind(**values)
-
-
-def _check_together(config: Config) -> None:
-    """Raise ConfigError if settings that are fine individually do not go together."""
-    lora, train, mix = config.lora, config.train, config.mix
-    for one, other in (sorted(pair) for pair in EXCLUSIVE):
-        given = [config.settings()[name] is not None for name in (one, other)]
-        if given[0] == given[1]:
-            raise ConfigError(f"give exactly one of {one} and {other}")
-    if train.lr_min > train.lr:
-        raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
-    _check_scale(lora)
-    _check_rounds(config)
-    _check_half_types(config)
-    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
-        raise ConfigError(f"train.betas must be two numbers in [0, 1), got {train.betas}")
-    if METHODS[mix.method].meets == "graph":
-        try:
-            TOPOLOGIES[mix.graph](mix.agents)
-        except ValueError as error:
-            raise ConfigError(
-                f"mix.graph {mix.graph!r}, mix.agents {mix.agents}: {error}"
-            ) from None
-    if train.order == "combine" and (reason := mix.rule.against_combine):
-        raise ConfigError(
-            f"train.order 'combine' is not defined for {mix.method}, {reason}; use 'step_first'"
-        )
-    if mix.rule.confined and train.optimizer == "adamw":
-        raise ConfigError(
-            f"train.optimizer must be 'sgd' for {mix.method}: its B moves in the space of r "
-            f"columns, which AdamW's elementwise steps would leave"
-        )
-    _check_partitions(config.data.partitions)
-    _check_split_file(config)
-    _check_prompt(config)
-    _check_own(config)
-    _check_validation(config.data.validation)
-    _check_trained(config)
-    if config.protocol.primary is not None:
-        contrast_of(config.protocol.primary)
-    _check_weights(config)
-    if "A" in mix.rule.fixed and not lora.equal_start:
-        raise ConfigError(
-            f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
-            f"first, so it must be equal at all agents from the start"
-        )
-    _check_heads(config)
-    require_used(config)
-
-
-def _check_heads(config: Config) -> None:
-    """Raise ConfigError where heads are to be frozen that the model does not have."""
-    kind = config.model.get("kind")
-    if kind in HEADLESS and not config.lora.train_heads:
-        raise ConfigError(
-            f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
-            f"got false, leave it out"
-        )
-
-
-def _check_weights(config: Config) -> None:
-    """Raise ConfigError at weights by samples for a method that does not take a server's mean."""
-    mix = config.mix
-    reasons = {
-        "graph": f"agents are weighed by mix.graph {mix.graph!r}",
-        "none": "nothing is mixed",
-        "samples": "it rescales by how many messages arrive, whoever sent them",
-    }
-    if mix.weights == "samples" and (mix.weighing != "samples" or mix.method == "salf"):
-        raise ConfigError(
-            f"mix.weights must be 'equal' for {mix.method}, got {mix.weights!r}: "
-            f"{reasons[mix.weighing]}; methods of a server, such as fedavg, take it"
-        )
-
-
-def _check_partitions(partitions: Mapping[str, Any]) -> None:
-    """Raise ConfigError at a setting of a kind of partition, chosen or not, that it cannot have."""
-    require_known("kind in [data.partitions]", partitions, PARTITIONS)
-    for kind, settings in partitions.items():
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"data.partitions.{kind} must be a table, got {settings!r}")
-        known = settings_of(kind, settings)
-        require_known(f"setting in [data.partitions.{kind}]", settings, known)
-        # of many forms: `partition` reads it
-        plain = {name: x for name, x in settings.items() if name != "proportions"}
-        checked(f"data.partitions.{kind}", plain, known)
-
-
-def _check_split_file(config: Config) -> None:
-    """Raise ConfigError at a file of splits that the task would ignore or the stamp would miss."""
-    data, name = config.data, config.task["name"]
-    for setting in ("split_file", "split_images"):
-        path = PurePath(getattr(data, setting) or "")
-        if path.is_absolute() or ".." in path.parts:
-            raise ConfigError(
-                f"data.{setting} must lie in the data set's folder of --data-dir, got {str(path)!r}"
-            )
-    if data.split_file is not None and name not in IMAGE_SETS:
-        raise ConfigError(
-            f"data.split_file is for images, of {', '.join(IMAGE_SETS)}; task {name} has none"
-        )
-    if data.split_file is None and data.split_images != ".":
-        raise ConfigError("data.split_images needs data.split_file, whose paths start there")
-
-
-def _check_own(config: Config) -> None:
-    """Raise ConfigError where a task of own data lacks what no default can know."""
-    task, name = config.task, config.task["name"]
-    if name not in OWN:
-        return
-    folder = PurePath(config.data_folder)
-    if folder.is_absolute() or ".." in folder.parts:
-        raise ConfigError(f"task.folder must lie in --data-dir, got {config.data_folder!r}")
-    if not config.lora.targets:
-        raise ConfigError(
-            f"lora.targets is missing: task {name} may have any model, so say which of its "
-            f"nn.Linear layers get adapters, such as ['query', 'value'] or ['q_proj', 'v_proj']"
-        )
-    if name == "own-text":
-        _check_own_texts(config)
-    if "heads" in task and not all(task["heads"]):
-        raise ConfigError(f"task.heads must be names of modules, got {list(task['heads'])}")
-
-
-def _check_own_texts(config: Config) -> None:
-    task, causal = config.task, config.model.get("kind") == "causal"
-    classes = task.get("classes", ())
-    if len(set(classes)) < max(2, len(classes)):
-        raise ConfigError(
-            f"task.classes must be two or more values of the column of labels, all different, in "
-            f"the order of the classes; got {list(classes)}"
-        )
-    if causal and "prompt" not in task:
-        raise ConfigError(
-            "task.prompt is missing: a causal model needs three texts with columns in braces, such "
-            "as ['Review: ', '{text}', '\\nAnswer:']"
-        )
-    if len(task.get("answers", classes)) != len(classes):
-        raise ConfigError(
-            f"task.answers must be one word for each of {len(classes)} classes, got "
-            f"{list(task['answers'])}"
-        )
-    if len(task.get("pair", ("",))) not in (1, 2):
-        raise ConfigError(f"task.pair must be one text or two, got {list(task['pair'])}")
-
-
-def _check_prompt(config: Config) -> None:
-    """Raise ConfigError at a prompt of another form than the kind of model reads."""
-    prompt = config.task.get("prompt", "{}")
-    if isinstance(prompt, str) and prompt.replace("{}", "", 1).count("{}") + ("{}" not in prompt):
-        raise ConfigError(
-            f"task.prompt must have one {{}}, where the class's name goes; got {prompt!r}"
-        )
-    if not isinstance(prompt, str) and len(prompt) != 3:
-        raise ConfigError(
-            f"task.prompt must be three texts: before, what may be cut, and after; got {prompt!r}"
-        )
-
-
-def _check_trained(config: Config) -> None:
-    """Raise ConfigError where nothing is left to train."""
-    kind = config.model.get("kind")
-    if kind in HEADLESS and not config.lora.train_adapters:
-        raise ConfigError(
-            f"lora.train_adapters must be true for model.kind {kind!r}, which has no head to train "
-            f"instead; got false, leave it out"
-        )
-    if not (config.lora.train_adapters or config.lora.train_heads):
-        raise ConfigError(
-            "lora.train_adapters and lora.train_heads must not both be false: nothing would train; "
-            "set one of them"
-        )
-
-
-def _check_validation(wanted: float | None) -> None:
-    if wanted is not None and wanted >= 1 and wanted != int(wanted):
-        raise ConfigError(
-            f"data.validation must be a whole number of examples, or a share below 1; got {wanted}"
-        )
-
-
-def _check_scale(lora: Lora) -> None:
-    """Raise ConfigError if the factor of B A is no number of float32, in which it is applied."""
-    least, most = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-    if not least <= lora.scale <= most:
-        raise ConfigError(
-            f"lora.eta, or lora.alpha, must give a scale (lora.scaling) in [{least:.1e}, "
-            f"{most:.1e}], the range of float32; it gives {lora.scale:g}"
-        )
-
-
-def _check_rounds(config: Config) -> None:
-    """Raise ConfigError if a run ends before its first mix."""
-    mix, steps = config.mix, config.train.steps
-    for name, value in (("every", mix.every), ("after", mix.after)):
-        if value is not None and value > steps:
-            raise ConfigError(
-                f"mix.{name} must be <= train.steps = {steps}, or nothing is ever mixed, "
-                f"got {value}"
-            )
-    if mix.after is not None and config.train.order == "mix_first":
-        raise ConfigError(
-            f"mix.after = {mix.after} is the number of steps before the first mix, and train.order "
-            f"'mix_first' mixes before all steps; use 'step_first', or leave one of them out"
-        )
-
-
-def _check_half_types(config: Config) -> None:
-    """Raise ConfigError if gradients would vanish in float16, or two half types meet."""
-    dtype, autocast = config.model.get("dtype", "float32"), config.train.autocast
-    if dtype == "float16" and autocast is None:
-        raise ConfigError(
-            "model.dtype must not be 'float16' without a scaled loss, as small gradients would "
-            "become zero; add train.autocast = 'float16', or use 'bfloat16'"
-        )
-    if autocast is not None and dtype not in ("float32", autocast):
-        raise ConfigError(
-            f"train.autocast {autocast!r} needs model.dtype 'float32' or {autocast!r}, got "
-            f"{dtype!r}; leave one of them out"
-        )
 
 
 def _check_origin(config: Config) -> None:

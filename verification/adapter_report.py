@@ -127,18 +127,9 @@ def unit_size(small: Factors) -> tuple[Factors, int]:
 
 def resized(row: Row, e: int) -> Row:
     """Return a row of norms of products times 2^e."""
-
-    def times(x: float) -> float:
-        return float(np.ldexp(x, e))
-
-    return replace(
-        row,
-        measured=times(row.measured),
-        low=times(row.low),
-        high=times(row.high),
-        bound=times(row.bound),
-        rounding=times(row.rounding),
-    )
+    names = ("measured", "low", "high", "bound", "rounding")
+    numbers: dict[str, Any] = {name: float(np.ldexp(getattr(row, name), e)) for name in names}
+    return replace(row, **numbers)
 
 
 def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:
