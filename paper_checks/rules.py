@@ -184,6 +184,8 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
                 raise ConfigError(f"{setting} must be {word}, got {value!r}")
             if kind is float and isinstance(value, int) and abs(value) > MOST:
                 raise ConfigError(f"{setting} must be {word} within float64, got a larger integer")
+            if kind is int and abs(value) >= 1 << 63:
+                raise ConfigError(f"{setting} must be {word} of 64 bits, got a larger one")
             return kind(value)
     if hint not in (tuple[str, ...], tuple[float, ...]):
         if not isinstance(value, Mapping):

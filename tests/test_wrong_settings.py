@@ -37,7 +37,8 @@ lora.rank=true => lora.rank | an integer
 lora.rank="2" => lora.rank | an integer
 lora.rank=[2] => lora.rank | an integer
 lora.rank=6 => rank 6 | min(d, k) | fc1, 7 x 5
-lora.rank=1000000000000000000000 => rank 1000 | min(d, k)
+lora.rank=1000000000000000000 => rank 1000 | min(d, k)
+lora.rank=1000000000000000000000 => lora.rank | an integer of 64 bits
 lora.eta=0 => lora.eta | > 0
 lora.eta=-1 => lora.eta | > 0
 lora.eta=nan => lora.eta | got nan
