@@ -114,12 +114,13 @@ def ended(args: argparse.Namespace) -> int:
 
 def list_configs(args: argparse.Namespace) -> int:
     """Print one line per experiment."""
+    width = max(map(len, configs.names())) + 2
     for name in configs.names():
         config = configs.read(name)
         origins = [config.origin_of(setting) for setting in config.settings()]
         counts = ", ".join(f"{origins.count(o)} {o}" for o in configs.ORIGINS if o in origins)
         model = f"{config.task['name']} with {config.model['from']}"
-        print(f"{name:<18}{model:<52}settings: {counts}")
+        print(f"{name:<{width}}{model:<52}settings: {counts}")
     return OK
 
 

@@ -65,8 +65,10 @@ def synchronize(device: str) -> None:
 
     if kind == "mps":
         torch.mps.synchronize()
+    elif kind == "xpu":
+        torch.xpu.synchronize(device)
     else:
-        getattr(torch, kind).synchronize(device)
+        torch.cuda.synchronize(device)
 
 
 def model_name(device: str) -> str:
@@ -76,7 +78,8 @@ def model_name(device: str) -> str:
         return name
     import torch
 
-    return str(getattr(torch, kind_of(name)).get_device_name(name))
+    module = torch.xpu if kind_of(name) == "xpu" else torch.cuda
+    return str(module.get_device_name(name))
 
 
 def autocast(device: str, dtype: str | None) -> AbstractContextManager[object]:
@@ -88,10 +91,12 @@ def autocast(device: str, dtype: str | None) -> AbstractContextManager[object]:
         return nullcontext()
     import torch
 
+    from paper_checks.tasks.models import dtype_of
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns, and computes without autocast
         try:
-            return torch.autocast(kind_of(device), getattr(torch, dtype))
+            return torch.autocast(kind_of(device), dtype_of(dtype))
         except (RuntimeError, UserWarning) as error:
             reason = str(error).splitlines()[0].partition(". ")[0]
             raise DeviceError(

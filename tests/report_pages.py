@@ -32,6 +32,7 @@ def results(out: Path, changed: str = "") -> Path:
         expected = LEDGER.expected[name]
         record = {"claim": name, "status": claim.status, "outcome": expected, "expected": expected}
         record |= {"tightness": None, "slack": None, "rows": 0, "seconds": 0.0}
+        record |= {"regimes": []}
         rows = []
         if name in EVALUATED:
             found = evaluate(claim, Settings())

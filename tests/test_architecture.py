@@ -47,7 +47,7 @@ ALLOWED = {
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
     "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"}
-    | {"faults", "interrupts", "terminal"},
+    | {"faults", "files", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }

@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch", reason="the benchmark trains with torch")
 from decaf_theory.lowrank import Factors, balance, product  # noqa: E402
 from decaf_theory.methods import METHODS  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
-from paper_checks import finetune, mixing, observe  # noqa: E402
+from paper_checks import finetune, observe  # noqa: E402
 from paper_checks.benchmark import cells, command, controls, once, play  # noqa: E402
 from paper_checks.benchmark.cells import Cell, Job, Suite, why_not  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS  # noqa: E402
+from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
 EPS, EPS32 = (float(np.finfo(x).eps) for x in (np.float64, np.float32))
@@ -164,7 +165,7 @@ def agents(seed=0):
 
 def mixed(method, factors):
     state = method.begin(factors)
-    clock = mixing.clock_of(1, 2)
+    clock = Rounds(2, 2).clock(1)
     Pi = np.asarray(TOPOLOGIES["ring"](5))
     return method.exchange(state, Pi, clock).state.factors
 

@@ -9,6 +9,7 @@ from decaf_theory.methods import METHODS  # noqa: E402
 from paper_checks import checkpoint, dryrun, finetune, mixing, record  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
+from paper_checks.rounds import Rounds  # noqa: E402
 from paper_checks.stacked import export, load_into  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
@@ -48,7 +49,7 @@ def test_only_adapters_train_mix_and_are_sent(method):
 
 def test_bytes_and_parameters_are_those_of_the_factors():
     run = finetune.prepare(frozen(mix__method="dlora"), device="cpu")
-    assert mixing.message_bytes(run.stacked, METHODS["dlora"], {}, mixing.clock_of(0, 2)) == MESSAGE
+    assert mixing.message_bytes(run.stacked, METHODS["dlora"], {}, Rounds(2, 2).clock(0)) == MESSAGE
     assert record.trained_parameters(run.stacked) == MESSAGE // 4
 
 

@@ -277,6 +277,8 @@ def test_a_gated_model_says_how_to_log_in_whatever_of_it_is_loaded_first(
         "causal": ["AutoModelForCausalLM"],
         "clip": ["CLIPModel"],
     }[kind]
+    about = staticmethod(lambda *_, **__: ({}, {}))
+    monkeypatch.setattr(transformers.PretrainedConfig, "get_config_dict", about)
     for loader in (x for names in parts.values() for x in names):
         fails = loader in parts[what]
         fake = SimpleNamespace(from_pretrained=gated if fails else lambda *_, **__: torch.nn.ReLU())

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -254,7 +255,7 @@ def test_an_unexpected_outcome_is_shown_as_such(folder, tmp_path):
     run = report_pages.results(tmp_path / "run")
     verdicts = store.read_json(run / "verdicts.json")
     verdicts[0] = sealed({**verdicts[0], "outcome": "inconclusive"})
-    store.write_atomically(run / "verdicts.json", store.json.dumps(verdicts).encode())
+    store.write_atomically(run / "verdicts.json", json.dumps(verdicts).encode())
     assert main(["--results", str(run), "--out", str(tmp_path), "--only", "report"]) == 0
     text = (tmp_path / "report.html").read_text()
     assert text.count('<strong class="unexpected">') == 1

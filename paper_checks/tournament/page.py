@@ -75,6 +75,7 @@ def run_text(about: Row, rows: Sequence[Row]) -> str:
         f"```sh\npython -m paper_checks tournament{quick}    # these rows and this page\n```\n\n"
         f"{about['matches']} matches; {about['minutes']} minutes of one core. "
         f"Of {len(steps)} chosen step sizes {sum(steps)} are at an end of the grid."
+        + (f" {about['note']}" if "note" in about else "")
     )
 
 

@@ -42,7 +42,8 @@ def write_results(out: Path) -> None:
     cell.mkdir(parents=True)
     data = to_lines([{"claim": "training", "step": 1, "score": 0.5}, {"claim": "a", **ROWS[0]}])
     (cell / store.ROWS).write_bytes(data)
-    about = {"settings": {"name": "net"}, "files": {store.ROWS: sha256(data).hexdigest()}}
+    settings = {"name": "net", "train.steps": 2}
+    about = {"settings": settings, "step": 2, "files": {store.ROWS: sha256(data).hexdigest()}}
     (cell / store.RUN).write_bytes(to_json(sealed(about)))
     found = {"what": "logistic regression", "score": 0.5, "of": "abc"}
     (out / baseline.BASELINE).write_bytes(to_json(sealed(found)))
