@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,16 @@ def test_what_the_harness_cannot_train_is_refused_by_name(net):
     (row,) = command.play(net, "ring", "dsgd")
     assert row["status"] == "refused"
     assert "mix.method must be one of" in row["why"]
+
+
+def test_without_its_packages_nothing_is_played_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    out = tmp_path / "rows"
+    assert cli.main(["tournament", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "transformers not installed" in said
+    assert "--quick" in said
+    assert not out.exists()
 
 
 def test_a_training_that_diverges_has_no_scores_after_that(net):

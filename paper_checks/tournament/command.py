@@ -15,10 +15,11 @@ from decaf_theory.methods import METHODS
 from decaf_theory.sums import seal_lines, unseal_lines
 from decaf_theory.terminal import printable
 from paper_checks import sweep
-from paper_checks.rules import require_known
+from paper_checks.rules import ConfigError, require_known
+from paper_checks.tasks.models import require
 from paper_checks.tournament.page import page
 from paper_checks.tournament.play import play
-from paper_checks.tournament.suite import tasks
+from paper_checks.tournament.suite import TRAINED, tasks
 from paper_checks.tournament.tasks import Task, methods_on
 from paper_checks.tournament.verdicts import LEVEL, judged
 from verification import provenance, store
@@ -67,6 +68,7 @@ def main(args: argparse.Namespace) -> int:
     require_known("task", args.tasks or (), chosen)
     require_known("method", args.methods or (), METHODS)
     wanted = matches(size, chosen, args.tasks or chosen, args.methods or METHODS)
+    require_packages(wanted)
     store.require_writable(args.out)
     with store.locked(args.out):
         run = opened(args.out, configuration(size, chosen), matches(size, chosen))
@@ -75,6 +77,15 @@ def main(args: argparse.Namespace) -> int:
     if status == OK:
         print(page(export(run, chosen)), end="")
     return status
+
+
+def require_packages(wanted: Iterable[Match]) -> None:
+    """Raise ConfigError unless what the harness needs is installed, if any match trains with it."""
+    if any(match.task == TRAINED for match in wanted):
+        try:
+            require("torch", "transformers", "sklearn")
+        except ValueError as error:
+            raise ConfigError(f"{error}, or add --quick, which needs none of them") from error
 
 
 def matches(

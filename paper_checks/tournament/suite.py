@@ -54,6 +54,7 @@ FULL: dict[str, Any] = {
     "tuning": tuple(range(4)),
     "reported": tuple(range(4, 28)),
 }
+TRAINED = "vit-digits"  # by the harness
 QUICK: dict[str, Any] = {
     **FULL,
     "networks": ("ring", "server"),
@@ -80,9 +81,9 @@ def tasks(size: str) -> dict[str, Task]:
 def digits() -> Task:
     """Return the fine-tuning of a small vision transformer, agents with 80 % of one class each."""
     return trained.harness_task(
-        "vit-digits",
+        TRAINED,
         "a pretrained vision transformer on new digits, label skew, AdamW",
-        trained.Setting("vit-digits", {"data.partition": "skew", "mix.every": 5}),
+        trained.Setting(TRAINED, {"data.partition": "skew", "mix.every": 5}),
         networks=("ring", "server"),
         rounds=6,
         longest=2,
