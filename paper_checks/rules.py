@@ -192,9 +192,10 @@ def typed(setting: str, hint: Any, value: Any) -> Any:
             raise ConfigError(f"{setting} must be a table, got {value!r}")
         return dict(value)
     member, what = (str, "strings") if hint == tuple[str, ...] else ((int, float), "numbers")
-    fits = isinstance(value, (list, tuple)) and all(isinstance(x, member) for x in value)
-    nameless = setting == "lora.targets" and "" in value
-    if not fits or nameless or any(isinstance(x, bool) for x in value):
+    fits = isinstance(value, (list, tuple)) and all(
+        isinstance(x, member) and not isinstance(x, bool) for x in value
+    )
+    if not fits or (setting == "lora.targets" and "" in value):
         raise ConfigError(f"{setting} must be a list of {what}, got {value!r}")
     return tuple(value)
 

@@ -59,6 +59,7 @@ def test_the_scale_is_eta_over_rank_or_over_its_root(lora, scale):
         ({"model__hidden_size": 0}, r"model\.hidden_size must be >= 1 and finite, got 0"),
         ({"model__hidden_size": "8"}, r"model\.hidden_size must be an integer, got '8'"),
         ({"train__lr": 10**400}, r"train\.lr must be a number within float64, got"),
+        ({"lora__targets": False}, r"lora\.targets must be a list of strings, got False"),
         ({"lora__rank": 10**400}, r"lora\.rank must be an integer of 64 bits"),
         ({"train__seed": 1 << 63}, r"train\.seed must be an integer of 64 bits"),
         ({"data__partitions": {"skew": 3}}, r"data\.partitions\.skew must be a table, got 3"),
