@@ -21,7 +21,8 @@ def test_one_list_a_call_is_found():
 
 def test_one_matrix_a_call_is_found_in_the_process():
     left = []
-    assert measured(lambda: left.append(bytearray(MATRIX)), 10_000).resident >= 10_000 * MATRIX
+    # of twice as many at least half: what the heap holds free takes the first of them
+    assert measured(lambda: left.append(bytearray(MATRIX)), 20_000).resident >= 10_000 * MATRIX
 
 
 @pytest.mark.night
