@@ -213,7 +213,8 @@ def test_without_its_packages_nothing_is_played_first(tmp_path, monkeypatch, cap
     out = tmp_path / "rows"
     assert cli.main(["tournament", "--out", str(out)]) == 2
     said = capsys.readouterr().err
-    assert "transformers not installed" in said
+    assert "transformers" in said
+    assert "not installed: pip install" in said
     assert "--quick" in said
     assert not out.exists()
 
