@@ -182,7 +182,7 @@ mix.agents=0 => mix.agents | >= 1
 mix.agents=-2 => mix.agents | >= 1
 mix.agents=2.0 => mix.agents | an integer
 mix.agents=73 => agents | 1..72
-mix.agents=1000000 => mix.agents | smaller
+mix.agents=10000 => mix.agents | < 10000
 mix.method=decaff => mix.method | near: decaf
 mix.method=dsgd => mix.method | 'dsgd'
 mix.method=1 => mix.method | a string
