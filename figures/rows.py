@@ -113,18 +113,19 @@ def _of_harness(results: Path, accept_code: bool) -> list[harness.Stored]:
 
 def tournament(results: Path) -> list[dict[str, Any]]:
     """Return the judged rows of the tournament, after one that says what was run."""
-    path = results / "tournament.jsonl"
-    if not path.exists():
-        again = f"python -m paper_checks tournament --out {path.with_suffix('')}"
-        raise MissingError(f"{path} is missing; run {again}")
-    return _sealed(path)
+    return _exported(results, "tournament")
 
 
 def benchmark(results: Path) -> list[dict[str, Any]]:
     """Return the rows of the benchmark of adapters, after one that says what was run."""
-    path = results / "benchmark.jsonl"
+    return _exported(results, "benchmark")
+
+
+def _exported(results: Path, command: str) -> list[dict[str, Any]]:
+    """Return the rows that a command of paper_checks leaves in one file."""
+    path = results / f"{command}.jsonl"
     if not path.exists():
-        again = f"python -m paper_checks benchmark --out {path.with_suffix('')}"
+        again = f"python -m paper_checks {command} --out {path.with_suffix('')}"
         raise MissingError(f"{path} is missing; run {again}")
     return _sealed(path)
 

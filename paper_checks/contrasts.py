@@ -19,7 +19,7 @@ from decaf_theory.stats import (
     paired_interval,
     paired_p,
 )
-from paper_checks.protocol import SEEDS, Contrast, Plan
+from paper_checks.protocol import SEEDS, Contrast, Plan, contrast_of
 from paper_checks.scores import Column, Scores, markdown
 
 EQUAL = 1e-9  # points; scores on n examples differ by 100/n or more, and rounding is 1e-13
@@ -96,7 +96,7 @@ def text(
     own = next(iter(endpoints))
     shown = differences(endpoints, against, columns, level)
     if plan is not None and plan.primary:
-        contrast = primary_of(plan)
+        contrast = contrast_of(plan.primary[-1]["contrast"])  # the one named last
         yield primary_text(endpoints[own], contrast, plan, level)
         column = (contrast.partition, contrast.graph)
         if contrast.second == against:
@@ -173,14 +173,6 @@ def word(found: Difference, p: float, level: float) -> str:
 def p_text(p: float) -> str:
     """Return a p-value in two digits."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def primary_of(plan: Plan) -> Contrast:
-    """Return the contrast that was named last, as the plan holds it."""
-    names, _, where = str(plan.primary[-1]["contrast"]).partition(" on ")
-    first, _, second = names.partition(" - ")
-    graph, _, partition = where.partition(", ")
-    return Contrast(first, second, graph, partition)
 
 
 def primary_text(scores: Scores, contrast: Contrast, plan: Plan, level: float) -> str:

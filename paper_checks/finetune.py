@@ -36,7 +36,7 @@ from paper_checks.record import clock
 from paper_checks.rounds import rounds_of
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
-from paper_checks.tasks import Data, load_task
+from paper_checks.tasks import Data, Task, load_task
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
@@ -157,9 +157,9 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     )
 
 
-def require_validation(config: Config, task: Any) -> None:
+def require_validation(config: Config, task: Task) -> None:
     """Raise ValueError if a run is to end by a score for which there are no examples."""
-    if config.observe.patience is not None and getattr(task, "validation", None) is None:
+    if config.observe.patience is not None and task.validation is None:
         raise ValueError(
             f"observe.patience = {config.observe.patience} waits for a better score on validation "
             f"examples, and task {task.name} has none; give data.validation, or leave it out"

@@ -99,7 +99,7 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "model.lr": (0, False, MOST32),
     "model.weight_decay": (0, True, MOST32),
     **dict.fromkeys(COUNTS, (1, True, math.inf)),
-    "mix.agents": (1, True, 10_000),  # the rows of Pi are dense: 0.8 GB
+    "mix.agents": (1, True, 10_000),  # Pi is dense: 0.8 GB, 3.2 while it is made
     "data.batch": (1, True, 1e6),
 }
 

@@ -75,18 +75,7 @@ def require_together(config: Config) -> None:
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
         )
-    _check_heads(config)
     require_used(config)
-
-
-def _check_heads(config: Config) -> None:
-    """Raise ConfigError where heads are to be frozen that the model does not have."""
-    kind = config.model.get("kind")
-    if kind in HEADLESS and not config.lora.train_heads:
-        raise ConfigError(
-            f"lora.train_heads must be true for model.kind {kind!r}, which has no head to freeze; "
-            f"got false, leave it out"
-        )
 
 
 def _check_weights(config: Config) -> None:
@@ -189,14 +178,16 @@ def _check_prompt(config: Config) -> None:
 
 
 def _check_trained(config: Config) -> None:
-    """Raise ConfigError where nothing is left to train."""
-    kind = config.model.get("kind")
-    if kind in HEADLESS and not config.lora.train_adapters:
-        raise ConfigError(
-            f"lora.train_adapters must be true for model.kind {kind!r}, which has no head to train "
-            f"instead; got false, leave it out"
-        )
-    if not (config.lora.train_adapters or config.lora.train_heads):
+    """Raise ConfigError where heads matter that the model does not have, or nothing trains."""
+    kind, lora = config.model.get("kind"), config.lora
+    given = {"train_heads": lora.train_heads, "train_adapters": lora.train_adapters}
+    for name, trains in given.items():
+        if kind in HEADLESS and not trains:
+            raise ConfigError(
+                f"lora.{name} must be true for model.kind {kind!r}, which has no head to "
+                f"{'freeze' if name == 'train_heads' else 'train instead'}; got false, leave it out"
+            )
+    if not any(given.values()):
         raise ConfigError(
             "lora.train_adapters and lora.train_heads must not both be false: nothing would train; "
             "set one of them"

@@ -16,6 +16,7 @@ from decaf_theory.methods.cost import mixing_flops
 from paper_checks import mixing
 from paper_checks.architectures import TASKS, Architecture, Sizes
 from paper_checks.config import Config
+from paper_checks.rounds import Rounds
 from paper_checks.rules import IMAGE_SETS
 from paper_checks.stacked import Stacked
 
@@ -65,7 +66,7 @@ def parts_of(
 ) -> Parts:
     """Return what a run takes besides its steps; every: the steps of a round, if known."""
     steps, observe = config.train.steps, config.observe
-    rounds = None if every is None else steps // every
+    rounds = None if every is None else Rounds(every, config.mix.after or every).whole(steps)
     tested, kept = tested_of(config), held_of(config, sizes)
     return Parts(
         rounds=rounds,

@@ -3,9 +3,30 @@
 import numpy as np
 import torch
 
+from paper_checks import checkpoint, finetune
 from paper_checks import config as configs
 from paper_checks.tasks.records import Data, Task
 
+TOML = """\
+name = "net"
+[task]
+name = "net"
+[model]
+from = "random"
+[lora]
+rank = 2
+eta = 4
+[data]
+batch = 4
+[data.partitions.skew]
+proportions = 0.8
+[train]
+steps = 6
+lr = 0.05
+[mix]
+agents = 4
+every = 2
+"""
 TABLES = {
     "name": "net",
     "task": {"name": "net"},
@@ -24,6 +45,23 @@ def config(**overrides):
     for name, value in overrides.items():
         configs.put(tables, name.replace("__", "."), value)
     return configs.parse(tables)
+
+
+def written(folder):
+    """The file of TOML in a folder."""
+    path = folder / "net.toml"
+    path.write_text(TOML)
+    return path
+
+
+def prepare(**overrides):
+    """The run of a config at its start."""
+    return finetune.prepare(config(**overrides), device="cpu")
+
+
+def snapshot(run):
+    """Copies of all that the agents hold, by name."""
+    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
 
 
 class Net(torch.nn.Module):

@@ -19,6 +19,9 @@ from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
 EPS, EPS32 = (float(np.finfo(x).eps) for x in (np.float64, np.float32))
+# of |M|: what is lost is measured in two ways, each by some ten sums or factorizations of matrices
+# with no more than d + k + N r = 7 + 5 + 10 rows
+ROUNDING = 2 * 10 * (7 + 5 + 10) * EPS
 ALIKE = [name for name in ADAPTER_METHODS if not why_not(METHODS[name], 2)]
 
 
@@ -89,7 +92,7 @@ def test_one_training_gives_a_row_for_each_graph_and_method_and_is_left_as_it_wa
     exact = by["flora", "any"]["mean"]
     assert by["local", "any"]["mean"] == exact == by["flora", "any"]["own"]
     lost = [by[place]["first_truncation"] for place in (("decaf", "complete"), ("flexlora", "any"))]
-    assert lost[0] == pytest.approx(lost[1], rel=1e-9)  # ten rows of weights, or one
+    assert lost[0] == pytest.approx(lost[1], abs=ROUNDING)  # ten rows of weights, or one
     assert once.play(Job("digits", "once", "once", 20)) == rows
 
 
@@ -104,8 +107,8 @@ def test_what_a_mix_loses_is_what_is_observed_there(suite):
     numbers = observe.theory(run.stacked, np.asarray(run.Pi), "ring").numbers
     for row in rows:  # until the first mix both methods are the same
         for what in ("interference", "truncation"):
-            # both are float64 computations on the same float32 factors
-            assert row[f"first_{what}"] == pytest.approx(numbers[f"relative_{what}"], rel=1e-9)
+            found = numbers[f"relative_{what}"]  # of the same float32 factors
+            assert row[f"first_{what}"] == pytest.approx(found, abs=ROUNDING)
 
 
 def test_agents_start_as_far_apart_as_the_cell_has_them(suite):
@@ -129,30 +132,6 @@ def test_random_pairs_are_drawn_by_the_seed_and_not_by_the_method(suite):
     assert np.array_equal(seen["dlora"], seen["decaf"])
     assert any(not np.array_equal(W, seen["decaf"][0]) for W in seen["decaf"])
     assert {0.0, 0.5, 1.0} == set(np.unique(seen["decaf"]))
-
-
-def test_the_averaged_model_has_the_mean_of_the_weights_and_is_put_back(suite):
-    run = play.started(Job("digits", "primary", "decaf", 20), nothing)
-    paper_runs.randomize(run.stacked)
-    before = play.held(run.stacked)
-    x, model = run.task.test.inputs["x"], run.task.model
-    weights = {
-        name: site.base.weight + site.scale * (site.B @ site.A).mean(0)
-        for name, site in run.stacked.sites.items()
-    }
-    head = run.stacked.heads["classifier"]
-    hidden = torch.tanh(x @ weights["fc1"].mT + model.fc1.base.bias)
-    hidden = torch.tanh(hidden @ weights["fc2"].mT + model.fc2.base.bias)
-    want = hidden @ head.weight.mean(0).mT + head.bias.mean(0)
-    with play.averaged(run.stacked):
-        assert observe.equal(run.stacked)
-        with run.stacked.only(1):
-            found = model(x)
-    # sums of at most 7 products, twice, of numbers of size 10
-    assert (found - want).abs().max() <= 200 * EPS32 * float(want.detach().abs().max())
-    for name, X in play.held(run.stacked).items():
-        assert torch.equal(X, before[name])
-    assert all(site.merged is None for site in run.stacked.sites.values())
 
 
 # ---------------------------------------------------------------- controls

@@ -25,6 +25,7 @@ from paper_checks import (  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from tests.paper_runs import prepare, snapshot  # noqa: E402
 from verification.adapter_evidence import EVIDENCE  # noqa: E402
 
 EPS32 = float(np.finfo(np.float32).eps)
@@ -33,14 +34,6 @@ EPS32 = float(np.finfo(np.float32).eps)
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
-
-
-def prepare(**overrides):
-    return finetune.prepare(paper_runs.config(**overrides), device="cpu")
-
-
-def snapshot(run):
-    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
 
 
 def train(run, steps):

@@ -6,19 +6,12 @@ torch = pytest.importorskip("torch")
 
 from paper_checks import checkpoint, finetune, scaling  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from tests.paper_runs import prepare, snapshot  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
-
-
-def prepare(**overrides):
-    return finetune.prepare(paper_runs.config(**overrides), device="cpu")
-
-
-def snapshot(run):
-    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
 
 
 def at_scale(run, scale, interval=2000):

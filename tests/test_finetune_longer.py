@@ -11,15 +11,12 @@ torch = pytest.importorskip("torch")
 from decaf_theory.files import UnwritableError  # noqa: E402
 from paper_checks import checkpoint, cli, finetune, follow, observe, record, stamp  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from tests.paper_runs import snapshot  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
-
-
-def snapshot(run):
-    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
 
 
 def require_equal(left, right, left_folder, right_folder):

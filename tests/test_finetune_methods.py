@@ -8,10 +8,11 @@ torch = pytest.importorskip("torch")
 
 from decaf_theory.methods import METHODS, adf_lora, channel, noisy, odelora, salf  # noqa: E402
 from decaf_theory.methods.form import LORA  # noqa: E402
-from paper_checks import checkpoint, dryrun, finetune, mixing  # noqa: E402
+from paper_checks import dryrun, finetune, mixing  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from paper_checks.stacked import export  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from tests.paper_runs import snapshot  # noqa: E402
 
 EPS32 = 2.0**-23
 TRACKING = METHODS["gradient_tracking"]
@@ -26,10 +27,6 @@ def config_of(monkeypatch, method, **overrides):
     monkeypatch.setitem(METHODS, method.name, method)
     config = paper_runs.config(**overrides)
     return replace(config, mix=replace(config.mix, method=method.name))
-
-
-def snapshot(run):
-    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
 
 
 @pytest.mark.parametrize("name", ADAPTER_METHODS)

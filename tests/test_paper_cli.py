@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import textwrap
 import threading
 
 import pytest
@@ -15,30 +14,10 @@ from paper_checks import config as configs  # noqa: E402
 from paper_checks.protocol import Plan  # noqa: E402
 from tests import paper_runs  # noqa: E402
 
-NET = """
-    name = "net"
-    [task]
-    name = "net"
-    [model]
-    from = "random"
-    [lora]
-    rank = 2
-    eta = 4
-    [data]
-    batch = 4
-    [data.partitions.skew]
-    proportions = 0.8
-    [train]
-    steps = 6
-    lr = 0.05
-    [mix]
-    agents = 4
-    every = 2
-"""
-BERT = NET.replace(
-    'name = "net"\n    [model]', 'name = "toy-text"\n    [model]\n    kind = "classifier"'
+BERT = paper_runs.TOML.replace(
+    'name = "net"\n[model]', 'name = "toy-text"\n[model]\nkind = "classifier"'
 )
-BERT = BERT.replace("batch = 4", "batch = 4\n    max_length = 16")
+BERT = BERT.replace("batch = 4", "batch = 4\nmax_length = 16")
 
 
 LOAD_TASK = tasks.load_task
@@ -52,9 +31,7 @@ def net(monkeypatch):
 
 @pytest.fixture
 def toml(tmp_path):
-    path = tmp_path / "net.toml"
-    path.write_text(textwrap.dedent(NET))
-    return str(path)
+    return str(paper_runs.written(tmp_path))
 
 
 def folders(out):
@@ -300,7 +277,7 @@ def test_other_processes_train_what_this_one_trains(tmp_path, monkeypatch):
     for module in (finetune, tasks):
         monkeypatch.setattr(module, "load_task", LOAD_TASK)
     path = tmp_path / "bert.toml"
-    path.write_text(textwrap.dedent(BERT))
+    path.write_text(BERT)
     rows = {}
     for jobs in ("1", "2"):
         out = tmp_path / jobs
@@ -317,7 +294,7 @@ def test_other_processes_train_what_this_one_trains(tmp_path, monkeypatch):
 def test_other_processes_stop_once_a_signal_came(tmp_path):
     pytest.importorskip("transformers", reason="a tiny BERT needs transformers")
     path = tmp_path / "bert.toml"
-    path.write_text(textwrap.dedent(BERT))
+    path.write_text(BERT)
     base = sweep.Cell(str(path), {"train.steps": 100_000}, tmp_path, None, "cpu")
     wanted = sweep.cells(base, Plan(("dlora", "decaf", "local"), ("ring",), ("iid",), (0,)))
     signals = []
@@ -335,7 +312,7 @@ def test_checkpointed_activations_give_the_same_steps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetune, "load_task", LOAD_TASK)
     path = tmp_path / "bert.toml"
-    path.write_text(textwrap.dedent(BERT))
+    path.write_text(BERT)
     found, calls = [], []
     for on in (False, True):
         settings = {"train.gradient_checkpointing": on, "lora.dropout": 0.5}

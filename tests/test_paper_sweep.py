@@ -1,7 +1,5 @@
 """A sweep with a grid and a primary contrast, from its command line to its table; its status."""
 
-import textwrap
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
@@ -10,7 +8,7 @@ from paper_checks import cli, finetune, record, sweep, sweeping, tasks  # noqa: 
 from paper_checks.protocol import Plan  # noqa: E402
 from paper_checks.tasks.records import divided  # noqa: E402
 from tests import paper_runs  # noqa: E402
-from tests.test_paper_cli import NET, folders  # noqa: E402
+from tests.test_paper_cli import folders  # noqa: E402
 from verification import store  # noqa: E402
 
 
@@ -22,9 +20,7 @@ def net(monkeypatch):
 
 @pytest.fixture
 def toml(tmp_path):
-    path = tmp_path / "net.toml"
-    path.write_text(textwrap.dedent(NET))
-    return str(path)
+    return str(paper_runs.written(tmp_path))
 
 
 @pytest.fixture

@@ -7,22 +7,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from decaf_theory.methods import Clock  # noqa: E402
-from paper_checks import checkpoint, dryrun, finetune, observe  # noqa: E402
+from paper_checks import dryrun, finetune, observe  # noqa: E402
 from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from tests.paper_runs import prepare, snapshot  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
-
-
-def prepare(**overrides):
-    return finetune.prepare(paper_runs.config(**overrides), device="cpu")
-
-
-def snapshot(run):
-    return {name: X.detach().clone() for name, X in checkpoint.named(run.stacked).items()}
 
 
 def test_the_clock_counts_rounds_and_their_steps():

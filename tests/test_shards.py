@@ -10,6 +10,7 @@ from paper_checks import finetune, mixing, record, shards, tasks  # noqa: E402
 from paper_checks.cli import main  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from tests.paper_runs import prepare  # noqa: E402
 
 EPS32 = float(np.finfo(np.float32).eps)
 SERVED = [n for n in ADAPTER_METHODS if "server" in (METHODS[n].meets, METHODS[n].pools)]
@@ -20,10 +21,6 @@ UNEQUAL |= {"data__partitions": {"dirichlet": {"alpha": 1.0, "equal": False}}}
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
-
-
-def prepare(**overrides):
-    return finetune.prepare(paper_runs.config(**overrides), device="cpu")
 
 
 # ---------------------------------------------------------------- in numbers and words

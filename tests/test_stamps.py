@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from figures import rows as figure_rows  # noqa: E402
 from paper_checks import cli, devices, finetune, record, stamp, sweep, tasks  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
 from tests import paper_runs  # noqa: E402
-from tests.test_paper_cli import NET  # noqa: E402
 from verification import harness, provenance  # noqa: E402
 from verification.store import StoreError  # noqa: E402
 
@@ -29,9 +27,7 @@ def net(monkeypatch):
 
 @pytest.fixture
 def toml(tmp_path):
-    path = tmp_path / "net.toml"
-    path.write_text(textwrap.dedent(NET))
-    return str(path)
+    return str(paper_runs.written(tmp_path))
 
 
 def other_code(monkeypatch, name="0123456789ab"):

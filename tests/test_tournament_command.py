@@ -88,7 +88,7 @@ def test_a_damaged_match_is_played_again(tiny, tmp_path, capsys):
     path = tmp_path / "rows" / "rows" / "small-ring-decaf.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     assert tournament(tmp_path) == 0
-    assert "played again" in capsys.readouterr().err
+    assert "done again" in capsys.readouterr().err
     assert files(tmp_path) == before
 
 
@@ -158,11 +158,9 @@ def net(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from paper_checks import finetune
     from tests import paper_runs
-    from tests.test_paper_cli import NET
 
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
-    path = tmp_path / "net.toml"
-    path.write_text("\n".join(line.strip() for line in NET.splitlines()))
+    path = paper_runs.written(tmp_path)
     return harness_task(
         "net",
         "a small network",

@@ -1,32 +1,11 @@
 """A matrix of wrong settings, each refused in one line that names the setting; none trains."""
 
-import textwrap
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
 from paper_checks import cli, finetune  # noqa: E402
 from tests import paper_runs  # noqa: E402
-
-NET = """
-    name = "net"
-    [task]
-    name = "net"
-    [model]
-    from = "random"
-    [lora]
-    rank = 2
-    eta = 4
-    [data]
-    batch = 4
-    [train]
-    steps = 6
-    lr = 0.05
-    [mix]
-    agents = 4
-    every = 2
-"""
 
 # KEY=VALUE of --set, or options => words of the message; the first names the setting
 WRONG = """
@@ -254,9 +233,7 @@ def test_the_matrix_has_as_many_rows_as_it_should():
 def toml(tmp_path, monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
     monkeypatch.setattr(finetune, "advance", None)  # a run that trains is a TypeError
-    path = tmp_path / "net.toml"
-    path.write_text(textwrap.dedent(NET))
-    return path
+    return paper_runs.written(tmp_path)
 
 
 @pytest.mark.parametrize(("given", "words"), CASES, ids=[given for given, _ in CASES])

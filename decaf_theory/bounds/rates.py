@@ -1,9 +1,6 @@
 r"""Part D: rates of decentralized SGD on F = (1/N) sum_i f_i, each f_i L-smooth (T25-T29, T34-T38).
 
-Order "MS": mix, then step at the mixed point (y = Pi x, x+ = y - lr g(y)). Order "CB": combine
-(x+ = Pi x - lr g(x)). The constants of one are false for the other. lam = sqrt(rho) = |Pi - J|_op;
-`eigenvalues` are those of Pi without the leading 1. sigma^2 bounds the noise variance of each
-agent, kappa^2 = (1/N) sum_i |grad f_i - grad F|^2 at the mean; all agents start equal.
+Orders ("MS", "CB"), lam, sigma and kappa are those of `consensus`; all agents start equal.
 """
 
 from __future__ import annotations

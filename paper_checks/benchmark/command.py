@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.faults import OK
 from decaf_theory.files import place, write_atomically
-from decaf_theory.interrupts import interruptions
-from decaf_theory.sums import seal_lines, unseal_lines
-from paper_checks import sweep
+from decaf_theory.sums import seal_lines
+from paper_checks import sweep, trials
 from paper_checks.benchmark.cells import ONCE, SUITES, Job, jobs
 from paper_checks.rules import ConfigError, require_known
 from verification import provenance, store
 
-OK, FAILED = 0, 1
 OUT = Path("results/benchmark")
 ROWS = Path(__file__).parents[2] / "docs" / "rows" / "benchmark.jsonl"
 PLAYING = ("paper_checks.benchmark.play", "paper_checks.benchmark.once")  # what rows come from
@@ -55,9 +53,8 @@ def main(args: argparse.Namespace) -> int:
     ]
     store.require_writable(args.out)
     with store.locked(args.out):
-        run = opened(args.out)
-        missing = [job for job in wanted if job.name not in run.files]
-        status = play_all(run, missing, args.jobs)
+        run = trials.opened(args.out, configuration(), [job.name for job in jobs()])
+        status = trials.take(run, wanted, args.jobs, play_job)
         export(run)
     print(f"-> {args.out.with_suffix('.jsonl')}")
     return status
@@ -67,41 +64,6 @@ def configuration() -> dict[str, Any]:
     """Return what the rows depend on; those of two configurations are not mixed."""
     found = provenance.configuration(size="full", seed=0, device="cpu")
     return found | {"code": provenance.code_sum(*PLAYING)}
-
-
-def opened(out: Path) -> store.Run:
-    """Return the store under `out`. StoreError: it holds rows of other settings or code."""
-    wanted = configuration()
-    if (out / "run.json").exists():
-        reasons = provenance.differences(store.asked(store.read_run(out)), wanted)
-        if reasons:
-            raise store.StoreError(
-                f"{out} holds rows of another configuration ({'; '.join(reasons)[:500]}); choose "
-                f"another folder with --out, or remove this one"
-            )
-    run, damaged = store.open_run(out, wanted, [job.name for job in jobs()])
-    for reason in damaged:
-        print(f"trained again: {reason.split('; run ')[0]}", file=sys.stderr)
-    run.seconds = store.read_run(out)["seconds"] if run.files else 0.0
-    return run
-
-
-def play_all(run: store.Run, missing: Sequence[Job], processes: int) -> int:
-    """Train, and store each training as it ends; return the exit code."""
-    done, failed = len(run.files), False
-    total = done + len(missing)
-    with interruptions() as signals:
-        for outcome in sweep.run_all(missing, processes, signals, play_job):
-            if outcome.rows:
-                run.seconds += outcome.seconds
-                run.put(outcome.cell, outcome.rows)
-                done += 1
-            failed |= outcome.status == "failed"
-            print(f"[{done}/{total}] {outcome.cell}: {outcome.line}", file=sys.stderr, flush=True)
-    if signals:
-        print("stopped; the same command resumes from here", file=sys.stderr)
-        return 128 + signals[0]
-    return FAILED if failed else OK
 
 
 def play_job(job: Job, stop: Callable[[], bool]) -> sweep.Outcome:
@@ -135,19 +97,9 @@ def export(run: store.Run) -> None:
     """Write all rows to one file next to the store, after one that says what was run."""
     about = {name: run.configuration[name] for name in ABOUT}
     about |= {"trainings": len(run.files), "core_minutes": round(run.seconds / 60, 1)}
-    rows = [
-        {field: value for field, value in row.items() if field != "claim"}
-        for name in run.files
-        for row in store.read_rows(run.out, name)
-    ]
-    write_atomically(run.out.with_suffix(".jsonl"), seal_lines([about, *rows]))
+    write_atomically(run.out.with_suffix(".jsonl"), seal_lines([about, *trials.rows_of(run)]))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file of `export`, the first about them. StoreError: none, or damaged."""
-    try:
-        return unseal_lines(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise store.StoreError(
-            f"{path} cannot be read ({error}); run python -m paper_checks benchmark"
-        ) from None
+    return trials.read(path, "python -m paper_checks benchmark")

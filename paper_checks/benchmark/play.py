@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +16,7 @@ from decaf_theory.methods import Clock, State
 from decaf_theory.rng import generator
 from decaf_theory.topology import SCHEDULES
 from decaf_theory.tsvd import tsvd_of_mix
-from paper_checks import checkpoint, finetune, observe
+from paper_checks import checkpoint, endpoints, finetune, observe
 from paper_checks.benchmark import controls
 from paper_checks.benchmark.cells import Cell, Job, cell_of, config_of
 from paper_checks.run import Run
@@ -126,8 +124,8 @@ def ends(run: Run) -> Row:
     size = run.config.data.eval_batch or run.config.data.batch
     own = mean = observe.evaluate(run.stacked, run.task, size)
     if not observe.equal(run.stacked):
-        with averaged(run.stacked):
-            mean = observe.evaluate(run.stacked, run.task, size)
+        with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked)) as one:
+            mean = observe.evaluate(one, run.task, size)
     return {
         "own": 100 * own["score"],
         "least": 100 * own["score_least"],
@@ -137,28 +135,6 @@ def ends(run: Run) -> Row:
         "mean_loss": mean["test_loss"],
         "sent": run.sent,
     }
-
-
-@contextmanager
-def averaged(stacked: Stacked) -> Iterator[None]:
-    """Let all agents hold the mean of their models inside: W0 + s mean_i (B_i A_i) + merged."""
-    kept = held(stacked)
-    merged = {name: site.merged for name, site in stacked.sites.items()}
-    with torch.no_grad():
-        for site in stacked.sites.values():
-            mean = (site.B @ site.A).mean(0, keepdim=True)
-            site.merged = mean if site.merged is None else site.merged + mean
-            site.B.zero_()
-            site.A.copy_(site.A[:1].expand_as(site.A))  # one model: it is run once
-        for head in stacked.heads.values():
-            for X in head.parameters():
-                X.copy_(X.mean(0, keepdim=True).expand_as(X))
-    try:
-        yield
-    finally:
-        put(stacked, kept)
-        for name, site in stacked.sites.items():
-            site.merged = merged[name]
 
 
 def held(stacked: Stacked) -> dict[str, Tensor]:

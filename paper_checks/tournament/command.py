@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from decaf_theory.faults import OK
 from decaf_theory.files import place, write_atomically
-from decaf_theory.interrupts import interruptions
 from decaf_theory.methods import METHODS
-from decaf_theory.sums import seal_lines, unseal_lines
+from decaf_theory.sums import seal_lines
 from decaf_theory.terminal import printable
-from paper_checks import sweep
+from paper_checks import sweep, trials
 from paper_checks.rules import ConfigError, require_known
 from paper_checks.tasks.models import require
 from paper_checks.tournament.page import page
@@ -24,7 +23,6 @@ from paper_checks.tournament.tasks import Task, methods_on
 from paper_checks.tournament.verdicts import LEVEL, judged
 from verification import provenance, store
 
-OK, FAILED = 0, 1
 OUT = Path("results/tournament")
 PLAYING = ("paper_checks.tournament.play", "paper_checks.tournament.suite")  # what rows come from
 ABOUT = ("version", "commit", "code", "size", "tasks")  # of the configuration, told on the page
@@ -71,9 +69,9 @@ def main(args: argparse.Namespace) -> int:
     require_packages(wanted)
     store.require_writable(args.out)
     with store.locked(args.out):
-        run = opened(args.out, configuration(size, chosen), matches(size, chosen))
-        missing = [match for match in wanted if match.name not in run.files]
-        status = play_all(run, missing, args.jobs)
+        order = [match.name for match in matches(size, chosen)]
+        run = trials.opened(args.out, configuration(size, chosen), order)
+        status = trials.take(run, wanted, args.jobs, play_match)
     if status == OK:
         print(page(export(run, chosen)), end="")
     return status
@@ -112,40 +110,6 @@ def configuration(size: str, chosen: Mapping[str, Task]) -> dict[str, Any]:
     return found | {"tasks": {name: task.described() for name, task in chosen.items()}}
 
 
-def opened(out: Path, wanted: Mapping[str, Any], order: Sequence[Match]) -> store.Run:
-    """Return the store under `out`. StoreError: it holds rows of other settings or code."""
-    if (out / "run.json").exists():
-        reasons = provenance.differences(store.asked(store.read_run(out)), wanted)
-        if reasons:
-            raise store.StoreError(
-                f"{out} holds rows of another configuration ({'; '.join(reasons)[:500]}); choose "
-                f"another folder with --out, or remove this one"
-            )
-    run, damaged = store.open_run(out, dict(wanted), [match.name for match in order])
-    for reason in damaged:
-        print(f"played again: {reason.split('; run ')[0]}", file=sys.stderr)
-    run.seconds = store.read_run(out)["seconds"] if run.files else 0.0
-    return run
-
-
-def play_all(run: store.Run, missing: Sequence[Match], jobs: int) -> int:
-    """Play the matches and store each as it ends; return the exit code."""
-    done, failed = len(run.files), False
-    total = done + len(missing)
-    with interruptions() as signals:
-        for outcome in sweep.run_all(missing, jobs, signals, play_match):
-            if outcome.rows:
-                run.seconds += outcome.seconds
-                run.put(outcome.cell, outcome.rows)
-                done += 1
-            failed |= outcome.status == "failed"
-            print(f"[{done}/{total}] {outcome.cell}: {outcome.line}", file=sys.stderr, flush=True)
-    if signals:
-        print("stopped; the same command resumes from here", file=sys.stderr)
-        return 128 + signals[0]
-    return FAILED if failed else OK
-
-
 def play_match(match: Match, stop: Callable[[], bool]) -> sweep.Outcome:
     """Play one match, to its end even if it is to stop: that is a matter of a minute."""
     begun = time.process_time()
@@ -167,14 +131,14 @@ def export(run: store.Run, chosen: Mapping[str, Task]) -> list[dict[str, Any]]:
 
     The first says what was run. The file lies in the folder where figures look for it.
     """
-    found = [row for name in run.files for row in rows_of(run.out, name)]
     about = {
         **{name: run.configuration[name] for name in ABOUT},
         "level": LEVEL,
         "matches": len(run.files),
         "minutes": round(run.seconds / 60, 1),
     }
-    rows = [about, *map(told, judged(found, {n: task.lower for n, task in chosen.items()}))]
+    lower = {name: task.lower for name, task in chosen.items()}
+    rows = [about, *map(told, judged(trials.rows_of(run), lower))]
     path = run.out.with_suffix(".jsonl")
     write_atomically(path, seal_lines(rows))
     return read(path)
@@ -186,19 +150,6 @@ def told(row: Mapping[str, Any]) -> dict[str, Any]:
     return {f: value for f, value in needed.items() if value is not None and value is not False}
 
 
-def rows_of(out: Path, name: str) -> list[dict[str, Any]]:
-    """Return the stored rows of a match."""
-    return [
-        {field: value for field, value in row.items() if field != "claim"}
-        for row in store.read_rows(out, name)
-    ]
-
-
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file of `export`. StoreError: missing or damaged."""
-    try:
-        return unseal_lines(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise store.StoreError(
-            f"{path} cannot be read ({error}); run python -m paper_checks tournament"
-        ) from None
+    return trials.read(path, "python -m paper_checks tournament")
