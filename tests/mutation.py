@@ -10,11 +10,13 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,20 +98,27 @@ def serve() -> None:
         print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
 
 
-def exit_codes(jobs: list[tuple[Change | None, list[str]]], folder: Path) -> list[int]:
-    """Return pytest's exit code for each job; logs are left in `folder`. Two workers."""
+def exit_codes(
+    jobs: list[tuple[Change | None, list[str]]], folder: Path, seconds: float = math.inf
+) -> list[int]:
+    """Return pytest's exit code for each job that begins within so many seconds, the first ones.
+
+    Two workers; logs are left in `folder`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, int] = {}
+    until = time.monotonic() + seconds
     waiting = enumerate(jobs)  # shared: who is free takes the next
 
     def work() -> None:
         command = [sys.executable, "-c", "from tests.mutation import serve; serve()"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
-            for number, (change, tests) in waiting:
+            while time.monotonic() < until and (job := next(waiting, None)):
+                number, (change, tests) = job
                 log = str(folder / f"{number}.log")
-                job = {"change": change, "tests": tests, "log": log}
-                process.stdin.write(json.dumps(job) + "\n")
+                asked = {"change": change, "tests": tests, "log": log}
+                process.stdin.write(json.dumps(asked) + "\n")
                 process.stdin.flush()
                 results[number] = int(process.stdout.readline())
             process.stdin.close()
@@ -117,7 +126,7 @@ def exit_codes(jobs: list[tuple[Change | None, list[str]]], folder: Path) -> lis
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(work) for _ in range(2)]:
             done.result()
-    return [results[number] for number in range(len(jobs))]
+    return [results[number] for number in range(len(results))]
 
 
 def caught(code: int) -> bool:
@@ -201,7 +210,7 @@ def candidates(path: str) -> Iterator[Change]:
                 yield change(at, at + len(pair[0]), pair[1], "comparison")
 
 
-def drawn(paths: list[str], count: int, seed: int) -> list[Change]:
+def drawn(paths: list[str], count: int, seed: int | str) -> list[Change]:
     """Return `count` breakages drawn evenly over the kinds, without repetition."""
     pools: dict[str, list[Change]] = {}
     for path in paths:
