@@ -15,6 +15,7 @@ from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
+from decaf_theory.methods.form import MERGED
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
 from paper_checks import devices, record, shards, sweep, sweeping, table
@@ -163,7 +164,7 @@ def run_one(args: argparse.Namespace) -> int:
         return dry_run(config, args.gpu)
     if args.export and not config.lora.train_adapters:
         raise UsageError("--export writes adapters, and lora.train_adapters = false trains none")
-    if args.export and not config.mix.rule.form.factored:
+    if args.export and config.mix.rule.form == MERGED:
         raise UsageError(
             f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
             f"holds; run it without --export"

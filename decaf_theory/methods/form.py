@@ -131,6 +131,7 @@ MERGED = Form(
     lambda factors, s: factors,
     lambda s: s,
     factored=False,
+    label="merged",
 )
 FULL_MATRIX = Form(
     "B",
@@ -139,4 +140,5 @@ FULL_MATRIX = Form(
     _full_matrix,
     lambda s: 1.0,
     low_rank=False,
+    label="full",
 )
