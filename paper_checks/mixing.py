@@ -16,9 +16,9 @@ from torch import Tensor
 
 from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, mean_over_agents
-from decaf_theory.methods import Clock, Method, State, for_agents
+from decaf_theory.methods import FORMS, Clock, Method, State, for_agents
 from decaf_theory.methods.base import along_the_gradient
-from decaf_theory.methods.form import MERGED
+from decaf_theory.methods.form import LORA, MERGED
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import message_bytes as bytes_of_message
 from decaf_theory.simulate import DeadStartWarning
@@ -29,7 +29,7 @@ from paper_checks.stacked import Stacked, StackedLinear
 # site -> what its method keeps, by name; an array that is the same for all agents as one row of it
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
-TRAINED = ("lora", "merged", "sora")  # the forms of W - W0 that a stacked layer computes
+COMPUTED = (LORA, MERGED, FORMS["sora"])  # the forms of W - W0 that a stacked layer knows
 
 
 def graph_of(
@@ -50,10 +50,10 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
 
     ValueError: a method whose W the model does not compute.
     """
-    if rule.form.label not in TRAINED:
+    if not any((rule.form.name, rule.form.update) == (f.name, f.update) for f in COMPUTED):
         raise ValueError(
-            f"training knows the forms {', '.join(TRAINED)} of W - W0, not {rule.form.name!r}, "
-            f"that of {rule.name}; it runs in simulations only"
+            f"training knows W - W0 = {', '.join(form.name for form in COMPUTED)}, not "
+            f"{rule.form.name!r}, that of {rule.name}; it runs in simulations only"
         )
     memory: Memory = {}
     for name, factors in stacked.factors().items():
