@@ -21,6 +21,7 @@ from paper_checks import devices, record, shards, sweep, sweeping, table
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
+from paper_checks.ensemble import command as ensemble
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, near
 from paper_checks.tournament import command as tournament
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     tournament.add_to(commands)
     benchmark.add_to(commands)
     effects.add_to(commands)
+    ensemble.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -318,6 +320,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": run_sweep,
     "benchmark": benchmark.main,
     "effects": effects.main,
+    "ensemble": ensemble.main,
     "table": show_table,
     "tournament": run_tournament,
 }
