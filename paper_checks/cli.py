@@ -22,6 +22,7 @@ from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
 from paper_checks.ensemble import command as ensemble
+from paper_checks.prism import command as prism
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, near
 from paper_checks.tournament import command as tournament
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     benchmark.add_to(commands)
     effects.add_to(commands)
     ensemble.add_to(commands)
+    prism.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -321,6 +323,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "benchmark": benchmark.main,
     "effects": effects.main,
     "ensemble": ensemble.main,
+    "prism": prism.main,
     "table": show_table,
     "tournament": run_tournament,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from decaf_theory.sums import seal_lines
 from paper_checks import sweep, trials
 from paper_checks.benchmark.command import ABOUT, told
 from paper_checks.ensemble import judge
-from paper_checks.ensemble.cells import SEEDS, TUNING, Job, jobs
-from paper_checks.rules import ConfigError
+from paper_checks.ensemble.cells import BY_NAME, SEEDS, TUNING, Job, jobs
+from paper_checks.rules import ConfigError, require_known
 from verification import provenance, store
 
 OUT = Path("results/ensemble")
@@ -25,6 +26,7 @@ ROWS = Path(__file__).parents[2] / "docs" / "rows" / "ensemble.jsonl"
 def add_to(commands: Any) -> None:
     """Add the subcommand."""
     p = commands.add_parser("ensemble", help="mean of softmaxes against mean of weights, by bytes")
+    p.add_argument("--cells", nargs="+", metavar="C", help="default: all")
     p.add_argument("--seeds", type=int, default=len(SEEDS), metavar="N", help="the first N (10)")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     p.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
@@ -41,15 +43,21 @@ def main(args: argparse.Namespace) -> int:
     for name in ("jobs", "seeds"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} must be >= 1, got {getattr(args, name)}")
+    cells = args.cells or [*BY_NAME]
+    require_known("cell", cells, BY_NAME)
     store.require_writable(args.out)
     with store.locked(args.out):
         order = [job.name for job in jobs([*TUNING, *SEEDS])]
         run = trials.opened(args.out, configuration(), order)
-        status = trials.take(run, jobs(TUNING), args.jobs, play_job)
+        tuning = [job for job in jobs(TUNING) if job.cell in cells]
+        status = trials.take(run, tuning, args.jobs, play_job)
         if status == OK:
             chosen = judge.step_sizes(trials.rows_of(run))
-            lrs = {where: (lr,) for where, lr in chosen.items()}
-            status = trials.take(run, jobs(SEEDS[: args.seeds], lrs), args.jobs, play_job)
+            lrs = defaultdict[tuple[str, str], tuple[float, ...]](tuple)
+            lrs |= {where: (lr,) for where, lr in chosen.items()}
+            reported = jobs(SEEDS[: args.seeds], lrs)
+            wanted = [job for job in reported if job.cell in cells]
+            status = trials.take(run, wanted, args.jobs, play_job)
         export(run)
     print(f"-> {args.out.with_suffix('.jsonl')}")
     return status

@@ -60,7 +60,10 @@ def means_by_lr(
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """Return all endpoints, those of the base first; the intervals hold together at LEVEL."""
+    """Return all endpoints that have two seeds or more, those of the base first.
+
+    The intervals hold together at LEVEL, those of what was not run among them.
+    """
     chosen = step_sizes(rows)
     places = [
         (partition, cell.name, end)
@@ -72,10 +75,12 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     each = bonferroni(LEVEL, (len(places) - len(PARTITIONS)) * len(METRICS))
     found = []
     for partition, cell, end in places:
-        lr = chosen[cell, partition]
+        lr = chosen.get((cell, partition), 0.0)
         own = of_seeds(rows, partition, cell, end, lr)
-        base = of_seeds(rows, partition, *BASE, chosen[BASE[0], partition])
+        base = of_seeds(rows, partition, *BASE, chosen.get((BASE[0], partition), 0.0))
         shared = sorted(own.keys() & base.keys())
+        if len(shared) < 2:
+            continue
         found.append(
             Line(
                 *(partition, cell, end, lr),

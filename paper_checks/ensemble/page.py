@@ -26,8 +26,10 @@ WORDS = {
     "decaf_once": "mixed once by DeCAF",
     "ensemble": "ensemble",
 }
-HEAD = ("trained", "model", "lr", "MB", "accuracy", "NLL", "ECE")
-HEAD += ("accuracy - ensemble's", "NLL - ensemble's", "ECE - ensemble's")
+HEAD = (
+    *("trained", "model", "lr", "MB", "accuracy", "NLL", "ECE"),
+    *("accuracy - ensemble's", "NLL - ensemble's", "ECE - ensemble's"),
+)
 
 
 def write() -> None:
