@@ -7,6 +7,7 @@ and what does it say on sentences? The statistics are in `decaf_theory.concentra
 planted    an exact problem with samples of two kinds, and what each split recovers
 gradients  per-sample gradient norms of a model's projection matrices, in one batched pass
 sentences  those of MiniLM on SST-2, under several heads
+judge      quantiles, rank correlations and splits that agree, with intervals
 command    python -m paper_checks prism: every part is stored as it ends
 page       docs/prism.md, made of the stored rows
 """

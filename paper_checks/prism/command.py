@@ -86,10 +86,7 @@ def main(args: argparse.Namespace) -> int:
     with store.locked(args.out):
         run = trials.opened(args.out, configuration(), [one.name for one in every])
         status = trials.take(run, wanted, args.jobs, measure)
-        about = {name: run.configuration[name] for name in ABOUT}
-        about |= {"core_minutes": round(run.seconds / 60, 1)}
-        rows = [about, *trials.rows_of(run)]
-        write_atomically(args.out.with_suffix(".jsonl"), seal_lines(rows))
+        export(run)
     print(f"-> {args.out.with_suffix('.jsonl')}")
     return status
 
@@ -104,6 +101,16 @@ def configuration() -> dict[str, Any]:
     """Return what the rows depend on; those of two configurations are not mixed."""
     found = provenance.configuration(size="full", seed=0, device="cpu")
     return found | {"code": provenance.code_sum(*PLAYING)}
+
+
+def export(run: store.Run) -> None:
+    """Write what the rows say to one file next to the store, after a row about the run."""
+    from paper_checks.prism.judge import judged  # here: scipy.stats is slow to load
+
+    about = {name: run.configuration[name] for name in ABOUT}
+    about |= {"core_minutes": round(run.seconds / 60, 1)}
+    rows = [about, *judged(trials.rows_of(run))]
+    write_atomically(run.out.with_suffix(".jsonl"), seal_lines(rows))
 
 
 def measure(task: Planted | Sentences, stop: Callable[[], bool]) -> sweep.Outcome:

@@ -5,30 +5,20 @@ Each stands between two comments that name it; the words around them are written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from scipy import stats
-
-from decaf_theory.arrays import Host
-from decaf_theory.concentration import STATISTICS, median_split
+from decaf_theory.concentration import STATISTICS
 from decaf_theory.files import write_atomically
-from decaf_theory.rng import generator
-from decaf_theory.stats import Interval, bonferroni, mean_interval
+from decaf_theory.stats import bonferroni, mean_interval
 from paper_checks import reported, trials
 from paper_checks.effects.page import BLOCK
 from paper_checks.prism.command import ROWS
+from paper_checks.prism.judge import LEVEL, QUANTILES, Row
 from paper_checks.prism.planted import CASES
 
 PAGE = Path(__file__).parents[2] / "docs" / "prism.md"
-LEVEL, RESAMPLES = 0.95, 2000
 SPLITS = (*STATISTICS, "random")
-OTHERS = ("loss", "length")
-QUANTILES = (0, 10, 50, 90, 100)
-Row = Mapping[str, Any]
 
 
 def write() -> None:
@@ -40,20 +30,23 @@ def write() -> None:
 def filled(text: str, rows: Sequence[Row]) -> str:
     """Return the page with its tables made anew. KeyError: a table of another name."""
     about, *found = rows
-    heads = {row["head"]: row for row in found if row["part"] == "sentences"}
+
+    def of(part: str) -> list[Row]:
+        return [row for row in found if row["part"] == part]
+
     parts: dict[str, Callable[[], str]] = {
         "run": lambda: f"{about['core_minutes']:.0f} minutes of a core; code {about['code']}.",
-        "planted": lambda: planted([row for row in found if row["part"] == "planted"]),
-        "distribution": lambda: distribution(heads),
-        "pairs": lambda: pairs(heads),
-        "heads": lambda: between_heads(heads),
+        "planted": lambda: planted(of("planted")),
+        "distribution": lambda: distribution(of("distribution")),
+        "pairs": lambda: pairs(of("pair")),
+        "heads": lambda: between_heads(of("heads")),
     }
     return BLOCK.sub(lambda block: block[1] + block[2] + parts[block[1]]() + block[3], text)
 
 
 def planted(rows: Sequence[Row]) -> str:
     """Return what each split recovers; the intervals of the table hold together at LEVEL."""
-    each = bonferroni(LEVEL, len(rows) * len(SPLITS))
+    each = bonferroni(LEVEL, max(1, len(rows) * len(SPLITS)))
     lines = [("kinds", "noise", *SPLITS)]
     for row in rows:
         cells = [spread(row[name], each) for name in SPLITS]
@@ -63,76 +56,37 @@ def planted(rows: Sequence[Row]) -> str:
 
 def spread(values: Sequence[float], level: float) -> str:
     """Return a mean with its interval, one number where all values are one."""
-    if len({*values}) == 1:
-        return f"{values[0]:.3f}"
-    return shown(mean_interval(values, level))
+    return f"{values[0]:.3f}" if len({*values}) == 1 else shown(mean_interval(values, level))
 
 
-def shown(found: Interval) -> str:
+def shown(found: Sequence[float]) -> str:
     """Return an estimate with its interval."""
-    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*found)
 
 
-def distribution(heads: Mapping[str, Row]) -> str:
+def distribution(rows: Sequence[Row]) -> str:
     """Return quantiles of the statistics over the samples, and what the other label changes."""
     lines = [("head", "statistic", *(f"{q} %" for q in QUANTILES), "changed by the label")]
-    for head, row in heads.items():
-        for name in STATISTICS:
-            values = (f"{x:.3f}" for x in np.percentile(row[name], QUANTILES))
-            lines.append((head, name, *values, f"{row['flipped']:.0e}"))
+    for row in rows:
+        values = (f"{x:.3f}" for x in row["quantiles"])
+        lines.append((row["head"], row["statistic"], *values, f"{row['flipped']:.0e}"))
     return reported.table(lines)
 
 
-def pairs(heads: Mapping[str, Row]) -> str:
+def pairs(rows: Sequence[Row]) -> str:
     """Return rank correlations of the statistics, with loss and length, and how splits agree."""
     lines = [("head", "pair", "rank correlation", "same side of the split")]
-    for head, row in heads.items():
-        for first, second in (*combinations(STATISTICS, 2), *with_others()):
-            x, y = np.array(row[first]), np.array(row[second])
-            agree = shown(bootstrapped(x, y, agreement)) if second in STATISTICS else ""
-            lines.append(
-                (head, f"{first}, {second}", shown(bootstrapped(x, y, correlation)), agree)
-            )
+    for row in rows:
+        agree = shown(row["agreement"]) if "agreement" in row else ""
+        pair = f"{row['first']}, {row['second']}"
+        lines.append((row["head"], pair, shown(row["correlation"]), agree))
     return reported.table(lines)
 
 
-def with_others() -> Iterator[tuple[str, str]]:
-    """Yield the pairs of a statistic and what else is known of a sample."""
-    for name in STATISTICS:
-        for other in OTHERS:
-            yield name, other
-
-
-def between_heads(heads: Mapping[str, Row]) -> str:
-    """Return how the splits of one corpus under two heads agree, by statistic."""
+def between_heads(rows: Sequence[Row]) -> str:
+    """Return how the splits under two heads agree, by statistic."""
     lines = [("heads", *STATISTICS)]
-    for first, second in combinations(heads, 2):
-        both = [(np.array(heads[first][n]), np.array(heads[second][n])) for n in STATISTICS]
-        cells = [shown(bootstrapped(x, y, agreement)) for x, y in both]
-        lines.append((f"{first}, {second}", *cells))
+    for row in rows:
+        cells = [shown(row[name]) for name in STATISTICS]
+        lines.append((f"{row['first']}, {row['second']}", *cells))
     return reported.table(lines)
-
-
-def correlation(x: Host, y: Host) -> float:
-    """Return Spearman's rank correlation."""
-    return float(stats.spearmanr(x, y).statistic)
-
-
-def agreement(x: Host, y: Host) -> float:
-    """Return the share of samples that both splits put on the same side."""
-    return float(np.mean(median_split(x) == median_split(y)))
-
-
-def bootstrapped(x: Host, y: Host, of: Callable[[Host, Host], float]) -> Interval:
-    """Return a number of paired samples with its percentile interval, at LEVEL by itself."""
-    found = stats.bootstrap(
-        (x, y),
-        of,
-        paired=True,
-        vectorized=False,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=generator(0, "prism", "bootstrap"),
-    ).confidence_interval
-    return Interval(of(x, y), float(found.low), float(found.high))
