@@ -22,7 +22,9 @@ from paper_checks import devices, record, shards, sweep, sweeping, table
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
+from paper_checks.ensemble import command as ensemble
 from paper_checks.forms import command as forms
+from paper_checks.prism import command as prism
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, near
 from paper_checks.tournament import command as tournament
@@ -80,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
     benchmark.add_to(commands)
     effects.add_to(commands)
     forms.add_to(commands)
+    ensemble.add_to(commands)
+    prism.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -322,6 +326,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "benchmark": benchmark.main,
     "effects": effects.main,
     "forms": forms.main,
+    "ensemble": ensemble.main,
+    "prism": prism.main,
     "table": show_table,
     "tournament": run_tournament,
 }

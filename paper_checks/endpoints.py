@@ -1,4 +1,4 @@
-"""What a run is scored by: the agents' own models, averaged models, and what needs no training."""
+"""What a run is scored by: the agents' own models, their ensemble, averaged models, floors."""
 
 from __future__ import annotations
 
@@ -34,18 +34,23 @@ def scored(stacked: Stacked, task: Task, batch: int, *, sequential: bool = False
 def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str, float]:
     """Return the test scores of the models that agents average to, one for all of them.
 
-    averaged_score: W - W0 = mean_i s B_i A_i, with what was merged into W0, and the mean of the
-    heads. averaged_factors_score, of methods that average factors, which deploy this one:
-    W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads. With gates B_i A_i stands for
-    B_i diag(g_i) A_i, and the gates are averaged apart where factors are.
+    averaged_score, _loss, _ece: W - W0 = mean_i s B_i A_i, with what was merged into W0, and the
+    mean of the heads. averaged_factors_score, _loss, _ece, of methods that average factors, which
+    deploy this one: W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads. With gates
+    B_i A_i stands for B_i diag(g_i) A_i, and the gates are averaged apart where factors are.
     """
-    models = {"averaged_score": mean_products(stacked)}
+    models = {"averaged": mean_products(stacked)}
     if stacked.sites and rule.space == "factors" and rule.meets != "none":
-        models["averaged_factors_score"] = mean_factors(stacked)
-    found = {}
+        models["averaged_factors"] = mean_factors(stacked)
+    found: dict[str, float] = {}
     for name, pairs in models.items():
         with as_one(stacked, pairs) as one:
-            found[name] = float(observe.evaluate(one, task, batch)["score"])
+            scores = observe.evaluate(one, task, batch)
+        found |= {
+            f"{name}_score": float(scores["score"]),
+            f"{name}_loss": scores["test_loss"],
+            f"{name}_ece": scores["ece"],
+        }
     return found
 
 

@@ -13,6 +13,7 @@ from decaf_theory.adapters import Agents, compress
 from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, product, spectrum
 from decaf_theory.measure import consensus_distance, numerical_rank, product_norm
+from paper_checks import calibration
 from paper_checks.mixing import by_shape, together
 from paper_checks.stacked import Layer, Stacked, StackedLinear
 from paper_checks.tasks import Task
@@ -128,27 +129,43 @@ def evaluate(
     """Return how all agents score on the whole test set, `batch` examples per pass and agent.
 
     score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
-    their mean cross-entropy; accuracy: the mean of theirs, of tasks with another metric. Agents
-    that are equal in every number are run once.
+    their mean cross-entropy; ece: their mean calibration error (see `calibration`); accuracy: the
+    mean of theirs, of tasks with another metric. ensemble_score, ensemble_loss, ensemble_ece: of
+    the mean of their probabilities. Agents that are equal in every number are run once.
     """
-    agents = [0] if equal(stacked) else list(range(stacked.agents))
-    one_by_one = sequential or len(agents) == 1
-    groups = [[agent] for agent in agents] if one_by_one else [agents]
-    order, labels = task.test.passes(batch), task.test.labels
-    ordered = _scores(stacked, task, order, groups).cpu()
-    scores = torch.empty_like(ordered)
-    scores[:, torch.cat(order)] = ordered
-    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
+    scores, labels = class_scores(stacked, task, batch, sequential=sequential), task.test.labels
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)))
     values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
+    together = calibration.mean_of_softmaxes(scores)
     found = {
         "score": float(np.mean(values)),
         "score_least": min(values),
         "score_most": max(values),
         "test_loss": float(loss),
+        "ece": float(np.mean([calibration.ece(row.log_softmax(-1), labels) for row in scores])),
+        "ensemble_score": METRICS[task.metric](together.argmax(-1), labels),
+        "ensemble_loss": calibration.nll(together, labels),
+        "ensemble_ece": calibration.ece(together, labels),
     }
     if task.metric != "accuracy":
         found["accuracy"] = float(np.mean([accuracy(row.argmax(-1), labels) for row in scores]))
     return found
+
+
+@torch.no_grad()
+def class_scores(stacked: Stacked, task: Task, batch: int, *, sequential: bool = False) -> Tensor:
+    """Return the agents' class scores of the test set, [N, n, C] in float32.
+
+    [1, n, C] if all agents are equal.
+    """
+    agents = [0] if equal(stacked) else list(range(stacked.agents))
+    one_by_one = sequential or len(agents) == 1
+    groups = [[agent] for agent in agents] if one_by_one else [agents]
+    order = task.test.passes(batch)
+    ordered = _scores(stacked, task, order, groups).cpu()
+    scores = torch.empty_like(ordered)
+    scores[:, torch.cat(order)] = ordered
+    return scores
 
 
 def equal(stacked: Stacked) -> bool:

@@ -122,7 +122,7 @@ def score_tables(
     given: Mapping[tuple[str, str, str], Reported],
     floors: Mapping[str, Mapping[str, float]],
 ) -> Iterator[str]:
-    """Yield the tables of scores: last round, accuracy next to F1, averaged model, best round."""
+    """Yield the tables of scores: last round, accuracy next to F1, averaged, ensemble, best."""
     metric = runs[0].run["metric"]
 
     def constant(name: str) -> dict[str, float]:
@@ -135,6 +135,8 @@ def score_tables(
         yield f"### Accuracy, last round\n\n{table}"
     if found := averaged(runs, columns):
         yield f"### Averaged model, last round\n\n{score_table(found, columns, level)}"
+    if found := scores(runs, columns, recorded("ensemble_score")):
+        yield f"### Ensemble, last round\n\n{score_table(found, columns, level)}"
     on = "chosen on validation" if all(map(validated, runs)) else "chosen on the test set"
     yield f"### Best round ({on})\n\n{score_table(scores(runs, columns, best), columns, level)}"
 

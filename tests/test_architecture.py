@@ -32,6 +32,7 @@ ALLOWED = {
     "terminal": set(),
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
+    "concentration": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
     "methods": {
         *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods")

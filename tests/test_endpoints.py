@@ -66,12 +66,14 @@ def test_an_averaged_model_is_the_network_of_the_averaged_weights(pairs, of_site
 
 def test_methods_that_average_factors_have_both_models_and_others_the_mean_of_updates():
     stacked, task = apart()
+    updates = {f"averaged_{name}" for name in ("score", "loss", "ece")}
+    factors = {f"averaged_factors_{name}" for name in ("score", "loss", "ece")}
     for name in ("dlora", "fedavg"):
         found = endpoints.averaged(stacked, task, METHODS[name], 5)
-        assert found.keys() == {"averaged_score", "averaged_factors_score"}
-        assert len({*found.values()}) == 2  # the interference of random factors is large
+        assert found.keys() == updates | factors
+        assert len({*found.values()}) == 6  # the interference of random factors is large
     for name in ("decaf", "local", "centralized", "flexlora"):
-        assert endpoints.averaged(stacked, task, METHODS[name], 5).keys() == {"averaged_score"}
+        assert endpoints.averaged(stacked, task, METHODS[name], 5).keys() == updates
 
 
 def test_the_last_record_alone_has_the_averaged_models(tmp_path):
@@ -80,6 +82,49 @@ def test_the_last_record_alone_has_the_averaged_models(tmp_path):
     assert [names <= r.keys() for r in run.records] == [False, False, True]
     assert [bool(names & r.keys()) for r in run.records] == [False, False, True]
     assert record.read(tmp_path).run["floors"] == {"majority": {"accuracy": 1 / 3}}
+
+
+# ---------------------------------------------------------------- the ensemble
+
+
+def test_an_ensemble_predicts_by_the_mean_of_its_members_probabilities():
+    stacked, task = apart()
+    labels = task.test.labels
+    members = []
+    for agent in range(3):
+        with stacked.only(agent), torch.no_grad():
+            scores = stacked.model(task.test.inputs["x"]).double()
+        members.append(scores.exp() / scores.exp().sum(-1, keepdim=True))
+    mean = sum(members) / 3
+    found = endpoints.scored(stacked, task, 5)
+    assert found["ensemble_score"] == float((mean.argmax(-1) == labels).double().mean())
+    nll = -float(mean[range(len(labels)), labels].log().mean())
+    # float32 scores of three layers, in batches of other sizes
+    slack = 3 * 13 * EPS32 * float(scores.abs().max())
+    assert found["ensemble_loss"] == pytest.approx(nll, abs=2 * slack)
+    assert found["ensemble_ece"] == pytest.approx(ece(mean, labels), abs=2 * slack)
+    own = np.mean([ece(p, labels) for p in members])
+    assert found["ece"] == pytest.approx(own, abs=2 * slack)
+    assert found["ensemble_loss"] <= found["test_loss"] + 2 * slack
+
+
+def ece(p, labels):
+    """The calibration error of 15 bins, counted one by one."""
+    gap = 0.0
+    for b in range(15):
+        inside = [i for i, row in enumerate(p) if b / 15 < float(row.max()) <= (b + 1) / 15]
+        hits = sum(int(p[i].argmax()) == int(labels[i]) for i in inside)
+        gap += abs(hits - sum(float(p[i].max()) for i in inside))
+    return gap / len(p)
+
+
+def test_equal_agents_are_their_own_ensemble():
+    stacked, task = apart()
+    for X in stacked.parameters():
+        X.data.copy_(X.data[:1].expand_as(X))
+    found = endpoints.scored(stacked, task, 5)
+    for name in ("score", "ece"):
+        assert found[f"ensemble_{name}"] == pytest.approx(found[name], abs=4 * EPS32)
 
 
 # ---------------------------------------------------------------- without adapters

@@ -1,0 +1,86 @@
+"""The tables of docs/ensemble.md, made of the stored rows.
+
+Each stands between two comments that name it; the words around them are written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from decaf_theory.files import write_atomically
+from decaf_theory.stats import Interval
+from paper_checks import reported, trials
+from paper_checks.effects.page import BLOCK
+from paper_checks.ensemble import judge
+from paper_checks.ensemble.cells import BY_NAME
+from paper_checks.ensemble.command import ROWS
+from paper_checks.ensemble.judge import Line, Row
+
+PAGE = Path(__file__).parents[2] / "docs" / "ensemble.md"
+WORDS = {
+    "own": "own models",
+    "averaged": "mean product, no truncation",
+    "dlora_once": "mixed once by DLoRA",
+    "decaf_once": "mixed once by DeCAF",
+    "ensemble": "ensemble",
+}
+HEAD = (
+    *("trained", "model", "lr", "MB", "accuracy", "NLL", "ECE"),
+    *("accuracy - ensemble's", "NLL - ensemble's", "ECE - ensemble's"),
+)
+
+
+def write() -> None:
+    """Fill docs/ensemble.md from the stored rows."""
+    rows = trials.read(ROWS, "python -m paper_checks ensemble")
+    write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), rows).encode())
+
+
+def filled(text: str, rows: Sequence[Row]) -> str:
+    """Return the page with its tables made anew: "run", or those of a partition."""
+
+    def anew(block: re.Match[str]) -> str:
+        name = block[1]
+        return block[1] + block[2] + (run(rows[0]) if name == "run" else of[name]) + block[3]
+
+    of = tables(judge.lines(rows[1:]))
+    return BLOCK.sub(anew, text)
+
+
+def run(about: Row) -> str:
+    """Return what was run, in a line."""
+    return (
+        f"{about['trainings']} trainings, {about['core_minutes']:.0f} minutes of a core; "
+        f"code {about['code']}."
+    )
+
+
+def tables(lines: Sequence[Line]) -> dict[str, str]:
+    """Return the table of each partition."""
+    return {
+        partition: reported.table(
+            [HEAD, *(_cells(line) for line in lines if line.partition == partition)]
+        )
+        for partition in dict.fromkeys(line.partition for line in lines)
+    }
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    means = line.means
+    differences = (interval(line.differences.get(name), name) for name in judge.METRICS)
+    return (
+        *(BY_NAME[line.cell].title, WORDS[line.endpoint], f"{line.lr:g}", f"{line.bytes:.2f}"),
+        *(f"{100 * means['accuracy']:.1f}", f"{means['nll']:.3f}", f"{means['ece']:.3f}"),
+        *differences,
+    )
+
+
+def interval(found: Interval | None, name: str) -> str:
+    """Return a difference with its interval; of accuracies in points."""
+    if found is None:
+        return ""
+    x, low, high = (100 * value if name == "accuracy" else value for value in found)
+    places = 1 if name == "accuracy" else 3
+    return f"{x:+.{places}f} [{low:+.{places}f}, {high:+.{places}f}]"
