@@ -38,9 +38,10 @@ def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str
     heads. averaged_factors_score, of methods that average factors, which deploy this one:
     W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads.
     """
-    models = {"averaged_score": mean_products(stacked)}
+    factors = stacked.factors()
+    models = {"averaged_score": mean_products(factors)}
     if stacked.sites and rule.space == "factors" and rule.meets != "none":
-        models["averaged_factors_score"] = mean_factors(stacked)
+        models["averaged_factors_score"] = mean_factors(factors)
     found = {}
     for name, pairs in models.items():
         with as_one(stacked, pairs) as one:
@@ -48,21 +49,17 @@ def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str
     return found
 
 
-def mean_products(stacked: Stacked) -> dict[str, Factors]:
+def mean_products(factors: Mapping[str, Factors]) -> dict[str, Factors]:
     """Return by site B [1, d, N r] and A [1, N r, k] with B A = mean_i B_i A_i."""
-    N = stacked.agents
     return {
-        name: Factors(torch.cat(tuple(B), dim=-1)[None] / N, torch.cat(tuple(A), dim=-2)[None])
-        for name, (B, A) in stacked.factors().items()
+        name: Factors(torch.cat(tuple(B), dim=-1)[None] / len(B), torch.cat(tuple(A), dim=-2)[None])
+        for name, (B, A) in factors.items()
     }
 
 
-def mean_factors(stacked: Stacked) -> dict[str, Factors]:
+def mean_factors(factors: Mapping[str, Factors]) -> dict[str, Factors]:
     """Return by site the means of the agents' B and A, [1, d, r] and [1, r, k]."""
-    return {
-        name: pair.map(lambda X: X.mean(0, keepdim=True))
-        for name, pair in stacked.factors().items()
-    }
+    return {name: pair.map(lambda X: X.mean(0, keepdim=True)) for name, pair in factors.items()}
 
 
 @contextmanager

@@ -121,24 +121,26 @@ def _worst(alike: list[Row], where: dict[str, int]) -> Row:
 # ---------------------------------------------------------------- scores
 
 
-@torch.no_grad()
 def evaluate(
     stacked: Stacked, task: Task, batch: int, *, sequential: bool = False
 ) -> dict[str, Any]:
     """Return how all agents score on the whole test set, `batch` examples per pass and agent.
 
-    score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
-    their mean cross-entropy; accuracy: the mean of theirs, of tasks with another metric. Agents
-    that are equal in every number are run once.
+    See `summary`; agents that are equal in every number are run once.
     """
     agents = [0] if equal(stacked) else list(range(stacked.agents))
-    one_by_one = sequential or len(agents) == 1
-    groups = [[agent] for agent in agents] if one_by_one else [agents]
-    order, labels = task.test.passes(batch), task.test.labels
-    ordered = _scores(stacked, task, order, groups).cpu()
-    scores = torch.empty_like(ordered)
-    scores[:, torch.cat(order)] = ordered
-    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
+    scores = class_scores(stacked, task, batch, agents, sequential=sequential)
+    return summary(scores, task)
+
+
+def summary(scores: Tensor, task: Task) -> dict[str, Any]:
+    """Return what class scores [agent, example, class] of the test set amount to.
+
+    score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
+    their mean cross-entropy; accuracy: the mean of theirs, of tasks with another metric.
+    """
+    labels = task.test.labels
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)))
     values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
     found = {
         "score": float(np.mean(values)),
@@ -149,6 +151,23 @@ def evaluate(
     if task.metric != "accuracy":
         found["accuracy"] = float(np.mean([accuracy(row.argmax(-1), labels) for row in scores]))
     return found
+
+
+@torch.no_grad()
+def class_scores(
+    stacked: Stacked, task: Task, batch: int, agents: list[int], *, sequential: bool = False
+) -> Tensor:
+    """Return class scores [agent, example, class] of the test set in float32, on the CPU.
+
+    agents: one of them, or all.
+    """
+    one_by_one = sequential or len(agents) == 1
+    groups = [[agent] for agent in agents] if one_by_one else [agents]
+    order = task.test.passes(batch)
+    ordered = _scores(stacked, task, order, groups).cpu()
+    scores = torch.empty_like(ordered)
+    scores[:, torch.cat(order)] = ordered
+    return scores
 
 
 def equal(stacked: Stacked) -> bool:

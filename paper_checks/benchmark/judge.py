@@ -53,18 +53,13 @@ def contrasts(suite: str, predicted: Sequence[Row]) -> list[Contrast]:
     signs = {(row["suite"], row["cell"], row["graph"]): row["sign"] for row in predicted}
     found = []
     for cell in SUITES[suite].cells:
-        for graph in graphs_of(cell):
-            place = Place(suite, cell.name, graph if cell.once else None)
+        for graph in cell.graphs:
+            place = Place(suite, cell.name, graph if cell.alone else None)
             found.append(Contrast(place, "decaf", "dlora", place, signs[suite, cell.name, graph]))
         if cell.methods == CONTROLS:
             place, base = Place(suite, cell.name), Place(suite, PRIMARY)
             found += [Contrast(place, name, BASES[name], base, 0) for name in cell.methods]
     return found
-
-
-def graphs_of(cell: Cell) -> tuple[str, ...]:
-    """Return the graphs on which a cell compares DeCAF with DLoRA."""
-    return cell.once or ((cell.graph,) if "decaf" in cell.methods else ())
 
 
 def scores(rows: Sequence[Row], place: Place, method: str, field: str = "own") -> dict[int, float]:
@@ -132,7 +127,7 @@ def outcomes(rows: Sequence[Row], predicted: Sequence[Row], suite: str) -> list[
     found = []
     for row in (row for row in predicted if row["suite"] == suite):
         cell = {cell.name: cell for cell in SUITES[suite].cells}[row["cell"]]
-        place = Place(suite, cell.name, row["graph"] if cell.once else None)
+        place = Place(suite, cell.name, row["graph"] if cell.alone else None)
         for what in ("interference", "truncation"):
             own = [*scores(rows, place, "decaf", f"first_{what}").values()]
             if own:
