@@ -63,7 +63,7 @@ def alike(found: Row) -> Row:
 
 
 def truncated(factors: Mapping[str, Factors]) -> dict[str, Factors]:
-    """Return by site the mean of the agents' products cut to their rank, B [1, d, r], A [1, r, k]."""
+    """Return by site the mean product cut to the agents' rank, [1, d, r] and [1, r, k]."""
     return {name: _truncated(pair) for name, pair in factors.items()}
 
 
