@@ -16,6 +16,7 @@ PAIR = ("dlora", "decaf")
 CONTROLS = ("decaf_lora_gauge", "dlora_rebalanced")
 ONCE = "once"  # in the place of a method: one local training, mixed by all
 JOIN = "join"  # likewise, joined into one model in every way
+MEAN_SCORE = "mean_score"  # likewise, of agents that are not joined
 PRIMARY = "primary"
 NEVER = 10**6
 

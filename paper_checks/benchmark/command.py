@@ -17,7 +17,10 @@ from paper_checks.rules import ConfigError, require_known
 from verification import provenance, store
 
 OUT = Path("results/benchmark")
-ROWS = Path(__file__).parents[2] / "docs" / "rows" / "benchmark.jsonl"
+ROWS = {  # suite -> the rows that docs/benchmark.md shows, each of a run of its own
+    suite: Path(__file__).parents[2] / "docs" / "rows" / f"benchmark{of}.jsonl"
+    for suite, of in (("digits", ""), ("sst2", "_sst2"), ("minilm", "_minilm"))
+}
 PLAYING = tuple(f"paper_checks.benchmark.{name}" for name in ("play", "once", "join"))
 ABOUT = ("version", "commit", "code")
 PLACES = 6  # decimals of stored numbers

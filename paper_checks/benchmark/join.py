@@ -17,13 +17,12 @@ import torch
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS, Clock
 from paper_checks import endpoints, mixing, observe
-from paper_checks.benchmark.cells import Job, cell_of, of_members
+from paper_checks.benchmark.cells import MEAN_SCORE, Job, cell_of, of_members
 from paper_checks.benchmark.play import Losses, both, scored, spread, started, train_alone
 from paper_checks.closing import batch_of
 from paper_checks.run import Run
 
 Row = dict[str, Any]
-MEAN_SCORE = "mean_score"  # in the place of a method
 
 
 def play(job: Job) -> list[Row]:

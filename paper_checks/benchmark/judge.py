@@ -7,7 +7,7 @@ own. The intervals of all others hold together at LEVEL (Bonferroni).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from decaf_theory.stats import Interval, bonferroni, mean_interval
@@ -39,10 +39,15 @@ class Contrast(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A contrast with its interval, in points; mean: of the averaged models, no interval."""
+    """A contrast with its interval, in points; mean: of the averaged models, no interval.
+
+    level: of the interval. deviation: the standard deviation of the seeds' differences.
+    """
 
     contrast: Contrast
     own: Interval
+    level: float
+    deviation: float
     seeds: int
     mean: float
     word: str
@@ -91,9 +96,11 @@ def judged(rows: Sequence[Row], asked: Sequence[Contrast]) -> list[Finding]:
     found = []
     for one in ready:
         own = differences(rows, one)
-        interval = mean_interval(own, LEVEL if one.place.cell == PRIMARY else each)
+        level = LEVEL if one.place.cell == PRIMARY else each
+        interval = mean_interval(own, level)
         mean = fmean(differences(rows, one, "mean"))
-        found.append(Finding(one, interval, len(own), mean, word(interval, one.sign)))
+        said = word(interval, one.sign)
+        found.append(Finding(one, interval, level, stdev(own), len(own), mean, said))
     return found
 
 
