@@ -39,9 +39,9 @@ def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str
     deploy this one: W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads. With gates
     B_i A_i stands for B_i diag(g_i) A_i, and the gates are averaged apart where factors are.
     """
-    models = {"averaged": mean_products(stacked)}
+    models = {"averaged": mean_products(stacked.pairs())}
     if stacked.sites and rule.space == "factors" and rule.meets != "none":
-        models["averaged_factors"] = mean_factors(stacked)
+        models["averaged_factors"] = mean_apart(stacked)
     found: dict[str, float] = {}
     for name, pairs in models.items():
         with as_one(stacked, pairs) as one:
@@ -54,23 +54,27 @@ def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str
     return found
 
 
-def mean_products(stacked: Stacked) -> dict[str, Factors]:
+def mean_products(factors: Mapping[str, Factors]) -> dict[str, Factors]:
     """Return by site B [1, d, N r] and A [1, N r, k] with B A = mean_i B_i A_i."""
-    N = stacked.agents
     return {
-        name: Factors(torch.cat(tuple(B), dim=-1)[None] / N, torch.cat(tuple(A), dim=-2)[None])
-        for name, (B, A) in stacked.pairs().items()
+        name: Factors(torch.cat(tuple(B), dim=-1)[None] / len(B), torch.cat(tuple(A), dim=-2)[None])
+        for name, (B, A) in factors.items()
     }
 
 
-def mean_factors(stacked: Stacked) -> dict[str, Factors]:
-    """Return by site (mean_i B_i) diag(mean_i g_i) and mean_i A_i, [1, d, r] and [1, r, k]."""
-    found = {}
+def mean_factors(factors: Mapping[str, Factors]) -> dict[str, Factors]:
+    """Return by site the means of the agents' B and A, [1, d, r] and [1, r, k]."""
+    return {name: pair.map(lambda X: X.mean(0, keepdim=True)) for name, pair in factors.items()}
+
+
+def mean_apart(stacked: Stacked) -> dict[str, Factors]:
+    """Return by site the means of B, gates and A, each averaged apart, as one pair of factors."""
+    means = mean_factors(stacked.factors())
     for name, site in stacked.sites.items():
-        B, A = (X.detach().mean(0, keepdim=True) for X in (site.B, site.A))
-        gate = 1 if site.gate is None else site.gate.detach().mean(0, keepdim=True)
-        found[name] = Factors(B * gate, A)
-    return found
+        if site.gate is not None:
+            gate = site.gate.detach().mean(0, keepdim=True)
+            means[name] = means[name]._replace(B=means[name].B * gate)
+    return means
 
 
 @contextmanager

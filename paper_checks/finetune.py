@@ -182,20 +182,7 @@ def advance(run: Run) -> None:
         run.losses.append(float(gradients(run, t).mean()))
     if closes and train.order == "combine":
         mix(run, round_)
-    with clock(run, "training"):
-        lr = step_size(train, t, now)
-        for group in run.optimizer.param_groups:
-            group["lr"] = group["speed"] * lr
-        if run.overflowed:
-            run.skipped += 1
-        else:
-            run.optimizer.step()
-            mixing.settle(run.stacked, run.config.mix.rule, lr)
-    if not finite(run):
-        raise TrainingError(
-            f"step {t} of size {step_size(train, t, now):g} overflowed; lower train.lr"
-        )
-    run.step = t + 1
+    descend(run)
     if closes and train.order == "step_first":
         mix(run, round_)
     if closes or last:
@@ -232,6 +219,23 @@ def gradients(run: Run, t: int) -> Tensor:
     if not run.overflowed:
         run.sent += mixing.direct(run.stacked, rule, run.Pi, run.memory, now)
     return loss
+
+
+def descend(run: Run) -> None:
+    """Move all agents along the gradients that they hold, one step of the schedule."""
+    train, t = run.config.train, run.step
+    size = step_size(train, t, run.rounds.clock(t))
+    with clock(run, "training"):
+        for group in run.optimizer.param_groups:
+            group["lr"] = group["speed"] * size
+        if run.overflowed:
+            run.skipped += 1
+        else:
+            run.optimizer.step()
+            mixing.settle(run.stacked, run.config.mix.rule, size)
+    if not finite(run):
+        raise TrainingError(f"step {t} of size {size:g} overflowed; lower train.lr")
+    run.step = t + 1
 
 
 def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -122,18 +123,25 @@ def _worst(alike: list[Row], where: dict[str, int]) -> Row:
 # ---------------------------------------------------------------- scores
 
 
-@torch.no_grad()
 def evaluate(
     stacked: Stacked, task: Task, batch: int, *, sequential: bool = False
 ) -> dict[str, Any]:
     """Return how all agents score on the whole test set, `batch` examples per pass and agent.
 
+    See `summary`; agents that are equal in every number are run once.
+    """
+    return summary(class_scores(stacked, task, batch, sequential=sequential), task)
+
+
+def summary(scores: Tensor, task: Task) -> dict[str, Any]:
+    """Return what class scores [agent, example, class] of the test set amount to.
+
     score, score_least and score_most: mean, least and largest of the agents' metrics; test_loss:
     their mean cross-entropy; ece: their mean calibration error (see `calibration`); accuracy: the
     mean of theirs, of tasks with another metric. ensemble_score, ensemble_loss, ensemble_ece: of
-    the mean of their probabilities. Agents that are equal in every number are run once.
+    the mean of their probabilities.
     """
-    scores, labels = class_scores(stacked, task, batch, sequential=sequential), task.test.labels
+    labels = task.test.labels
     loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)))
     values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
     together = calibration.mean_of_softmaxes(scores)
@@ -153,14 +161,22 @@ def evaluate(
 
 
 @torch.no_grad()
-def class_scores(stacked: Stacked, task: Task, batch: int, *, sequential: bool = False) -> Tensor:
-    """Return the agents' class scores of the test set, [N, n, C] in float32.
+def class_scores(
+    stacked: Stacked,
+    task: Task,
+    batch: int,
+    agents: Sequence[int] | None = None,
+    *,
+    sequential: bool = False,
+) -> Tensor:
+    """Return class scores [agent, example, class] of the test set in float32, on the CPU.
 
-    [1, n, C] if all agents are equal.
+    agents: one of them, or all; None: all, or one for all if they are equal.
     """
-    agents = [0] if equal(stacked) else list(range(stacked.agents))
+    if agents is None:
+        agents = [0] if equal(stacked) else list(range(stacked.agents))
     one_by_one = sequential or len(agents) == 1
-    groups = [[agent] for agent in agents] if one_by_one else [agents]
+    groups = [[agent] for agent in agents] if one_by_one else [list(agents)]
     order = task.test.passes(batch)
     ordered = _scores(stacked, task, order, groups).cpu()
     scores = torch.empty_like(ordered)

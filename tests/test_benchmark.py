@@ -188,20 +188,23 @@ def test_an_outcome_is_in_its_range_if_all_seeds_are():
 
 
 def test_the_page_shows_the_stored_rows():
-    text = page.PAGE.read_text()
-    rows, predicted = command.read(command.ROWS), command.read(predict.STORED)
-    assert page.filled(text, rows, predicted) == text, "python -m paper_checks benchmark --page"
-    names = {block[1] for block in page.BLOCK.finditer(text)}
-    tables = ("primary", "contrasts", "predictions", "methods", "once")
-    assert names >= {"run", *(f"{name} digits" for name in tables)}
+    texts = [path.read_text(encoding="utf-8") for path in page.PAGES]
+    for text in texts:
+        found = page.filled(text, page.stored(), command.read(predict.STORED))
+        assert found == text, "python -m paper_checks benchmark --page"
+    names = {block[1] for text in texts for block in page.BLOCK.finditer(text)}
+    tables = ("run", "contrasts", "predictions", "effects")
+    assert names >= {f"{name} {suite}" for suite in cells.SUITES for name in tables}
+    assert names >= {"primary digits", "methods digits", "once digits", "once sst2", "join minilm"}
 
 
 def test_the_stored_rows_are_those_of_named_trainings():
     known = {job.name for job in cells.jobs()}
-    for row in command.read(command.ROWS)[1:]:
-        name = f"{row['suite']}-{row['cell']}-{row['method']}-{row['seed']}"
-        once = f"{row['suite']}-{row['cell']}-{cells.ONCE}-{row['seed']}"
-        assert {name, once} & known
+    rows = [row for about, *rows in page.stored().values() for row in rows]
+    for row in rows:
+        place, seed = f"{row['suite']}-{row['cell']}", row["seed"]
+        names = (row["method"], cells.ONCE, cells.JOIN)
+        assert {f"{place}-{name}-{seed}" for name in names} & known
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors, balance, product  # noqa: E402
 from decaf_theory.methods import METHODS  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
 from paper_checks import finetune, observe  # noqa: E402
-from paper_checks.benchmark import cells, command, controls, once, play  # noqa: E402
+from paper_checks.benchmark import cells, command, controls, join, once, play  # noqa: E402
 from paper_checks.benchmark.cells import Cell, Job, Suite, why_not  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS  # noqa: E402
 from paper_checks.rounds import Rounds  # noqa: E402
@@ -46,6 +46,7 @@ def suite(monkeypatch, tmp_path):
             Cell("pairs", "pairs", graph="random_matching"),
             Cell("once", "one mix", once=("ring", "complete"), methods=("once",)),
             Cell("controls", "here", methods=cells.CONTROLS),
+            Cell("joined", "joined", joined=(2, 3), methods=(cells.JOIN,)),
         ),
     )
     monkeypatch.setitem(cells.SUITES, "digits", net)
@@ -94,6 +95,58 @@ def test_one_training_gives_a_row_for_each_graph_and_method_and_is_left_as_it_wa
     lost = [by[place]["first_truncation"] for place in (("decaf", "complete"), ("flexlora", "any"))]
     assert lost[0] == pytest.approx(lost[1], abs=ROUNDING)  # ten rows of weights, or one
     assert once.play(Job("digits", "once", "once", 20)) == rows
+
+
+def test_models_that_agree_to_rounding_are_scored_once(suite, monkeypatch):
+    run = play.started(Job("digits", "once", "local", 20), nothing)
+    play.train_alone(run)
+    scores, played = once.Scores(), []
+    monkeypatch.setattr(once, "ends", lambda run: played.append(run.step) or {"sent": 0})
+    scores.of(run)
+    run.sent = 7
+    with torch.no_grad():
+        for site in run.stacked.sites.values():  # another gauge of the same products
+            site.B.mul_(3)
+            site.A.div_(3)
+        assert scores.of(run) == {"sent": 7}
+        assert len(played) == 1
+        next(iter(run.stacked.sites.values())).B[1].mul_(1 + 1e3 * EPS32)
+        scores.of(run)
+    assert len(played) == 2
+
+
+def test_training_alone_leaves_the_factors_of_a_run_without_a_mix(suite):
+    runs = [play.started(Job("digits", "once", "local", 20), nothing) for _ in range(2)]
+    play.train_alone(runs[0])
+    play.train(runs[1], cells.cell_of("digits", "once"))
+    one, other = (play.held(run.stacked) for run in runs)
+    assert all(torch.equal(X, other[name]) for name, X in one.items())
+
+
+def test_joins_are_the_first_mixes_of_as_many_agents(suite):
+    """On a complete graph the joined models are those that DLoRA, DeCAF and FLoRA leave."""
+    rows = {
+        (row["method"], row["graph"]): row for row in join.play(Job("digits", "joined", "join", 20))
+    }
+    assert {graph for _, graph in rows} == {"2 members", "3 members"}
+    mixed = {
+        (row["method"], row["graph"]): row for row in once.play(Job("digits", "once", "once", 20))
+    }
+    for name, graph in (
+        ("dlora", "complete"),
+        ("decaf", "complete"),
+        ("flora", "any"),
+        ("local", "any"),
+    ):
+        one, other = rows[name, "3 members"], mixed[name, graph]
+        assert one["own"] == other["own"]
+        assert one["own_loss"] == pytest.approx(other["own_loss"], rel=1e3 * EPS32)
+    for what in ("first_interference", "first_truncation"):
+        found = mixed["decaf", "complete"][what]
+        assert rows["decaf", "3 members"][what] == pytest.approx(found, abs=ROUNDING)
+        assert (
+            rows["decaf", "2 members"][what] <= 0.5**0.5 + ROUNDING
+        )  # rank m r: at least 1/m is kept
 
 
 def test_what_a_mix_loses_is_what_is_observed_there(suite):

@@ -56,7 +56,7 @@ def test_an_averaged_model_is_the_network_of_the_averaged_weights(pairs, of_site
     stacked, task = apart()
     wanted = dense(stacked, of_sites)
     before = stacked.parameters()
-    with endpoints.as_one(stacked, pairs(stacked)) as one, torch.no_grad():
+    with endpoints.as_one(stacked, pairs(stacked.factors())) as one, torch.no_grad():
         found = task.scores(one.model, task.test.inputs, one.agents)
     # three layers of sums over at most 7 + 6 terms, of numbers as large as the largest score
     assert torch.allclose(found, wanted, rtol=0, atol=3 * 13 * EPS32 * float(wanted.abs().max()))

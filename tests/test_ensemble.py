@@ -79,7 +79,7 @@ def test_the_endpoints_are_those_of_the_harness(net):
     assert by["own"]["accuracy"] == found["score"]
     one = endpoints.averaged(run.stacked, run.task, run.config.mix.rule, 4)
     assert by["averaged"]["accuracy"] == one["averaged_score"]
-    with endpoints.as_one(run.stacked, endpoints.mean_factors(run.stacked)) as mean:
+    with endpoints.as_one(run.stacked, endpoints.mean_apart(run.stacked)) as mean:
         scores = observe.class_scores(mean, run.task, 4)[0].double().log_softmax(-1)
     wanted = calibration.summary(scores, run.task.test.labels)
     for name, value in wanted.items():  # means of three factors in another order

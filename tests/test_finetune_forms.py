@@ -110,13 +110,13 @@ def test_an_adapter_holds_the_gate_in_its_B(tmp_path):
 def test_the_deployed_models_are_the_mean_of_W_and_the_product_of_means():
     run = advanced(3, **SORA, mix__method="local")
     for name, site in run.stacked.sites.items():
-        B, A = endpoints.mean_products(run.stacked)[name]
+        B, A = endpoints.mean_products(run.stacked.pairs())[name]
         mean = ((site.B * site.gate) @ site.A).mean(0)
         assert (B[0] @ A[0] - mean).abs().max() <= 16 * EPS32 * mean.abs().max()
-        B, A = endpoints.mean_factors(run.stacked)[name]
+        B, A = endpoints.mean_apart(run.stacked)[name]
         assert torch.equal(B, site.B.detach().mean(0, keepdim=True) * site.gate.mean(0))
     before = snapshot(run)
-    with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked)) as one:
+    with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked.pairs())) as one:
         assert all(site.gate is None for site in one.sites.values())
     assert all(torch.equal(X, before[name]) for name, X in snapshot(run).items())
 

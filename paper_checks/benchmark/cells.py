@@ -15,6 +15,8 @@ TEN, SIX = tuple(range(20, 30)), tuple(range(20, 26))  # other seeds than those 
 PAIR = ("dlora", "decaf")
 CONTROLS = ("decaf_lora_gauge", "dlora_rebalanced")
 ONCE = "once"  # in the place of a method: one local training, mixed by all
+JOIN = "join"  # likewise, joined into one model in every way
+MEAN_SCORE = "mean_score"  # likewise, of agents that are not joined
 PRIMARY = "primary"
 NEVER = 10**6
 
@@ -24,7 +26,8 @@ class Cell(NamedTuple):
 
     changes: settings other than those of the suite. graph: a topology or a schedule. spread: the
     sine of the angle between an agent's A and one common to all. once: the graphs on which a local
-    training is mixed once, by every method. seeds: of each method.
+    training is mixed once, by every method. joined: the numbers of agents, the first ones, whose
+    adapters are joined after a local training. seeds: of each method.
     """
 
     name: str
@@ -33,8 +36,21 @@ class Cell(NamedTuple):
     graph: str = "ring"
     spread: float = 1.0
     once: tuple[str, ...] = ()
+    joined: tuple[int, ...] = ()
     methods: tuple[str, ...] = PAIR
     seeds: tuple[int, ...] = SIX
+
+    @property
+    def alone(self) -> bool:
+        """Whether agents train alone to the end, so that one training has many places."""
+        return bool(self.once or self.joined)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs on which DeCAF is compared with DLoRA, or how many agents are joined."""
+        if self.alone:
+            return self.once or tuple(of_members(m) for m in self.joined)
+        return (self.graph,) if "decaf" in self.methods else ()
 
 
 class Suite(NamedTuple):
@@ -91,13 +107,21 @@ DIGITS = Suite(
         Cell(
             "all",
             "ring, K = 10, own A",
-            methods=tuple(name for name in ADAPTER_METHODS if name not in PAIR),
+            methods=tuple(  # a confined B needs SGD, the others have AdamW
+                n for n in ADAPTER_METHODS if n not in PAIR and not METHODS[n].confined
+            ),
         ),
     ),
 )
 SST2 = Suite(
     "smollm2-sst2",
-    QUIET,
+    {
+        **QUIET,
+        "task.prompt": ["Review: ", "{sentence}", "\nPositive? Answer:"],
+        "data.train_samples": 2000,
+        "data.test_samples": 100,
+        "data.max_length": 32,
+    },
     (
         Cell(
             "once",
@@ -108,7 +132,42 @@ SST2 = Suite(
         ),
     ),
 )
-SUITES = {"digits": DIGITS, "sst2": SST2}
+LAST_OF_MINILM = [  # two of its six layers, and what the head reads
+    *(f"{n}.attention.self.{x}" for n in (4, 5) for x in ("query", "value")),
+    "pooler.dense",
+]
+MINILM = Suite(
+    "minilm-sst2",
+    {
+        **QUIET,
+        "lora.train_heads": False,
+        "lora.dropout": 0.0,
+        "lora.targets": LAST_OF_MINILM,
+        "data.batch": 4,
+        "data.partitions": {"iid": {"samples": 240}},
+        "data.train_samples": 4000,
+        "data.test_samples": 120,
+        "train.lr": 5e-3,
+        "train.steps": 60,
+        "mix.agents": 8,
+    },
+    tuple(
+        Cell(
+            f"rank{r}",
+            f"rank {r}",
+            {"lora.rank": r, "lora.eta": 2.0 * r},  # one scale for all ranks
+            joined=(2, 4, 8),
+            methods=(JOIN,),
+        )
+        for r in (1, 4, 16)
+    ),
+)
+SUITES = {"digits": DIGITS, "sst2": SST2, "minilm": MINILM}
+
+
+def of_members(m: int) -> str:
+    """Return how rows name a model that is joined of m agents' adapters."""
+    return f"{m} members"
 
 
 def cell_of(suite: str, name: str) -> Cell:
@@ -147,7 +206,7 @@ def config_of(job: Job, graph: str | None = None) -> Config:
     graph = graph or cell.graph
     if graph not in SCHEDULES:
         chosen["mix.graph"] = graph
-    if cell.once:  # one round that is the whole run
+    if cell.alone:  # one round that is the whole run
         chosen["mix.every"] = configs.read(suite.experiment, chosen).train.steps
     return configs.read(suite.experiment, chosen, data_dir=job.data_dir)
 

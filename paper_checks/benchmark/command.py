@@ -12,13 +12,16 @@ from decaf_theory.faults import OK
 from decaf_theory.files import place, write_atomically
 from decaf_theory.sums import seal_lines
 from paper_checks import sweep, trials
-from paper_checks.benchmark.cells import ONCE, SUITES, Job, jobs
+from paper_checks.benchmark.cells import JOIN, ONCE, SUITES, Job, jobs
 from paper_checks.rules import ConfigError, require_known
 from verification import provenance, store
 
 OUT = Path("results/benchmark")
-ROWS = Path(__file__).parents[2] / "docs" / "rows" / "benchmark.jsonl"
-PLAYING = ("paper_checks.benchmark.play", "paper_checks.benchmark.once")  # what rows come from
+ROWS = {  # suite -> the rows that docs/benchmark.md shows, each of a run of its own
+    suite: Path(__file__).parents[2] / "docs" / "rows" / f"benchmark{of}.jsonl"
+    for suite, of in (("digits", ""), ("sst2", "_sst2"), ("minilm", "_minilm"))
+}
+PLAYING = tuple(f"paper_checks.benchmark.{name}" for name in ("play", "once", "join"))
 ABOUT = ("version", "commit", "code")
 PLACES = 6  # decimals of stored numbers
 
@@ -26,7 +29,9 @@ PLACES = 6  # decimals of stored numbers
 def add_to(commands: Any) -> None:
     """Add the subcommand."""
     p = commands.add_parser("benchmark", help="adapters with frozen heads, effects predicted first")
-    p.add_argument("--suites", nargs="+", default=["digits"], metavar="S", help="digits, sst2")
+    p.add_argument(
+        "--suites", nargs="+", default=["digits"], metavar="S", help="digits, sst2, minilm"
+    )
     p.add_argument("--cells", nargs="+", default=[], metavar="C", help="default: all")
     p.add_argument("--seeds", type=int, metavar="N", help="the first N of each cell (all)")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
@@ -69,11 +74,11 @@ def configuration() -> dict[str, Any]:
 def play_job(job: Job, stop: Callable[[], bool]) -> sweep.Outcome:
     """Train once, to the end even if it is to stop: what is not finished is not stored."""
     from paper_checks import finetune  # torch: in the process that trains
-    from paper_checks.benchmark import once, play
+    from paper_checks.benchmark import join, once, play
 
     begun = time.process_time()
     try:
-        rows = (once if job.method == ONCE else play).play(job)
+        rows = {ONCE: once.play, JOIN: join.play}.get(job.method, play.play)(job)
     except finetune.TrainingError as error:
         rows = [{**job.row(), "diverged": str(error)}]
     rows = [told(row) for row in rows]

@@ -7,7 +7,7 @@ own. The intervals of all others hold together at LEVEL (Bonferroni).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from decaf_theory.stats import Interval, bonferroni, mean_interval
@@ -39,10 +39,15 @@ class Contrast(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A contrast with its interval, in points; mean: of the averaged models, no interval."""
+    """A contrast with its interval, in points; mean: of the averaged models, no interval.
+
+    level: of the interval. deviation: the standard deviation of the seeds' differences.
+    """
 
     contrast: Contrast
     own: Interval
+    level: float
+    deviation: float
     seeds: int
     mean: float
     word: str
@@ -53,18 +58,13 @@ def contrasts(suite: str, predicted: Sequence[Row]) -> list[Contrast]:
     signs = {(row["suite"], row["cell"], row["graph"]): row["sign"] for row in predicted}
     found = []
     for cell in SUITES[suite].cells:
-        for graph in graphs_of(cell):
-            place = Place(suite, cell.name, graph if cell.once else None)
+        for graph in cell.graphs:
+            place = Place(suite, cell.name, graph if cell.alone else None)
             found.append(Contrast(place, "decaf", "dlora", place, signs[suite, cell.name, graph]))
         if cell.methods == CONTROLS:
             place, base = Place(suite, cell.name), Place(suite, PRIMARY)
             found += [Contrast(place, name, BASES[name], base, 0) for name in cell.methods]
     return found
-
-
-def graphs_of(cell: Cell) -> tuple[str, ...]:
-    """Return the graphs on which a cell compares DeCAF with DLoRA."""
-    return cell.once or ((cell.graph,) if "decaf" in cell.methods else ())
 
 
 def scores(rows: Sequence[Row], place: Place, method: str, field: str = "own") -> dict[int, float]:
@@ -96,9 +96,11 @@ def judged(rows: Sequence[Row], asked: Sequence[Contrast]) -> list[Finding]:
     found = []
     for one in ready:
         own = differences(rows, one)
-        interval = mean_interval(own, LEVEL if one.place.cell == PRIMARY else each)
+        level = LEVEL if one.place.cell == PRIMARY else each
+        interval = mean_interval(own, level)
         mean = fmean(differences(rows, one, "mean"))
-        found.append(Finding(one, interval, len(own), mean, word(interval, one.sign)))
+        said = word(interval, one.sign)
+        found.append(Finding(one, interval, level, stdev(own), len(own), mean, said))
     return found
 
 
@@ -132,7 +134,7 @@ def outcomes(rows: Sequence[Row], predicted: Sequence[Row], suite: str) -> list[
     found = []
     for row in (row for row in predicted if row["suite"] == suite):
         cell = {cell.name: cell for cell in SUITES[suite].cells}[row["cell"]]
-        place = Place(suite, cell.name, row["graph"] if cell.once else None)
+        place = Place(suite, cell.name, row["graph"] if cell.alone else None)
         for what in ("interference", "truncation"):
             own = [*scores(rows, place, "decaf", f"first_{what}").values()]
             if own:

@@ -12,45 +12,71 @@ from typing import Any
 
 from decaf_theory.files import write_atomically
 from decaf_theory.methods import METHODS
+from decaf_theory.stats import detectable_difference
 from paper_checks import reported
 from paper_checks.benchmark import judge
-from paper_checks.benchmark.cells import PRIMARY, SUITES, cell_of, needs_common_start, why_not
+from paper_checks.benchmark.cells import (
+    MEAN_SCORE,
+    PRIMARY,
+    SUITES,
+    cell_of,
+    needs_common_start,
+    why_not,
+)
 from paper_checks.benchmark.command import ROWS, read
 from paper_checks.benchmark.judge import Finding, Place
 from paper_checks.benchmark.predict import STORED
 from paper_checks.config import ADAPTER_METHODS
 from paper_checks.effects.page import BLOCK
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmark.md"
+JOINS = {  # a row's method -> its column
+    "local": "one member",
+    "dlora": "mean factors",
+    "decaf": "truncated",
+    "flora": "side by side",
+    MEAN_SCORE: "mean score",
+}
+PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("benchmark.md", "full_models.md")]
 Rows = Sequence[Mapping[str, Any]]
 
 
 def write() -> None:
-    """Fill docs/benchmark.md from the stored rows."""
-    text = PAGE.read_text(encoding="utf-8")
-    write_atomically(PAGE, filled(text, read(ROWS), read(STORED)).encode())
+    """Fill the pages from the stored rows."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        write_atomically(page, filled(text, stored(), read(STORED)).encode())
 
 
-def filled(text: str, rows: Rows, predicted: Rows) -> str:
-    """Return the page with its tables made anew. KeyError: a table of another name."""
+def stored() -> dict[str, Rows]:
+    """Return the stored rows of every suite."""
+    return {suite: read(path) for suite, path in ROWS.items()}
+
+
+def filled(text: str, rows: Mapping[str, Rows], predicted: Rows) -> str:
+    """Return the page with its tables made anew, from the rows of each suite.
+
+    KeyError: a table of another name.
+    """
 
     def anew(block: Any) -> str:
-        return str(block[1] + block[2] + part(block[1], rows, predicted) + block[3])
+        kind, _, suite = block[1].partition(" ")
+        return str(block[1] + block[2] + part(kind, suite, rows[suite], predicted) + block[3])
 
     return BLOCK.sub(anew, text)
 
 
-def part(name: str, rows: Rows, predicted: Rows) -> str:
-    """Return the table of this name and suite."""
-    kind, _, suite = name.partition(" ")
+def part(kind: str, suite: str, rows: Rows, predicted: Rows) -> str:
+    """Return the table of this kind of a suite."""
     about, found = rows[0], rows[1:]
     parts: dict[str, Callable[[], str]] = {
         "run": lambda: run(about, found),
         "primary": lambda: contrasts(found, predicted, suite, primary=True),
         "contrasts": lambda: contrasts(found, predicted, suite, primary=False),
+        "effects": lambda: effects(found, predicted, suite),
         "predictions": lambda: predictions(found, predicted, suite),
         "methods": lambda: methods(found, suite),
         "once": lambda: once(found, suite),
+        "join": lambda: join(found, suite),
     }
     return parts[kind]()
 
@@ -87,6 +113,21 @@ def _cells(one: Finding) -> tuple[str, ...]:
     )
 
 
+def effects(found: Rows, predicted: Rows, suite: str) -> str:
+    """Return a table of all contrasts by their size: in points, and in standard deviations (d).
+
+    With the least difference that would have been seen with a probability of 80 %.
+    """
+    head = ("where", "compared", "predicted", "points", "interval", "d", "seen from", "word")
+    lines = []
+    for one in judge.judged(found, judge.contrasts(suite, predicted)):
+        cells = _cells(one)
+        d = one.own.estimate / one.deviation if one.deviation else float("inf")
+        least = detectable_difference(one.deviation, one.seeds, one.level)
+        lines.append((*cells[:5], f"{d:+.1f}", f"{least:.1f}", cells[-1]))
+    return reported.table([head, *lines])
+
+
 def predictions(found: Rows, predicted: Rows, suite: str) -> str:
     """Return a table of predicted ranges and what the first mix had."""
     head = ("where", "relative", "predicted", "least", "mean", "largest", "seeds", "in the range")
@@ -112,7 +153,9 @@ def methods(found: Rows, suite: str) -> str:
         if judge.scores(found, place, name):
             start = "common" if needs_common_start(name) else "own"
             lines.append((name, start, *both(found, place, name)))
-    return reported.table([head, *lines])
+    confined = ", ".join(name for name in ADAPTER_METHODS if METHODS[name].confined)
+    reason = "its steps stay in r columns, which those of AdamW leave"
+    return reported.table([head, *lines]) + f"\n\nLeft out: {confined}: {reason}."
 
 
 def once(found: Rows, suite: str) -> str:
@@ -132,6 +175,24 @@ def once(found: Rows, suite: str) -> str:
     return reported.table([head, *lines]) + "\n\nLeft out: " + "; ".join(left_out) + "."
 
 
+def join(found: Rows, suite: str) -> str:
+    """Return a table of models joined of adapters: what is lost of the update, and scores."""
+    head = ("where", "|I|²/|M|²", "|E|²/|M|²", *JOINS.values(), "seeds")
+    lines = []
+    for cell in SUITES[suite].cells:
+        for graph in cell.graphs:
+            place = Place(suite, cell.name, graph)
+            lost = [
+                spread(
+                    [x**2 for x in judge.scores(found, place, "decaf", f"first_{n}").values()], 2
+                )
+                for n in ("interference", "truncation")
+            ]
+            own = [[*judge.scores(found, place, name).values()] for name in JOINS]
+            lines.append((judge.title(cell, place), *lost, *map(spread, own), str(len(own[0]))))
+    return reported.table([head, *lines])
+
+
 def both(found: Rows, place: Place, name: str) -> tuple[str, ...]:
     """Return mean and standard deviation at both ends, the megabytes of all agents, the seeds."""
     ends = [[*judge.scores(found, place, name, field).values()] for field in ("own", "mean")]
@@ -139,6 +200,7 @@ def both(found: Rows, place: Place, name: str) -> tuple[str, ...]:
     return (*map(spread, ends), f"{sent:.2f}", str(len(ends[0])))
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], places: int = 1) -> str:
     """Return mean and standard deviation over the seeds."""
-    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+    apart = f" ± {stdev(values):.{places}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{places}f}{apart}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from decaf_theory.tsvd import tsvd_of_mix
 from paper_checks import checkpoint, endpoints, finetune, observe
 from paper_checks.benchmark import controls
 from paper_checks.benchmark.cells import Cell, Job, cell_of, config_of
+from paper_checks.closing import batch_of
 from paper_checks.run import Run
 from paper_checks.stacked import Stacked
 
@@ -38,15 +40,17 @@ class Losses:
 
     def watch(self, state: State, weights: Array, clock: Clock) -> None:
         """Add the sites of one shape, [layer, agent, ., .], at a mix."""
-        if clock.round % (WATCHED // min(clock.steps, WATCHED)):
-            return
-        Pi = np.asarray(weights)
-        for B, A in zip(*(X.double().numpy() for X in state.factors), strict=True):
-            factors = Factors(B, A)
-            found = tsvd_of_mix(factors, Pi, factors.rank)
-            norms = interference_norm(factors, Pi), truncation_error(found), mix_norm(found)
+        if clock.round % (WATCHED // min(clock.steps, WATCHED)) == 0:
+            self.add(clock.round, state.factors, np.asarray(weights))
+
+    def add(self, round_: int, factors: Factors, Pi: Array) -> None:
+        """Add sites [layer, agent, ., .] at a round, mixed by the rows of Pi."""
+        for B, A in zip(*(X.double().numpy() for X in factors), strict=True):
+            site = Factors(B, A)
+            found = tsvd_of_mix(site, Pi, site.rank)
+            norms = interference_norm(site, Pi), truncation_error(found), mix_norm(found)
             squares = np.array([float(schatten(x)) ** 2 for x in norms])
-            self.squares[clock.round] = self.squares.get(clock.round, np.zeros(3)) + squares
+            self.squares[round_] = self.squares.get(round_, np.zeros(3)) + squares
 
     def row(self) -> Row:
         """Return both at the first mix, and their means over the rounds that were watched."""
@@ -108,6 +112,13 @@ def train(run: Run, cell: Cell) -> None:
         finetune.advance(run)
 
 
+def train_alone(run: Run) -> None:
+    """Take all steps of local training, without a mix, a measurement or a score."""
+    for t in range(run.config.train.steps):
+        finetune.gradients(run, t)
+        finetune.descend(run)
+
+
 def spread(stacked: Stacked) -> float:
     """Return the root of sum_i |A_i - mean A|^2 / sum_i |A_i|^2 over all sites, in [0, 1]."""
     factors = [pair.A.double() for pair in stacked.factors().values()]
@@ -117,15 +128,24 @@ def spread(stacked: Stacked) -> float:
 
 
 def ends(run: Run) -> Row:
-    """Return how the agents' own models score on average, and how the mean of their models does.
-
-    Percent; with the least and largest of the own ones, and the bytes that all agents sent.
-    """
-    size = run.config.data.eval_batch or run.config.data.batch
-    own = mean = observe.evaluate(run.stacked, run.task, size)
+    """Return how the agents' own models score on average, and how the mean of their models does."""
+    own = mean = observe.evaluate(run.stacked, run.task, batch_of(run))
     if not observe.equal(run.stacked):
-        with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked)) as one:
-            mean = observe.evaluate(one, run.task, size)
+        mean = scored(run, endpoints.mean_products(run.stacked.factors()))
+    return both(own, mean) | {"sent": run.sent}
+
+
+def scored(run: Run, factors: Mapping[str, Factors]) -> Row:
+    """Return the scores of one model with these factors in the places of the agents'."""
+    with endpoints.as_one(run.stacked, factors) as one:
+        return observe.evaluate(one, run.task, batch_of(run))
+
+
+def both(own: Row, mean: Row) -> Row:
+    """Return how own models score and the one they average to, as a row has it: in percent.
+
+    With the least and largest of the own ones, and the losses.
+    """
     return {
         "own": 100 * own["score"],
         "least": 100 * own["score_least"],
@@ -133,7 +153,6 @@ def ends(run: Run) -> Row:
         "mean": 100 * mean["score"],
         "own_loss": own["test_loss"],
         "mean_loss": mean["test_loss"],
-        "sent": run.sent,
     }
 
 

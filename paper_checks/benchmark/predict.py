@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES, sqrt_rho
-from paper_checks.benchmark.cells import SUITES, Cell, Job, config_of
+from paper_checks.benchmark.cells import SUITES, Cell, Job, config_of, of_members
 
 MATERIAL = 0.25
 STORED = Path(__file__).parents[2] / "docs" / "rows" / "predictions.jsonl"  # before the runs
-WIDTH = {"vit-digits": 48, "smollm2-sst2": 576}  # k of the sites
+WIDTH = {"vit-digits": 48, "smollm2-sst2": 576, "minilm-sst2": 384}  # k of the sites
 
 
 class Range(NamedTuple):
@@ -72,16 +72,17 @@ class Prediction(NamedTuple):
 
 def start_of(suite: str, cell: Cell, graph: str | None = None) -> Start:
     """Return what a cell's predictions are made from."""
+    members = {of_members(m): m for m in cell.joined}.get(graph or "")
+    graph = "complete" if members else graph or cell.graph
     config = config_of(Job(suite, cell.name, "decaf", 0), graph)
-    N, k = config.mix.agents, WIDTH[SUITES[suite].experiment]
-    graph = graph or cell.graph
+    N, k = members or config.mix.agents, WIDTH[SUITES[suite].experiment]
     if graph in SCHEDULES:
         schedule: Any = SCHEDULES[graph](N)  # a random one, which knows its rho
         Pi, forget = np.asarray(schedule(0)), math.sqrt(schedule.rho())
     else:
         Pi = np.asarray(TOPOLOGIES[graph](N))
         forget = sqrt_rho(Pi)
-    K = config.train.steps if cell.once else config.mix.every
+    K = config.train.steps if cell.alone else config.mix.every
     assert K is not None  # the suites give steps, not epochs
     return Start(
         meet=int(np.count_nonzero(Pi[0])),
@@ -122,8 +123,7 @@ def predictions() -> list[dict[str, Any]]:
     found = []
     for suite, about in SUITES.items():
         for cell in about.cells:
-            graphs = cell.once or ((cell.graph,) if "decaf" in cell.methods else ())
-            for graph in graphs:
+            for graph in cell.graphs:
                 start = start_of(suite, cell, graph)
                 one = predict(start)
                 found.append(

@@ -59,7 +59,7 @@ def ends(run: Run) -> Iterator[Row]:
     sent = run.sent + bytes_to_gather(run)
     together = calibration.summary(calibration.mean_of_softmaxes(scores), labels)
     yield {"endpoint": "ensemble", "bytes": sent, **together}
-    with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked)) as one:
+    with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked.pairs())) as one:
         log_p = class_scores(run, one)[0].double().log_softmax(-1)
     yield {"endpoint": "averaged", "bytes": sent, **calibration.summary(log_p, labels)}
 
