@@ -18,6 +18,7 @@ from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
 from paper_checks import devices, record, shards, sweep, sweeping, table
+from paper_checks.asda import command as asda
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
@@ -76,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     sweeping.add_options(many)
     tournament.add_to(commands)
     benchmark.add_to(commands)
+    asda.add_to(commands)
     effects.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
@@ -314,6 +316,7 @@ def run_tournament(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
+    "asda": asda.main,
     "run": run_one,
     "sweep": run_sweep,
     "benchmark": benchmark.main,

@@ -155,8 +155,8 @@ def _check_domains(task: Mapping[str, Any]) -> None:
         )
     if "threshold" in task and task.get("pseudo") == 0:
         raise ConfigError(
-            f"task.threshold = {task['threshold']} would have no effect with task.pseudo = 0; leave "
-            f"it out"
+            f"task.threshold = {task['threshold']} would have no effect with task.pseudo = 0; "
+            f"leave it out"
         )
 
 

@@ -114,9 +114,10 @@ def of_batch(
     views = torch.stack([own[name] for name in VIEWS], dim=1)
     x = model.features(views.flatten(0, 2)).unflatten(0, views.shape[:3])
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    heads = (partial(model.scores, head) for head in (model.first, model.second))
-    features = Features(*x.unbind(1), own["labels"], own["target_labels"])
-    return asda(features, *heads, weights)
+    source, target, weak, strong = x.unbind(1)
+    features = Features(source, target, weak, strong, own["labels"], own["target_labels"])
+    first, second = (partial(model.scores, head) for head in (model.first, model.second))
+    return asda(features, first, second, weights)
 
 
 def supervised(x: Features, head: Head, share: float) -> Tensor:

@@ -95,20 +95,26 @@ class Views:
     def content(self) -> str:
         """The SHA-256 sum of the images in their domains and of how they are changed."""
         shown = self[np.arange(len(self))].numpy()
-        return sha256(f"{self.strong}".encode() + Path(__file__).read_bytes() + shown.tobytes()).hexdigest()
+        return sha256(
+            f"{self.strong}".encode() + Path(__file__).read_bytes() + shown.tobytes()
+        ).hexdigest()
 
 
 def moved(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """Return every image [n, 8, 8], background -1, moved by -1, 0 or 1 pixel each way."""
     wide = np.pad(pictures, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     rows, columns = draw.integers(3, size=(2, len(pictures), 1)) + np.arange(8)
-    return wide[np.arange(len(wide))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    each = np.arange(len(wide))[:, None, None]
+    found: np.ndarray = wide[each, rows[:, :, None], columns[:, None, :]]
+    return found
 
 
 def strongly(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """Return every image moved, with a square of it erased, and with noise."""
     found = moved(pictures, draw)
-    for picture, (row, column) in zip(found, draw.integers(9 - ERASED, size=(len(found), 2)), strict=True):
+    for picture, (row, column) in zip(
+        found, draw.integers(9 - ERASED, size=(len(found), 2)), strict=True
+    ):
         picture[row : row + ERASED, column : column + ERASED] = -1
     return found + draw.normal(0, NOISE, found.shape)
 
