@@ -10,8 +10,8 @@ from paper_checks.config import Config
 from paper_checks.rules import PARTS as LOSSES
 
 EXPERIMENT = "asda-digits"
-STEPS, LR = 200, 0.005
-TEN, FIVE = tuple(range(10)), tuple(range(5))  # other seeds than those of first trials
+STEPS, LR = 100, 0.005
+SEEDS = tuple(range(10, 15))  # other ones than those of first trials
 NO_PARTS = {f"task.{name}": 0.0 for name in LOSSES}
 FEW = ("supervised", "source-only")
 AGENTS, NEVER = 4, 10**6
@@ -48,10 +48,10 @@ NETWORK = tuple(
 )
 CELLS = {cell.name: cell for cell in (ASDA, *PARTS, *NETWORK)}
 BOTH = "turned and inverted"  # target domains of the four agents, one each in turn
-PLAN = {  # target -> cells and seeds
-    "inverted": ((ASDA, *PARTS), TEN),
-    BOTH: (NETWORK, FIVE),
-    "turned": ((ASDA, *(cell for cell in PARTS if cell.name in FEW)), FIVE),
+PLAN = {  # target -> cells
+    "inverted": (ASDA, *PARTS),
+    "turned": (ASDA, *(cell for cell in PARTS if cell.name in FEW)),
+    BOTH: NETWORK,
 }
 
 
@@ -78,13 +78,12 @@ class Contrast(NamedTuple):
 
 
 def jobs() -> list[Job]:
-    """Return all trainings, one seed after the other."""
+    """Return all trainings, those of one target after those of another."""
     return [
         Job(cell.name, domain, seed)
-        for seed in TEN
-        for domain, (of_domain, seeds) in PLAN.items()
-        for cell in of_domain
-        if seed in seeds
+        for domain, cells in PLAN.items()
+        for seed in SEEDS
+        for cell in cells
     ]
 
 

@@ -47,8 +47,8 @@ def filled(text: str, rows: Rows) -> str:
 def cells(rows: Rows) -> str:
     """Return the table of all cells: mean and standard deviation over the seeds."""
     lines = [("target", "cell", "trained", "accuracy, %", "deviation", "seeds")]
-    for domain, (cells_of, _) in PLAN.items():
-        for cell in cells_of:
+    for domain, trained in PLAN.items():
+        for cell in trained:
             found = list(accuracies(rows, domain, cell.name).values())
             if len(found) > 1:
                 numbers = f"{fmean(found):.1f}", f"{stdev(found):.1f}", str(len(found))
