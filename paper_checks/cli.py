@@ -19,6 +19,7 @@ from decaf_theory.methods.form import MERGED
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
 from paper_checks import devices, record, shards, sweep, sweeping, table
+from paper_checks.asda import command as asda
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     sweeping.add_options(many)
     tournament.add_to(commands)
     benchmark.add_to(commands)
+    asda.add_to(commands)
     effects.add_to(commands)
     forms.add_to(commands)
     ensemble.add_to(commands)
@@ -321,6 +323,7 @@ def run_tournament(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
+    "asda": asda.main,
     "run": run_one,
     "sweep": run_sweep,
     "benchmark": benchmark.main,

@@ -111,6 +111,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     task = task._replace(
         scores=devices.on_device(task.scores, device, half),
         common=devices.half_precise(task.common, device, half),
+        losses=None if task.losses is None else devices.on_device(task.losses, device, half),
     )
     require_validation(config, task)
     shards = partition(
@@ -239,8 +240,13 @@ def descend(run: Run) -> None:
 
 
 def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:
-    """Return the mean cross-entropy of each agent's part of an agent-major batch, [agents]."""
+    """Return the loss of each agent's part of an agent-major batch, [agents].
+
+    It is the task's own, or the mean cross-entropy.
+    """
     inputs, labels = batch
+    if run.task.losses is not None:
+        return run.task.losses(run.stacked.model, {**inputs, "labels": labels}, agents)
     scores = run.task.scores(run.stacked.model, inputs, agents)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")

@@ -16,7 +16,7 @@ from paper_checks.rules import IMAGE_SETS, KINDS, PRETRAINING, ConfigError
 if TYPE_CHECKING:  # which checks by this module
     from paper_checks.config import Config
 
-FIXED = ("digits", "toy-images")  # tasks whose examples are always the same
+FIXED = ("digits", "digit-domains", "toy-images")  # tasks whose examples are always the same
 IMAGES = ("clip", "vit", "image")  # kinds of model
 
 

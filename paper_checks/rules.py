@@ -41,6 +41,12 @@ OWN_BY_KIND: dict[str, dict[str, Any]] = {
     "causal": {"answers": _NAMES},
     "image": {"heads": _NAMES},
 }
+# the settings of the task digit-domains
+DOMAINS = ("turned", "inverted", "turned_inverted")
+SHARES = ("first", "second", "threshold")
+PARTS = ("pseudo", "source_entropy", "target_entropy", "discrepancy")
+ADAPTING: dict[str, Any] = {"domains": _NAMES, "labelled": int, "temperature": float}
+ADAPTING |= dict.fromkeys((*SHARES, *PARTS), float)
 PRETRAINING: dict[str, type] = {"steps": int, "batch": int, "lr": float, "weight_decay": float}
 KINDS: dict[str, dict[str, type]] = {
     "classifier": _TRANSFORMER | {"max_position_embeddings": int},
@@ -85,6 +91,10 @@ COUNTS = (
 )
 # setting -> (least value, whether it may be attained, value that is too large)
 LIMITS: dict[str, tuple[float, bool, float]] = {
+    "task.labelled": (1, True, math.inf),
+    "task.temperature": (0, False, math.inf),
+    **dict.fromkeys((f"task.{name}" for name in SHARES), (0, True, 1)),
+    **dict.fromkeys((f"task.{name}" for name in PARTS), (0, True, math.inf)),
     "lora.rank": (1, True, math.inf),
     "lora.eta": (0, False, math.inf),
     "lora.alpha": (0, False, math.inf),
@@ -161,6 +171,7 @@ def kinds_of_task(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(model.get("kind"))
     prompt = PROMPTS.get(kind)
     own = OWN[name] | OWN_BY_KIND.get(kind, {}) if name in OWN else {}
+    own |= ADAPTING if name == "digit-domains" else {}
     return TASK | ({} if prompt is None else {"prompt": prompt}) | own
 
 

@@ -14,6 +14,7 @@ from paper_checks.ignored import require_used
 from paper_checks.partition import settings_of
 from paper_checks.protocol import contrast_of
 from paper_checks.rules import (
+    DOMAINS,
     HEADLESS,
     IMAGE_SETS,
     OWN,
@@ -66,6 +67,7 @@ def require_together(config: Config) -> None:
     _check_split_file(config)
     _check_prompt(config)
     _check_own(config)
+    _check_domains(config.task)
     _check_validation(config.data.validation)
     _check_trained(config)
     if config.protocol.primary is not None:
@@ -164,6 +166,22 @@ def _check_own(config: Config) -> None:
         _check_own_texts(config)
     if "heads" in task and not all(task["heads"]):
         raise ConfigError(f"task.heads must be names of modules, got {list(task['heads'])}")
+
+
+def _check_domains(task: Mapping[str, Any]) -> None:
+    """Raise ConfigError at target domains that are unknown or twice, or a threshold for nothing."""
+    domains = task.get("domains", DOMAINS)
+    require_known("domain in task.domains", domains, DOMAINS)
+    if not domains or len(set(domains)) < len(domains):
+        raise ConfigError(
+            f"task.domains must be one or more different of {', '.join(DOMAINS)}; got "
+            f"{list(domains)}"
+        )
+    if "threshold" in task and task.get("pseudo") == 0:
+        raise ConfigError(
+            f"task.threshold = {task['threshold']} would have no effect with task.pseudo = 0; "
+            f"leave it out"
+        )
 
 
 def _check_own_texts(config: Config) -> None:

@@ -2,11 +2,18 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+import decaf_theory.cli
+import figures.cli
+import paper_checks.cli
+from decaf_theory.methods import METHODS
+from paper_checks import config
 from tests.conftest import run_quickly
+from verification import options
 from verification.claims import CLAIMS
 from verification.table import summary
 
@@ -16,6 +23,23 @@ ENTRY = re.compile(
     r"^(?P<claim>[TPWR]\d\S*)\s+(?P<statement>.*\S)\s+(?P<outcome>holds|violated)\s+"
     r"(?P<expected>holds|violated)\s+(?P<tightness>\S+)\s+(?P<rows>\d+)\s+(?P<seconds>[\d.]+)$"
 )
+
+PARSERS = {
+    "decaf": lambda words: decaf_theory.cli.parser().parse_args(words),
+    "figures": lambda words: figures.cli.parser().parse_args(words),
+    "paper_checks": lambda words: paper_checks.cli.parser().parse_args(words),
+    "verification": options.parse,
+}
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+COMMANDS = sorted(
+    {
+        line.split("#")[0].split(">")[0].strip()
+        for line in (*"".join(BLOCKS).splitlines(), *re.findall(r"`([^`\n]+)`", README))
+        if re.match(r"decaf \w|python -m (figures|verification|paper_checks \w)", line)
+    }
+)
+SYSTEM = re.compile(r"^\| (?P<name>[\w-]+) \| (?P<here>[^|]+) \| `(?P<command>[^`]+)` \|$", re.M)
+SYSTEMS = {match["name"]: match.groupdict() for match in SYSTEM.finditer(README)}
 
 
 def entries(text: str) -> dict[str, dict[str, str]]:
@@ -83,3 +107,33 @@ def test_the_readme_has_exactly_the_two_commands():
 def test_the_readme_names_no_host_but_pytorch_s_index_and_the_paper():
     hosts = set(re.findall(r"https?://([^/\s)]+)", README))
     assert hosts <= {"download.pytorch.org"}
+
+
+def parsed(command: str):
+    program, *words = shlex.split(command.removeprefix("python -m "))
+    return PARSERS[program](words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_is_one_that_its_program_understands(command):
+    if len(command.removeprefix("python -m ").split()) == 2:  # named, perhaps not as it is called
+        with pytest.raises(SystemExit, match=r"^0$"):
+            parsed(f"{command} --help")
+    else:
+        parsed(command)
+
+
+def test_every_system_names_a_training_that_is_possible_and_how_sure_its_rule_is():
+    assert {"DeCAF", "Dec-LoRA", "ASDA"} <= set(SYSTEMS)
+    for name, line in SYSTEMS.items():
+        args = parsed(line["command"])
+        if args.command not in ("run", "sweep"):
+            continue
+        methods = args.methods if args.command == "sweep" else [args.method]
+        unsure = any(METHODS[method].origin.confidence in "K?" for method in methods)
+        assert ("reading, not confirmed" in line["here"]) is unsure, name
+        for method in methods:
+            given = dict(text.split("=") for text in args.set) | {"mix.method": method}
+            given |= {"mix.graph": args.graph} if args.command == "run" and args.graph else {}
+            chosen = {name: config.value_of(str(value)) for name, value in given.items()}
+            config.read(args.config, chosen)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paper_checks.config import Config
-from paper_checks.tasks import causal, clip, digits, own, text
+from paper_checks.tasks import causal, clip, digits, domains, own, text
 from paper_checks.tasks.records import Data, Task
 
 _TEXT = {"classifier": text.load, "causal": causal.load}
@@ -26,6 +26,7 @@ TASKS = {
     "food101": _IMAGES,
     "toy-images": _IMAGES,
     "digits": {"vit": digits.load},
+    "digit-domains": {"vit": domains.load},
     "own-text": _TEXT,
     "own-images": {"image": own.load_images},
 }

@@ -73,6 +73,11 @@ class Task(NamedTuple):
     """(model, inputs of a batch, agent-major [N*b, ...], N) -> class scores [N*b, classes]."""
     common: Callable[[Any, int], dict[str, Any]] = lambda model, agents: {}
     """(model, N) -> inputs that are the same for every batch until the adapters change."""
+    losses: Callable[[Any, dict[str, Any], int], Tensor] | None = None
+    """(model, inputs of a batch and its `labels`, N) -> each agent's loss of its examples, [N].
+
+    None: the mean cross-entropy of `scores`, by which all tasks are tested.
+    """
     validation: Data | None = None  # neither trained nor tested on; what is chosen is chosen there
 
 
