@@ -31,12 +31,12 @@ from paper_checks.cost import recompute
 from paper_checks.failures import TrainingError as TrainingError
 from paper_checks.failures import finite, require_finite
 from paper_checks.optimizer import optimizer_of, step_size
-from paper_checks.partition import partition
 from paper_checks.record import clock
 from paper_checks.rounds import rounds_of
 from paper_checks.run import Run
 from paper_checks.stacked import load_into, stack
 from paper_checks.tasks import Data, Task, load_task
+from paper_checks.turns import of_classes, turns_of
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
@@ -113,9 +113,8 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         common=devices.half_precise(task.common, device, half),
     )
     require_validation(config, task)
-    shards = partition(
-        task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
-    )
+    turns = turns_of(config, task)
+    shards = turns.held()
     stacked = stack(
         task.model,
         targets=(lora.targets or task.targets) if lora.train_adapters else (),
@@ -139,7 +138,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
     seed, apart = config.train.seed, config.train.sequential
-    batches = Batches(task.train, shards, seed, data.batch, apart)
+    batches = Batches(task.train, turns.shards_at, seed, data.batch, apart)
     scaler = scaling.scaler_of(config.train, device)
     return Run(
         config,
@@ -150,6 +149,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         optimizer,
         Pi,
         rounds,
+        turns,
         device,
         memory,
         stamped,
@@ -237,6 +237,7 @@ def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:
     inputs, labels = batch
     scores = run.task.scores(run.stacked.model, inputs, agents)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores, labels = of_classes(scores, labels, run.turns.classes[run.turns.at(run.step)])
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
     return losses.reshape(agents, -1).mean(1)
 

@@ -131,14 +131,9 @@ def evaluate(
     their mean cross-entropy; accuracy: the mean of theirs, of tasks with another metric. Agents
     that are equal in every number are run once.
     """
-    agents = [0] if equal(stacked) else list(range(stacked.agents))
-    one_by_one = sequential or len(agents) == 1
-    groups = [[agent] for agent in agents] if one_by_one else [agents]
-    order, labels = task.test.passes(batch), task.test.labels
-    ordered = _scores(stacked, task, order, groups).cpu()
-    scores = torch.empty_like(ordered)
-    scores[:, torch.cat(order)] = ordered
-    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(agents)))
+    labels = task.test.labels
+    scores = class_scores(stacked, task, batch, sequential=sequential)
+    loss = functional.cross_entropy(scores.flatten(0, 1), labels.repeat(len(scores)))
     values = [METRICS[task.metric](row.argmax(-1), labels) for row in scores]
     found = {
         "score": float(np.mean(values)),
@@ -149,6 +144,22 @@ def evaluate(
     if task.metric != "accuracy":
         found["accuracy"] = float(np.mean([accuracy(row.argmax(-1), labels) for row in scores]))
     return found
+
+
+@torch.no_grad()
+def class_scores(stacked: Stacked, task: Task, batch: int, *, sequential: bool = False) -> Tensor:
+    """Return the scores of the test set's examples in order, [agent, example, class] in float32.
+
+    Of agents that are equal in every number those of one.
+    """
+    agents = [0] if equal(stacked) else list(range(stacked.agents))
+    one_by_one = sequential or len(agents) == 1
+    groups = [[agent] for agent in agents] if one_by_one else [agents]
+    order = task.test.passes(batch)
+    ordered = _scores(stacked, task, order, groups).cpu()
+    scores = torch.empty_like(ordered)
+    scores[:, torch.cat(order)] = ordered
+    return scores
 
 
 def equal(stacked: Stacked) -> bool:

@@ -25,6 +25,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 AUTOCASTS = ("bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
 TASK = {"name": str, "metric": str}
+SEQUENTIAL = {"digits": {"sequence": int}}  # tasks whose classes can be learned in turn
 MODEL = {"from": str, "kind": str, "dtype": str, "base": str}
 PROMPTS: dict[str, Any] = {"clip": str, "causal": tuple[str, ...]}  # task.prompt by model.kind
 _TRANSFORMER: dict[str, type] = dict.fromkeys(
@@ -79,6 +80,7 @@ COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     "data.validation_shots",
     *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
+    "task.sequence",
     *("observe.every", "observe.eval_every", "observe.patience", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )
@@ -158,7 +160,8 @@ def kinds_of_task(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(model.get("kind"))
     prompt = PROMPTS.get(kind)
     own = OWN[name] | OWN_BY_KIND.get(kind, {}) if name in OWN else {}
-    return TASK | ({} if prompt is None else {"prompt": prompt}) | own
+    in_turn = SEQUENTIAL.get(name, {})
+    return TASK | ({} if prompt is None else {"prompt": prompt}) | own | in_turn
 
 
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:

@@ -70,12 +70,51 @@ def require_together(config: Config) -> None:
     if config.protocol.primary is not None:
         contrast_of(config.protocol.primary)
     _check_weights(config)
+    _check_sequence(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
             f"first, so it must be equal at all agents from the start"
         )
     require_used(config)
+
+
+def _check_sequence(config: Config) -> None:
+    """Raise ConfigError at a setting that has no meaning, or another one, for tasks in turn."""
+    parts, data, train, mix = (
+        config.task.get("sequence"),
+        config.data,
+        config.train,
+        config.mix,
+    )
+    if parts is None:
+        return
+    each = train.steps // parts
+    reasons = {
+        "train.steps": (train.steps, train.steps % parts, f"a multiple of {parts}, the tasks"),
+        "mix.every": (
+            mix.every,
+            mix.every is None or each % mix.every,
+            f"given, and divide the {each} steps of a task",
+        ),
+        "mix.after": (mix.after, mix.after is not None, "left out: each task has whole rounds"),
+        "train.order": (train.order, train.order != "step_first", "'step_first'"),
+        "train.period": (
+            train.period,
+            train.schedule == "cosine" and train.period == "run",
+            "'round', or train.schedule 'constant': later tasks would take smaller steps",
+        ),
+        "data.validation": (
+            data.validation,
+            data.validation is not None,
+            "left out: it is of all classes, and nothing is chosen by it",
+        ),
+    }
+    for setting, (value, broken, rule) in reasons.items():
+        if broken:
+            raise ConfigError(
+                f"{setting} must be {rule}, for the task.sequence of {parts}; got {value!r}"
+            )
 
 
 def _check_weights(config: Config) -> None:

@@ -74,6 +74,7 @@ class Task(NamedTuple):
     common: Callable[[Any, int], dict[str, Any]] = lambda model, agents: {}
     """(model, N) -> inputs that are the same for every batch until the adapters change."""
     validation: Data | None = None  # neither trained nor tested on; what is chosen is chosen there
+    parts: int = 1  # tasks in turn, of equally many classes in their order
 
 
 def few(labels: np.ndarray, shots: int) -> np.ndarray:
