@@ -1,7 +1,8 @@
-"""Every method by name. A new one is a file and a line in this table.
+"""Every method by name, and every form of W - W0. A new one is a file and a line in its table.
 
-from decaf_theory.methods import METHODS
+from decaf_theory.methods import METHODS, sora, with_form
 mixed = METHODS["decaf"].mix(factors, Pi)       # one round of mixing, nothing else
+gated = with_form(METHODS["decaf"], sora(lam=0.1))
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ from decaf_theory.methods.factor import (
 from decaf_theory.methods.feedback import DECAF_EF, error_feedback
 from decaf_theory.methods.field import FEDAGG, fedagg
 from decaf_theory.methods.flow import ODELORA, odelora
+from decaf_theory.methods.form import LORA, Form
+from decaf_theory.methods.formed import with_form
 from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
 from decaf_theory.methods.merged import FEDEX_LORA, FLORA, RAC_LORA, flora, rac_lora
 from decaf_theory.methods.private import LA_LORA, la_lora, private, smoothed
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
+from decaf_theory.methods.sora import sora
 from decaf_theory.methods.state import Clock, State, for_agents
 from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
 from decaf_theory.methods.unequal import HETLORA, RAFLORA
@@ -44,9 +48,11 @@ from decaf_theory.methods.whole import FEDHL
 from decaf_theory.names import Table
 
 __all__ = [
+    "FORMS",
     "METHODS",
     "Clock",
     "Direction",
+    "Form",
     "Method",
     "Mixed",
     "Origin",
@@ -71,9 +77,11 @@ __all__ = [
     "rac_lora",
     "salf",
     "smoothed",
+    "sora",
     "stragglers",
     "tad_lora",
     "tracking",
+    "with_form",
     "within_ranks",
 ]
 
@@ -88,6 +96,16 @@ METHODS: Table[Method] = Table(
             *(CHOCO, FEDROT, HETLORA, RAFLORA, DECAF_EF),
             *(FLORA, FEDEX_LORA, RAC_LORA, FEDHL, FED_SB),
             *(AIR_FEDAVG, SALF, LA_LORA, ODELORA, FEDAGG),
+        )
+    }
+)
+
+FORMS: Table[Form] = Table(
+    {
+        form.label: form
+        for form in (
+            LORA,
+            sora(),
         )
     }
 )

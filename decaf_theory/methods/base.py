@@ -10,7 +10,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, check_agents
-from decaf_theory.methods.form import FULL_MATRIX, LORA, Form
+from decaf_theory.methods.form import FULL_MATRIX, LORA, MERGED, Form
 from decaf_theory.methods.meeting import Answer, Meeting, messages_of, weights_of
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD
@@ -108,6 +108,11 @@ class Method:
     one_graph: bool = False
     origin: Origin | None = None
 
+    def trained(self, state: State, clock: Clock) -> Message:
+        """Return what takes local steps now, by name: factors, and the form's own variables."""
+        factors = {name: getattr(state.factors, name) for name in self.trains(clock)}
+        return factors | {v.name: state.memory[v.name] for v in self.form.variables}
+
     def on(self, graph: Array | Callable[[int], Array] | None) -> Method:
         """Return the method for a graph: with its parameters where they depend on it, else itself.
 
@@ -138,9 +143,8 @@ class Method:
 
         And B, where it is confined.
         """
-        one = Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
         first = Clock()
-        still = {"B", "A"} - {*self.trains(first)} - {*self.send(self.begin(one), first)}
+        still = {"B", "A"} - {*self.trains(first)} - {*self.send(of_numbers(self), first)}
         return still | {"B"} if self.confined else still
 
     @property
@@ -152,7 +156,7 @@ class Method:
                 "factors"
             )
         replaced = "which merges: the gradient would be that of factors that the merge has replaced"
-        return "" if self.form.factored else replaced
+        return replaced if self.form == MERGED else ""
 
     def why(self, factor: str) -> str:
         """Return why agents must share a factor that is `fixed`, in words."""
@@ -204,27 +208,38 @@ class Method:
         return self.receive(own, self.send(state, clock), weights, clock).state.factors
 
 
+def of_numbers(method: Method) -> State:
+    """Return the state at the beginning of one agent whose factors are numbers."""
+    return method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1))))
+
+
 def wrapped(wrapper: str, method: Method) -> Method:
     """Return the method under the name of a wrapper around it, for the wrapper to change.
 
-    ValueError: what is not a method, or one that `on` would replace, and the wrapper with it.
+    ValueError: what is not a method; one that `on` would replace, and the wrapper with it; one
+    whose form has variables, which the wrapper would not see.
     """
     if not isinstance(method, Method):
         raise ValueError(f"{wrapper} needs a Method, got {method!r}; METHODS['dlora'] is one")
     if method.tuned is not None:
         raise ValueError(f"{wrapper} needs a method on its graph, so {method.name}.on(Pi)")
+    if method.form.variables:
+        raise ValueError(
+            f"{wrapper} needs a method that trains B and A alone, {method.name} trains "
+            f"{', '.join(v.name for v in method.form.variables)}, too"
+        )
     return replace(method, name=f"{wrapper} {method.name}", origin=None)
 
 
 def require_unused(wrapper: str, method: Method, name: str) -> None:
     """Raise ValueError where a method keeps something by the name that the wrapper needs."""
-    if name in method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))).memory:
+    if name in of_numbers(method).memory:
         raise ValueError(f"{wrapper} keeps {name!r}, and so does {method.name}: use one of them")
 
 
 def require_means(wrapper: str, method: Method) -> None:
     """Raise ValueError unless a mix takes the mean of the factors that are sent, nothing else."""
-    state = method.begin(Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1))))
+    state = of_numbers(method)
     sent = {name for t in (0, 1) for name in method.send(state, Clock(t))}
     if method.form not in (LORA, FULL_MATRIX) or not sent <= {*method.keeps}:
         raise ValueError(

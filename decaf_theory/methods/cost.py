@@ -62,14 +62,13 @@ def _sent(method: Method, state: State, Pi: Array, clock: Clock) -> int:
     """Return the bytes of the mix that ends the round, and of the gradients that are pooled."""
     N = int(Pi.shape[0])
     mixed = method.messages(Pi, N) if method.mixes(clock) else 0
-    trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
-    pooled = messages_of(method.pools, Pi, N)
-    return mixed * message_bytes(method.send(state, clock)) + pooled * message_bytes(trained)
+    pooled = messages_of(method.pools, Pi, N) * message_bytes(method.trained(state, clock))
+    return mixed * message_bytes(method.send(state, clock)) + pooled
 
 
 def _in_round(method: Method, state: State, Pi: Array, clock: Clock) -> float:
     N = int(Pi.shape[0])
-    trained = {name: getattr(state.factors, name) for name in method.trains(clock)}
+    trained = method.trained(state, clock)
     d, k = state.factors.shape
     product = 0 if method.form is FULL_MATRIX else d * k * state.factors.rank
     products = (1 + len(trained)) * product

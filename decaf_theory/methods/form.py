@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace
-from decaf_theory.lowrank import Factors, product
+from decaf_theory.lowrank import Factors, mean_over_agents, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.methods.state import State
+from decaf_theory.tsvd import TSVD
+
+
+def _stay(X: Array, size: float | Array) -> Array:
+    return X
+
+
+class Variable(NamedTuple):
+    """What trains in W - W0 besides B and A: an array of the state's memory, by its name.
+
+    gradient(g, state, s): the gradient in it, from that of W, g [..., n, d, k]. speed: its step
+    size in units of lr. settle(X, size): what a step of this size leaves of X, a threshold for one.
+    """
+
+    name: str
+    gradient: Callable[[Array, State, float], Array]
+    speed: float = 1.0
+    settle: Callable[[Array, float | Array], Array] = _stay
+
+
+def _holds_nothing(factors: Factors) -> Mapping[str, Factors | Array]:
+    return {}
+
+
+def _own_factors(state: State) -> Factors:
+    return state.factors
 
 
 @dataclass(frozen=True)
@@ -22,6 +49,11 @@ class Form:
     starts, given LoRA factors of the same W - W0. scale(s): the factor of B A in W - W0.
     low_rank: whether agents train low-rank factors, or W itself. factored: whether W - W0 is
     scale(s) B A and nothing more, so that its norm and its rank are those of the product.
+
+    Of forms that hold more than B and A, which `with_form` gives to a method: label: a word for it.
+    start(factors): what it holds in the memory. variables: those of that which train.
+    pair(state): one pair of factors with W - W0 = s B A, whatever its rank. split(truncated): the
+    factors, and the variables by name, that hold a truncated product; None where there is no way.
     """
 
     name: str
@@ -31,6 +63,36 @@ class Form:
     scale: Callable[[float], float]
     low_rank: bool = True
     factored: bool = True
+    label: str = ""
+    start: Callable[[Factors], Mapping[str, Factors | Array]] = _holds_nothing
+    variables: tuple[Variable, ...] = ()
+    pair: Callable[[State], Factors] = _own_factors
+    split: Callable[[TSVD], tuple[Factors, Mapping[str, Array]]] | None = None
+
+    def moved(self, state: State, slopes: Mapping[str, Array], lr: float | Array) -> State:
+        """Return the state after a step of size lr of the form's own variables."""
+        if not self.variables:
+            return state
+        stepped = {
+            v.name: v.settle(state.memory[v.name] - v.speed * lr * slopes[v.name], v.speed * lr)
+            for v in self.variables
+        }
+        return state._replace(memory={**state.memory, **stepped})
+
+
+def interference_of(form: Form, state: State, weights: Array) -> Array:
+    """Return sum_j w_ij D_j - D(means of B, A and the variables), D = W - W0 in units of B A.
+
+    What an agent loses that averages everything that trains by itself, dense [..., n, d, k]; of a
+    form without variables it is `measure.interference`.
+    """
+
+    def mean(X: Array) -> Array:
+        return mean_over_agents(X, weights)
+
+    means = {v.name: mean(state.memory[v.name]) for v in form.variables}
+    apart = State(state.factors.map(mean), {**state.memory, **means})
+    return mean(form.update(state, 1.0)) - form.update(apart, 1.0)
 
 
 def _scaled_product(state: State, s: float) -> Array:
@@ -54,7 +116,14 @@ def _full_matrix(factors: Factors, s: float) -> Factors:
     return Factors(W, namespace(W).broadcast_to(identity, (*W.shape[:-2], *identity.shape)))
 
 
-LORA = Form("s B A", _scaled_product, _factor_gradients, lambda factors, s: factors, lambda s: s)
+LORA = Form(
+    "s B A",
+    _scaled_product,
+    _factor_gradients,
+    lambda factors, s: factors,
+    lambda s: s,
+    label="lora",
+)
 MERGED = Form(
     "s (base + B A)",
     _merged,

@@ -47,9 +47,17 @@ def keep_directions(truncated: TSVD, old: Factors) -> Factors:
 
 
 def keeping_directions(method: Method) -> Method:
-    """Return the method with `keep_directions` after each truncation; itself if it has none."""
+    """Return the method with `keep_directions` after each truncation; itself if it has none.
+
+    ValueError: a method whose form has variables of its own.
+    """
     if method.space != "products":
         return method
+    if method.form.variables:
+        raise ValueError(
+            f"zero_directions 'keep' is not defined for {method.name}, whose form says by itself "
+            f"which directions train; use 'drop'"
+        )
 
     def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
         mixed = method.receive(own, sent, weights, clock)

@@ -13,10 +13,13 @@ import numpy as np
 from decaf_theory.arrays import Array, Host, integer, namespace
 from decaf_theory.lowrank import Factors, check_factors
 from decaf_theory.methods import (
+    FORMS,
     METHODS,
+    Form,
     Method,
     keeping_directions,
     limiting_ranks,
+    with_form,
     within_ranks,
 )
 from decaf_theory.problems.base import Problem
@@ -39,11 +42,12 @@ class DeadStartWarning(UserWarning):
 class Config:
     """A simulation. `steps` rounds, each of `local_steps` gradient steps and one mix.
 
-    method: a name in METHODS or a `Method` of your own. Pi [N, N], dense or sparse, or a function
-    of the round that returns one. lr: one number, one for each run, or a function of the round that
-    returns either. order: "step_first" steps at the mixed point, then mixes. "mix_first" mixes the
-    start, then is the same sequence. "combine" is x <- mix(x) - lr g(x), the gradient at the
-    unmixed point.
+    method: a name in METHODS or a `Method` of your own. form: what W - W0 is, a name in FORMS or a
+    `Form` such as sora(lam=0.1), which `with_form` gives to the method; None: the method's own.
+    Pi [N, N], dense or sparse, or a function of the round that returns one. lr: one number, one for
+    each run, or a function of the round that returns either.
+    order: "step_first" steps at the mixed point, then mixes. "mix_first" mixes the start, then is
+    the same sequence. "combine" is x <- mix(x) - lr g(x), the gradient at the unmixed point.
     target: the weights by which the agents' losses count, such as numbers of samples, [N]. Pi must
     then be reversible for them (`topology.reversible`) instead of having columns that sum to one:
     methods on the graph minimize sum_i target_i f_i / sum_i target_i, and every mean over agents
@@ -68,6 +72,7 @@ class Config:
 
     problem: Problem
     method: str | Method = "decaf"
+    form: str | Form | None = None
     Pi: Array | Callable[[int], Array] | None = None
     target: Sequence[float] | Host | None = None
     rank: int | None = None
@@ -95,10 +100,13 @@ class Config:
         self.step_sizes(0)
         _check_start(self)
 
-    @property
+    @cached_property
     def named(self) -> Method:
-        """The method itself."""
-        return METHODS[self.method] if isinstance(self.method, str) else self.method
+        """The method itself, with the form that is asked for."""
+        method = METHODS[self.method] if isinstance(self.method, str) else self.method
+        if self.form is None:
+            return method
+        return with_form(method, FORMS[self.form] if isinstance(self.form, str) else self.form)
 
     @property
     def rule(self) -> Method:
@@ -210,6 +218,10 @@ def _check_choices(config: Config) -> None:
         raise ValueError(f"method must be a name in METHODS or a Method, got {config.method!r}")
     if isinstance(config.method, str) and config.method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, got {config.method!r}")
+    if not isinstance(config.form, str | Form | None):
+        raise ValueError(f"form must be a name in FORMS or a Form, got {config.form!r}")
+    if isinstance(config.form, str) and config.form not in FORMS:
+        raise ValueError(f"form must be one of {sorted(FORMS)}, got {config.form!r}")
     for name, allowed in (("order", ORDERS), ("zero_directions", ("drop", "keep"))):
         value = getattr(config, name)
         if value not in allowed:
@@ -217,6 +229,8 @@ def _check_choices(config: Config) -> None:
                 f"; the bounds' {value!r} is {OF_BOUNDS[value]} here" if value in OF_BOUNDS else ""
             )
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}{hint}")
+    if config.zero_directions == "keep":
+        keeping_directions(config.named)
     for name in config.record or ():
         if name not in QUANTITIES:
             raise ValueError(f"record must name some of {sorted(QUANTITIES)}, got {name!r}")

@@ -78,16 +78,17 @@ def advice(config: Config) -> str:
     L* is the smoothness of the losses in what is trained, on Omega_c with the start's c (T2). Where
     the problem does not say enough to know it, any step size above 0 may be beyond.
     """
-    start, constants = start_factors(config), config.problem.constants
+    start, constants, form = start_factors(config), config.problem.constants, config.named.form
     lr = float(np.max(config.step_sizes(0)))
-    needed = ("L", "G") if config.named.form.low_rank else ("L",)
+    needed = ("L", "G") if form.low_rank else ("L",)
     unknown = [name for name in needed if getattr(constants, name) is None]
-    if unknown:
-        why = f"no limit is known, as the problem's constants lack {' and '.join(unknown)}"
+    if unknown or form.variables:
+        lacks = f"the problem's constants lack {' and '.join(unknown)}"
+        why = f"no limit is known, as {lacks if unknown else f'W - W0 is {form.name}'}"
         return f"; lr = {lr:.3g} may be too large ({why}); try a smaller lr" if lr > 0 else ""
     L_star, letters = constants.L, "L* = L"
     assert L_star is not None
-    if config.named.form.low_rank:
+    if form.low_rank:
         L_star, letters = _on_omega(config, start)
     # written as a product: L* may be zero
     if not lr * L_star > 1:

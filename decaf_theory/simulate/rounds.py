@@ -9,10 +9,10 @@ from weakref import ref
 import numpy as np
 
 from decaf_theory.arrays import Array, Host, convert
-from decaf_theory.lowrank import Factors, mean_over_agents
+from decaf_theory.lowrank import mean_over_agents
 from decaf_theory.methods import Clock, State, for_agents
 from decaf_theory.methods.meeting import messages_of, weights_of
-from decaf_theory.methods.state import message_bytes
+from decaf_theory.methods.state import Message, message_bytes
 from decaf_theory.simulate.config import Config, start_factors
 from decaf_theory.simulate.divergence import Divergence, advice
 from decaf_theory.simulate.noise import draws, noisy
@@ -155,11 +155,16 @@ class Rounds:
             require_shape("grad", g, W, config.problem.N)
         if check:
             require_finite("gradient", g, clock.round)
-        gradients = rule.form.gradients(noisy(config.problem, g, drawn, W), at, config.s)
+        g = noisy(config.problem, g, drawn, W)
+        gradients = rule.form.gradients(g, at, config.s)
+        slopes = {v.name: v.gradient(g, at, config.s) for v in rule.form.variables}
         trained = rule.trains(clock)
         pooled = 0
         if rule.pools != "none":
-            gradients, pooled = self.pool(gradients, trained, clock.round)
+            sent = {name: getattr(gradients, name) for name in trained} | slopes
+            means, pooled = self.pool(sent, clock.round)
+            gradients = gradients._replace(**{name: means[name] for name in trained})
+            slopes = {name: means[name] for name in slopes}
         direction = rule.step(moved, gradients, clock)
         lr = _for_runs(config.step_sizes(clock.round), g)
         steps = {
@@ -169,18 +174,18 @@ class Rounds:
         factors = moved.factors._replace(**steps)
         if check:
             require_finite_factors(factors, clock.round)
-        return direction.state._replace(factors=factors), pooled
+        state = direction.state._replace(factors=factors)
+        return rule.form.moved(state, slopes, lr), pooled
 
-    def pool(self, gradients: Factors, trained: tuple[str, ...], t: int) -> tuple[Factors, int]:
+    def pool(self, sent: Message, t: int) -> tuple[Message, int]:
         """Return the gradients averaged over those whom the agents meet, and the bytes sent."""
         N = self.config.problem.N
         Pi, _ = self.graph(t)
         weights = weights_of(self.rule.pools, Pi, N)
         assert weights is not None  # asked for by methods that pool
-        sent = {name: getattr(gradients, name) for name in trained}
         means = {name: for_agents(mean_over_agents(X, weights), N) for name, X in sent.items()}
         messages = messages_of(self.rule.pools, Pi, N)
-        return gradients._replace(**means), messages * message_bytes(sent)
+        return means, messages * message_bytes(sent)
 
     def mix(self, state: State, t: int) -> tuple[State, Mix]:
         """Return the state after the mix that ends round t, and the mix."""
@@ -194,7 +199,7 @@ class Rounds:
         sent = self.rule.send(state, clock)
         mixed = self.rule.receive(state, sent, weights, clock)
         comm_bytes = messages * message_bytes(sent)
-        return mixed.state, Mix(state.factors, weights, mixed.truncated, comm_bytes)
+        return mixed.state, Mix(state.factors, weights, mixed.truncated, comm_bytes, state.memory)
 
 
 def _for_runs(lr: float | Host, like: Array) -> float | Array:

@@ -11,6 +11,7 @@ import numpy as np
 from decaf_theory import measure
 from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, spectrum
+from decaf_theory.methods.form import interference_of
 from decaf_theory.methods.state import State
 from decaf_theory.simulate.visit import Visit, mean_of_agents, square_sum
 
@@ -33,6 +34,8 @@ class Trace:
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
     numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far, of
     unequal ranks those of the largest, to which factors are padded.
+    Where a form has variables, interference is what averaging B, A and these apart would lose of
+    W - W0, and consensus_factors, sigma_max and imbalance are those of B and A alone.
     Quantities that `Config.record` leaves out are None. Of methods that merge into W0, W_i holds
     what was merged, as do consensus_products, adapter_norm and numerical_rank.
 
@@ -80,11 +83,15 @@ def _gradient(visit: Visit) -> Array:
 
 
 def _interference(visit: Visit) -> Array:
-    before, weights = visit.mix.before, visit.mix.weights
+    before, weights, form = visit.mix.before, visit.mix.weights, visit.config.named.form
     # with A = I at all agents there is no interference to look for
-    if before is None or weights is None or not visit.config.named.form.low_rank:
+    if before is None or weights is None or not form.low_rank:
         return np.zeros(visit.config.runs)
-    norms = measure.interference_norm(before, weights)
+    if form.variables:
+        lost = interference_of(form, State(before, visit.mix.memory), weights)
+        norms = square_sum(lost, (-2, -1)) ** 0.5
+    else:
+        norms = measure.interference_norm(before, weights)
     return mean_of_agents(norms, visit.config.shares, -1)
 
 

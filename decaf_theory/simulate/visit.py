@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -32,13 +34,15 @@ class Mix(NamedTuple):
     """The mix that led to a step, all None where there was none.
 
     The factors that entered it [runs, N, ...], the weights [N, N] (or [1, N], one row for all), the
-    truncation of methods that mix products, and the bytes that all agents sent.
+    truncation of methods that mix products, the bytes that all agents sent, and what their memory
+    held before.
     """
 
     before: Factors | None = None
     weights: Array | None = None
     truncated: TSVD | None = None
     comm_bytes: int = 0
+    memory: Mapping[str, Factors | Array] = MappingProxyType({})
 
 
 @dataclass(eq=False)
