@@ -173,12 +173,15 @@ def resume(
 def memory_tensors(run: Run) -> dict[str, Tensor]:
     """Return the method's state at each site, as tensors named "<what>|<site>|<factor>".
 
-    An array that is not a pair of factors has an empty third part.
+    An array that is not a pair of factors has an empty third part. What a form trains is left out,
+    as the sites have it.
     """
+    trained = {variable.name for variable in run.config.mix.rule.form.variables}
     return {
         f"{what}{KEPT_OF}{site}{KEPT_OF}{part}": X
         for site, kept in run.memory.items()
         for what, held in kept.items()
+        if what not in trained
         for part, X in (held._asdict() if isinstance(held, Factors) else {"": held}).items()
     }
 

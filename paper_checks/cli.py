@@ -15,12 +15,14 @@ from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
+from decaf_theory.methods.form import MERGED
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
 from paper_checks import devices, record, shards, sweep, sweeping, table
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
+from paper_checks.forms import command as forms
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, near
 from paper_checks.tournament import command as tournament
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     tournament.add_to(commands)
     benchmark.add_to(commands)
     effects.add_to(commands)
+    forms.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -163,7 +166,7 @@ def run_one(args: argparse.Namespace) -> int:
         return dry_run(config, args.gpu)
     if args.export and not config.lora.train_adapters:
         raise UsageError("--export writes adapters, and lora.train_adapters = false trains none")
-    if args.export and not config.mix.rule.form.factored:
+    if args.export and config.mix.rule.form == MERGED:
         raise UsageError(
             f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
             f"holds; run it without --export"
@@ -318,6 +321,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": run_sweep,
     "benchmark": benchmark.main,
     "effects": effects.main,
+    "forms": forms.main,
     "table": show_table,
     "tournament": run_tournament,
 }

@@ -199,7 +199,7 @@ def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
     memory = mixing.begin(stacked, rule)
     first = Clock(steps=every or 1)
     mixed = mixing.message_bytes(stacked, rule, memory, first)
-    pooled = mixing.pooled_bytes(stacked, rule, first)
+    pooled = mixing.pooled_bytes(stacked, rule, memory, first)
     if not mixed and not pooled:
         return Traffic(0, 0, 0, 0)
     links = int(np.count_nonzero(Pi - np.diag(np.diag(Pi)), axis=1).max()) if Pi is not None else 1
@@ -288,7 +288,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             "trainable",
             f"{report.trainable:,} parameters per agent, {N * report.trainable:,} in all",
         ),
-        ("method", f"{config.mix.method} {who}"),
+        ("method", f"{config.mix.method} {who}{_form(config)}"),
         ("a round", f"{every or '? (it depends on the data)'} steps{_first(config)}"),
         (
             "agent sends",
@@ -298,6 +298,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("a step", f"{pace}{again}, {report.flops:.3g} flops"),
         ("steps", f"{config.train.steps:,}"),
     ]
+
+
+def _form(config: Config) -> str:
+    form = config.mix.rule.form
+    return f", W - W0 = {form.name}" if form.variables else ""
 
 
 def _half(config: Config) -> str:

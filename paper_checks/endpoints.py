@@ -36,7 +36,8 @@ def averaged(stacked: Stacked, task: Task, rule: Method, batch: int) -> dict[str
 
     averaged_score: W - W0 = mean_i s B_i A_i, with what was merged into W0, and the mean of the
     heads. averaged_factors_score, of methods that average factors, which deploy this one:
-    W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads.
+    W - W0 = s (mean_i B_i) (mean_i A_i), and the mean of the heads. With gates B_i A_i stands for
+    B_i diag(g_i) A_i, and the gates are averaged apart where factors are.
     """
     models = {"averaged_score": mean_products(stacked)}
     if stacked.sites and rule.space == "factors" and rule.meets != "none":
@@ -53,16 +54,18 @@ def mean_products(stacked: Stacked) -> dict[str, Factors]:
     N = stacked.agents
     return {
         name: Factors(torch.cat(tuple(B), dim=-1)[None] / N, torch.cat(tuple(A), dim=-2)[None])
-        for name, (B, A) in stacked.factors().items()
+        for name, (B, A) in stacked.pairs().items()
     }
 
 
 def mean_factors(stacked: Stacked) -> dict[str, Factors]:
-    """Return by site the means of the agents' B and A, [1, d, r] and [1, r, k]."""
-    return {
-        name: pair.map(lambda X: X.mean(0, keepdim=True))
-        for name, pair in stacked.factors().items()
-    }
+    """Return by site (mean_i B_i) diag(mean_i g_i) and mean_i A_i, [1, d, r] and [1, r, k]."""
+    found = {}
+    for name, site in stacked.sites.items():
+        B, A = (X.detach().mean(0, keepdim=True) for X in (site.B, site.A))
+        gate = 1 if site.gate is None else site.gate.detach().mean(0, keepdim=True)
+        found[name] = Factors(B * gate, A)
+    return found
 
 
 @contextmanager
@@ -72,6 +75,7 @@ def as_one(stacked: Stacked, pairs: Mapping[str, Factors]) -> Iterator[Stacked]:
     try:
         for name, site in stacked.sites.items():
             site.B, site.A = (nn.Parameter(X, requires_grad=False) for X in pairs[name])
+            site.gate = None  # which the pairs hold
         for head in stacked.heads.values():
             for name, X in list(head.named_parameters(recurse=False)):
                 mean = X.detach().mean(0, keepdim=True)

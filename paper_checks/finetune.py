@@ -135,8 +135,8 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     rounds = rounds_of(config, shards)
     samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
     Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
-    optimizer = optimizer_of(config.train, stacked)
     memory = mixing.begin(stacked, rule)
+    optimizer = optimizer_of(config.train, stacked, mix.gate_speed)
     seed, apart = config.train.seed, config.train.sequential
     batches = Batches(task.train, turns.shards_at, seed, data.batch, apart)
     scaler = scaling.scaler_of(config.train, device)
@@ -183,12 +183,14 @@ def advance(run: Run) -> None:
     if closes and train.order == "combine":
         mix(run, round_)
     with clock(run, "training"):
+        lr = step_size(train, t, now)
         for group in run.optimizer.param_groups:
-            group["lr"] = step_size(train, t, now)
+            group["lr"] = group["speed"] * lr
         if run.overflowed:
             run.skipped += 1
         else:
             run.optimizer.step()
+            mixing.settle(run.stacked, run.config.mix.rule, lr)
     if not finite(run):
         raise TrainingError(
             f"step {t} of size {step_size(train, t, now):g} overflowed; lower train.lr"

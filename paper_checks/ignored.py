@@ -56,6 +56,7 @@ USES = (
         lambda c: c.train.schedule == "cosine",
         "train.schedule = 'cosine'",
     ),
+    Use(("mix.lam", "mix.gate_speed"), lambda c: c.mix.form == "sora", "mix.form = 'sora'"),
     Use(("mix.moments",), _with_moments, "adamw, or sgd with train.momentum > 0"),
     Use(
         ("data.shots", "data.train_samples", "data.test_samples"),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, mean_over_agents
-from decaf_theory.methods import Clock, Method, State, for_agents
+from decaf_theory.methods import FORMS, Clock, Method, State, for_agents
 from decaf_theory.methods.base import along_the_gradient
 from decaf_theory.methods.form import LORA, MERGED
 from decaf_theory.methods.meeting import messages_of, weights_of
@@ -24,10 +24,12 @@ from decaf_theory.methods.state import message_bytes as bytes_of_message
 from decaf_theory.simulate import DeadStartWarning
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.moments import rotate_all
-from paper_checks.stacked import Stacked
+from paper_checks.stacked import Stacked, StackedLinear
 
 # site -> what its method keeps, by name; an array that is the same for all agents as one row of it
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
+
+COMPUTED = (LORA, MERGED, FORMS["sora"])  # the forms of W - W0 that a stacked layer knows
 
 
 def graph_of(
@@ -43,14 +45,15 @@ def graph_of(
 
 
 def begin(stacked: Stacked, rule: Method) -> Memory:
-    """Return the method's state of each site at the start; bind what it merges to the sites.
+    """Return the method's state of each site at the start; bind what it merges, or trains besides
+    B and A, to the sites.
 
     ValueError: a method whose W the model does not compute.
     """
-    if rule.form not in (LORA, MERGED):
+    if not any((rule.form.name, rule.form.update) == (f.name, f.update) for f in COMPUTED):
         raise ValueError(
-            f"training knows W - W0 = {LORA.name} and {MERGED.name}, not {rule.form.name!r}, "
-            f"that of {rule.name}; it runs in simulations only"
+            f"training knows W - W0 = {', '.join(form.name for form in COMPUTED)}, not "
+            f"{rule.form.name!r}, that of {rule.name}; it runs in simulations only"
         )
     memory: Memory = {}
     for name, factors in stacked.factors().items():
@@ -60,7 +63,26 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
         base = memory[name]["base"] if rule.form is MERGED else None
         assert not isinstance(base, Factors)  # as the form has it
         stacked.sites[name].merged = base
+        for variable in rule.form.variables:
+            memory[name][variable.name] = bound(stacked.sites[name], memory[name][variable.name])
     return memory
+
+
+def bound(site: StackedLinear, kept: Factors | Tensor) -> Tensor:
+    """Return the numbers of the site's gate, which start as what the method keeps."""
+    assert isinstance(kept, Tensor)  # as a form's variables are
+    if site.gate is None:
+        site.gate = torch.nn.Parameter(kept)
+    return site.gate.data
+
+
+@torch.no_grad()
+def settle(stacked: Stacked, rule: Method, lr: float) -> None:
+    """Let the form's variables settle after an optimizer's step of size lr."""
+    for variable in rule.form.variables:
+        for site in stacked.sites.values():
+            assert site.gate is not None  # as `begin` bound it
+            site.gate.copy_(variable.settle(site.gate, variable.speed * lr))
 
 
 def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
@@ -179,7 +201,9 @@ def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, cloc
         for X in stacked.parameters():
             if X.grad is not None:
                 X.grad = _mean(X.grad, weights)
-        sent = messages_of(rule.pools, Pi, stacked.agents) * pooled_bytes(stacked, rule, clock)
+        sent = messages_of(rule.pools, Pi, stacked.agents) * pooled_bytes(
+            stacked, rule, memory, clock
+        )
     if rule.step is along_the_gradient:
         return sent
     factors = stacked.factors()
@@ -278,15 +302,12 @@ def message_bytes(stacked: Stacked, rule: Method, memory: Memory, clock: Clock) 
     return sum(bytes_of_message(message) for message in sites) + head_bytes(stacked)
 
 
-def pooled_bytes(stacked: Stacked, rule: Method, clock: Clock) -> int:
+def pooled_bytes(stacked: Stacked, rule: Method, memory: Memory, clock: Clock) -> int:
     """Return the bytes of the gradients that one agent sends at a step, heads too."""
     if rule.pools == "none":
         return 0
-    trained = rule.trains(clock)
-    sites = (
-        {part: X for part, X in pair._asdict().items() if part in trained}
-        for pair in stacked.factors().values()
-    )
+    factors = stacked.factors()
+    sites = (rule.trained(state_of(factors, memory, [name]), clock) for name in factors)
     return sum(bytes_of_message(message) for message in sites) + head_bytes(stacked)
 
 

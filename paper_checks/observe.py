@@ -37,8 +37,8 @@ def theory(stacked: Stacked, Pi: Host, graph: str, **where: int) -> Seen:
     adapter_norm (the root mean square over agents of |s B A|_F over all sites), interference and
     truncation (root mean squares over agents) and both relative to the mix, sigma_max, imbalance,
     numerical_rank (the least of any agent's product at any site). What a method merged into W0 is
-    the same for all agents and left out: these are of B A since. rows: for each case of a claim
-    the worst row over all sites, with `where` among its coordinates.
+    the same for all agents and left out: these are of B A since. Gates are folded into B. rows: for
+    each case of a claim the worst row over all sites, with `where` among its coordinates.
     """
     compressed = compressed_sites(stacked)
     found = report(stacked, compressed, Pi, graph)
@@ -69,7 +69,7 @@ def compressed_sites(stacked: Stacked) -> Compressed:
     The tall factors [N, d, r] stay on their device: what crosses over has at most N r rows.
     """
     found: Compressed = {}
-    factors = stacked.factors()
+    factors = stacked.pairs()
     for names in by_shape(factors):
         pair = together(factors[name] for name in names)
         if pair.B.device.type == "mps":  # it has no float64
@@ -83,7 +83,7 @@ def compressed_sites(stacked: Stacked) -> Compressed:
 
 def least_rank(stacked: Stacked) -> int:
     """Return the least numerical rank of any agent's product, by the eps of the trained dtype."""
-    factors = stacked.factors()
+    factors = stacked.pairs()
     ranks = []
     for names in by_shape(factors):
         pair = together(factors[name] for name in names)
@@ -170,7 +170,9 @@ def equal(stacked: Stacked) -> bool:
 
 def trained(layer: Layer) -> list[Tensor]:
     """Return the tensors [N, ...] that agents hold at one stacked layer, with frozen factors."""
-    return [layer.B, layer.A] if isinstance(layer, StackedLinear) else list(layer.parameters())
+    if not isinstance(layer, StackedLinear):
+        return list(layer.parameters())
+    return [X for X in (layer.B, layer.A, layer.gate) if X is not None]
 
 
 def accuracy(found: Tensor, labels: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -11,14 +12,22 @@ from paper_checks.settings import Train
 from paper_checks.stacked import Stacked
 
 
-def optimizer_of(train: Train, stacked: Stacked) -> torch.optim.Optimizer:
-    """Return AdamW or SGD over the stacked parameters: elementwise, hence N optimizers in one."""
+def optimizer_of(train: Train, stacked: Stacked, speed: float = 1.0) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over the stacked parameters: elementwise, hence N optimizers in one.
+
+    Gates are a group of their own, of step size `speed` lr and without weight decay.
+    """
+    gates = [site.gate for site in stacked.sites.values() if site.gate is not None]
+    own = {id(X) for X in gates}
+    groups: list[dict[str, Any]] = [
+        {"params": [X for X in stacked.parameters() if id(X) not in own], "speed": 1.0}
+    ]
+    if gates:
+        groups.append({"params": gates, "speed": speed, "weight_decay": 0.0})
     if train.optimizer == "sgd":
-        return torch.optim.SGD(
-            stacked.parameters(), train.lr, train.momentum, weight_decay=train.weight_decay
-        )
+        return torch.optim.SGD(groups, train.lr, train.momentum, weight_decay=train.weight_decay)
     return torch.optim.AdamW(
-        stacked.parameters(), train.lr, (train.betas[0], train.betas[1]), 1e-8, train.weight_decay
+        groups, train.lr, (train.betas[0], train.betas[1]), 1e-8, train.weight_decay
     )
 
 

@@ -52,7 +52,7 @@ def write(run: Run, folder: Path) -> None:
         "round_steps": run.every,
         "trained_parameters": trained_parameters(run.stacked),
         "message_bytes": mixing.message_bytes(run.stacked, rule, run.memory, first)
-        + mixing.pooled_bytes(run.stacked, rule, first),
+        + mixing.pooled_bytes(run.stacked, rule, run.memory, first),
         "shards": [len(shard) for shard in run.shards],
         "partition": partition_of(run),
         "seconds": {name: round(value, 3) for name, value in run.seconds.items()},

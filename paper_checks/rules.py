@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.methods import METHODS
+from decaf_theory.methods import FORMS, METHODS
 from decaf_theory.simulate import ORDERS
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks.partition import KINDS as KINDS_OF_PARTITION
@@ -66,6 +66,7 @@ CHOICES = {
     "train.order": ORDERS,
     "train.autocast": AUTOCASTS,
     "mix.method": ADAPTER_METHODS,
+    "mix.form": tuple(FORMS),
     "mix.graph": tuple(TOPOLOGIES),
     "mix.zero_directions": ("keep", "drop"),
     "mix.moments": ("reset", "keep", "rotate"),
@@ -101,6 +102,8 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     "model.lr": (0, False, MOST32),
     "model.weight_decay": (0, True, MOST32),
     **dict.fromkeys(COUNTS, (1, True, math.inf)),
+    "mix.lam": (0, True, MOST32),
+    "mix.gate_speed": (0, True, MOST32),
     "mix.agents": (1, True, 10_000),  # Pi is dense: 0.8 GB, 3.2 while it is made
     "data.batch": (1, True, 1e6),
 }

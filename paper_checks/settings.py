@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from decaf_theory.methods import METHODS, Method, keeping_directions
+from decaf_theory.methods import FORMS, METHODS, Form, Method, keeping_directions, sora, with_form
 from decaf_theory.topology import TOPOLOGIES
 
 
@@ -111,10 +111,15 @@ class Mix:
     graph, zero_directions: of methods that have none and do not truncate without effect, so that a
     sweep can give one value to all its methods.
     weights: a server weighs agents alike ("equal"), or by the examples they hold ("samples").
+    form: what W - W0 is, besides lora's scale B A, see `decaf_theory.methods.FORMS`. Of "sora", lam
+    is the threshold of gates, and gate_speed their step size in units of train.lr.
     """
 
     agents: int
     method: str = "decaf"
+    form: str = "lora"
+    lam: float = 1e-3
+    gate_speed: float = 1.0
     graph: str = "ring"
     every: int | None = None
     every_epochs: int | None = None
@@ -125,11 +130,18 @@ class Mix:
 
     @property
     def rule(self) -> Method:
-        """The method, on its graph and with the setting `zero_directions`."""
+        """The method, on its graph, in its form and with the setting `zero_directions`."""
         method = METHODS[self.method]
         if method.tuned is not None:
             method = method.on(TOPOLOGIES[self.graph](self.agents))
+        if self.form != "lora":
+            method = with_form(method, self.chosen_form)
         return keeping_directions(method) if self.zero_directions == "keep" else method
+
+    @property
+    def chosen_form(self) -> Form:
+        """What W - W0 is."""
+        return sora(self.lam, self.gate_speed) if self.form == "sora" else FORMS[self.form]
 
     @property
     def weighing(self) -> str:

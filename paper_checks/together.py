@@ -34,6 +34,7 @@ EXCLUSIVE = ({"lora.eta", "lora.alpha"}, {"mix.every", "mix.every_epochs"})
 def require_together(config: Config) -> None:
     """Raise ConfigError if settings that are fine individually do not go together."""
     lora, train, mix = config.lora, config.train, config.mix
+    _check_form(config)
     for one, other in (sorted(pair) for pair in EXCLUSIVE):
         given = [config.settings()[name] is not None for name in (one, other)]
         if given[0] == given[1]:
@@ -77,6 +78,29 @@ def require_together(config: Config) -> None:
             f"first, so it must be equal at all agents from the start"
         )
     require_used(config)
+
+
+def _check_form(config: Config) -> None:
+    """Raise ConfigError where the method cannot carry the form of W - W0, or nothing has it."""
+    mix = config.mix
+    if mix.form == "lora":
+        return
+    if METHODS[mix.method].space == "products" and mix.moments == "rotate":
+        raise ConfigError(
+            f"mix.moments must be 'reset' or 'keep' for mix.form {mix.form!r}, got 'rotate', which "
+            f"moves those of B and A alone"
+        )
+    if not config.lora.train_adapters:
+        raise ConfigError(
+            f"mix.form must be 'lora' where lora.train_adapters is false and there is no W - W0, "
+            f"got {mix.form!r}; leave one of them out"
+        )
+    try:
+        _ = mix.rule
+    except ValueError as error:
+        raise ConfigError(
+            f"mix.form {mix.form!r} with mix.method {mix.method!r}: {error}"
+        ) from None
 
 
 def _check_sequence(config: Config) -> None:

@@ -72,6 +72,42 @@ def averaging(trains, sends, weights, K=1):
     return B, A
 
 
+def soft(x, t):
+    return max(x - t, Q(0)) if x > 0 else min(x + t, Q(0))
+
+
+def gated(weights, lam, speed):
+    """Return B, A and the gates, one number each, of SoRA whose factors and gates are averaged."""
+    B, A, gates = list(B_START), list(A_START), [Q(1)] * N
+    for _ in range(3):
+        for i in range(N):
+            slope_B, slope_A = slopes(scaled(B[i], gates[i]), A[i], TARGETS[i])
+            slope = times(turned(B[i]), slope_B)[0][0]
+            B[i], A[i] = plus(B[i], slope_B, -LR * gates[i]), plus(A[i], slope_A, -LR)
+            gates[i] = soft(gates[i] - speed * LR * slope, speed * LR * lam)
+        B, A = mix(B, weights), mix(A, weights)
+        gates = [sum(w * g for w, g in zip(row, gates, strict=True)) for row in weights]
+    return B, A, gates
+
+
+def gated_numbers(weights, lam, speed, B, A, targets):
+    """Return the products b g a of SoRA on numbers, whose mixes split them as (sign, size, 1)."""
+    B, A, gates = list(B), list(A), [Q(1)] * N
+    for _ in range(3):
+        for i in range(N):
+            G = S * B[i] * gates[i] * A[i] - targets[i]
+            slope = S * G * B[i] * A[i]
+            B[i], A[i] = (
+                B[i] - LR * S * G * gates[i] * A[i],
+                A[i] - LR * S * G * gates[i] * B[i],
+            )
+            gates[i] = soft(gates[i] - speed * LR * slope, speed * LR * lam)
+        P = [b * g * a for b, g, a in zip(B, gates, A, strict=True)]
+        P = [sum(w * p for w, p in zip(row, P, strict=True)) for row in weights]
+        B, A, gates = [Q(1) if p > 0 else Q(-1) for p in P], [Q(1)] * N, [abs(p) for p in P]
+    return P
+
+
 def heavy_ball(beta):
     B, A = list(B_START), list(A_START)
     memory = [[scaled(B[i], Q(0)), scaled(A[i], Q(0))] for i in range(N)]

@@ -88,7 +88,8 @@ def norm(X: Array) -> Array:
 
 def current(state: State) -> Array:
     """Return a_T, [..., n, 1, 1]."""
-    return state.memory[MAGNITUDES][..., -1:, :]
+    a: Array = state.memory[MAGNITUDES]
+    return a[..., -1:, :]
 
 
 def _next_pair(state: State, t: int, fresh: Factors, magnitude: float, carried: bool) -> State:

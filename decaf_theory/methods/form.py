@@ -72,6 +72,7 @@ class Form:
     start(factors): what it holds in the memory. variables: those of that which train.
     pair(state): one pair of factors with W - W0 = s B A, whatever its rank. split(truncated): the
     factors, and the variables by name, that hold a truncated product; None where there is no way.
+    penalty(state): the gradient in B of what it adds to the loss, which `gradients` has included.
     products(receive): how the products of B and A alone are mixed, given how a method mixes those
     of one pair, of a form that cannot be split; its variables are then averaged by themselves.
 
@@ -93,6 +94,7 @@ class Form:
     variables: tuple[Variable, ...] = ()
     pair: Callable[[State], Factors] = _own_factors
     split: Callable[[TSVD], tuple[Factors, Mapping[str, Array]]] | None = None
+    penalty: Callable[[State], Array] | None = None
     products: Callable[[Receive], Receive] | None = None
     ends: Callable[[State], State] = _as_it_is
     begins: Callable[[State, int, Factors, Array | None], State] = _goes_on
@@ -100,7 +102,7 @@ class Form:
     @property
     def given(self) -> bool:
         """Whether `with_form` gave it to a method, which then holds more than B and A."""
-        return self.label not in ("", "lora")
+        return self.label not in ("lora", "merged", "full")
 
     def moved(self, state: State, slopes: Mapping[str, Array], lr: float | Array) -> State:
         """Return the state after a step of size lr of the form's own variables."""
@@ -164,6 +166,7 @@ MERGED = Form(
     lambda factors, s: factors,
     lambda s: s,
     factored=False,
+    label="merged",
 )
 FULL_MATRIX = Form(
     "B",
@@ -172,4 +175,5 @@ FULL_MATRIX = Form(
     _full_matrix,
     lambda s: 1.0,
     low_rank=False,
+    label="full",
 )

@@ -23,10 +23,11 @@ def with_form(method: Method, form: Form) -> Method:
 
     A method that averages factors averages the form's variables, too, each by itself and in every
     mix; one that mixes products mixes those of the form's `pair`, and the form splits what the
-    truncation leaves, or says which `products` are mixed while its variables are averaged. LORA is the form that methods have, and changes nothing. ValueError: a method
-    of another form already, with a local step of its own, whose mix is neither the mean of the
-    factors it sends nor a truncation, or whose parameters depend on the graph; one that mixes
-    products, of a form that says nothing of them.
+    truncation leaves, or says which `products` are mixed while its variables are averaged. LORA is
+    the form that methods have, and changes nothing. ValueError: a method of another form already,
+    with a local step of its own, whose mix is neither the mean of the factors it sends nor a
+    truncation, or whose parameters depend on the graph; one that mixes products, of a form that
+    says nothing of them.
     """
     if form == LORA == method.form:
         return method

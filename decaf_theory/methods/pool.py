@@ -12,7 +12,6 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
 from decaf_theory.methods.decoupled import zeros
 from decaf_theory.methods.form import Form, Mixed, Receive
-from decaf_theory.methods.merged import nothing_merged
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.rng import generator
 from decaf_theory.tsvd import TSVD
@@ -51,15 +50,18 @@ def rank1_pool(
 
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
         return {
-            BASE: nothing_merged(factors),
+            BASE: zeros(factors.B, *factors.shape),
             ROUTER: router(factors, seed, 0),
             USED: zeros(factors.B, factors.rank, 1),
             EARLIER: zeros(factors.B, factors.B.shape[-2], merged * (tasks - 1)),
         }
 
+    def penalty(state: State) -> Array:
+        return overlap_slope(state, merged) * overlap
+
     def gradients(g: Array, state: State, s: float) -> Factors:
         slopes = _gradients(g, state, s, active)
-        return slopes._replace(B=slopes.B + overlap * overlap_slope(state, merged))
+        return slopes._replace(B=slopes.B + penalty(state))
 
     def begins(state: State, t: int, fresh: Factors, inputs: Array | None) -> State:
         drawn = router(fresh, seed, t)
@@ -77,6 +79,7 @@ def rank1_pool(
         factored=False,
         label="rank1_pool",
         start=start,
+        penalty=penalty,
         products=pair_by_pair,
         ends=lambda state: _merge(state, merged),
         begins=begins,
@@ -105,36 +108,40 @@ def mask(scores: Array, active: int) -> Array:
 
 def overlap_slope(state: State, merged: int) -> Array:
     """Return the gradient in B of |B_S' B_E|_1: B_E sign(B_E' b_j) for the columns j of S."""
-    B, E = state.factors.B, state.memory[EARLIER]
-    chosen = transpose(largest(state.memory[USED], merged))
+    B, E = state.factors.B, _array(state, EARLIER)
+    chosen = transpose(largest(_array(state, USED), merged))
     return chosen * (E @ namespace(B).sign(transpose(E) @ B))
+
+
+def _array(state: State, name: str) -> Array:
+    return state.memory[name]
 
 
 def _masked(state: State, active: int) -> Factors:
     """Return (B, M o A)."""
-    M = mask(state.memory[ROUTER], active)
+    M = mask(_array(state, ROUTER), active)
     return state.factors._replace(A=M * state.factors.A)
 
 
 def _update(state: State, s: float, active: int) -> Array:
-    pair = _masked(state, active)
-    return product(pair if s == 1 else pair._replace(B=s * pair.B)) + s * state.memory[BASE]
+    pair, base = _masked(state, active), _array(state, BASE)
+    return product(pair if s == 1 else pair._replace(B=s * pair.B)) + s * base
 
 
 def _gradients(g: Array, state: State, s: float, active: int) -> Factors:
     """Return the gradients s G (M o A)' in B and M o (s B'G) in A."""
     slopes = factor_gradients(g, _masked(state, active), s)
-    return slopes._replace(A=mask(state.memory[ROUTER], active) * slopes.A)
+    return slopes._replace(A=mask(_array(state, ROUTER), active) * slopes.A)
 
 
 def _merge(state: State, merged: int) -> State:
     """Add the pairs that were used most to the base, and empty the pool."""
-    chosen = largest(state.memory[USED], merged)
+    chosen = largest(_array(state, USED), merged)
     own = state.factors._replace(B=state.factors.B * transpose(chosen))
     memory = {
         **state.memory,
-        BASE: state.memory[BASE] + product(own),
-        EARLIER: _appended(state.memory[EARLIER], state.factors.B, chosen, merged),
+        BASE: _array(state, BASE) + product(own),
+        EARLIER: _appended(_array(state, EARLIER), state.factors.B, chosen, merged),
     }
     return State(state.factors._replace(B=namespace(own.B).zeros_like(own.B)), memory)
 

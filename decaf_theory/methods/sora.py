@@ -40,7 +40,7 @@ def sora(lam: float = 1e-3, speed: float = 1.0) -> Form:
 
     return Form(
         "s B diag(g) A",
-        lambda state, s: product(_scaled(_gated(state), s)),
+        _update,
         _gradients,
         lambda factors, s: factors,
         lambda s: s,
@@ -69,8 +69,9 @@ def _gated(state: State) -> Factors:
     return state.factors._replace(B=state.factors.B * state.memory[GATE])
 
 
-def _scaled(pair: Factors, s: float) -> Factors:
-    return pair if s == 1 else pair._replace(B=s * pair.B)
+def _update(state: State, s: float) -> Array:
+    B, A = _gated(state)
+    return product(Factors(B if s == 1 else s * B, A))
 
 
 def _gradients(g: Array, state: State, s: float) -> Factors:

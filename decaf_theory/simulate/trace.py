@@ -34,8 +34,8 @@ class Trace:
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
     numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far, of
     unequal ranks those of the largest, to which factors are padded.
-    Of a form that `with_form` gives, interference is what averaging B, A and its variables apart would lose of
-    W - W0, and consensus_factors, sigma_max and imbalance are those of B and A alone.
+    Of a form that `with_form` gives, interference is what averaging B, A and its variables apart
+    would lose of W - W0, and consensus_factors, sigma_max and imbalance are of B and A alone.
     Quantities that `Config.record` leaves out are None. Of methods that merge into W0, W_i holds
     what was merged, as do consensus_products, adapter_norm and numerical_rank.
 

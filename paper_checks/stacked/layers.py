@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from decaf_theory.lowrank import Factors
+
 
 class StackedLinear(nn.Module):
     """y_i = x_i W0' + b0 + s x_i A_i' B_i': a frozen nn.Linear and the LoRA factors of N agents.
@@ -20,6 +22,7 @@ class StackedLinear(nn.Module):
     branch's input, one draw for the whole batch. With `agent` set the batch is that agent's alone.
     merged [1, d, k], None for most methods: what was merged into W0, in units of B A and the same
     for all agents; s x_i merged' is added without dropout.
+    gate [N, 1, r], None for most forms, trains, too: then y_i has s x_i A_i' diag(g_i) B_i'.
     """
 
     def __init__(self, base: nn.Linear, A: Tensor, scale: float, dropout: float = 0.0) -> None:
@@ -33,6 +36,14 @@ class StackedLinear(nn.Module):
         self.agent: int | None = None
         self.merged: Tensor | None
         self.register_buffer("merged", None, persistent=False)
+        self.gate: nn.Parameter | None
+        self.register_parameter("gate", None)
+
+    @property
+    def pair(self) -> Factors:
+        """B diag(g) and A, detached, of which W - W0 is the product times the scale."""
+        B = self.B if self.gate is None else self.B * self.gate
+        return Factors(B.detach(), self.A.detach())
 
     @property
     def weight(self) -> Tensor:
@@ -48,6 +59,8 @@ class StackedLinear(nn.Module):
             if self.merged is not None:
                 frozen = frozen + self.scale * nn.functional.linear(wide, self.merged[0])
             low = by_agent(self.dropout(wide), len(A)) @ A.mT
+            if self.gate is not None:
+                low = low * chosen(self.gate, self.agent)
             total = torch.baddbmm(by_agent(frozen, len(A)), low, B.mT, alpha=self.scale)
         return total.reshape(y.shape).to(y.dtype)
 

@@ -22,9 +22,9 @@ def export(
     """Write one agent's adapter, heads included, as a folder that peft loads.
 
     `base` names the base model; of a local path the last component is kept. Float32, with the LoRA
-    scale folded into B and alpha = r. The folder appears whole or not at all. ValueError: no such
-    agent, a site with something merged into W0, which an adapter cannot hold, or a folder that
-    `decaf_theory.adapters.save` must not write.
+    scale and gates folded into B, and alpha = r. The folder appears whole or not at all.
+    ValueError: no such agent, a site with something merged into W0, which an adapter cannot hold,
+    or a folder that `decaf_theory.adapters.save` must not write.
     """
     if not 0 <= agent < stacked.agents:
         raise ValueError(f"agent must be in 0 .. {stacked.agents - 1}, got {agent}")
@@ -35,8 +35,8 @@ def export(
                 f"site {name}, and B A is only what was trained since; its checkpoint holds both"
             )
     sites = {
-        name: Factors(site.scale * float64(site.B[agent]), float64(site.A[agent]))
-        for name, site in stacked.sites.items()
+        name: Factors(stacked.sites[name].scale * float64(B[agent]), float64(A[agent]))
+        for name, (B, A) in stacked.pairs().items()
     }
     heads = {name: float64(X[agent]) for name, X in head_tensors(stacked).items()}
     first = next(iter(stacked.sites.values()))

@@ -36,8 +36,12 @@ class Stacked:
             name: Factors(site.B.detach(), site.A.detach()) for name, site in self.sites.items()
         }
 
+    def pairs(self) -> dict[str, Factors]:
+        """Return the `pair` of every site, B A of which is W - W0 over the scale."""
+        return {name: site.pair for name, site in self.sites.items()}
+
     def parameters(self) -> list[nn.Parameter]:
-        """Return everything that trains: B and A of every site, then every head."""
+        """Return everything that trains: B, A and gate of every site, then every head."""
         return [X for layer in self.layers for X in layer.parameters() if X.requires_grad]
 
     @property
