@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decaf_theory.interrupts import interruptions
+from decaf_theory.methods import State
 from decaf_theory.rng import generator
 from paper_checks import checkpoint, devices, follow, mixing, observe, record, scaling, stamp
 from paper_checks.batches import Batches
@@ -34,7 +35,7 @@ from paper_checks.optimizer import optimizer_of, step_size
 from paper_checks.record import clock
 from paper_checks.rounds import rounds_of
 from paper_checks.run import Run
-from paper_checks.stacked import load_into, stack
+from paper_checks.stacked import fresh, load_into, stack
 from paper_checks.tasks import Data, Task, load_task
 from paper_checks.turns import of_classes, turns_of
 from verification import store
@@ -173,9 +174,11 @@ def advance(run: Run) -> None:
     is at the mixed point and the state recorded is the one before the next mix. combine: the
     gradient at the unmixed point moves the mixed one (weight decay acts on the mixed one, too).
     """
-    train, t = run.config.train, run.step
+    train, t, rule = run.config.train, run.step, run.config.mix.rule
     now = run.rounds.clock(t)
     round_, last, closes = now.round + 1, t + 1 == train.steps, now.step + 1 == now.steps
+    if run.turns.begins(t):
+        begin_task(run, run.turns.at(t))
     if now.step == 0 and train.order == "mix_first":
         mix(run, now.round)
     with clock(run, "training"):
@@ -198,8 +201,27 @@ def advance(run: Run) -> None:
     run.step = t + 1
     if closes and train.order == "step_first":
         mix(run, round_)
+    if run.turns.ends(run.step):
+        mixing.turn(run.stacked, run.memory, lambda state, _: rule.form.ends(state))
     if closes or last:
         close_round(run, round_, closes, last)
+
+
+def begin_task(run: Run, task: int) -> None:
+    """Begin a task after others: the optimizer anew, and what the form begins with.
+
+    With fresh pairs, if it wants them, of streams by site and task.
+    """
+    train, equal = run.config.train, run.config.lora.equal_start
+    seed = int(generator(train.seed, "pairs of task", task).integers(2**32))
+    form = run.config.mix.rule.form
+
+    def change(state: State, names: Sequence[str]) -> State:
+        pairs = (fresh(run.stacked.sites[name], name, seed, equal) for name in names)
+        return form.begins(state, task, mixing.together(pairs), None)
+
+    mixing.turn(run.stacked, run.memory, change)
+    run.optimizer.state.clear()
 
 
 def gradients(run: Run, t: int) -> Tensor:

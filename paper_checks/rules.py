@@ -51,6 +51,7 @@ KINDS: dict[str, dict[str, type]] = {
     "vit": _TRANSFORMER | {"patch_size": int} | PRETRAINING,
 }
 HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
+IN_TURN = ("sd_lora", "rank1_pool")  # forms that are for tasks in turn
 HEADS_ONLY = "heads_only_"  # before the name of the method by whose weights the heads are mixed
 CONTROLS = (f"{HEADS_ONLY}centralized", f"{HEADS_ONLY}dlora")
 CHOICES = {
@@ -82,6 +83,7 @@ COUNTS = (
     "data.validation_shots",
     *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
     "task.sequence",
+    *("mix.active", "mix.merged"),
     *("observe.every", "observe.eval_every", "observe.patience", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )
@@ -104,6 +106,9 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     **dict.fromkeys(COUNTS, (1, True, math.inf)),
     "mix.lam": (0, True, MOST32),
     "mix.gate_speed": (0, True, MOST32),
+    "mix.magnitude": (0, False, MOST32),
+    "mix.overlap": (0, True, MOST32),
+    "mix.router_seed": (0, True, math.inf),
     "mix.agents": (1, True, 10_000),  # Pi is dense: 0.8 GB, 3.2 while it is made
     "data.batch": (1, True, 1e6),
 }

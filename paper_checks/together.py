@@ -16,8 +16,10 @@ from paper_checks.protocol import contrast_of
 from paper_checks.rules import (
     HEADLESS,
     IMAGE_SETS,
+    IN_TURN,
     OWN,
     PARTITIONS,
+    SEQUENTIAL,
     ConfigError,
     checked,
     require_known,
@@ -95,12 +97,29 @@ def _check_form(config: Config) -> None:
             f"mix.form must be 'lora' where lora.train_adapters is false and there is no W - W0, "
             f"got {mix.form!r}; leave one of them out"
         )
+    _check_in_turn(config)
     try:
         _ = mix.rule
     except ValueError as error:
         raise ConfigError(
             f"mix.form {mix.form!r} with mix.method {mix.method!r}: {error}"
         ) from None
+
+
+def _check_in_turn(config: Config) -> None:
+    """Raise ConfigError at a form for tasks in turn without them, or a pool that is too small."""
+    mix, name = config.mix, config.task["name"]
+    if mix.form in IN_TURN and config.task.get("sequence") is None:
+        where = "give it" if name in SEQUENTIAL else f"which {', '.join(SEQUENTIAL)} can have"
+        raise ConfigError(
+            f"mix.form {mix.form!r} needs tasks in turn, task.sequence: {where}, or use 'lora'"
+        )
+    for setting, value in {"active": mix.active, "merged": mix.merged}.items():
+        if mix.form == "rank1_pool" and value > config.lora.rank:
+            raise ConfigError(
+                f"mix.{setting} must be <= lora.rank = {config.lora.rank}, the pairs of the pool, "
+                f"got {value}"
+            )
 
 
 def _check_sequence(config: Config) -> None:

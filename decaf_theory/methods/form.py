@@ -72,7 +72,8 @@ class Form:
     start(factors): what it holds in the memory. variables: those of that which train.
     pair(state): one pair of factors with W - W0 = s B A, whatever its rank. split(truncated): the
     factors, and the variables by name, that hold a truncated product; None where there is no way.
-    penalty(state): the gradient in B of what it adds to the loss, which `gradients` has included.
+    active: how many pairs an input uses, where that depends on the input. penalty(state): the
+    gradient in B of what the form adds to the loss, which `gradients` has included.
     products(receive): how the products of B and A alone are mixed, given how a method mixes those
     of one pair, of a form that cannot be split; its variables are then averaged by themselves.
 
@@ -95,6 +96,7 @@ class Form:
     pair: Callable[[State], Factors] = _own_factors
     split: Callable[[TSVD], tuple[Factors, Mapping[str, Array]]] | None = None
     penalty: Callable[[State], Array] | None = None
+    active: int | None = None
     products: Callable[[Receive], Receive] | None = None
     ends: Callable[[State], State] = _as_it_is
     begins: Callable[[State, int, Factors, Array | None], State] = _goes_on

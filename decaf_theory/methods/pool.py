@@ -80,6 +80,7 @@ def rank1_pool(
         label="rank1_pool",
         start=start,
         penalty=penalty,
+        active=active,
         products=pair_by_pair,
         ends=lambda state: _merge(state, merged),
         begins=begins,
