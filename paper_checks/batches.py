@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,11 +20,12 @@ class Batches:
     """The batches of all steps; `at` gives those of one step.
 
     data: the training examples, of which each agent takes `size` of its shard at a step. apart: one
-    batch for each agent, instead of one of all agents.
+    batch for each agent, instead of one of all agents. shards: of all steps, or a function of the
+    step.
     """
 
     data: Data
-    shards: Sequence[Host]
+    shards: Sequence[Host] | Callable[[int], Sequence[Host]]
     seed: int
     size: int
     apart: bool = False
@@ -46,7 +47,8 @@ class Batches:
         return found
 
     def _read(self, t: int) -> list[Data]:
-        rows = batch(self.shards, self.seed, t, self.size)
+        shards = self.shards(t) if callable(self.shards) else self.shards
+        rows = batch(shards, self.seed, t, self.size)
         draws = [generator(self.seed, "augment", agent, t) for agent in range(len(rows))]
         if self.apart:
             return [self.data.take(row, [draw]) for row, draw in zip(rows, draws, strict=True)]

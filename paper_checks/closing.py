@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from paper_checks import endpoints
+from paper_checks import endpoints, observe, turns
 from paper_checks.record import clock
 from paper_checks.run import Run
 
@@ -27,10 +27,14 @@ def close_round(run: Run, round_: int, closes: bool, last: bool) -> None:
     planned = closes and round_ % run.config.observe.eval_every == 0
     scores = evaluated(run, planned) if last or planned else {}
     final = averaged(run) if last else {}
+    if run.turns.ends(run.step):
+        scores |= scored_in_turn(run)
     if last:
         whole = {"record": record | run.seen | (scores if planned else {})}
         run.longer = whole if closes else {"losses": run.losses, "seen": run.seen}
     run.records.append(record | run.seen | scores | final)
+    if last and len(run.turns.classes) > 1:
+        run.records[-1] |= turns.summary(run.records)
     run.losses, run.seen = [], {}
 
 
@@ -48,6 +52,14 @@ def evaluated(run: Run, planned: bool) -> dict[str, Any]:
     elif score is not None:
         run.waited += 1
     return scores
+
+
+def scored_in_turn(run: Run) -> dict[str, float]:
+    """Return the accuracies on each task so far, when one of several has been learned."""
+    with clock(run, "evaluating"):
+        apart, labels = run.config.train.sequential, run.task.test.labels
+        scores = observe.class_scores(run.stacked, run.task, batch_of(run), sequential=apart)
+        return turns.scored(scores, labels, run.turns.classes[: run.step // run.turns.steps])
 
 
 def averaged(run: Run) -> dict[str, Any]:

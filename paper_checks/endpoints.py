@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import Method
+from decaf_theory.methods.decoupled import OLD
 from paper_checks import observe
-from paper_checks.stacked import Stacked
+from paper_checks.stacked import Stacked, StackedLinear
 from paper_checks.tasks import Task
 
 
@@ -74,23 +75,44 @@ def mean_apart(stacked: Stacked) -> dict[str, Factors]:
         if site.gate is not None:
             gate = site.gate.detach().mean(0, keepdim=True)
             means[name] = means[name]._replace(B=means[name].B * gate)
+        if site.magnitudes is not None:
+            means[name] = _with_old(site, means[name], site.magnitudes.detach())
     return means
+
+
+def _with_old(site: StackedLinear, own: Factors, magnitudes: Tensor) -> Factors:
+    """Return a mean pair times the mean of its magnitudes, and the means of the old pairs."""
+    one = StackedLinear(site.base, own.A, site.scale)
+    one.B = nn.Parameter(own.B)
+    one.magnitudes = nn.Parameter(magnitudes.mean(0, keepdim=True))
+    one.kept = {OLD: site.kept[OLD].map(lambda X: X.mean(0, keepdim=True))}
+    return one.pair
+
+
+def of_all(merged: Tensor | None) -> Tensor | None:
+    """Return the mean over agents of what each has merged, [1, d, k]."""
+    return None if merged is None else merged.mean(0, keepdim=True)
 
 
 @contextmanager
 def as_one(stacked: Stacked, pairs: Mapping[str, Factors]) -> Iterator[Stacked]:
     """Let the model inside be that of one agent, with these factors and the mean of the heads."""
     before = [(layer, dict(layer.named_parameters(recurse=False))) for layer in stacked.layers]
+    forms = {site: (site.active, site.merged) for site in stacked.sites.values()}
     try:
         for name, site in stacked.sites.items():
             site.B, site.A = (nn.Parameter(X, requires_grad=False) for X in pairs[name])
-            site.gate = None  # which the pairs hold
+            site.gate = site.magnitudes = None  # which the pairs hold
+            if site.active is not None:
+                site.active, site.merged = None, of_all(site.merged)
         for head in stacked.heads.values():
             for name, X in list(head.named_parameters(recurse=False)):
                 mean = X.detach().mean(0, keepdim=True)
                 setattr(head, name, nn.Parameter(mean, requires_grad=False))
         yield replace(stacked, agents=1)
     finally:
+        for site in stacked.sites.values():
+            site.active, site.merged = forms[site]
         for layer, own in before:
             for name, X in own.items():
                 setattr(layer, name, X)

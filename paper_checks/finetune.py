@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decaf_theory.interrupts import interruptions
+from decaf_theory.methods import State
 from decaf_theory.rng import generator
 from paper_checks import checkpoint, devices, follow, mixing, observe, record, scaling, stamp
 from paper_checks.batches import Batches
@@ -31,12 +32,12 @@ from paper_checks.cost import recompute
 from paper_checks.failures import TrainingError as TrainingError
 from paper_checks.failures import finite, require_finite
 from paper_checks.optimizer import optimizer_of, step_size
-from paper_checks.partition import partition
 from paper_checks.record import clock
 from paper_checks.rounds import rounds_of
 from paper_checks.run import Run
-from paper_checks.stacked import load_into, stack
+from paper_checks.stacked import fresh, load_into, stack
 from paper_checks.tasks import Data, Task, load_task
+from paper_checks.turns import of_classes, turns_of
 from verification import store
 
 Show = Callable[[int, dict[str, Any] | None], None]
@@ -114,9 +115,8 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         losses=None if task.losses is None else devices.on_device(task.losses, device, half),
     )
     require_validation(config, task)
-    shards = partition(
-        task.train.labels, mix.agents, kind=data.partition, seed=config.train.seed, **data.settings
-    )
+    turns = turns_of(config, task)
+    shards = turns.held()
     stacked = stack(
         task.model,
         targets=(lora.targets or task.targets) if lora.train_adapters else (),
@@ -140,7 +140,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
     memory = mixing.begin(stacked, rule)
     optimizer = optimizer_of(config.train, stacked, mix.gate_speed)
     seed, apart = config.train.seed, config.train.sequential
-    batches = Batches(task.train, shards, seed, data.batch, apart)
+    batches = Batches(task.train, turns.shards_at, seed, data.batch, apart)
     scaler = scaling.scaler_of(config.train, device)
     return Run(
         config,
@@ -151,6 +151,7 @@ def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ())
         optimizer,
         Pi,
         rounds,
+        turns,
         device,
         memory,
         stamped,
@@ -174,9 +175,11 @@ def advance(run: Run) -> None:
     is at the mixed point and the state recorded is the one before the next mix. combine: the
     gradient at the unmixed point moves the mixed one (weight decay acts on the mixed one, too).
     """
-    train, t = run.config.train, run.step
+    train, t, rule = run.config.train, run.step, run.config.mix.rule
     now = run.rounds.clock(t)
     round_, last, closes = now.round + 1, t + 1 == train.steps, now.step + 1 == now.steps
+    if run.turns.begins(t):
+        begin_task(run, run.turns.at(t))
     if now.step == 0 and train.order == "mix_first":
         mix(run, now.round)
     with clock(run, "training"):
@@ -186,8 +189,27 @@ def advance(run: Run) -> None:
     descend(run)
     if closes and train.order == "step_first":
         mix(run, round_)
+    if run.turns.ends(run.step):
+        mixing.turn(run.stacked, run.memory, lambda state, _: rule.form.ends(state))
     if closes or last:
         close_round(run, round_, closes, last)
+
+
+def begin_task(run: Run, task: int) -> None:
+    """Begin a task after others: the optimizer anew, and what the form begins with.
+
+    With fresh pairs, if it wants them, of streams by site and task.
+    """
+    train, equal = run.config.train, run.config.lora.equal_start
+    seed = int(generator(train.seed, "pairs of task", task).integers(2**32))
+    form = run.config.mix.rule.form
+
+    def change(state: State, names: Sequence[str]) -> State:
+        pairs = (fresh(run.stacked.sites[name], name, seed, equal) for name in names)
+        return form.begins(state, task, mixing.together(pairs), None)
+
+    mixing.turn(run.stacked, run.memory, change)
+    run.optimizer.state.clear()
 
 
 def gradients(run: Run, t: int) -> Tensor:
@@ -249,6 +271,7 @@ def agents_losses(run: Run, batch: Data, agents: int) -> Tensor:
         return run.task.losses(run.stacked.model, {**inputs, "labels": labels}, agents)
     scores = run.task.scores(run.stacked.model, inputs, agents)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores, labels = of_classes(scores, labels, run.turns.classes[run.turns.at(run.step)])
     losses = functional.cross_entropy(scores, labels.to(scores.device), reduction="none")
     return losses.reshape(agents, -1).mean(1)
 

@@ -56,6 +56,16 @@ USES = (
         lambda c: c.train.schedule == "cosine",
         "train.schedule = 'cosine'",
     ),
+    Use(
+        ("mix.magnitude", "mix.carried"),
+        lambda c: c.mix.form == "sd_lora",
+        "mix.form = 'sd_lora'",
+    ),
+    Use(
+        ("mix.active", "mix.merged", "mix.overlap", "mix.router_seed"),
+        lambda c: c.mix.form == "rank1_pool",
+        "mix.form = 'rank1_pool'",
+    ),
     Use(("mix.lam", "mix.gate_speed"), lambda c: c.mix.form == "sora", "mix.form = 'sora'"),
     Use(("mix.moments",), _with_moments, "adamw, or sgd with train.momentum > 0"),
     Use(

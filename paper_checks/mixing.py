@@ -7,7 +7,7 @@ All agents share one LoRA scale, so it can stay out of the products that are mix
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +29,7 @@ from paper_checks.stacked import Stacked, StackedLinear
 # site -> what its method keeps, by name; an array that is the same for all agents as one row of it
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
 
-COMPUTED = (LORA, MERGED, FORMS["sora"])  # the forms of W - W0 that a stacked layer knows
+COMPUTED = (LORA, MERGED, FORMS["sora"], FORMS["sd_lora"])  # what a stacked layer knows, and pools
 
 
 def graph_of(
@@ -50,7 +50,8 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
 
     ValueError: a method whose W the model does not compute.
     """
-    if not any((rule.form.name, rule.form.update) == (f.name, f.update) for f in COMPUTED):
+    known = any((rule.form.name, rule.form.update) == (f.name, f.update) for f in COMPUTED)
+    if not known and rule.form.active is None:
         raise ValueError(
             f"training knows W - W0 = {', '.join(form.name for form in COMPUTED)}, not "
             f"{rule.form.name!r}, that of {rule.name}; it runs in simulations only"
@@ -60,20 +61,22 @@ def begin(stacked: Stacked, rule: Method) -> Memory:
         state = rule.begin(factors.map(torch.Tensor.detach))
         # of the values, not the parameters themselves, which training changes in place
         memory[name] = {kept: _copied(X) for kept, X in state.memory.items()}
-        base = memory[name]["base"] if rule.form is MERGED else None
+        site, base = stacked.sites[name], memory[name].get("base")
         assert not isinstance(base, Factors)  # as the form has it
-        stacked.sites[name].merged = base
+        site.merged, site.kept, site.active = base, memory[name], rule.form.active
         for variable in rule.form.variables:
-            memory[name][variable.name] = bound(stacked.sites[name], memory[name][variable.name])
+            kept = memory[name][variable.name]
+            memory[name][variable.name] = bound(site, variable.name, kept)
     return memory
 
 
-def bound(site: StackedLinear, kept: Factors | Tensor) -> Tensor:
-    """Return the numbers of the site's gate, which start as what the method keeps."""
+def bound(site: StackedLinear, name: str, kept: Factors | Tensor) -> Tensor:
+    """Return the numbers of the site's variable, which start as what the method keeps."""
     assert isinstance(kept, Tensor)  # as a form's variables are
-    if site.gate is None:
-        site.gate = torch.nn.Parameter(kept)
-    return site.gate.data
+    if getattr(site, name) is None:
+        setattr(site, name, torch.nn.Parameter(kept))
+    found: Tensor = getattr(site, name).data
+    return found
 
 
 @torch.no_grad()
@@ -81,8 +84,8 @@ def settle(stacked: Stacked, rule: Method, lr: float) -> None:
     """Let the form's variables settle after an optimizer's step of size lr."""
     for variable in rule.form.variables:
         for site in stacked.sites.values():
-            assert site.gate is not None  # as `begin` bound it
-            site.gate.copy_(variable.settle(site.gate, variable.speed * lr))
+            X = getattr(site, variable.name)  # as `begin` bound it
+            X.copy_(variable.settle(X, variable.speed * lr))
 
 
 def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
@@ -204,6 +207,8 @@ def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, cloc
         sent = messages_of(rule.pools, Pi, stacked.agents) * pooled_bytes(
             stacked, rule, memory, clock
         )
+    if rule.form.penalty is not None:
+        _penalize(stacked, rule, memory)
     if rule.step is along_the_gradient:
         return sent
     factors = stacked.factors()
@@ -217,6 +222,30 @@ def direct(stacked: Stacked, rule: Method, Pi: Host | None, memory: Memory, cloc
                 X = getattr(direction.gradients, part)[layer]
                 getattr(site, part).grad = X.contiguous()
     return sent
+
+
+def _penalize(stacked: Stacked, rule: Method, memory: Memory) -> None:
+    """Add the gradients of what the form adds to the loss, the mean over the sites."""
+    factors = stacked.factors()
+    assert rule.form.penalty is not None
+    for names in by_shape(factors):
+        slopes = rule.form.penalty(state_of(factors, memory, names)) / len(factors)
+        for layer, name in enumerate(names):
+            X = stacked.sites[name].B
+            if X.grad is not None:
+                X.grad += slopes[layer]
+
+
+@torch.no_grad()
+def turn(stacked: Stacked, memory: Memory, change: Callable[[State, Sequence[str]], State]) -> None:
+    """Change the state of the sites of each shape in place, as where a task ends or begins."""
+    factors = stacked.factors()
+    for names in by_shape(factors):
+        new = change(state_of(factors, memory, names), names)
+        for layer, name in enumerate(names):
+            factors[name].B.copy_(new.factors.B[layer])
+            factors[name].A.copy_(new.factors.A[layer])
+        _remember(memory, names, new)
 
 
 def _gradients(site: Any) -> Factors:

@@ -194,7 +194,7 @@ def trained(layer: Layer) -> list[Tensor]:
     """Return the tensors [N, ...] that agents hold at one stacked layer, with frozen factors."""
     if not isinstance(layer, StackedLinear):
         return list(layer.parameters())
-    return [X for X in (layer.B, layer.A, layer.gate) if X is not None]
+    return [layer.B, layer.A, *layer.variables]
 
 
 def accuracy(found: Tensor, labels: Tensor) -> float:

@@ -15,9 +15,9 @@ from paper_checks.stacked import Stacked
 def optimizer_of(train: Train, stacked: Stacked, speed: float = 1.0) -> torch.optim.Optimizer:
     """Return AdamW or SGD over the stacked parameters: elementwise, hence N optimizers in one.
 
-    Gates are a group of their own, of step size `speed` lr and without weight decay.
+    Gates and magnitudes are a group of their own, of step size `speed` lr and without weight decay.
     """
-    gates = [site.gate for site in stacked.sites.values() if site.gate is not None]
+    gates = [X for site in stacked.sites.values() for X in site.variables]
     own = {id(X) for X in gates}
     groups: list[dict[str, Any]] = [
         {"params": [X for X in stacked.parameters() if id(X) not in own], "speed": 1.0}

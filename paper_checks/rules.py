@@ -25,6 +25,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 AUTOCASTS = ("bfloat16", "float16")
 # the settings of the tables that tasks read; those of model by its kind
 TASK = {"name": str, "metric": str}
+SEQUENTIAL = {"digits": {"sequence": int}}  # tasks whose classes can be learned in turn
 MODEL = {"from": str, "kind": str, "dtype": str, "base": str}
 PROMPTS: dict[str, Any] = {"clip": str, "causal": tuple[str, ...]}  # task.prompt by model.kind
 _TRANSFORMER: dict[str, type] = dict.fromkeys(
@@ -56,6 +57,7 @@ KINDS: dict[str, dict[str, type]] = {
     "vit": _TRANSFORMER | {"patch_size": int} | PRETRAINING,
 }
 HEADLESS = ("causal", "clip")  # kinds of models that score classes without a head of their own
+IN_TURN = ("sd_lora", "rank1_pool")  # forms that are for tasks in turn
 HEADS_ONLY = "heads_only_"  # before the name of the method by whose weights the heads are mixed
 CONTROLS = (f"{HEADS_ONLY}centralized", f"{HEADS_ONLY}dlora")
 CHOICES = {
@@ -86,6 +88,8 @@ COUNTS = (
     *("data.batch", "data.shots", "data.train_samples", "data.test_samples", "data.max_length"),
     "data.validation_shots",
     *("data.eval_batch", "mix.agents", "mix.every", "mix.every_epochs", "mix.after"),
+    "task.sequence",
+    *("mix.active", "mix.merged"),
     *("observe.every", "observe.eval_every", "observe.patience", "observe.checkpoint_every"),
     *(f"model.{name}" for kind in KINDS.values() for name, of in kind.items() if of is int),
 )
@@ -112,6 +116,9 @@ LIMITS: dict[str, tuple[float, bool, float]] = {
     **dict.fromkeys(COUNTS, (1, True, math.inf)),
     "mix.lam": (0, True, MOST32),
     "mix.gate_speed": (0, True, MOST32),
+    "mix.magnitude": (0, False, MOST32),
+    "mix.overlap": (0, True, MOST32),
+    "mix.router_seed": (0, True, math.inf),
     "mix.agents": (1, True, 10_000),  # Pi is dense: 0.8 GB, 3.2 while it is made
     "data.batch": (1, True, 1e6),
 }
@@ -172,7 +179,8 @@ def kinds_of_task(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
     prompt = PROMPTS.get(kind)
     own = OWN[name] | OWN_BY_KIND.get(kind, {}) if name in OWN else {}
     own |= ADAPTING if name == "digit-domains" else {}
-    return TASK | ({} if prompt is None else {"prompt": prompt}) | own
+    in_turn = SEQUENTIAL.get(name, {})
+    return TASK | ({} if prompt is None else {"prompt": prompt}) | own | in_turn
 
 
 def kinds_of_model(given: Mapping[str, Any]) -> dict[str, type]:

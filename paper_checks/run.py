@@ -14,6 +14,7 @@ from paper_checks.mixing import Memory
 from paper_checks.rounds import Rounds
 from paper_checks.stacked import Stacked
 from paper_checks.tasks import Task
+from paper_checks.turns import Turns
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     Pi: Host | None
     rounds: Rounds  # the steps from mix to mix
+    turns: Turns  # the tasks that are learned one after the other
     device: str
     memory: Memory  # the method's state of each site
     stamp: dict[str, Any]  # what must agree where it is resumed

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from decaf_theory.methods import FORMS, METHODS, Form, Method, keeping_directions, sora, with_form
+from decaf_theory.methods import (
+    FORMS,
+    METHODS,
+    Form,
+    Method,
+    keeping_directions,
+    rank1_pool,
+    sd_lora,
+    sora,
+    with_form,
+)
 from decaf_theory.topology import TOPOLOGIES
 
 
@@ -112,7 +122,10 @@ class Mix:
     sweep can give one value to all its methods.
     weights: a server weighs agents alike ("equal"), or by the examples they hold ("samples").
     form: what W - W0 is, besides lora's scale B A, see `decaf_theory.methods.FORMS`. Of "sora", lam
-    is the threshold of gates, and gate_speed their step size in units of train.lr.
+    is the threshold of gates, and gate_speed their step size in units of train.lr. "sd_lora" and
+    "rank1_pool" are for task.sequence: magnitude and carried of the first, and of the second active
+    (pairs of each input), merged (pairs after a task), overlap (the factor of its penalty) and
+    router_seed.
     """
 
     agents: int
@@ -120,6 +133,12 @@ class Mix:
     form: str = "lora"
     lam: float = 1e-3
     gate_speed: float = 1.0
+    magnitude: float = 0.8
+    carried: bool = False
+    active: int = 8
+    merged: int = 4
+    overlap: float = 0.1
+    router_seed: int = 0
     graph: str = "ring"
     every: int | None = None
     every_epochs: int | None = None
@@ -134,14 +153,23 @@ class Mix:
         method = METHODS[self.method]
         if method.tuned is not None:
             method = method.on(TOPOLOGIES[self.graph](self.agents))
-        if self.form != "lora":
-            method = with_form(method, self.chosen_form)
-        return keeping_directions(method) if self.zero_directions == "keep" else method
+        form, keeps = self.chosen_form, self.zero_directions == "keep"
+        if keeps and form.products is not None:  # B and A are mixed as without the form
+            return with_form(keeping_directions(method), form)
+        method = with_form(method, form) if self.form != "lora" else method
+        return keeping_directions(method) if keeps else method
 
     @property
     def chosen_form(self) -> Form:
         """What W - W0 is."""
-        return sora(self.lam, self.gate_speed) if self.form == "sora" else FORMS[self.form]
+        made: dict[str, Callable[[], Form]] = {
+            "sora": lambda: sora(self.lam, self.gate_speed),
+            "sd_lora": lambda: sd_lora(magnitude=self.magnitude, carried=self.carried),
+            "rank1_pool": lambda: rank1_pool(
+                active=self.active, merged=self.merged, overlap=self.overlap, seed=self.router_seed
+            ),
+        }
+        return made[self.form]() if self.form in made else FORMS[self.form]
 
     @property
     def weighing(self) -> str:

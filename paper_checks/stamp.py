@@ -93,7 +93,8 @@ def lengthened(
     """
     longer = {**old, STEPS: new.get(STEPS)}
     more = old.get(STEPS, 0) < new.get(STEPS, 0)
-    if not more or differences(longer, new, accept_code=accept_code):
+    in_turn = new.get("task.sequence") is not None  # whose tasks would have more steps each
+    if in_turn or not more or differences(longer, new, accept_code=accept_code):
         return old
     if (new["train.schedule"], new["train.period"]) == ("cosine", "run"):
         raise OtherStampError(

@@ -17,8 +17,10 @@ from paper_checks.rules import (
     DOMAINS,
     HEADLESS,
     IMAGE_SETS,
+    IN_TURN,
     OWN,
     PARTITIONS,
+    SEQUENTIAL,
     ConfigError,
     checked,
     require_known,
@@ -73,6 +75,7 @@ def require_together(config: Config) -> None:
     if config.protocol.primary is not None:
         contrast_of(config.protocol.primary)
     _check_weights(config)
+    _check_sequence(config)
     if "A" in mix.rule.fixed and not lora.equal_start:
         raise ConfigError(
             f"lora.equal_start must be true for {mix.method}: A is neither trained nor mixed at "
@@ -96,12 +99,67 @@ def _check_form(config: Config) -> None:
             f"mix.form must be 'lora' where lora.train_adapters is false and there is no W - W0, "
             f"got {mix.form!r}; leave one of them out"
         )
+    _check_in_turn(config)
     try:
         _ = mix.rule
     except ValueError as error:
         raise ConfigError(
             f"mix.form {mix.form!r} with mix.method {mix.method!r}: {error}"
         ) from None
+
+
+def _check_in_turn(config: Config) -> None:
+    """Raise ConfigError at a form for tasks in turn without them, or a pool that is too small."""
+    mix, name = config.mix, config.task["name"]
+    if mix.form in IN_TURN and config.task.get("sequence") is None:
+        where = "give it" if name in SEQUENTIAL else f"which {', '.join(SEQUENTIAL)} can have"
+        raise ConfigError(
+            f"mix.form {mix.form!r} needs tasks in turn, task.sequence: {where}, or use 'lora'"
+        )
+    for setting, value in {"active": mix.active, "merged": mix.merged}.items():
+        if mix.form == "rank1_pool" and value > config.lora.rank:
+            raise ConfigError(
+                f"mix.{setting} must be <= lora.rank = {config.lora.rank}, the pairs of the pool, "
+                f"got {value}"
+            )
+
+
+def _check_sequence(config: Config) -> None:
+    """Raise ConfigError at a setting that has no meaning, or another one, for tasks in turn."""
+    parts, data, train, mix = (
+        config.task.get("sequence"),
+        config.data,
+        config.train,
+        config.mix,
+    )
+    if parts is None:
+        return
+    each = train.steps // parts
+    reasons = {
+        "train.steps": (train.steps, train.steps % parts, f"a multiple of {parts}, the tasks"),
+        "mix.every": (
+            mix.every,
+            mix.every is None or each % mix.every,
+            f"given, and divide the {each} steps of a task",
+        ),
+        "mix.after": (mix.after, mix.after is not None, "left out: each task has whole rounds"),
+        "train.order": (train.order, train.order != "step_first", "'step_first'"),
+        "train.period": (
+            train.period,
+            train.schedule == "cosine" and train.period == "run",
+            "'round', or train.schedule 'constant': later tasks would take smaller steps",
+        ),
+        "data.validation": (
+            data.validation,
+            data.validation is not None,
+            "left out: it is of all classes, and nothing is chosen by it",
+        ),
+    }
+    for setting, (value, broken, rule) in reasons.items():
+        if broken:
+            raise ConfigError(
+                f"{setting} must be {rule}, for the task.sequence of {parts}; got {value!r}"
+            )
 
 
 def _check_weights(config: Config) -> None:

@@ -27,6 +27,7 @@ ALLOWED = {
     "names": set(),
     "rng": {"arrays"},
     "bounds": set(),
+    "continual": {"arrays"},
     "stats": {"arrays"},
     "small_steps": {"bounds", "topology"},
     "terminal": set(),

@@ -20,6 +20,7 @@ from decaf_theory.methods.channel import (
 )
 from decaf_theory.methods.compressed import CHOCO, choco
 from decaf_theory.methods.confined import FED_SB, fed_sb
+from decaf_theory.methods.decoupled import sd_lora
 from decaf_theory.methods.factor import (
     CENTRALIZED,
     DLORA,
@@ -37,6 +38,7 @@ from decaf_theory.methods.form import LORA, Form
 from decaf_theory.methods.formed import with_form
 from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
 from decaf_theory.methods.merged import FEDEX_LORA, FLORA, RAC_LORA, flora, rac_lora
+from decaf_theory.methods.pool import rank1_pool
 from decaf_theory.methods.private import LA_LORA, la_lora, private, smoothed
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
@@ -75,7 +77,9 @@ __all__ = [
     "odelora",
     "private",
     "rac_lora",
+    "rank1_pool",
     "salf",
+    "sd_lora",
     "smoothed",
     "sora",
     "stragglers",
@@ -106,6 +110,8 @@ FORMS: Table[Form] = Table(
         for form in (
             LORA,
             sora(),
+            sd_lora(),
+            rank1_pool(),
         )
     }
 )

@@ -10,18 +10,11 @@ import numpy as np
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, check_agents
-from decaf_theory.methods.form import FULL_MATRIX, LORA, MERGED, Form
+from decaf_theory.methods.form import FULL_MATRIX, LORA, MERGED, Form, Receive
+from decaf_theory.methods.form import Mixed as Mixed
 from decaf_theory.methods.meeting import Answer, Meeting, messages_of, weights_of
 from decaf_theory.methods.state import Clock, Message, State
-from decaf_theory.tsvd import TSVD
 from decaf_theory.tsvd.mixing import stochastic_entries
-
-
-class Mixed(NamedTuple):
-    """What mixing leaves: the new state and, where products were truncated, their truncation."""
-
-    state: State
-    truncated: TSVD | None = None
 
 
 class Direction(NamedTuple):
@@ -90,7 +83,7 @@ class Method:
     """
 
     name: str
-    receive: Callable[[State, Message, Array, Clock], Mixed]
+    receive: Receive
     keeps: tuple[str, ...]
     send: Callable[[State, Clock], Message] = send_factors
     meets: Meeting = "graph"
@@ -223,10 +216,11 @@ def wrapped(wrapper: str, method: Method) -> Method:
         raise ValueError(f"{wrapper} needs a Method, got {method!r}; METHODS['dlora'] is one")
     if method.tuned is not None:
         raise ValueError(f"{wrapper} needs a method on its graph, so {method.name}.on(Pi)")
-    if method.form.variables:
+    if method.form.given:
+        names = ", ".join(v.name for v in method.form.variables)
+        what = f"trains {names}, too" if names else f"has W - W0 = {method.form.name}"
         raise ValueError(
-            f"{wrapper} needs a method that trains B and A alone, {method.name} trains "
-            f"{', '.join(v.name for v in method.form.variables)}, too"
+            f"{wrapper} needs a method that trains B and A alone, {method.name} {what}"
         )
     return replace(method, name=f"{wrapper} {method.name}", origin=None)
 

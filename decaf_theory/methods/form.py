@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace
 from decaf_theory.lowrank import Factors, mean_over_agents, product
 from decaf_theory.measure import factor_gradients
-from decaf_theory.methods.state import State
+from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.tsvd import TSVD
+
+
+class Mixed(NamedTuple):
+    """What mixing leaves: the new state and, where products were truncated, their truncation."""
+
+    state: State
+    truncated: TSVD | None = None
+
+
+Receive: TypeAlias = Callable[[State, Message, Array, Clock], Mixed]
 
 
 def _stay(X: Array, size: float | Array) -> Array:
@@ -30,6 +40,14 @@ class Variable(NamedTuple):
     gradient: Callable[[Array, State, float], Array]
     speed: float = 1.0
     settle: Callable[[Array, float | Array], Array] = _stay
+
+
+def _as_it_is(state: State) -> State:
+    return state
+
+
+def _goes_on(state: State, t: int, fresh: Factors, inputs: Array | None) -> State:
+    return state
 
 
 def _holds_nothing(factors: Factors) -> Mapping[str, Factors | Array]:
@@ -54,6 +72,15 @@ class Form:
     start(factors): what it holds in the memory. variables: those of that which train.
     pair(state): one pair of factors with W - W0 = s B A, whatever its rank. split(truncated): the
     factors, and the variables by name, that hold a truncated product; None where there is no way.
+    active: how many pairs an input uses, where that depends on the input. penalty(state): the
+    gradient in B of what the form adds to the loss, which `gradients` has included.
+    products(receive): how the products of B and A alone are mixed, given how a method mixes those
+    of one pair, of a form that cannot be split; its variables are then averaged by themselves.
+
+    Of tasks in turn: ends(state): what is left when a task has been learned, which is what is
+    scored. begins(state, t, fresh, inputs): the state in which task t starts, from 0, with factors
+    at which a new pair would; inputs [k]: the weights of the columns of W that the task sees, where
+    these are known.
     """
 
     name: str
@@ -68,6 +95,16 @@ class Form:
     variables: tuple[Variable, ...] = ()
     pair: Callable[[State], Factors] = _own_factors
     split: Callable[[TSVD], tuple[Factors, Mapping[str, Array]]] | None = None
+    penalty: Callable[[State], Array] | None = None
+    active: int | None = None
+    products: Callable[[Receive], Receive] | None = None
+    ends: Callable[[State], State] = _as_it_is
+    begins: Callable[[State, int, Factors, Array | None], State] = _goes_on
+
+    @property
+    def given(self) -> bool:
+        """Whether `with_form` gave it to a method, which then holds more than B and A."""
+        return self.label not in ("lora", "merged", "full")
 
     def moved(self, state: State, slopes: Mapping[str, Array], lr: float | Array) -> State:
         """Return the state after a step of size lr of the form's own variables."""

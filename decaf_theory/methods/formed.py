@@ -23,10 +23,11 @@ def with_form(method: Method, form: Form) -> Method:
 
     A method that averages factors averages the form's variables, too, each by itself and in every
     mix; one that mixes products mixes those of the form's `pair`, and the form splits what the
-    truncation leaves. LORA is the form that methods have, and changes nothing. ValueError: a method
-    of another form already, with a local step of its own, whose mix is neither the mean of the
-    factors it sends nor a truncation, or whose parameters depend on the graph; one that mixes
-    products, of a form that cannot be split.
+    truncation leaves, or says which `products` are mixed while its variables are averaged. LORA is
+    the form that methods have, and changes nothing. ValueError: a method of another form already,
+    with a local step of its own, whose mix is neither the mean of the factors it sends nor a
+    truncation, or whose parameters depend on the graph; one that mixes products, of a form that
+    says nothing of them.
     """
     if form == LORA == method.form:
         return method
@@ -36,8 +37,12 @@ def with_form(method: Method, form: Form) -> Method:
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
         return {**method.start(factors), **form.start(factors)}
 
-    make = _of_products if method.space == "products" else _of_means
-    return make(replace(base, start=start, form=form), method)
+    base = replace(base, start=start, form=form)
+    if method.space == "products" and form.split is not None:
+        return _of_products(base, method)
+    if method.space == "products" and form.products is not None:
+        return _of_means(base, replace(method, receive=form.products(method.receive)))
+    return _of_means(base, method)
 
 
 def steady_mean(X: Array, weights: Array) -> Array:
@@ -63,7 +68,7 @@ def _of_means(base: Method, method: Method) -> Method:
 
     if method.meets == "none":
         return base
-    kept = tuple(name for name in method.keeps if name != "product")
+    kept = tuple(name for name in method.keeps if not name.startswith("product"))
     return replace(base, send=send, receive=receive, keeps=kept)
 
 
@@ -94,7 +99,9 @@ def _require_plain(method: Method, form: Form) -> None:
         "mixes neither the means of its factors nor their products": (
             "product up to E" not in method.keeps if products else not sent <= {*method.keeps}
         ),
-        "truncates products, which this form cannot split": products and form.split is None,
+        "truncates products, which this form cannot split": (
+            products and form.split is None and form.products is None
+        ),
     }
     for reason, holds in reasons.items():
         if holds:

@@ -49,11 +49,11 @@ def keep_directions(truncated: TSVD, old: Factors) -> Factors:
 def keeping_directions(method: Method) -> Method:
     """Return the method with `keep_directions` after each truncation; itself if it has none.
 
-    ValueError: a method whose form has variables of its own.
+    ValueError: a method with a form of its own, see `with_form`.
     """
     if method.space != "products":
         return method
-    if method.form.variables:
+    if method.form.given:
         raise ValueError(
             f"zero_directions 'keep' is not defined for {method.name}, whose form says by itself "
             f"which directions train; use 'drop'"

@@ -23,6 +23,7 @@ from decaf_theory.problems.base import Constants, Problem, entry_noise
 from decaf_theory.problems.frames import FRAMES
 from decaf_theory.problems.frozen import frozen_curvature, frozen_heterogeneous
 from decaf_theory.problems.scalar import bernoulli_logit, huber, indefinite_pair, scalar_lora
+from decaf_theory.problems.sequence import TaskSequence, planted_sequence, sequence
 from decaf_theory.problems.trap import rank_trap
 
 __all__ = [
@@ -30,9 +31,12 @@ __all__ = [
     "PROBLEMS",
     "Constants",
     "Problem",
+    "TaskSequence",
     "approximation",
     "entry_noise",
     "least_loss",
+    "planted_sequence",
+    "sequence",
 ]
 
 PROBLEMS: Table[Callable[..., Problem]] = Table(

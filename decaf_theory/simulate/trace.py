@@ -34,8 +34,8 @@ class Trace:
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
     numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far, of
     unequal ranks those of the largest, to which factors are padded.
-    Where a form has variables, interference is what averaging B, A and these apart would lose of
-    W - W0, and consensus_factors, sigma_max and imbalance are those of B and A alone.
+    Of a form that `with_form` gives, interference is what averaging B, A and its variables apart
+    would lose of W - W0, and consensus_factors, sigma_max and imbalance are of B and A alone.
     Quantities that `Config.record` leaves out are None. Of methods that merge into W0, W_i holds
     what was merged, as do consensus_products, adapter_norm and numerical_rank.
 
@@ -87,7 +87,7 @@ def _interference(visit: Visit) -> Array:
     # with A = I at all agents there is no interference to look for
     if before is None or weights is None or not form.low_rank:
         return np.zeros(visit.config.runs)
-    if form.variables:
+    if form.given:
         lost = interference_of(form, State(before, visit.mix.memory), weights)
         norms = square_sum(lost, (-2, -1)) ** 0.5
     else:

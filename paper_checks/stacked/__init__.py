@@ -8,6 +8,15 @@ export(stacked, 0, "run/agent0", base="meta-llama/Llama-2-7b-hf")
 
 from paper_checks.stacked.layers import Layer, StackedHead, StackedLinear
 from paper_checks.stacked.peft_format import export, load_into
-from paper_checks.stacked.stacking import Stacked, stack
+from paper_checks.stacked.stacking import Stacked, fresh, stack
 
-__all__ = ["Layer", "Stacked", "StackedHead", "StackedLinear", "export", "load_into", "stack"]
+__all__ = [
+    "Layer",
+    "Stacked",
+    "StackedHead",
+    "StackedLinear",
+    "export",
+    "fresh",
+    "load_into",
+    "stack",
+]

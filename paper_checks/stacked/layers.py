@@ -6,11 +6,14 @@ Batches are agent-major: x [N b, ..., k] holds agent 0's b examples, then agent 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decaf_theory.lowrank import Factors
+from decaf_theory.methods.decoupled import OLD
+from paper_checks.stacked.turned import of_old_pairs, spread, used_pairs
 
 
 class StackedLinear(nn.Module):
@@ -20,9 +23,11 @@ class StackedLinear(nn.Module):
     wider; s is `scale`. The low-rank branch and its sum with the base's output are computed in that
     dtype, autocast or not, and returned in the dtype of the base's output. Dropout acts on the
     branch's input, one draw for the whole batch. With `agent` set the batch is that agent's alone.
-    merged [1, d, k], None for most methods: what was merged into W0, in units of B A and the same
-    for all agents; s x_i merged' is added without dropout.
+    merged [1, d, k] or [N, d, k], None for most methods: what was merged into W0, in units of B A,
+    the same for all agents or of each; s x_i merged_i' is added without dropout.
     gate [N, 1, r], None for most forms, trains, too: then y_i has s x_i A_i' diag(g_i) B_i'.
+    magnitudes [N, T, 1], of SD-LoRA, train, too: those of the old pairs and, last, of B A. active,
+    of a pool: how many pairs an input uses. kept: what such a form holds in the method's memory.
     """
 
     def __init__(self, base: nn.Linear, A: Tensor, scale: float, dropout: float = 0.0) -> None:
@@ -38,12 +43,33 @@ class StackedLinear(nn.Module):
         self.register_buffer("merged", None, persistent=False)
         self.gate: nn.Parameter | None
         self.register_parameter("gate", None)
+        self.magnitudes: nn.Parameter | None
+        self.register_parameter("magnitudes", None)
+        self.active: int | None = None
+        self.kept: dict[str, Any] = {}
 
     @property
     def pair(self) -> Factors:
-        """B diag(g) and A, detached, of which W - W0 is the product times the scale."""
-        B = self.B if self.gate is None else self.B * self.gate
-        return Factors(B.detach(), self.A.detach())
+        """One pair, detached, of which W - W0 is the product times the scale.
+
+        That is (B diag(g), A), with SD-LoRA's old pairs next to them; of a pool it is all of (B, A)
+        and what was merged is left out.
+        """
+        B: Tensor = self.B
+        A: Tensor = self.A
+        if self.gate is not None:
+            B = B * self.gate
+        if self.magnitudes is not None:
+            old = self.kept[OLD]
+            weights = spread(self.magnitudes[:, :-1], old.rank)
+            B = torch.cat([B * self.magnitudes[:, -1:], old.B * weights], dim=-1)
+            A = torch.cat([A, old.A], dim=-2)
+        return Factors(B.detach(), A.detach())
+
+    @property
+    def variables(self) -> list[nn.Parameter]:
+        """What trains besides B and A."""
+        return [X for X in (self.gate, self.magnitudes) if X is not None]
 
     @property
     def weight(self) -> Tensor:
@@ -56,12 +82,24 @@ class StackedLinear(nn.Module):
         y = self.base(x)
         with without_autocast(x.device):
             wide, frozen = x.to(A.dtype), y.to(A.dtype)
-            if self.merged is not None:
+            if self.merged is not None and len(self.merged) == 1:
                 frozen = frozen + self.scale * nn.functional.linear(wide, self.merged[0])
-            low = by_agent(self.dropout(wide), len(A)) @ A.mT
+            frozen, own = by_agent(frozen, len(A)), by_agent(self.dropout(wide), len(A))
+            if self.merged is not None and len(self.merged) > 1:
+                merged = chosen(self.merged, self.agent)
+                frozen = frozen + self.scale * (by_agent(wide, len(A)) @ merged.mT)
+            low = own @ A.mT
             if self.gate is not None:
                 low = low * chosen(self.gate, self.agent)
-            total = torch.baddbmm(by_agent(frozen, len(A)), low, B.mT, alpha=self.scale)
+            if self.active is not None:
+                low = low * used_pairs(
+                    self.kept, self.active, wide, len(A), self.agent, self.training
+                )
+            if self.magnitudes is not None:
+                a = chosen(self.magnitudes, self.agent)
+                low = low * a[:, -1:]
+                frozen = frozen + self.scale * of_old_pairs(self.kept, a, own, self.agent)
+            total = torch.baddbmm(frozen, low, B.mT, alpha=self.scale)
         return total.reshape(y.shape).to(y.dtype)
 
 

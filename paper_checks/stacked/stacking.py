@@ -186,6 +186,13 @@ def _kind(module: nn.Module) -> str:
     return f"a {type(module).__module__}.{type(module).__qualname__}"
 
 
+def fresh(site: StackedLinear, name: str, seed: int, equal: bool) -> Factors:
+    """Return the pair at which a site would start: B = 0 and an A by streams of this seed."""
+    N, rank, _ = site.A.shape
+    A = _start(site.base, name, N, rank, seed, equal)
+    return Factors(torch.zeros_like(site.B), A)
+
+
 def _start(layer: nn.Linear, name: str, agents: int, rank: int, seed: int, equal: bool) -> Tensor:
     """Return A [N, r, k], uniform in +-1/sqrt(k), by streams of their own for site and agent."""
     k = layer.in_features

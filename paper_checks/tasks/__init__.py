@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paper_checks.config import Config
-from paper_checks.tasks import causal, clip, digits, domains, own, text
+from paper_checks.tasks import causal, clip, domains, in_turn, own, text
 from paper_checks.tasks.records import Data, Task
 
 _TEXT = {"classifier": text.load, "causal": causal.load}
@@ -25,7 +25,7 @@ TASKS = {
     "ucf101": _IMAGES,
     "food101": _IMAGES,
     "toy-images": _IMAGES,
-    "digits": {"vit": digits.load},
+    "digits": {"vit": in_turn.load},
     "digit-domains": {"vit": domains.load},
     "own-text": _TEXT,
     "own-images": {"image": own.load_images},

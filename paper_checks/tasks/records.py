@@ -79,6 +79,7 @@ class Task(NamedTuple):
     None: the mean cross-entropy of `scores`, by which all tasks are tested.
     """
     validation: Data | None = None  # neither trained nor tested on; what is chosen is chosen there
+    parts: int = 1  # tasks in turn, of equally many classes in their order
 
 
 def few(labels: np.ndarray, shots: int) -> np.ndarray:
