@@ -1,6 +1,7 @@
 """One BLAS thread for every test, hypothesis profiles, one run of all claims, outside data."""
 
 import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -18,6 +19,39 @@ settings.register_profile(
     "night", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# files of which one test, or what it is set up with, takes long; the first makes the quick run
+LONGEST = [
+    "tests/test_claims.py",
+    "tests/test_figures.py",
+    "tests/faults/test_kills.py",
+    "tests/faults/test_signals.py",
+    "tests/fuzz/test_doors.py",
+    "tests/test_report.py",
+    "tests/test_attacks.py",
+]
+
+
+def pytest_configure(config):
+    """Keep the order of the files, for xdist would begin with those of the most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that no process is left with one at the end."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect tests without looking for garbage, and later not among what is loaded by now."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_logreport(report):

@@ -10,6 +10,7 @@ import pytest
 
 from decaf_theory import bounds
 from tests.claim_rows import CLAIMS, rows_of
+from verification import store
 from verification.claim import RESOLUTION, Context, Outcome
 from verification.judge import judge
 from verification.ledger import TITLES
@@ -91,6 +92,12 @@ def test_a_claim_has_its_expected_outcome(name):
     assert judge(claim, rows).outcome == claim.expected
     assert all(held) is not claim.conditional
     assert sum(held) >= len(held) / 3
+
+
+@each
+def test_a_run_stores_the_rows_of_this_process_byte_by_byte(quick_run, name):
+    ours = store.encode_rows(name, (row.as_json() for row in rows_of(name)))
+    assert store.rows_path(quick_run[1], name).read_bytes() == ours
 
 
 @pytest.mark.parametrize(

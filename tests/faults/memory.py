@@ -113,10 +113,13 @@ def measured(call: Callable[[], object], calls: int = CALLS) -> Left:
     process is measured first, as tracemalloc's own notes grow, and thrice: what is left behind
     grows each time, a heap that settles does not.
     """
+    gc.collect()
+    gc.freeze()  # else each collection goes through all that is loaded, a second among many tests
     held = min(_grown(call, calls, _anonymous) for _ in range(3))
     tracemalloc.start()
     traced = _grown(call, calls, lambda: tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
+    gc.unfreeze()
     return Left(traced, held)
 
 
