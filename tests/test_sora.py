@@ -207,6 +207,19 @@ def test_what_mixing_apart_loses_is_measured_on_W():
     assert trace.interference[0, -1] == pytest.approx(norms, rel=100 * EPS)
 
 
+def test_means_of_factors_no_longer_keep_the_mean_of_W_even_where_A_is_frozen():
+    form, state = sora(), gated(sora())
+    state = state._replace(factors=state.factors._replace(A=np.stack([state.factors.A[0]] * N)))
+    for name, kept in (("dlora_fa", False), ("decaf", False), ("local", True)):
+        method = with_form(METHODS[name], form)
+        assert ("product" in method.keeps) is kept
+        weights = method.weights(RING, N, Clock())
+        mixed = state if weights is None else method.exchange(state, weights, Clock()).state
+        before, after = (form.update(x, 1.0).mean(axis=0) for x in (state, mixed))
+        lost = np.abs(after - before).max()
+        assert (lost == 0) if kept else (lost > 0.01 * np.abs(before).max())
+
+
 def test_a_message_and_pooled_gradients_count_the_gates():
     shape = {"d": 7, "k": 4, "r": 3}
     form, messages = sora(), 2 * 5
