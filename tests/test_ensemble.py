@@ -111,7 +111,16 @@ def made_up():
         for place, end in enumerate(judge.ENDS):
             worse = place + (job.lr == STEP_SIZES[0]) + [*BY_NAME].index(job.cell)
             score = {"accuracy": 0.8 - 0.01 * worse, "nll": 1.0 + worse + 0.01 * job.seed * place}
-            rows.append({**job._asdict(), "endpoint": end, "bytes": 1e6, "ece": 0.1, **score})
+            rows.append(
+                {
+                    **job._asdict(),
+                    "endpoint": end,
+                    "bytes": 1e6,
+                    "ece": 0.1,
+                    "confidence": 0.9,
+                    **score,
+                }
+            )
     return rows
 
 

@@ -19,8 +19,8 @@ ENDS = ("own", "averaged", "dlora_once", "decaf_once", "ensemble")
 class Line(NamedTuple):
     """An endpoint of a cell: means over the seeds, and what differs from the ensemble.
 
-    bytes: the mean over the seeds, in MB. differences: by metric; those of the ensemble itself are
-    missing.
+    bytes: the mean over the seeds, in MB. means: of METRICS and confidence. differences: of
+    METRICS; those of the ensemble itself are missing.
     """
 
     partition: str
@@ -85,7 +85,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
             Line(
                 *(partition, cell, end, lr),
                 fmean(own[seed]["bytes"] for seed in shared) / 1e6,
-                {name: fmean(own[seed][name] for seed in shared) for name in METRICS},
+                {name: fmean(own[s][name] for s in shared) for name in (*METRICS, "confidence")},
                 {
                     name: mean_interval([own[s][name] - base[s][name] for s in shared], each)
                     for name in METRICS

@@ -27,7 +27,7 @@ WORDS = {
     "ensemble": "ensemble",
 }
 HEAD = (
-    *("trained", "model", "lr", "MB", "accuracy", "NLL", "ECE"),
+    *("trained", "model", "lr", "MB", "seeds", "accuracy", "confidence", "NLL", "ECE"),
     *("accuracy - ensemble's", "NLL - ensemble's", "ECE - ensemble's"),
 )
 
@@ -72,7 +72,9 @@ def _cells(line: Line) -> tuple[str, ...]:
     differences = (interval(line.differences.get(name), name) for name in judge.METRICS)
     return (
         *(BY_NAME[line.cell].title, WORDS[line.endpoint], f"{line.lr:g}", f"{line.bytes:.2f}"),
-        *(f"{100 * means['accuracy']:.1f}", f"{means['nll']:.3f}", f"{means['ece']:.3f}"),
+        str(line.seeds),
+        *(f"{100 * means[name]:.1f}" for name in ("accuracy", "confidence")),
+        *(f"{means[name]:.3f}" for name in ("nll", "ece")),
         *differences,
     )
 
