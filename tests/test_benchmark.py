@@ -8,10 +8,11 @@ import pytest
 from decaf_theory import tsvd
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import interference_norm, mix_norm, truncation_error
-from decaf_theory.stats import bonferroni, mean_interval
+from decaf_theory.stats import bonferroni, detectable_difference, mean_interval
 from paper_checks.benchmark import cells, command, judge, page, predict
 from paper_checks.benchmark.cells import Cell, Job, Suite
 from paper_checks.benchmark.judge import Contrast, Place
+from paper_checks.rules import ADAPTER_METHODS, ConfigError
 
 EPS = float(np.finfo(np.float64).eps)
 PLACE, OTHER = Place("digits", "primary"), Place("digits", "common")
@@ -90,6 +91,15 @@ def test_what_a_prediction_is_made_from_is_that_of_the_cell():
     assert (pairs.meet, pairs.forget) == (2, pytest.approx((1 - 5 / 9) ** 0.5))
 
 
+def test_adapters_that_are_joined_are_predicted_as_one_mix_of_as_many_agents():
+    start = predict.start_of("minilm", cells.cell_of("minilm", "rank16"), "4 members")
+    assert (start.meet, start.rank, start.rounds, start.spread) == (4, 16, 1, 1.0)
+    assert start.forget <= 4 * EPS  # sums of four quarters: all agree after it
+    assert start.overlap == 16 / 384
+    # rank m r: the best of rank r holds 1/m at least, so that this end cannot be passed
+    assert predict.predict(start).truncation.high == (1 - 1 / 4) ** 0.5
+
+
 # ---------------------------------------------------------------- cells
 
 
@@ -107,10 +117,27 @@ def test_every_cell_changes_one_thing_and_every_training_has_a_name_of_its_own()
     assert primary["lora.train_heads"] is primary["lora.equal_start"] is False
 
 
+def test_every_suite_has_one_primary_contrast():
+    for suite in cells.SUITES:
+        found = [one.place.primary for one in judge.contrasts(suite, predict.predictions())]
+        assert found.count(True) == 1
+
+
 def test_methods_of_one_common_start_have_one():
     for method, common in (("dlora_fa", True), ("centralized", True), ("fedavg", False)):
         config = cells.config_of(Job("digits", "all", method, 20))
         assert config.lora.equal_start is common
+
+
+def test_every_method_plays_in_the_primary_cell_unless_its_settings_forbid_it():
+    played = {job.method for job in cells.jobs(["digits"], ["primary", "all"])}
+    for name in ADAPTER_METHODS:
+        job = Job("digits", "all", name, 20)
+        if name in played:
+            cells.config_of(job)
+        else:
+            with pytest.raises(ConfigError, match=f"must be 'sgd' for {name}"):
+                cells.config_of(job)
 
 
 def test_seeds_that_count_are_fewer_where_asked_and_never_those_of_trials():
@@ -154,6 +181,15 @@ def test_only_seeds_of_both_are_paired_and_a_single_one_says_nothing():
     assert judge.judged(rows_of(PLACE, [3.0], [1.0]), [one]) == []
 
 
+def test_effects_are_in_points_and_in_deviations_of_the_seeds():
+    rows = rows_of(PLACE, [3.0, 5.0, 4.0, 6.0], [1.0, 2.0, 3.0, 2.0])
+    table = page.effects(rows, predict.predictions(), "digits")
+    least = detectable_difference(np.std([2, 3, 1, 4], ddof=1), 4, judge.LEVEL)
+    found_ = [cell.strip() for cell in table.splitlines()[-1].split("|")]
+    assert found_[4] == "+2.5"
+    assert found_[6:8] == [f"{2.5 / np.std([2, 3, 1, 4], ddof=1):+.1f}", f"{least:.1f}"]
+
+
 @pytest.mark.parametrize(
     ("values", "sign", "word"),
     [
@@ -193,9 +229,10 @@ def test_the_page_shows_the_stored_rows():
         found = page.filled(text, page.stored(), command.read(predict.STORED))
         assert found == text, "python -m paper_checks benchmark --page"
     names = {block[1] for text in texts for block in page.BLOCK.finditer(text)}
-    tables = ("run", "contrasts", "predictions", "effects")
+    tables = ("run", "primary", "predictions", "effects")
     assert names >= {f"{name} {suite}" for suite in cells.SUITES for name in tables}
-    assert names >= {"primary digits", "methods digits", "once digits", "once sst2", "join minilm"}
+    assert names >= {"contrasts digits", "contrasts minilm", "methods digits", "once digits"}
+    assert names >= {"once sst2", "join minilm"}
 
 
 def test_the_stored_rows_are_those_of_named_trainings():

@@ -54,11 +54,15 @@ class Cell(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """Cells of one model and task: an experiment of `configs`, and settings that they share."""
+    """Cells of one model and task: an experiment of `configs`, and settings that they share.
+
+    primary: the cell, and of one training with many places the place, of the primary contrast.
+    """
 
     experiment: str
     settings: Mapping[str, Any]
     cells: tuple[Cell, ...]  # the most decisive first
+    primary: tuple[str, str | None] = (PRIMARY, None)
 
 
 class Job(NamedTuple):
@@ -131,6 +135,7 @@ SST2 = Suite(
             seeds=TEN,
         ),
     ),
+    ("once", "complete"),
 )
 LAST_OF_MINILM = [  # two of its six layers, and what the head reads
     *(f"{n}.attention.self.{x}" for n in (4, 5) for x in ("query", "value")),
@@ -161,6 +166,7 @@ MINILM = Suite(
         )
         for r in (1, 4, 16)
     ),
+    ("rank4", "8 members"),
 )
 SUITES = {"digits": DIGITS, "sst2": SST2, "minilm": MINILM}
 

@@ -27,6 +27,11 @@ class Place(NamedTuple):
     cell: str
     graph: str | None = None
 
+    @property
+    def primary(self) -> bool:
+        """Whether the primary contrast of the suite is here."""
+        return (self.cell, self.graph) == SUITES[self.suite].primary
+
 
 class Contrast(NamedTuple):
     """The score of one method minus that of another, each in its place, and the expected sign."""
@@ -91,12 +96,12 @@ def judged(rows: Sequence[Row], asked: Sequence[Contrast]) -> list[Finding]:
     The level is that of all that are asked, whether they have been run yet or not.
     """
     ready = [one for one in asked if len(differences(rows, one)) >= 2]
-    others = [one for one in asked if one.place.cell != PRIMARY]
+    others = [one for one in asked if not one.place.primary]
     each = bonferroni(LEVEL, max(len(others), 1))
     found = []
     for one in ready:
         own = differences(rows, one)
-        level = LEVEL if one.place.cell == PRIMARY else each
+        level = LEVEL if one.place.primary else each
         interval = mean_interval(own, level)
         mean = fmean(differences(rows, one, "mean"))
         said = word(interval, one.sign)

@@ -94,7 +94,7 @@ def contrasts(found: Rows, predicted: Rows, suite: str, *, primary: bool) -> str
     """Return a table of contrasts in points of accuracy: the primary one, or all others."""
     head = ("where", "compared", "predicted", "own models", "interval", "averaged", "seeds", "word")
     findings = judge.judged(found, judge.contrasts(suite, predicted))
-    chosen = [one for one in findings if (one.contrast.place.cell == PRIMARY) is primary]
+    chosen = [one for one in findings if one.contrast.place.primary is primary]
     return reported.table([head, *map(_cells, chosen)])
 
 
