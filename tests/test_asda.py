@@ -5,13 +5,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
-from paper_checks import config, finetune, rules, trials
-from paper_checks.asda import cells, command, page, play
-from paper_checks.tasks import adapting, digits, domains
-from paper_checks.tasks.adapting import Features, Weights
+torch = pytest.importorskip("torch", reason="losses are torch's")
+pytest.importorskip("transformers", reason="the encoder needs the extra finetune")
+pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+
+from torch.nn import functional  # noqa: E402
+
+from paper_checks import config, finetune, rules, trials  # noqa: E402
+from paper_checks.asda import cells, command, page, play  # noqa: E402
+from paper_checks.tasks import adapting, digits, domains  # noqa: E402
+from paper_checks.tasks.adapting import Features, Weights  # noqa: E402
 
 EPS = torch.finfo(torch.float64).eps
 NOTHING = Weights(first=0, second=0, pseudo=0, source_entropy=0, target_entropy=0, discrepancy=0)
