@@ -176,6 +176,8 @@ TESTS = {
     "paper_checks/protocol.py": PROTOCOL,
     "paper_checks/scores.py": PROTOCOL,
     "paper_checks/endpoints.py": ["tests/test_endpoints.py", "tests/test_validation.py"],
+    "paper_checks/tasks/adapting.py": ["tests/test_asda.py"],
+    "paper_checks/tasks/domains.py": ["tests/test_asda.py"],
     "paper_checks/tasks/records.py": ["tests/test_validation.py"],
     "paper_checks/effects": ["tests/test_effects.py"],
     "paper_checks/calibration.py": ["tests/test_calibration.py"],

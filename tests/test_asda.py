@@ -5,13 +5,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
-from paper_checks import config, finetune, rules
-from paper_checks.asda import cells, play
-from paper_checks.tasks import adapting, digits, domains
-from paper_checks.tasks.adapting import Features, Weights
+torch = pytest.importorskip("torch", reason="losses are torch's")
+pytest.importorskip("transformers", reason="the encoder needs the extra finetune")
+pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+
+from torch.nn import functional  # noqa: E402
+
+from paper_checks import config, finetune, rules, trials  # noqa: E402
+from paper_checks.asda import cells, command, page, play  # noqa: E402
+from paper_checks.tasks import adapting, digits, domains  # noqa: E402
+from paper_checks.tasks.adapting import Features, Weights  # noqa: E402
 
 EPS = torch.finfo(torch.float64).eps
 NOTHING = Weights(first=0, second=0, pseudo=0, source_entropy=0, target_entropy=0, discrepancy=0)
@@ -181,6 +185,7 @@ def test_each_part_adds_its_weight_times_its_value():
     for share in (whole.first, whole.second):
         ends = [adapting.supervised(Features(*x, *labels), first, end) for end in (0.0, 1.0)]
         mixed = adapting.supervised(Features(*x, *labels), first, share)
+        assert torch.equal(ends[1], adapting.cross_entropy(first(x[1]), labels[1]).mean(1))
         assert torch.allclose(mixed, (1 - share) * ends[0] + share * ends[1], rtol=8 * EPS, atol=0)
 
 
@@ -348,3 +353,41 @@ def test_a_decentralized_training_mixes_both_heads(run):
             assert all(torch.equal(W[0], W[1]) for W in held)  # two agents on a complete graph
     assert run.sent > 0
     assert 0 <= run.records[-1]["score"] <= 1
+
+
+# ---------------------------------------------------------------- the trainings that are stored
+
+
+def test_every_training_is_possible_and_every_comparison_is_of_trainings():
+    planned = {(domain, cell.name) for domain, trained in cells.PLAN.items() for cell in trained}
+    jobs = cells.jobs()
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert {(job.domain, job.cell) for job in jobs} == planned
+    for domain, name in planned:
+        cells.config_of(cells.Job(name, domain, 0))
+    for one in cells.EXPECTED:
+        assert {(one.domain, one.first), (one.domain, one.second)} <= planned
+
+
+def test_the_page_shows_the_stored_rows():
+    text = page.PAGE.read_text()
+    rows = trials.read(command.ROWS, "")
+    assert page.filled(text, rows) == text, "python -m paper_checks asda --page"
+    known = {job.name for job in cells.jobs()}
+    for row in rows[1:]:
+        assert cells.Job(row["cell"], row["domain"], row["seed"]).name in known
+        found = 20 * row["accuracy"]  # of 500 images, the mean of four agents or of one
+        assert abs(found - round(found)) <= 1e-9
+
+
+def test_a_comparison_is_paired_by_seed():
+    one = cells.EXPECTED[0]
+    rows = [
+        {"cell": name, "domain": one.domain, "seed": seed, "accuracy": 10.0 * seed + more}
+        for name, more in ((one.first, -2.0), (one.second, 0.0))
+        for seed in (1, 2, 3)
+    ]
+    rows += [{"cell": one.first, "domain": one.domain, "seed": 9, "accuracy": 0.0}]
+    (found,) = [line for line in page.contrasts(rows).splitlines() if one.domain in line]
+    cells_of = [cell.strip() for cell in found.strip("|").split("|")]
+    assert cells_of[3:] == ["-2.0", "[-2.0, -2.0]", "3", "as predicted"]

@@ -64,6 +64,17 @@ AUTHORS = CODE | {
     "mix.agents": 5,
     "mix.every": 25,
 }
+# of the paper of ASDA, and in `pseudo` of its authors' code
+ASDA = {
+    "task.labelled": 3,
+    "task.temperature": 0.05,
+    "task.first": 0.25,
+    "task.second": 0.75,
+    "task.pseudo": 1.0,
+    "task.source_entropy": 0.1,
+    "task.target_entropy": 0.1,
+    "task.discrepancy": 0.1,
+}
 
 
 def tables(name):
@@ -102,6 +113,8 @@ def test_what_is_said_to_be_the_papers_or_the_codes_is_its_value(name, origin):
     known = AUTHORS if name.endswith("-authors") else CODE
     if origin == "paper":
         known = VISION if vision else LANGUAGE | {"mix.agents": 10}
+    if name.startswith("asda"):
+        known = ASDA
     settings = config.read(name).settings()
     for setting, said in tables(name)["origin"].items():
         value = settings.get(setting)
@@ -151,7 +164,7 @@ def test_the_steps_of_a_vision_experiment_are_500_epochs(name, classes):
 def test_every_partition_that_a_file_configures_can_be_dealt(name):
     """On labels of two classes, five for the digits, ten for images, in plenty."""
     read = config.read(name)
-    classes = {"digits": 5, "wic": 2, "boolq": 2, "sst2": 2, "toy-text": 2}.get(
+    classes = {"digits": 5, "digit-domains": 5, "wic": 2, "boolq": 2, "sst2": 2, "toy-text": 2}.get(
         read.task["name"], 10
     )
     labels = np.arange(20_000) % classes
