@@ -25,6 +25,7 @@ from paper_checks.effects import command as effects
 from paper_checks.forms import command as forms
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, near
+from paper_checks.sequences import command as sequences
 from paper_checks.tournament import command as tournament
 from verification import store
 
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     benchmark.add_to(commands)
     effects.add_to(commands)
     forms.add_to(commands)
+    sequences.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -322,6 +324,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "benchmark": benchmark.main,
     "effects": effects.main,
     "forms": forms.main,
+    "sequences": sequences.main,
     "table": show_table,
     "tournament": run_tournament,
 }
