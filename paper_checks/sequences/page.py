@@ -5,7 +5,7 @@ Each stands between two comments that name it; the words around them are written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,18 @@ def write() -> None:
 
 def filled(text: str, rows: Rows) -> str:
     """Return the page with its tables made anew. KeyError: a table of another name."""
-    parts: dict[str, Callable[[], str]] = {
-        f"quadratics {overlap:g}": lambda overlap=overlap: table(
-            [row for row in rows if row.get("overlap") == overlap],
-            quadratics.FORMS,
-            ("average", "forgetting", "learned"),
-        )
-        for overlap in quadratics.OVERLAPS
-    }
-    parts["pictures"] = lambda: table(
-        [row for row in rows if row.get("what") == "pictures"],
-        pictures.FORMS,
-        ("average", "forgetting", "learned", "seen"),
-    )
-    return BLOCK.sub(lambda b: str(b[1] + b[2] + parts[b[1]]() + b[3]), text)
+    return BLOCK.sub(lambda b: str(b[1] + b[2] + part(b[1], rows) + b[3]), text)
+
+
+def part(name: str, rows: Rows) -> str:
+    """Return the table of this name. KeyError: there is none."""
+    numbers = ("average", "forgetting", "learned")
+    if name == "pictures":
+        own = [row for row in rows if row.get("what") == name]
+        return table(own, pictures.FORMS, (*numbers, "seen"))
+    overlap = {f"quadratics {each:g}": each for each in quadratics.OVERLAPS}[name]
+    own = [row for row in rows if row.get("overlap") == overlap]
+    return table(own, quadratics.FORMS, numbers)
 
 
 def table(rows: Rows, forms: Mapping[str, Any], numbers: Sequence[str]) -> str:

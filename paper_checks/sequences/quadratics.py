@@ -22,7 +22,7 @@ from decaf_theory.topology import TOPOLOGIES
 SEEDS = tuple(range(20))
 SIZES: dict[str, Any] = {"T": 4, "N": 6, "d": 16, "k": 16, "rank": 2, "shared": 0.0, "kappa": 0.5}
 OVERLAPS = (0.0, 0.5, 1.0)
-RANK, LR, STEPS, GRAPH = 8, 0.3, 150, "ring"
+RANK, LR, STEPS, GRAPH = 8, 0.4, 80, "ring"
 WAYS = ("local", "dlora", "decaf")
 FORMS: dict[str, Form] = {
     "lora": LORA,
