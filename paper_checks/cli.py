@@ -28,6 +28,7 @@ from paper_checks.forms import command as forms
 from paper_checks.prism import command as prism
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, near
+from paper_checks.sequences import command as sequences
 from paper_checks.tournament import command as tournament
 from verification import store
 
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     forms.add_to(commands)
     ensemble.add_to(commands)
     prism.add_to(commands)
+    sequences.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
     show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
     show.add_argument("--against", default="dlora", help="method to compare the others with")
@@ -331,6 +333,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "forms": forms.main,
     "ensemble": ensemble.main,
     "prism": prism.main,
+    "sequences": sequences.main,
     "table": show_table,
     "tournament": run_tournament,
 }

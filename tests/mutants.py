@@ -85,6 +85,10 @@ TESTS = {
     ],
     "decaf_theory/methods/cost.py": ["tests/test_cost.py", "tests/test_cli.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
+    "decaf_theory/methods/decoupled.py": ["tests/test_forms_in_turn.py"],
+    "decaf_theory/methods/pool.py": ["tests/test_forms_in_turn.py"],
+    "decaf_theory/problems/sequence.py": ["tests/test_task_sequences.py"],
+    "decaf_theory/continual.py": ["tests/test_task_sequences.py"],
     **{
         f"decaf_theory/methods/{name}.py": ["tests/test_methods_merging.py", *EXACT]
         for name in ("merged", "whole", "confined")

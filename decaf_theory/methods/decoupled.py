@@ -47,6 +47,7 @@ def sd_lora(
         return {OLD: old, MAGNITUDES: zeros(B, tasks, 1) + magnitude}
 
     def begins(state: State, t: int, fresh: Factors, inputs: Array | None) -> State:
+        require_room(t, tasks)
         return state if t == 0 else _next_pair(state, t, fresh, magnitude, carried)
 
     return Form(
@@ -62,6 +63,12 @@ def sd_lora(
         products=_of_current,
         begins=begins,
     )
+
+
+def require_room(t: int, tasks: int) -> None:
+    """Raise ValueError at a task, counted from 0, beyond those that a form was made for."""
+    if t >= tasks:
+        raise ValueError(f"tasks must be > {t} to begin task {t + 1}, got tasks = {tasks}")
 
 
 def zeros(X: Array, rows: int, columns: int) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, mean_over_agents
 from decaf_theory.methods.base import (
@@ -89,6 +91,11 @@ def _of_products(base: Method, method: Method) -> Method:
     return replace(base, send=send, receive=receive)
 
 
+def _remembers(method: Method) -> bool:
+    """Whether a method keeps anything of factors whose rank is below the largest."""
+    return bool(method.start(Factors(np.zeros((1, 2, 1)), np.zeros((1, 1, 2)))))
+
+
 def _require_plain(method: Method, form: Form) -> None:
     """Raise ValueError unless the method can carry the form."""
     products = method.space == "products"
@@ -101,6 +108,9 @@ def _require_plain(method: Method, form: Form) -> None:
         ),
         "truncates products, which this form cannot split": (
             products and form.split is None and form.products is None
+        ),
+        "keeps what it truncates with, which is not of one pair": (
+            products and form.active is not None and _remembers(method)
         ),
     }
     for reason, holds in reasons.items():

@@ -10,7 +10,7 @@ import numpy as np
 from decaf_theory.arrays import Array, convert, integer, namespace, transpose
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import factor_gradients
-from decaf_theory.methods.decoupled import zeros
+from decaf_theory.methods.decoupled import require_room, zeros
 from decaf_theory.methods.form import Form, Mixed, Receive
 from decaf_theory.methods.state import Clock, Message, State
 from decaf_theory.rng import generator
@@ -64,6 +64,7 @@ def rank1_pool(
         return slopes._replace(B=slopes.B + penalty(state))
 
     def begins(state: State, t: int, fresh: Factors, inputs: Array | None) -> State:
+        require_room(t, tasks)
         drawn = router(fresh, seed, t)
         used = zeros(fresh.B, fresh.rank, 1)
         if inputs is not None:
