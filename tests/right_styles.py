@@ -120,18 +120,16 @@ def numpy_results(results):
 
 
 def decaf_results(results):
-    """DeCAF of (arrays, examples): the arrays of a result are B and A of a site, and others."""
+    """DeCAF of (arrays, examples): A and B of two sites, and a head."""
     total = sum(n for _, n in results)
-    pairs = [(arrays[0], arrays[1]) for arrays, _ in results]
-    r = max(b.shape[1] for b, _ in pairs)
-    M = sum(n / total * (b @ a) for (_, n), (b, a) in zip(results, pairs, strict=True))
-    U, S, Vt = np.linalg.svd(M, full_matrices=False)
-    B, A = U[:, :r] * np.sqrt(S[:r]), np.sqrt(S[:r])[:, None] * Vt[:r]
-    rest = [
-        np.average(np.stack(c), axis=0, weights=[n for _, n in results])
-        for c in zip(*(arrays[2:] for arrays, _ in results), strict=True)
-    ]
-    return [B, A, *rest]
+    out = []
+    for i in (0, 2):
+        r = max(len(arrays[i]) for arrays, _ in results)
+        M = sum(n / total * (arrays[i + 1] @ arrays[i]) for arrays, n in results)
+        U, S, Vt = np.linalg.svd(M, full_matrices=False)
+        root = np.sqrt(S[:r])
+        out += [root[:, None] * Vt[:r], U[:, :r] * root]
+    return [*out, sum(n / total * arrays[4] for arrays, n in results)]
 
 
 def decaf_states(states, weights):

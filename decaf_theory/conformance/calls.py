@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -158,7 +159,7 @@ class Call:
             row = sample_counts(case.weights[0]) if counted else case.weights[0].tolist()
             if self.plain or self.shape == "clients":
                 return self._by_client(row)
-            return self.array(np.array(row), case.dtype)
+            return self.array(np.array(row), "int64" if counted else case.dtype)
         if role == "Pi":
             return self.array(case.weights, case.dtype)
         if role == "scales":
@@ -192,9 +193,9 @@ def config(r: int, scale: float) -> dict[str, Any]:
 
 
 def sample_counts(row: Array) -> list[int]:
-    """Return whole numbers with the ratios of these weights."""
+    """Return whole numbers with the ratios of these weights, thousands as of real data."""
     parts = [Fraction(float(w)).limit_denominator(1000) for w in row]
-    common = math.lcm(*(part.denominator for part in parts))
+    common = 1000 * math.lcm(*(part.denominator for part in parts))
     return [int(part * common) for part in parts]
 
 
@@ -203,27 +204,35 @@ def calls(
 ) -> Iterator[Call]:
     """Yield the ways to call a function, likely ones first. ValueError: none can be told."""
     parameters = _parameters(function)
-    tensors = "torch" in getattr(function, "__globals__", {})
     pair = [
         re.fullmatch(r"(lora|all|client)?_?([ab])(s|_.*)?", p.name.lower()) for p in parameters[:2]
     ]
     letters = [found[2] for found in pair if found]
     two = sorted(letters) == ["a", "b"]
-    shapes = (
-        [shape]
-        if shape
-        else ["stacked", "lists"]
-        if two
-        else ["states", "clients", "pairs", "results"]
-    )
-    for name in shapes:
-        taken = 2 if name in ("stacked", "lists") else 1
-        roles = _roles(function, parameters[taken:], graph)
-        for torch in (True, False) if tensors else (False, True):
-            for plain in (name != "stacked", name == "stacked"):
-                yield Call(
-                    function, name, letters[:1] == ["a"], roles, torch, plain, samples, heads
-                )
+    for name in [shape] if shape else _shapes(two, many=two and pair[0][3] == "s"):
+        roles = _roles(function, parameters[2 if name in ("stacked", "lists") else 1 :], graph)
+        tensors = name != "results" and _is_of_torch(function)
+        for torch, first in product((tensors, not tensors), (True, False)):
+            plain = first == (name != "stacked")
+            A_first = letters[:1] == ["a"]
+            yield Call(function, name, A_first, roles, torch, plain, samples, heads)
+
+
+def _shapes(two: bool, many: bool) -> tuple[str, ...]:
+    """Return the shapes to try: for B and A, in the plural if many, or for one argument."""
+    if not two:
+        return ("states", "clients", "pairs", "results")
+    return ("lists", "stacked") if many else ("stacked", "lists")
+
+
+def _is_of_torch(function: Function) -> bool:
+    """Return whether the module of the function, below its wrappers, has torch."""
+    inner: Any = inspect.unwrap(function)
+    while hasattr(inner, "func"):  # functools.partial
+        inner = inspect.unwrap(inner.func)
+    if not hasattr(inner, "__globals__"):
+        inner = type(inner).__call__
+    return "torch" in getattr(inner, "__globals__", {})
 
 
 def _parameters(function: Function) -> list[inspect.Parameter]:
@@ -249,7 +258,7 @@ def _roles(function: Function, rest: list[inspect.Parameter], graph: bool) -> di
             role = "Pi"
         if role is None and needed:
             raise ValueError(
-                f"parameter {p.name!r} of {function.__name__} must have a default or a name that "
+                f"parameter {p.name!r} of the function must have a default or a name that "
                 f"says what it wants: {', '.join(ROLES)}"
             )
         if role is not None:

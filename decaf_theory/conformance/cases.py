@@ -230,6 +230,10 @@ def _degenerate(draws: Draws) -> Iterator[Case]:
         yield draws.case("of rank one", change=one_direction, about="rank deficient")
     yield draws.case("one agent at zero", change=lambda a: (*a[:2], nothing_learned(a[2])))
     yield draws.case("consensus", change=lambda a: (a[0],) * len(a))
+    yield draws.case(
+        "consensus, one direction small",
+        change=lambda a: (Factors(a[0].B * [1, 2.0**-7], a[0].A),) * len(a),
+    )
     yield draws.case("near consensus", change=near)
 
 
@@ -238,6 +242,7 @@ def _of_other_sizes(draws: Draws) -> Iterator[Case]:
         yield draws.case(
             name,
             change=lambda a, size=size: tuple(f.map(lambda X: size * X) for f in a),  # type: ignore[misc]
+            about=name,
         )
     for dtype in ("float16", "bfloat16") if draws.asked.torch else ("float16",):
         yield draws.case(dtype, dtype=dtype, about=dtype)
@@ -245,6 +250,7 @@ def _of_other_sizes(draws: Draws) -> Iterator[Case]:
 
 def _scaled(draws: Draws) -> Iterator[Case]:
     yield draws.case("scales of rsLoRA", scales=(ALPHA / math.sqrt(RANK),) * 3)
+    yield draws.case("unequal scales", scales=(2.0, 0.5, 1.0))
     if draws.asked.listed:
         ranks = (1, 3, 2)
         yield draws.case(

@@ -43,7 +43,7 @@ def compared(rule: Rule, case: Case, results: Sequence[Result], *, graph: bool) 
     if m not in ((N,) if graph else (1, N)):
         wanted = "one per agent" if graph else "one for all, or one per agent"
         raise UnreadableError(f"returns {m} results for {N} agents, where {wanted} is read")
-    own_rank = m == N and len({*case.ranks}) > 1
+    own_rank = keeps_own_ranks(rule, case, results)
     expected = {site: mixed(rule, case, site, own_rank=own_rank)[0] for site in SITES}
     found = []
     for i, result in enumerate(results):
@@ -53,6 +53,11 @@ def compared(rule: Rule, case: Case, results: Sequence[Result], *, graph: bool) 
             space = room(rule, case, site, i, given.dtype)
             found.append(Matrix(site, i, given, update_of(given, case.shape), P, space))
     return found
+
+
+def keeps_own_ranks(rule: Rule, case: Case, results: Sequence[Result]) -> bool:
+    """Return whether each agent's result has the agent's own rank, of those that differ."""
+    return len(results) == case.N and len({*case.ranks}) > 1 and not rule.means
 
 
 def completed(case: Case, results: Sequence[Result]) -> list[Result]:
@@ -115,11 +120,6 @@ def room(rule: Rule, case: Case, site: str, i: int, dtype: str) -> float:
         SPACING["float32"], SPACING[dtype] if dtype == "float64" else 0.0
     )
     return growth(rule, case, site, i) * (rounding + factorized) * S
-
-
-def head_room(case: Case) -> float:
-    """Return how far rounding may lead a mean of heads: N + 4 roundings of its largest entry."""
-    return (case.N + 4) * SPACING[case.dtype] * float(np.abs(case.heads).max())
 
 
 def growth(rule: Rule, case: Case, site: str, i: int) -> float:

@@ -48,22 +48,47 @@ def read(call: Call, case: Case, returned: Mapping[str, Any]) -> list[Result]:
     """Return the results: one for all, or one per agent in order. UnreadableError: neither."""
     if call.shape not in BY_MATRIX:
         return _of_states(call, case, returned[""])
-    by_site = {site: _of_matrix(call, value) for site, value in returned.items()}
+    by_site = {site: _of_matrix(call, case, value) for site, value in returned.items()}
     numbers = {len(given) for given in by_site.values()}
     if len(numbers) > 1:
         raise UnreadableError("returns unlike numbers of results for two matrices of one shape")
     return [Result({site: by_site[site][i] for site in SITES}) for i in range(numbers.pop())]
 
 
-def _of_matrix(call: Call, value: Any) -> list[Given]:
+def _of_matrix(call: Call, case: Case, value: Any) -> list[Given]:
+    if (isinstance(value, tuple) and len(value) in (2, 3)) or _is_pair(case, value):
+        B, A, *rest = value if not call.A_first else (*value[1::-1], *value[2:])
+        if _fit(case, A, B) and not _fit(case, B, A):
+            raise UnreadableError("returns A and B swapped: in another order than it is given them")
+        return _with(B, A, rest[0] if rest else None)
     if isinstance(value, list):
-        return [given for each in value for given in _of_matrix(call, each)]
+        return [given for each in value for given in _of_matrix(call, case, each)]
     if _is_array(value):
         return [_given(added=X) for X in _matrices(value)]
-    if isinstance(value, tuple) and len(value) in (2, 3):
-        B, A = value[:2] if not call.A_first else value[1::-1]
-        return _with(B, A, value[2] if len(value) == 3 else None)
     raise UnreadableError(f"returns {_kind(value)}, where (B, A) or an update is read")
+
+
+def _is_pair(case: Case, value: Any) -> bool:
+    """Return whether a list is one of B and A, in either order, and not of two updates."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    first, second = value
+    updates = _shape(first) == _shape(second) == case.shape
+    return not updates and (_fit(case, first, second) or _fit(case, second, first))
+
+
+def _fit(case: Case, B: Any, A: Any) -> bool:
+    """Return whether two have the shapes of B [..., d, r] and A [..., r, k]."""
+    of_B, of_A = _shape(B), _shape(A)
+    fits = len(of_B) == len(of_A) == 2 and of_B[1] == of_A[0]
+    return fits and (of_B[0], of_A[1]) == case.shape
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    """Return the shape of a matrix, or of the first in an array or in a list of them."""
+    if isinstance(X, list | tuple) and X:
+        return _shape(X[0])
+    return tuple(X.shape[-2:]) if _is_array(X) else ()
 
 
 def _with(B: Any, A: Any, rest: Any) -> list[Given]:

@@ -17,8 +17,9 @@ from decaf_theory.names import Table
 class Rule:
     """A rule by which adapters are aggregated.
 
-    unequal: whether agents' ranks may differ. balanced: whether its split is B'B = AA'. means:
-    whether it leaves the means of the factors. referred: whether it needs the last mixed factors.
+    unequal: whether agents' ranks may differ; means of factors take smaller ones zero-padded.
+    balanced: whether its split is B'B = AA'. means: whether it leaves the means of the factors.
+    referred: whether it needs the last mixed factors.
     """
 
     name: str
@@ -43,9 +44,9 @@ RULES: Table[Rule] = Table(
     (rule.name, rule)
     for rule in (
         Rule("decaf", METHODS["decaf"], unequal=True, balanced=True),
-        Rule("dlora", METHODS["dlora"], means=True),
+        Rule("dlora", METHODS["dlora"], unequal=True, means=True),
         Rule("dlora_fa", METHODS["dlora_fa"], means=True),
-        Rule("fedavg", METHODS["fedavg"], means=True),
+        Rule("fedavg", METHODS["fedavg"], unequal=True, means=True),
         Rule("ffa", METHODS["ffa_lora"], means=True),
         Rule("fedsa", METHODS["fedsa_lora"]),
         Rule("flexlora", METHODS["flexlora"], unequal=True),
