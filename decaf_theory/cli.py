@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 
+from decaf_theory import cli_check
 from decaf_theory.faults import without_traceback
-from decaf_theory.files import place, to_json, write_atomically
+from decaf_theory.files import place
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare, printable
 
@@ -108,35 +109,12 @@ def parser() -> argparse.ArgumentParser:
         help="weights of the agents, nonnegative with sum one, e.g. 1/2,1/4,1/4 (default: equal)",
     )
     mix.add_argument("--force", action="store_true", help="replace an existing adapter")
-    add_check(commands.add_parser("check", help="is somebody's aggregation function right?"))
+    cli_check.add_arguments(
+        commands.add_parser("check", help="is somebody's aggregation function right?")
+    )
     add_methods(commands.add_parser("methods", help="which methods are there, and what each sends"))
     add_bench(commands.add_parser("bench", help="how fast is the kernel, against what others use?"))
     return p
-
-
-def add_check(p: argparse.ArgumentParser) -> None:
-    """Add the arguments of `check`."""
-    p.description = (
-        "Feed adapters of every kind (square and not, 1 to 11 agents, unequal weights and ranks, "
-        "gauges, signs, zero, near consensus, half precision) to an aggregation function, compare "
-        "the update that it returns with the rule's exact one, and say in words what is wrong. "
-        "Your module is executed. Exit code 1 if something is wrong. Example: decaf check "
-        "mix.py:aggregate --rule fedavg"
-    )
-    p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
-    p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")
-    p.add_argument(
-        "--topology", metavar="NAME", help="one result per agent, on this graph: ring, star, ..."
-    )
-    p.add_argument(
-        "--call",
-        metavar="SHAPE",
-        help="of the call: stacked, lists, pairs, states, clients, results",
-    )
-    p.add_argument("--samples", action="store_true", help="weights are numbers of samples")
-    p.add_argument("--no-heads", action="store_true", help="adapters have factors alone")
-    p.add_argument("--seed", type=int, default=0, help="of the random adapters (default: 0)")
-    p.add_argument("--json", metavar="FILE", help="write the report as JSON, too")
 
 
 def add_methods(p: argparse.ArgumentParser) -> None:
@@ -232,25 +210,6 @@ def merge(args: argparse.Namespace) -> int:
     return OK
 
 
-def check(args: argparse.Namespace) -> int:
-    """Print what is wrong with somebody's aggregation function."""
-    from decaf_theory import conformance
-
-    report = conformance.check(
-        conformance.load(args.function),
-        args.rule,
-        topology=args.topology,
-        shape=args.call,
-        samples=args.samples,
-        heads=not args.no_heads,
-        seed=args.seed,
-    )
-    print(report)
-    if args.json:
-        write_atomically(place(args.json), to_json(report.to_json()))
-    return OK if report else MISSED
-
-
 def methods(args: argparse.Namespace) -> int:
     """Print the table of methods."""
     from decaf_theory import adapters
@@ -298,7 +257,7 @@ def scale(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "diagnose": diagnose,
     "merge": merge,
-    "check": check,
+    "check": cli_check.run,
     "methods": methods,
     "bench": benchmark,
 }

@@ -158,6 +158,16 @@ def numpy_ring(B, A, Pi):
     return tuple((P @ np.asarray(X).reshape(len(P), -1)).reshape(X.shape) for X in (B, A))
 
 
+def two_edges(Bs, As):
+    """DLoRA on a ring, where the one neighbour of two agents counts twice."""
+    N = len(Bs)
+    out = []
+    for i in range(N):
+        met = [i, (i - 1) % N, (i + 1) % N]
+        out.append(tuple(sum(Xs[j] / 3 for j in met) for Xs in (Bs, As)))
+    return out
+
+
 def by_row(pairs, Pi):
     """DLoRA agent by agent, neighbours with weight alone."""
     out = []
@@ -196,6 +206,7 @@ STYLES = {
     "decaf_states": (decaf_states, "decaf", {}),
     "decaf_results": (decaf_results, "decaf", {}),
     "numpy_ring": (numpy_ring, "dlora", {"topology": "ring"}),
+    "two_edges": (two_edges, "dlora", {"topology": "ring", "shape": "lists"}),
     "by_row": (by_row, "dlora", {"topology": "star"}),
     "sorted_by_number": (sorted_by_number, "dlora", {"topology": "ring", "shape": "clients"}),
 }

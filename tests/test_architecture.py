@@ -48,7 +48,8 @@ ALLOWED = {
     | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
-    "cli": {"bench", "adapters", "conformance", "topology", "methods", "measure", "bounds"}
+    "cli_check": {"conformance", "files"},
+    "cli": {"bench", "adapters", "cli_check", "topology", "methods", "measure", "bounds"}
     | {"faults", "files", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},

@@ -209,7 +209,9 @@ def calls(
     ]
     letters = [found[2] for found in pair if found]
     two = sorted(letters) == ["a", "b"]
-    for name in [shape] if shape else _shapes(two, many=two and pair[0][3] == "s"):
+    for name in (
+        [shape] if shape else _shapes(two, many=[found[3] for found in pair if found] == ["s", "s"])
+    ):
         roles = _roles(function, parameters[2 if name in ("stacked", "lists") else 1 :], graph)
         tensors = name != "results" and _is_of_torch(function)
         for torch, first in product((tensors, not tensors), (True, False)):

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from decaf_theory.conformance.asking import Asking
 from decaf_theory.conformance.calls import BY_MATRIX, SHAPES, Call, Function, calls
 from decaf_theory.conformance.cases import SITES, SPACING, Asked, Case, cases
-from decaf_theory.conformance.guesses import named
+from decaf_theory.conformance.guesses import IN_PART, named
 from decaf_theory.conformance.heads import OTHER_HEAD, heads_named
 from decaf_theory.conformance.judge import (
     compared,
@@ -19,8 +20,8 @@ from decaf_theory.conformance.judge import (
     other_means,
     unbalanced,
 )
-from decaf_theory.conformance.mistakes import Asking, rank_words
-from decaf_theory.conformance.outcomes import Outcome, report_of
+from decaf_theory.conformance.mistakes import rank_words
+from decaf_theory.conformance.outcomes import RIGHT_UPDATE, Outcome, report_of
 from decaf_theory.conformance.report import Report
 from decaf_theory.conformance.results import UnreadableError, read
 from decaf_theory.conformance.rules import RULES, Rule
@@ -62,8 +63,8 @@ def check(
     wanted = [case for case in cases(seed, trial.asked) if _belongs(case, chosen)]
     outcomes: list[Outcome] = []
     for i, case in enumerate([*wanted, wanted[0]]):
-        said = {words for outcome in outcomes for words in outcome.wrong}
-        outcomes.append(trial.outcome(case, wanted[:1] + wanted[i - 1 : i], sorted(said)))
+        said = {words.removesuffix(IN_PART) for found in outcomes for words in found.wrong}
+        outcomes.append(trial.outcome(case, wanted[:i], said))
     return report_of(trial.call, chosen, outcomes[:-1], outcomes[-1])
 
 
@@ -142,7 +143,7 @@ class Trial:
         matrices = compared(self.rule, case, results, graph=self.graph)
         return Outcome(case, matrices, results=results, changed=returned.changed)
 
-    def outcome(self, case: Case, earlier: list[Case], said: list[str]) -> Outcome:
+    def outcome(self, case: Case, earlier: list[Case], said: set[str]) -> Outcome:
         """Return what became of a case, after others of which this was `said`."""
         try:
             found = self.read(case)
@@ -151,16 +152,18 @@ class Trial:
         except OF_THE_USER as error:
             text = f"raises {type(error).__name__}: {_line(error)}"
             declined = case.about in MAY_DECLINE and self.rule.name not in ("hetlora", "raflora")
-            return Outcome(case, notes=[text]) if declined else Outcome(case, faults=[text])
+            if declined:
+                return Outcome(case, notes=[text])
+            return Outcome(case, faults=[text + AT.get(case.about, "")])
         if found.changed:
             found.faults.append("changes the arguments that it was given")
         if self.graph and case.N == 2 and not self.call.wants("Pi") and not found.mixed_right:
             self._take_halves(found)
         self._judge(found, earlier, said)
         if self.call.heads and self.call.shape not in BY_MATRIX:
-            said = heads_named(found.case, found.results)
+            of_heads = heads_named(found.case, found.results)
             # what is wrong with all that is mixed is said once
-            found.faults += [text for text in said if found.mixed_right or text != OTHER_HEAD]
+            found.faults += [text for text in of_heads if found.mixed_right or text != OTHER_HEAD]
         return found
 
     def _take_halves(self, found: Outcome) -> None:
@@ -173,7 +176,7 @@ class Trial:
         if all(m.right for m in matrices):
             found.case, found.matrices = halves, matrices
 
-    def _judge(self, found: Outcome, earlier: list[Case], said: list[str]) -> None:
+    def _judge(self, found: Outcome, earlier: list[Case], said: set[str]) -> None:
         """Add what is wrong with the updates, or with their factors where the update is right."""
         case, matrices = found.case, found.matrices
         if not found.finite:
@@ -197,9 +200,9 @@ class Trial:
         if rule.balanced and any(
             unbalanced(case, m, growth(rule, case, m.site, m.agent)) for m in found.matrices
         ):
-            yield "gives the right update, but its split is not balanced: B'B is not AA'"
+            yield f"{RIGHT_UPDATE}its split is not balanced: B'B is not AA'"
         if rule.means and any(other_means(rule, case, m) for m in found.matrices):
-            yield "gives the right update, but not the means of the factors: later rounds differ"
+            yield f"{RIGHT_UPDATE}not the means of the factors: later rounds differ"
 
     def _comparable(self, case: Case, earlier: list[Case]) -> list[Case]:
         """Return the earlier cases whose adapters could be taken for those of a case."""
@@ -228,7 +231,7 @@ class Trial:
 
 
 def _alike(case: Case, other: Case) -> bool:
-    return case.shape == other.shape and case.ranks == other.ranks
+    return case.shape == other.shape and max(case.ranks) == max(other.ranks)
 
 
 def _line(error: BaseException) -> str:

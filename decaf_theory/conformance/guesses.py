@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
 from decaf_theory.arrays import Array
+from decaf_theory.conformance.asking import Asking, Candidate
 from decaf_theory.conformance.cases import Case
 from decaf_theory.conformance.judge import Matrix
-from decaf_theory.conformance.mistakes import Asking, Candidate, known
+from decaf_theory.conformance.mistakes import known, stale
 from decaf_theory.conformance.rules import mean, scaled
 
 IN_PART = ": in some of the results alone"
@@ -29,29 +30,34 @@ def named(
     wrong = [m for m in matrices if not m.right]
     if all(not np.any(m.expected) for m in wrong):
         return ["gives an update where the rule's is zero: something is added to zeros"]
-    mistakes = dict(known(asking, earlier))
-    again = {words: mistakes[words] for words in said if words in mistakes}
-    return _that_explain(again, matrices) or [
-        *_scaled(asking.case, wrong, all_wrong=len(wrong) == len(matrices)),
-        *_that_explain(mistakes, matrices),
-        *_other_values(asking, wrong),
-        *_other_weights(asking, matrices),
-    ]
+    mistakes = list(known(asking))
+    again = [(words, candidate) for words, candidate in mistakes if words in said]
+    return (
+        _that_explain(again, matrices)
+        or [
+            *_scaled(asking.case, wrong, all_wrong=len(wrong) == len(matrices)),
+            *_that_explain(mistakes, matrices),
+            *_other_values(asking, wrong),
+        ]
+        or _that_explain(stale(asking, earlier), matrices)
+        or list(_other_weights(asking, matrices))
+    )
 
 
-def _that_explain(mistakes: Mapping[str, Candidate], matrices: list[Matrix]) -> list[str]:
+def _that_explain(mistakes: Iterable[tuple[str, Candidate]], matrices: list[Matrix]) -> list[str]:
     """Return what explains every matrix, or else every one that is wrong."""
     wrong = [m for m in matrices if not m.right]
-    found = [words for words, candidate in mistakes.items() if _explains(candidate, wrong)]
-    whole = [words for words in found if _explains(mistakes[words], matrices)]
-    return whole or [f"{words}{IN_PART}" for words in found]
+    found = [(words, candidate) for words, candidate in mistakes if _explains(candidate, wrong)]
+    whole = [words for words, candidate in found if _explains(candidate, matrices)]
+    return whole or [f"{words}{IN_PART}" for words, _ in found]
 
 
 def _explains(candidate: Candidate, matrices: list[Matrix]) -> bool:
     """Return whether a candidate is what came back, in each matrix."""
     for matrix in matrices:
         try:
-            other = candidate(matrix.site)[matrix.agent]
+            updates = candidate(matrix.site)
+            other = updates[min(matrix.agent, len(updates) - 1)]
         except (ValueError, IndexError, np.linalg.LinAlgError):
             return False
         if other.shape != matrix.update.shape:
@@ -90,7 +96,10 @@ def _other_values(asking: Asking, wrong: list[Matrix]) -> Iterator[str]:
         return
     means = {site: mean(asking.case, site) for site in asking.case.sites}
     pairs = [(m, means[m.site][min(m.agent, len(means[m.site]) - 1)]) for m in wrong]
-    if all(_other_singular_values(m, M, max(asking.case.ranks)) for m, M in pairs):
+    r = max(asking.case.ranks)
+    if all(_other_singular_values(m, M, r, signs=True) for m, M in pairs):
+        yield "has the right singular vectors with wrong signs: U's and V's do not belong together"
+    if all(_other_singular_values(m, M, r) for m, M in pairs):
         yield "has the right singular vectors, but other singular values"
     for side, turned in (("columns", False), ("rows", True)):
         if all(_projects(m, M, turned=turned) for m, M in pairs):
@@ -101,12 +110,14 @@ def _other_values(asking: Asking, wrong: list[Matrix]) -> Iterator[str]:
             return
 
 
-def _other_singular_values(matrix: Matrix, M: Array, r: int) -> bool:
+def _other_singular_values(matrix: Matrix, M: Array, r: int, *, signs: bool = False) -> bool:
+    """Return whether the update is U D V', of M = U S V'; with signs, where |D| = S."""
     U, S, Vh = np.linalg.svd(M, full_matrices=False)
-    alive = int(np.sum(S > 1e-9 * S[0]))
-    U, Vh = U[:, : min(r, alive)], Vh[: min(r, alive)]
-    values = np.diagonal(U.T @ matrix.update @ Vh.T)
-    return _norm(matrix.update - (U * values) @ Vh) <= _allowed(matrix)
+    alive = min(r, int(np.sum(S > 1e-9 * S[0])))
+    U, S, Vh = U[:, :alive], S[:alive], Vh[:alive]
+    D = np.diagonal(U.T @ matrix.update @ Vh.T)
+    D = np.sign(D) * S if signs else D
+    return _norm(matrix.update - (U * D) @ Vh) <= _allowed(matrix)
 
 
 def _projects(matrix: Matrix, M: Array, *, turned: bool) -> bool:
@@ -125,6 +136,8 @@ def _allowed(matrix: Matrix) -> float:
 def _other_weights(asking: Asking, matrices: list[Matrix]) -> Iterator[str]:
     """Yield that what came back is a mix with other weights, which least squares find."""
     case = asking.case
+    if case.dtype != "float32":  # of half precision almost anything could be a mix
+        return
     found = []
     for agent in sorted({m.agent for m in matrices}):
         row = _fitted(asking, [m for m in matrices if m.agent == agent])

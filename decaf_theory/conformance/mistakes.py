@@ -2,85 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from decaf_theory.arrays import Array
+from decaf_theory.conformance.asking import Asking, Candidate
 from decaf_theory.conformance.cases import ALPHA, Agents, Case
-from decaf_theory.conformance.rules import REFLECTING, RULES, Rule, mean, mixed, scaled
+from decaf_theory.conformance.rules import REFLECTING, RULES, mean, scaled
 from decaf_theory.conformance.weights import weights
 from decaf_theory.lowrank import Factors
 
-Candidate: TypeAlias = Callable[[str], Array]  # the update [n, d, k] of a site
 Mistakes: TypeAlias = Iterator[tuple[str, Candidate]]
 
 
-@dataclass(frozen=True)
-class Asking:
-    """A rule asked of a case. own_rank: whether each agent keeps its own rank."""
-
-    rule: Rule
-    case: Case
-    own_rank: bool = False
-
-    @cached_property
-    def factors(self) -> dict[str, Factors]:
-        """The agents' factors by site, the scales in B."""
-        return {site: scaled(self.case, site) for site in self.case.sites}
-
-    def right(self, site: str) -> Array:
-        """Return the rule's update."""
-        return mixed(self.rule, self.case, site, own_rank=self.own_rank)[0]
-
-    def under(self, rows: Array) -> Candidate:
-        """Return the rule's update under other weights [n, N]."""
-        if self.blends:
-            return self.blended((rows, rows, None))
-        return replace(self, case=replace(self.case, weights=rows)).right
-
-    @property
-    def blends(self) -> bool:
-        """Whether the rule is a mean of factors or of products, truncated or not."""
-        averages = self.rule.means and not self.rule.shared
-        return averages or self.rule.truncates or self.rule.name in ("exact", "flora", "fedex")
-
-    def blended(self, *terms: tuple[Array, Array, Case | None]) -> Candidate:
-        """Return the rule's update of sums over terms: weights of B, weights of A, whose adapters.
-
-        Of rules that `blends` holds for.
-        """
-
-        def update(site: str) -> Array:
-            B, A, P = 0.0, 0.0, 0.0
-            for of_B, of_A, other in terms:
-                each_B, each_A = scaled(other, site) if other else self.factors[site]
-                B = B + np.tensordot(of_B, each_B, 1)
-                A = A + np.tensordot(of_A, each_A, 1)
-                P = P + np.tensordot(of_B, each_B @ each_A, 1)
-            if self.rule.means:
-                return np.asarray(B @ A)
-            return self.cut(np.asarray(P)) if self.rule.truncates else np.asarray(P)
-
-        return update
-
-    def cut(self, M: Array) -> Array:
-        """Return the truncations of M [n, d, k] to the agents' ranks, or to the largest."""
-        U, S, Vh = np.linalg.svd(M, full_matrices=False)
-        most = max(self.case.ranks)
-        ranks = self.case.ranks if self.own_rank else [most] * len(M)
-        S = S * (np.arange(S.shape[1]) < np.array(ranks)[:, None])
-        return np.asarray((U * S[:, None, :]) @ Vh)
-
-
-def known(asking: Asking, earlier: list[Case]) -> Mistakes:
-    """Yield every mistake that is known, likely ones first.
-
-    earlier: cases of earlier calls with the same shapes, whose numbers may still be around.
-    """
+def known(asking: Asking) -> Mistakes:
+    """Yield every mistake that is known, likely ones first."""
     yield "is transposed", lambda site: asking.right(site).mT
     for words, rows in weights(asking.case.weights):
         yield words, asking.under(rows)
@@ -88,9 +27,9 @@ def known(asking: Asking, earlier: list[Case]) -> Mistakes:
     yield from _other_rules(asking)
     yield from _splits(asking)
     yield from _scales(asking)
+    yield from _crossed(asking)
     yield from _one_factor(asking)
-    for case in earlier:
-        yield from _stale(asking, case)
+    yield from _of_ranks(asking)
 
 
 def _residuals(asking: Asking) -> Mistakes:
@@ -135,8 +74,27 @@ def _other_rules(asking: Asking) -> Mistakes:
         yield "turns by reflections, where the rule allows rotations alone", reflecting.right
         other = Asking(rule, replace(case, round=1 - case.round % 2))
         yield "turns by the factor that is for the other rounds: odd and even", other.right
+        yield from _turned_in_part(case)
     for other_rule in ("hetlora", "raflora") if rule.unequal else ():
         yield f"is {other_rule}'s update", Asking(RULES[other_rule], case).right
+
+
+def _turned_in_part(case: Case) -> Mistakes:
+    """Yield means of factors of which one alone is rotated."""
+
+    def update(site: str, *, turns_B: bool) -> Array:
+        B, A = scaled(case, site)
+        last = case.reference[site]
+        U, _, Vh = np.linalg.svd(B.mT @ last.B if case.round % 2 else A @ last.A.mT)
+        U[..., -1] *= np.sign(np.linalg.det(U @ Vh))[:, None]
+        R = U @ Vh
+        factors = (B @ R, A) if turns_B else (B, R.mT @ A)
+        mean_B, mean_A = (np.tensordot(case.weights, X, 1) for X in factors)
+        return np.asarray(mean_B @ mean_A)
+
+    words = "rotates {} alone, which changes each agent's product"
+    yield words.format("B"), lambda site: update(site, turns_B=True)
+    yield words.format("A"), lambda site: update(site, turns_B=False)
 
 
 def _splits(asking: Asking) -> Mistakes:
@@ -205,38 +163,91 @@ def _scales(asking: Asking) -> Mistakes:
 
 
 def _one_factor(asking: Asking) -> Mistakes:
-    """Yield products of a B and an A that are mixed in two ways."""
-    case = asking.case
-    w, N = case.weights, case.N
-    n = len(w)
-    rows = w if n == N else np.repeat(w[:1], N, axis=0)
-    factors = Asking(RULES["fedavg"], case)
-    ways = [("returns each agent's own adapter, unmixed", np.eye(N)), *weights(rows)]
-    for words, other in ways:
+    """Yield products of a B and an A that are mixed in two ways, or padded on two sides."""
+    w, N = asking.case.weights, asking.case.N
+    graph = len(w) == N > 1
+    rows = w if len(w) == N else np.repeat(w, N, axis=0)
+    factors = Asking(RULES["fedavg"], asking.case)
+    own = ("returns each agent's own adapter, unmixed", np.eye(N))
+    for words, other in [*weights(rows, graph=graph), own]:
         yield f"in A alone: {words}", factors.blended((rows, other, None))
         yield f"in B alone: {words}", factors.blended((other, rows, None))
 
 
-def _stale(asking: Asking, earlier: Case) -> Mistakes:
-    """Yield the rule with adapters, or weights, of an earlier call."""
+def _crossed(asking: Asking) -> Mistakes:
+    """Yield means of products of one agent's B and another's A."""
+    if not asking.blends or asking.rule.means:
+        return
+    for words, order in (("the one before it", 1), ("the next one", -1), ("reverse order", 0)):
+
+        def update(site: str, order: int = order) -> Array:
+            B, A = asking.factors[site]
+            other = np.roll(A, order, axis=0) if order else A[::-1]
+            M = np.tensordot(asking.case.weights, B @ other, 1)
+            return asking.cut(M) if asking.rule.truncates else M
+
+        yield f"multiplies each agent's B by the A of another agent: of {words}", update
+
+
+def _of_ranks(asking: Asking) -> Mistakes:
+    """Yield what goes wrong where ranks differ."""
     case = asking.case
-    w, N = case.weights, case.N
+    ranks, w = np.array(case.ranks), case.weights
+    if len({*case.ranks}) == 1:
+        return
+    largest = w * (ranks == max(ranks))
+    words = "leaves out the agents below the largest rank"
+    yield words, asking.under(largest / largest.sum(axis=1, keepdims=True))
+    yield f"{words}: weights do not sum to one", asking.under(largest)
+    least = min(case.ranks)
+    sites = {
+        site: tuple(Factors(f.B[:, :least], f.A[:least]) for f in agents)
+        for site, agents in case.sites.items()
+    }
+    cut = replace(asking, case=replace(case, sites=sites), own_rank=False)
+    yield "cuts all agents to the smallest rank before it mixes", cut.under(w)
+    yield "pads the smaller ranks of B and of A on two different sides", _padded(case)
+
+
+def _padded(case: Case) -> Candidate:
+    def update(site: str) -> Array:
+        B, A = scaled(case, site)
+        behind = [
+            np.roll(b, max(case.ranks) - r, axis=1) for b, r in zip(B, case.ranks, strict=True)
+        ]
+        averaged = [np.tensordot(case.weights, X, 1) for X in (np.stack(behind), A)]
+        return np.asarray(averaged[0] @ averaged[1])
+
+    return update
+
+
+def stale(asking: Asking, earlier: list[Case]) -> Mistakes:
+    """Yield the rule with adapters, or weights, of earlier calls with the same shapes."""
+    w, N = asking.case.weights, asking.case.N
     many = [{*range(N)} - {j} for j in range(N)] if N > 2 else []
-    for old in [{*range(N)}, *({j} for j in range(N)), *many]:
-        who = "all agents" if len(old) == N else "agents " + ", ".join(map(str, sorted(old)))
-        sites = {site: _older(case, earlier, site, old) for site in case.sites}
-        words = f"mixes what {who} had in an earlier call: stale copies"
-        yield words, replace(asking, case=replace(case, sites=sites)).under(w)
-    if asking.blends and len(w) == N > 1:
-        own = np.diag(np.diag(w))
-        words = "mixes what the neighbours had in an earlier call: stale copies"
-        yield words, asking.blended((own, own, None), (w - own, w - own, earlier))
-    if earlier.weights.shape == w.shape:
-        yield "takes the weights of an earlier call", asking.under(earlier.weights)
+    groups = [{*range(N)}, *({j} for j in range(N)), *many]
+    for before in reversed(earlier):
+        for old in groups:
+            sites = {site: _older(asking.case, before, site, old) for site in asking.case.sites}
+            other = replace(asking, case=replace(asking.case, sites=sites))
+            yield f"mixes what {_who(old, N)} had in an earlier call: stale copies", other.under(w)
+        if before.weights.shape == w.shape:
+            yield "takes the weights of an earlier call", asking.under(before.weights)
+            if asking.blends and len(w) == N > 1:
+                own = np.diag(np.diag(w))
+                words = "mixes what the neighbours had in an earlier call: stale copies"
+                yield words, asking.blended((own, own, None), (w - own, w - own, before))
+
+
+def _who(agents: set[int], N: int) -> str:
+    if len(agents) == N:
+        return "all agents"
+    return f"agent{'s' if len(agents) > 1 else ''} {', '.join(map(str, sorted(agents)))}"
 
 
 def _older(case: Case, earlier: Case, site: str, old: set[int]) -> Agents:
+    """Return the agents, those of `old` as they were, where there were so many."""
     return tuple(
-        earlier.sites[site][j] if j in old else factors
+        earlier.sites[site][j] if j in old and j < len(earlier.sites[site]) else factors
         for j, factors in enumerate(case.sites[site])
     )

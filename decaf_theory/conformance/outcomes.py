@@ -18,6 +18,7 @@ from decaf_theory.conformance.rules import Rule
 
 UNKNOWN = "differs from the rule, and from every mistake that is known here"
 ROUNDED = "is right to its first digits alone: computed, or rounded, in too coarse a precision"
+RIGHT_UPDATE = "gives the right update, but "
 FORGETS = (
     "gives another result when it is called with the same again: it keeps something of an earlier "
     "call, or draws at random"
@@ -65,7 +66,10 @@ class Outcome:
 
 def report_of(call: Call, rule: Rule, outcomes: Sequence[Outcome], again: Outcome) -> Report:
     """Return the report of all cases; `again` is the first of them, called once more at the end."""
-    faults = [*_explained(outcomes), *_grouped(outcomes, lambda o: o.faults)]
+    faults = list(_explained(outcomes))
+    # once updates are wrong, the factors of right ones say nothing more
+    for finding in _grouped(outcomes, lambda o: o.faults):
+        faults += [] if faults and finding.words.startswith(RIGHT_UPDATE) else [finding]
     if _differ(outcomes[0], again):
         faults.append(Finding(FORGETS, (again.case.name,), again.error))
     return Report(

@@ -9,14 +9,15 @@ import numpy as np
 from decaf_theory.arrays import Array
 
 
-def weights(w: Array) -> Iterator[tuple[str, Array]]:
-    """Yield the weights [n, N] of known mistakes."""
+def weights(w: Array, *, graph: bool | None = None) -> Iterator[tuple[str, Array]]:
+    """Yield the weights [n, N] of known mistakes; graph: whether they are Pi's (default: if N)."""
     n, N = w.shape
     one = np.eye(N)
     last = np.arange(N) == N - 1
     first = np.arange(N) == 0
-    graph = n == N > 1
+    graph = n == N > 1 if graph is None else graph
     plain = "mixes all agents, whatever the graph" if graph else "takes the plain mean"
+    unlike = "weights do not sum to one"
     yield f"ignores the weights: {plain}", np.full_like(w, 1 / N)
     yield "takes the weights in reverse order", w[:, ::-1]
     yield from _in_another_order(w)
@@ -28,11 +29,11 @@ def weights(w: Array) -> Iterator[tuple[str, Array]]:
     yield "leaves out the first agent, and weights do not sum to one", w * ~first
     yield "takes the first agent times its weight, and leaves out the others", w * first
     yield "takes the last agent times its weight, and leaves out the others", w * last
-    yield "takes the sum, where each is to be weighted", np.ones_like(w)
-    yield "divides by the largest weight, not by the sum", w / w.max(axis=1, keepdims=True)
-    yield "divides by the number of agents once more than the weights do", w / N
-    yield "squares the weights, as when both factors are weighted", w**2
-    yield "takes the square roots of the weights", np.sqrt(w)
+    yield f"takes the sum: {unlike}", np.ones_like(w)
+    yield f"divides by the largest weight: {unlike}", w / w.max(axis=1, keepdims=True)
+    yield f"divides by the number of agents once more: {unlike}", w / N
+    yield f"squares the weights, as when both factors are weighted: {unlike}", w**2
+    yield f"takes the square roots of the weights: {unlike}", np.sqrt(w)
     if graph:
         yield from _on_a_graph(w)
 

@@ -30,11 +30,6 @@ def ring_of_thirds_for_two(Bs, As):
     return mixed(Pi, Bs, As)
 
 
-@fault("dlora", "weight|neighbo", topology="ring", shape="lists")
-def ring_that_counts_a_neighbour_twice(Bs, As):
-    return mixed(weights_of(len(Bs), lambda i, N: [(i - 1) % N, (i + 1) % N]), Bs, As)
-
-
 @fault("dlora", "neighbo|another|order|graph", topology="ring", shape="lists")
 def neighbours_off_by_one(Bs, As):
     return mixed(weights_of(len(Bs), lambda i, N: [(i + 1) % N, (i + 2) % N]), Bs, As)
@@ -99,7 +94,7 @@ def pi_transposed(B, A, Pi):
     return torch.einsum("ji,jdr->idr", Pi, B), torch.einsum("ji,jrk->irk", Pi, A)
 
 
-@fault("dlora", "square|applied twice|weights|neighbo", topology="ring")
+@fault("dlora", "twice", topology="ring")
 def mixes_twice(B, A, Pi):
     return torch.einsum("ij,jdr->idr", Pi @ Pi, B), torch.einsum("ij,jrk->irk", Pi @ Pi, A)
 

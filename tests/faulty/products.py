@@ -84,7 +84,7 @@ def signs_from_two_solves(B, A, weights):
     return U.flip(1)[:, :r] * root, root[:, None] * V.flip(1).T[:r]
 
 
-@fault("decaf", "first agent|only agent|agent 0|one agent", shape="lists")
+@fault("decaf", "first columns", shape="lists")
 def first_columns_of_the_concatenation(Bs, As, weights):
     r = max(b.shape[1] for b in Bs)
     B = torch.cat([w * b for w, b in zip(weights, Bs, strict=True)], dim=1)
