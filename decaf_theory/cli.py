@@ -1,4 +1,4 @@
-"""The command line `decaf`: diagnose and merge adapters, list the methods, time the kernel."""
+"""The command line `decaf`: diagnose and merge adapters, check aggregation, list the methods."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
 
+from decaf_theory import cli_check
 from decaf_theory.faults import without_traceback
 from decaf_theory.files import place
 from decaf_theory.interrupts import in_one_line
@@ -108,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
         help="weights of the agents, nonnegative with sum one, e.g. 1/2,1/4,1/4 (default: equal)",
     )
     mix.add_argument("--force", action="store_true", help="replace an existing adapter")
+    cli_check.add_arguments(
+        commands.add_parser("check", help="is somebody's aggregation function right?")
+    )
     add_methods(commands.add_parser("methods", help="which methods are there, and what each sends"))
     add_bench(commands.add_parser("bench", help="how fast is the kernel, against what others use?"))
     return p
@@ -253,6 +257,7 @@ def scale(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "diagnose": diagnose,
     "merge": merge,
+    "check": cli_check.run,
     "methods": methods,
     "bench": benchmark,
 }

@@ -46,9 +46,12 @@ ALLOWED = {
     "adapters": {"arrays", "formats", "terminal", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "adapters", "files", "sums"},
     "adversary": {"extras", "rng"},
+    "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
+    | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
-    "cli": {"bench", "adapters", "topology", "methods", "measure", "bounds"}
+    "cli_check": {"conformance", "files"},
+    "cli": {"bench", "adapters", "cli_check", "topology", "methods", "measure", "bounds"}
     | {"faults", "files", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},

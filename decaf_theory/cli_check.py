@@ -1,0 +1,51 @@
+"""The command `decaf check`: is somebody's aggregation function right?"""
+
+from __future__ import annotations
+
+import argparse
+
+from decaf_theory.files import place, to_json, write_atomically
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check`."""
+    p.description = (
+        "Feed adapters of every kind (square and not, 1 to 11 agents, unequal weights and ranks, "
+        "gauges, signs, zero, near consensus, half precision) to an aggregation function, compare "
+        "the update that it returns with the rule's exact one, and say in words what is wrong. "
+        "Your module is executed. Exit code 1 if something is wrong. Example: decaf check "
+        "mix.py:aggregate --rule fedavg"
+    )
+    p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
+    p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")
+    p.add_argument(
+        "--topology", metavar="NAME", help="one result per agent, on this graph: ring, star, ..."
+    )
+    p.add_argument(
+        "--call",
+        metavar="SHAPE",
+        help="of the call: stacked, lists, pairs, states, clients, results",
+    )
+    p.add_argument("--samples", action="store_true", help="weights are numbers of samples")
+    p.add_argument("--no-heads", action="store_true", help="adapters have factors alone")
+    p.add_argument("--seed", type=int, default=0, help="of the random adapters (default: 0)")
+    p.add_argument("--json", metavar="FILE", help="write the report as JSON, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is wrong with somebody's aggregation function; return the exit code."""
+    from decaf_theory import conformance
+
+    report = conformance.check(
+        conformance.load(args.function),
+        args.rule,
+        topology=args.topology,
+        shape=args.call,
+        samples=args.samples,
+        heads=not args.no_heads,
+        seed=args.seed,
+    )
+    print(report)
+    if args.json:
+        write_atomically(place(args.json), to_json(report.to_json()))
+    return 0 if report else 1
