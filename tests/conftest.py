@@ -26,9 +26,9 @@ LONGEST = [
     "tests/test_figures.py",
     "tests/faults/test_kills.py",
     "tests/faults/test_signals.py",
-    "tests/fuzz/test_doors.py",
     "tests/test_report.py",
     "tests/test_attacks.py",
+    "tests/test_verification.py",
 ]
 
 

@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 from figures import report
+from tests.claim_rows import CLAIMS, rows_of
 from verification import provenance, store, texts
-from verification.run import LEDGER, Settings, evaluate
+from verification.judge import judge
+from verification.run import LEDGER, Settings
 
-CLAIMS = {claim.id: claim for claim in LEDGER.claims}
 # of several areas; many rows and few, identities, whiskers, rows that do not apply, false readings
 EVALUATED = ("T1", "T4a", "T8", "T10", "T13-nuclear", "T18", "T18-op", "T20", "T31-bipartite", "W1")
 SVG = """<?xml version="1.0" encoding="utf-8"?>
@@ -35,10 +36,10 @@ def results(out: Path, changed: str = "") -> Path:
         record |= {"regimes": []}
         rows = []
         if name in EVALUATED:
-            found = evaluate(claim, Settings())
-            rows = [row.as_json() for row in found.rows]
-            record |= {"tightness": found.verdict.tightness, "slack": found.verdict.slack}
-            record |= {"rows": len(rows), "outcome": found.verdict.outcome.value}
+            verdict = judge(claim, rows_of(name))
+            rows = [row.as_json() for row in rows_of(name)]
+            record |= {"tightness": verdict.tightness, "slack": verdict.slack}
+            record |= {"rows": len(rows), "outcome": verdict.outcome.value}
         if name == changed:
             for row in rows:
                 row |= {key: 1.5 * row[key] for key in ("measured", "low", "high")}
