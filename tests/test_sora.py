@@ -210,14 +210,14 @@ def test_what_mixing_apart_loses_is_measured_on_W():
 def test_means_of_factors_no_longer_keep_the_mean_of_W_even_where_A_is_frozen():
     form, state = sora(), gated(sora())
     state = state._replace(factors=state.factors._replace(A=np.stack([state.factors.A[0]] * N)))
-    for name, kept in (("dlora_fa", False), ("decaf", False), ("local", True)):
-        method = with_form(METHODS[name], form)
-        assert ("product" in method.keeps) is kept
-        weights = method.weights(RING, N, Clock())
-        mixed = state if weights is None else method.exchange(state, weights, Clock()).state
-        before, after = (form.update(x, 1.0).mean(axis=0) for x in (state, mixed))
-        lost = np.abs(after - before).max()
-        assert (lost == 0) if kept else (lost > 0.01 * np.abs(before).max())
+    assert "product" in with_form(METHODS["local"], form).keeps
+    assert with_form(METHODS["dlora_fa"], form).keeps == ("B", "A")
+    before = form.update(state, 1.0).mean(axis=0)
+    # products of one A have rank R together, so that a truncation of their mean loses nothing
+    for name, least, most in (("dlora_fa", 0.01, np.inf), ("decaf", 0, 1000 * EPS)):
+        mixed = with_form(METHODS[name], form).exchange(state, RING, Clock()).state
+        lost = np.abs(form.update(mixed, 1.0).mean(axis=0) - before).max() / np.abs(before).max()
+        assert least <= lost <= most
 
 
 def test_a_message_and_pooled_gradients_count_the_gates():
