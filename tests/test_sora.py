@@ -12,7 +12,7 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import FORMS, METHODS, Clock, State, sora, with_form
 from decaf_theory.methods.cost import round_bytes, round_flops
 from decaf_theory.methods.form import LORA, interference_of
-from decaf_theory.methods.sora import soft_threshold
+from decaf_theory.methods.gates import soft_threshold
 from decaf_theory.problems import Problem, approximation
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.topology import TOPOLOGIES
