@@ -176,7 +176,7 @@ def once(found: Rows, suite: str) -> str:
 
 
 def join(found: Rows, suite: str) -> str:
-    """Return a table of models joined of adapters: shares of |M|^2 that two are off by, and scores."""
+    """Return a table of joined adapters: the shares of |M|^2 that two are off by, and scores."""
     head = ("where", "off by I", "off by E", *JOINS.values(), "seeds")
     lines = []
     for cell in SUITES[suite].cells:
