@@ -176,8 +176,8 @@ def once(found: Rows, suite: str) -> str:
 
 
 def join(found: Rows, suite: str) -> str:
-    """Return a table of models joined of adapters: what is lost of the update, and scores."""
-    head = ("where", "|I|²/|M|²", "|E|²/|M|²", *JOINS.values(), "seeds")
+    """Return a table of joined adapters: the shares of |M|^2 that two are off by, and scores."""
+    head = ("where", "off by I", "off by E", *JOINS.values(), "seeds")
     lines = []
     for cell in SUITES[suite].cells:
         for graph in cell.graphs:
