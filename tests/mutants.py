@@ -15,6 +15,7 @@ PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
 TRACED = ["tests/test_simulate.py", "tests/test_simulate_trace.py"]
 PROTOCOL = ["tests/test_paper_protocol.py", "tests/test_paper_table.py"]
 EXACT = ["tests/test_methods_exact.py"]
+SORA = "tests/test_sora.py"
 WORKED = [
     "tests/test_claims_worked.py",
     "tests/test_claims_worked_truncation.py",
@@ -99,6 +100,8 @@ TESTS = {
     ],
     "decaf_theory/methods/field.py": ["tests/test_methods_field.py", *EXACT],
     "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
+    "decaf_theory/methods/form": ["tests/test_methods_exact.py", "tests/test_methods.py", SORA],
+    "decaf_theory/methods/sora.py": [SORA],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
         "tests/test_methods.py",

@@ -207,6 +207,19 @@ def test_what_mixing_apart_loses_is_measured_on_W():
     assert trace.interference[0, -1] == pytest.approx(norms, rel=100 * EPS)
 
 
+def test_means_of_factors_no_longer_keep_the_mean_of_W_even_where_A_is_frozen():
+    form, state = sora(), gated(sora())
+    state = state._replace(factors=state.factors._replace(A=np.stack([state.factors.A[0]] * N)))
+    assert "product" in with_form(METHODS["local"], form).keeps
+    assert with_form(METHODS["dlora_fa"], form).keeps == ("B", "A")
+    before = form.update(state, 1.0).mean(axis=0)
+    # products of one A have rank R together, so that a truncation of their mean loses nothing
+    for name, least, most in (("dlora_fa", 0.01, np.inf), ("decaf", 0, 1000 * EPS)):
+        mixed = with_form(METHODS[name], form).exchange(state, RING, Clock()).state
+        lost = np.abs(form.update(mixed, 1.0).mean(axis=0) - before).max() / np.abs(before).max()
+        assert least <= lost <= most
+
+
 def test_a_message_and_pooled_gradients_count_the_gates():
     shape = {"d": 7, "k": 4, "r": 3}
     form, messages = sora(), 2 * 5
