@@ -12,7 +12,7 @@ from decaf_theory.simulate import Config, simulate
 
 EPS = np.finfo(np.float64).eps
 # after task t in row t: what comes later is not read
-TABLE = [[Q(9, 10), Q(0), Q(0)], [Q(19, 20), Q(4, 5), Q(0)], [Q(1, 2), Q(3, 5), Q(7, 10)]]
+TABLE = [[Q(9, 10), Q(0), Q(0)], [Q(19, 20), Q(4, 5), Q(0)], [Q(1, 2), Q(17, 20), Q(7, 10)]]
 SCORES = np.array(TABLE, dtype=float)
 
 
@@ -28,6 +28,7 @@ def test_the_numbers_of_a_table_are_those_of_their_definitions_in_rational_numbe
         # at most four roundings of numbers below one
         assert abs(found - float(exact)) <= 4 * EPS
     assert falls[0] != -moves[0]  # so that best and first are told apart
+    assert falls[1] < 0  # and the last is none of those before it
 
 
 def test_what_comes_before_a_task_is_learned_is_not_read():

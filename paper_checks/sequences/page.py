@@ -58,7 +58,8 @@ def table(rows: Rows, forms: Mapping[str, Any], numbers: Sequence[str]) -> str:
             against = "-"
             if form != PLAIN:
                 each = bonferroni(LEVEL, pairs)
-                against = _shown(paired_interval(own[1], plain, each))
+                forgotten = _column(rows, way, form, "forgetting")
+                against = _shown(paired_interval(forgotten, plain, each))
             means = [_shown(mean_interval(column, LEVEL)) for column in own]
             lines.append([way, form, *means, against, str(len(plain))])
     return reported.table(lines)
