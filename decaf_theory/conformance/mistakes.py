@@ -224,8 +224,9 @@ def _padded(case: Case) -> Candidate:
 def stale(asking: Asking, earlier: list[Case]) -> Mistakes:
     """Yield the rule with adapters, or weights, of earlier calls with the same shapes."""
     w, N = asking.case.weights, asking.case.N
-    many = [{*range(N)} - {j} for j in range(N)] if N > 2 else []
-    groups = [{*range(N)}, *({j} for j in range(N)), *many]
+    singles = [{j} for j in range(N)] if N <= 3 else []  # what few agents show is said of many
+    others = [{*range(N)} - {j} for j in range(N)] if N == 3 else []
+    groups = [{*range(N)}, *singles, *others]
     for before in reversed(earlier):
         for old in groups:
             sites = {site: _older(asking.case, before, site, old) for site in asking.case.sites}
