@@ -22,14 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.night) for seed in range(1, 5))]
 ALL_RIGHT = {**RIGHT, **STYLES}
 # one fault of each kind every day, all at night
-DAILY = """transposed_tsvd unbalanced forgot_the_root signs_from_two_solves factors_swapped_on_return
-square_layers_only collapses_at_zero forgot_to_return one_power_iteration another_result_each_time
-root_of_the_weight_on_each_factor ignores_the_weights weights_of_a_reversed only_b_is_rotated
-accumulates_in_half_precision accumulates_in_the_first_agent stale_copies_in_the_mean
-padded_on_the_wrong_side stacks_in_two_orders rslora_off_by_the_root_of_r rounds_to_eight_bits
-rotation_that_may_reflect ring_of_thirds_for_two agents_sorted_as_strings pi_transposed
-mixes_what_is_already_mixed stale_neighbours cut_to_the_neighbours_rank residual_transposed
-residual_never_applied heads_left_out unweighted_heads counts_as_eight_bit_numbers""".split()
+DAILY = """
+transposed_tsvd unbalanced forgot_the_root signs_from_two_solves factors_swapped_on_return
+square_layers_only collapses_at_zero forgot_to_return one_power_iteration
+another_result_each_time root_of_the_weight_on_each_factor ignores_the_weights
+weights_of_a_reversed only_b_is_rotated accumulates_in_half_precision
+accumulates_in_the_first_agent stale_copies_in_the_mean padded_on_the_wrong_side
+stacks_in_two_orders rslora_off_by_the_root_of_r rotation_that_may_reflect
+ring_of_thirds_for_two agents_sorted_as_strings pi_transposed mixes_what_is_already_mixed
+stale_neighbours cut_to_the_neighbours_rank residual_transposed residual_never_applied
+heads_left_out unweighted_heads counts_as_eight_bit_numbers
+""".split()
 FAULTY = [pytest.param(name, marks=[] if name in DAILY else pytest.mark.night) for name in FAULTS]
 
 
