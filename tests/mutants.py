@@ -50,6 +50,7 @@ TESTS = {
         "tests/test_contacts.py",
         "tests/test_reversible.py",
     ],
+    "decaf_theory/conformance": ["tests/test_conformance.py"],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
     "decaf_theory/concentration.py": ["tests/test_concentration.py"],

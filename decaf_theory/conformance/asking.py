@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
 from decaf_theory.arrays import Array
 from decaf_theory.conformance.cases import Case
-from decaf_theory.conformance.rules import Rule, mixed, scaled
-from decaf_theory.lowrank import Factors
+from decaf_theory.conformance.rules import Rule, mixed
 
 Candidate: TypeAlias = Callable[[str], Array]  # the update [n, d, k] of a site
 
@@ -24,11 +22,6 @@ class Asking:
     rule: Rule
     case: Case
     own_rank: bool = False
-
-    @cached_property
-    def factors(self) -> dict[str, Factors]:
-        """The agents' factors by site, the scales in B."""
-        return {site: scaled(self.case, site) for site in self.case.sites}
 
     def right(self, site: str) -> Array:
         """Return the rule's update."""
@@ -53,7 +46,7 @@ class Asking:
         """
 
         def update(site: str) -> Array:
-            every = [scaled(other, site) if other else self.factors[site] for *_, other in terms]
+            every = [(other or self.case).scaled[site] for *_, other in terms]
             parts = [(*term[:2], *factors) for term, factors in zip(terms, every, strict=True)]
             if self.rule.means:
                 mean_B = sum(np.tensordot(rows, B, 1) for rows, _, B, _ in parts)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from decaf_theory.arrays import Array
-from decaf_theory.lowrank import Factors, gauge
+from decaf_theory.lowrank import Factors, gauge, pad_rank
 from decaf_theory.rng import generator
 from decaf_theory.topology import TOPOLOGIES
 
@@ -53,6 +54,16 @@ class Case:
     def ranks(self) -> list[int]:
         """The agents' ranks."""
         return [factors.rank for factors in self.sites[SITES[0]]]
+
+    @cached_property
+    def scaled(self) -> dict[str, Factors]:
+        """B [N, d, r] and A [N, r, k] by site, zero-padded to the largest rank, the scales in B."""
+        return {site: self._stacked(agents) for site, agents in self.sites.items()}
+
+    def _stacked(self, agents: Agents) -> Factors:
+        padded = [pad_rank(factors, max(self.ranks)) for factors in agents]
+        B, A = (np.stack(column) for column in zip(*padded, strict=True))
+        return Factors(np.asarray(self.scales)[: len(B), None, None] * B, A)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -211,7 +211,8 @@ class Trial:
             return alike
         # the last call had the other matrix
         one, other = SITES
-        before = earlier[-1].sites[other] if _alike(earlier[-1], case) else case.sites[one]
+        same = _alike(earlier[-1], case) and earlier[-1].N == case.N
+        before = earlier[-1].sites[other] if same else case.sites[one]
         return [*alike, replace(case, sites={one: before, other: case.sites[one]})]
 
     def _take_another_rank(self, found: Outcome, *, own_rank: bool) -> None:

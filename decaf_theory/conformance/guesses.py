@@ -12,7 +12,7 @@ from decaf_theory.conformance.asking import Asking, Candidate
 from decaf_theory.conformance.cases import Case
 from decaf_theory.conformance.judge import Matrix
 from decaf_theory.conformance.mistakes import known, stale
-from decaf_theory.conformance.rules import mean, scaled
+from decaf_theory.conformance.rules import mean
 
 IN_PART = ": in some of the results alone"
 SCALED = "is scaled by a number that depends on the case"
@@ -159,7 +159,7 @@ def _fitted(asking: Asking, matrices: list[Matrix]) -> Array | None:
     """Return the weights with which one result is a mix of the agents', or None if it is not."""
     columns, targets, room = [], [], 0.0
     for m in matrices:
-        B, A = scaled(asking.case, m.site)
+        B, A = asking.case.scaled[m.site]
         if asking.rule.means and m.given.B is not None and m.given.A is not None:
             if m.given.B.shape != B.shape[1:] or m.given.A.shape != A.shape[1:]:
                 return None

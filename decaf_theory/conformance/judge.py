@@ -12,7 +12,7 @@ import numpy as np
 from decaf_theory.arrays import Array
 from decaf_theory.conformance.cases import SITES, SPACING, Case
 from decaf_theory.conformance.results import Given, Result, UnreadableError
-from decaf_theory.conformance.rules import Rule, mean, mixed, scaled
+from decaf_theory.conformance.rules import Rule, mean, mixed
 
 
 class Matrix(NamedTuple):
@@ -112,7 +112,7 @@ def room(rule: Rule, case: Case, site: str, i: int, dtype: str) -> float:
     enlarges both: see `growth`.
     """
     coarser = max(dtype, case.dtype, key=SPACING.__getitem__)
-    B, A = (np.linalg.norm(X, axis=(-2, -1)) for X in scaled(case, site))
+    B, A = (np.linalg.norm(X, axis=(-2, -1)) for X in case.scaled[site])
     w = case.weights[min(i, len(case.weights) - 1)]
     S = float(w @ (B * A) + (w @ B) * (w @ A))
     rounding = (case.N + max(case.ranks) + 6) * SPACING[coarser]
@@ -168,7 +168,7 @@ def other_means(rule: Rule, case: Case, matrix: Matrix) -> bool:
     means = mixed(rule, case, matrix.site, own_rank=False)[1]
     coarser = max(matrix.given.dtype, case.dtype, "float32", key=SPACING.__getitem__)
     for X, mean_of, all_of in zip(
-        (matrix.given.B, matrix.given.A), means, scaled(case, matrix.site), strict=True
+        (matrix.given.B, matrix.given.A), means, case.scaled[matrix.site], strict=True
     ):
         space = (case.N + 6) * SPACING[coarser] * float(w @ np.linalg.norm(all_of, axis=(-2, -1)))
         expected = mean_of[matrix.agent]

@@ -10,8 +10,8 @@ import numpy as np
 
 from decaf_theory.arrays import Array
 from decaf_theory.conformance.asking import Asking, Candidate
-from decaf_theory.conformance.cases import ALPHA, Agents, Case
-from decaf_theory.conformance.rules import REFLECTING, RULES, mean, scaled
+from decaf_theory.conformance.cases import ALPHA, Case
+from decaf_theory.conformance.rules import REFLECTING, RULES, mean
 from decaf_theory.conformance.weights import weights
 from decaf_theory.lowrank import Factors
 
@@ -83,7 +83,7 @@ def _turned_in_part(case: Case) -> Mistakes:
     """Yield means of factors of which one alone is rotated."""
 
     def update(site: str, *, turns_B: bool) -> Array:
-        B, A = scaled(case, site)
+        B, A = case.scaled[site]
         last = case.reference[site]
         U, _, Vh = np.linalg.svd(B.mT @ last.B if case.round % 2 else A @ last.A.mT)
         U[..., -1] *= np.sign(np.linalg.det(U @ Vh))[:, None]
@@ -136,7 +136,7 @@ def _first_columns(asking: Asking) -> Candidate:
         left -= kept[-1]
 
     def update(site: str) -> Array:
-        B, A = scaled(case, site)
+        B, A = case.scaled[site]
         mask = np.arange(B.shape[-1]) < np.array(kept)[:, None]
         return np.asarray(np.tensordot(case.weights, (B * mask[:, None, :]) @ A, 1))
 
@@ -181,7 +181,7 @@ def _crossed(asking: Asking) -> Mistakes:
     for words, order in (("the one before it", 1), ("the next one", -1), ("reverse order", 0)):
 
         def update(site: str, order: int = order) -> Array:
-            B, A = asking.factors[site]
+            B, A = asking.case.scaled[site]
             other = np.roll(A, order, axis=0) if order else A[::-1]
             M = np.tensordot(asking.case.weights, B @ other, 1)
             return asking.cut(M) if asking.rule.truncates else M
@@ -211,7 +211,7 @@ def _of_ranks(asking: Asking) -> Mistakes:
 
 def _padded(case: Case) -> Candidate:
     def update(site: str) -> Array:
-        B, A = scaled(case, site)
+        B, A = case.scaled[site]
         behind = [
             np.roll(b, max(case.ranks) - r, axis=1) for b, r in zip(B, case.ranks, strict=True)
         ]
@@ -224,19 +224,19 @@ def _padded(case: Case) -> Candidate:
 def stale(asking: Asking, earlier: list[Case]) -> Mistakes:
     """Yield the rule with adapters, or weights, of earlier calls with the same shapes."""
     w, N = asking.case.weights, asking.case.N
-    many = [{*range(N)} - {j} for j in range(N)] if N > 2 else []
-    groups = [{*range(N)}, *({j} for j in range(N)), *many]
+    if not asking.blends:
+        return
+    singles = [{j} for j in range(N)] if N <= 3 else []  # what few agents show is said of many
+    others = [{*range(N)} - {j} for j in range(N)] if N == 3 else []
     for before in reversed(earlier):
-        for old in groups:
-            sites = {site: _older(asking.case, before, site, old) for site in asking.case.sites}
-            other = replace(asking, case=replace(asking.case, sites=sites))
-            yield f"mixes what {_who(old, N)} had in an earlier call: stale copies", other.under(w)
+        for old in [{*range(N)}, *singles, *others]:
+            words = f"mixes what {_who(old, N)} had in an earlier call: stale copies"
+            yield words, _with_older(asking, before, old)
         if before.weights.shape == w.shape:
             yield "takes the weights of an earlier call", asking.under(before.weights)
-            if asking.blends and len(w) == N > 1:
-                own = np.diag(np.diag(w))
-                words = "mixes what the neighbours had in an earlier call: stale copies"
-                yield words, asking.blended((own, own, None), (w - own, w - own, before))
+            own = np.diag(np.diag(w)) if len(w) == N > 1 else w
+            words = "mixes what the neighbours had in an earlier call: stale copies"
+            yield words, asking.blended((own, own, None), (w - own, w - own, before))
 
 
 def _who(agents: set[int], N: int) -> str:
@@ -245,9 +245,11 @@ def _who(agents: set[int], N: int) -> str:
     return f"agent{'s' if len(agents) > 1 else ''} {', '.join(map(str, sorted(agents)))}"
 
 
-def _older(case: Case, earlier: Case, site: str, old: set[int]) -> Agents:
-    """Return the agents, those of `old` as they were, where there were so many."""
-    return tuple(
-        earlier.sites[site][j] if j in old and j < len(earlier.sites[site]) else factors
-        for j, factors in enumerate(case.sites[site])
-    )
+def _with_older(asking: Asking, earlier: Case, old: set[int]) -> Candidate:
+    """Return the update with the agents of `old` as they were, where there were so many."""
+    w, N = asking.case.weights, asking.case.N
+    both = min(N, earlier.N)
+    is_old = np.array([j in old and j < both for j in range(N)])
+    rows = np.zeros((len(w), earlier.N))
+    rows[:, :both] = (w * is_old)[:, :both]
+    return asking.blended((w * ~is_old, w * ~is_old, None), (rows, rows, earlier))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decaf_theory.arrays import Array
-from decaf_theory.conformance.cases import Agents, Case
-from decaf_theory.lowrank import Factors, mix_products, pad_rank
+from decaf_theory.conformance.cases import Case
+from decaf_theory.lowrank import Factors, mix_products
 from decaf_theory.methods import METHODS, Clock, Method, fedrot, limiting_ranks
 from decaf_theory.names import Table
 
@@ -61,26 +61,13 @@ RULES: Table[Rule] = Table(
 REFLECTING = replace(RULES["fedrot"], method=fedrot(reflections=True))
 
 
-def stacked(agents: Agents) -> Factors:
-    """Return B [N, d, r] and A [N, r, k], agents of smaller rank zero-padded."""
-    most = max(factors.rank for factors in agents)
-    padded = [pad_rank(factors, most) for factors in agents]
-    return Factors(np.stack([f.B for f in padded]), np.stack([f.A for f in padded]))
-
-
-def scaled(case: Case, site: str) -> Factors:
-    """Return the agents' factors, the scales in B."""
-    B, A = stacked(case.sites[site])
-    return Factors(np.asarray(case.scales)[:, None, None] * B, A)
-
-
 def mixed(rule: Rule, case: Case, site: str, *, own_rank: bool) -> tuple[Array, Factors]:
     """Return W - W0 [N, d, k] of the agents after the mix, and the factors that they hold.
 
     own_rank: whether each agent of a truncating rule keeps its own rank, or all have the largest.
     """
     method = limiting_ranks(rule.method, case.ranks) if own_rank else rule.method
-    state = method.begin(scaled(case, site))
+    state = method.begin(case.scaled[site])
     if rule.referred:
         N = case.N
         reference = case.reference[site].map(lambda X: np.repeat(X[None], N, axis=0))
@@ -91,4 +78,4 @@ def mixed(rule: Rule, case: Case, site: str, *, own_rank: bool) -> tuple[Array, 
 
 def mean(case: Case, site: str) -> Array:
     """Return the exact means of the products, [n, d, k]."""
-    return np.asarray(mix_products(scaled(case, site), case.weights))
+    return np.asarray(mix_products(case.scaled[site], case.weights))
