@@ -104,7 +104,8 @@ class Call:
         if self.torch:
             import torch
 
-            return torch.tensor(np.array(X, dtype=np.float64)).to(getattr(torch, dtype))
+            halves = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+            return torch.tensor(np.array(X, dtype=np.float64)).to(halves.get(dtype, torch.float32))
         return np.array(X, dtype=dtype)
 
     def _agents(self, case: Case, site: str) -> tuple[Any, ...]:
