@@ -37,13 +37,13 @@ def part(name: str, rows: Rows) -> str:
     numbers = ("average", "forgetting", "learned")
     if name == "pictures":
         own = [row for row in rows if row.get("what") == name]
-        return table(own, pictures.FORMS, (*numbers, "seen"))
+        return table(own, pictures.FORMS, (*numbers, "seen"), digits=1)
     overlap = {f"quadratics {each:g}": each for each in quadratics.OVERLAPS}[name]
     own = [row for row in rows if row.get("overlap") == overlap]
     return table(own, quadratics.FORMS, numbers)
 
 
-def table(rows: Rows, forms: Mapping[str, Any], numbers: Sequence[str]) -> str:
+def table(rows: Rows, forms: Mapping[str, Any], numbers: Sequence[str], *, digits: int = 3) -> str:
     """Return one line per way and form: means, and forgetting against plain LoRA, paired by seed.
 
     The intervals of the differences hold together at LEVEL (Bonferroni over the table).
@@ -59,8 +59,8 @@ def table(rows: Rows, forms: Mapping[str, Any], numbers: Sequence[str]) -> str:
             if form != PLAIN:
                 each = bonferroni(LEVEL, pairs)
                 forgotten = _column(rows, way, form, "forgetting")
-                against = _shown(paired_interval(forgotten, plain, each))
-            means = [_shown(mean_interval(column, LEVEL)) for column in own]
+                against = _shown(paired_interval(forgotten, plain, each), digits)
+            means = [_shown(mean_interval(column, LEVEL), digits) for column in own]
             lines.append([way, form, *means, against, str(len(plain))])
     return reported.table(lines)
 
@@ -71,8 +71,7 @@ def _column(rows: Rows, way: str, form: str, name: str) -> list[float]:
     return [row[name] for row in sorted(own, key=lambda row: int(row["seed"]))]
 
 
-def _shown(interval: Sequence[float]) -> str:
+def _shown(interval: Sequence[float], digits: int) -> str:
     """Return the mean and half the interval."""
     mean, low, high = interval
-    digits = 1 if max(abs(low), abs(high)) >= 10 else 3
     return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
