@@ -37,6 +37,7 @@ JOINS = {  # a row's method -> its column
     MEAN_SCORE: "mean score",
 }
 PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("benchmark.md", "full_models.md")]
+TOO_FEW = "One seed: no interval."
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -48,8 +49,8 @@ def write() -> None:
 
 
 def stored() -> dict[str, Rows]:
-    """Return the stored rows of every suite."""
-    return {suite: read(path) for suite, path in ROWS.items()}
+    """Return the stored rows of every suite that has been run."""
+    return {suite: read(path) for suite, path in ROWS.items() if path.exists()}
 
 
 def filled(text: str, rows: Mapping[str, Rows], predicted: Rows) -> str:
@@ -85,7 +86,7 @@ def run(about: Mapping[str, Any], found: Rows) -> str:
     """Return what was run, in a line."""
     diverged = sum("diverged" in row for row in found)
     return (
-        f"{about['trainings']} trainings, {about['core_minutes']:.0f} minutes of a core, "
+        f"Trainings: {about['trainings']}; {about['core_minutes']:.0f} minutes of a core, "
         f"{diverged or 'none'} diverged; code {about['code']}."
     )
 
@@ -95,7 +96,7 @@ def contrasts(found: Rows, predicted: Rows, suite: str, *, primary: bool) -> str
     head = ("where", "compared", "predicted", "own models", "interval", "averaged", "seeds", "word")
     findings = judge.judged(found, judge.contrasts(suite, predicted))
     chosen = [one for one in findings if one.contrast.place.primary is primary]
-    return reported.table([head, *map(_cells, chosen)])
+    return reported.table([head, *map(_cells, chosen)]) if chosen else TOO_FEW
 
 
 def _cells(one: Finding) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ def effects(found: Rows, predicted: Rows, suite: str) -> str:
         d = one.own.estimate / one.deviation if one.deviation else float("inf")
         least = detectable_difference(one.deviation, one.seeds, one.level)
         lines.append((*cells[:5], f"{d:+.1f}", f"{least:.1f}", cells[-1]))
-    return reported.table([head, *lines])
+    return reported.table([head, *lines]) if lines else TOO_FEW
 
 
 def predictions(found: Rows, predicted: Rows, suite: str) -> str:
