@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from decaf_theory import continual
 from decaf_theory.arrays import Host
@@ -15,6 +14,9 @@ from decaf_theory.rng import generator
 from paper_checks.config import Config
 from paper_checks.partition import partition
 from paper_checks.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AVERAGE, FORGOTTEN, TRANSFER = "average_score", "forgetting", "backward_transfer"
 

@@ -200,7 +200,7 @@ def test_the_averaged_model_holds_old_pairs_and_what_was_merged(form):
         name: rule.form.update(mixing.state_of(factors, run.memory, [name]), site.scale)[0].mean(0)
         for name, site in run.stacked.sites.items()
     }
-    with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked)) as one:
+    with endpoints.as_one(run.stacked, endpoints.mean_products(run.stacked.pairs())) as one:
         for name, site in one.sites.items():
             x = torch.randn(6, site.base.in_features)
             found, own = site(x) - site.base(x), x @ updates[name].mT
