@@ -215,7 +215,7 @@ def test_weights_are_decimals_or_fractions(text, numbers):
         ([], "the following arguments are required: COMMAND"),
         (
             ["bnch"],
-            "unknown command 'bnch'; the nearest of diagnose, merge, check, methods, bench is bench",
+            "'bnch'; the nearest of diagnose, merge, check, methods, bench is bench",
         ),
         (["diagnose"], "the following arguments are required: DIR"),
         (["merge", *FOLDERS], "the following arguments are required: --out"),
