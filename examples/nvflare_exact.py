@@ -1,7 +1,8 @@
 """An NVFlare aggregator that mixes LoRA adapters exactly: unequal ranks, weighted by their steps.
 
 Clients send state dicts in peft's naming (NumPy) as FLModel.params, and their number of steps or
-samples as the meta NUM_STEPS_CURRENT_ROUND. Use it as FedAvgRecipe(..., aggregator=ExactMix()).
+samples as the meta NUM_STEPS_CURRENT_ROUND. Tried with nvflare 2.9, outside the tests of this
+project.
 """
 
 from exact_mix import exact_mix

@@ -167,7 +167,9 @@ lines, images), stored results and instances to replay (JSON, JSON lines, safete
 weights of a model (safetensors, GGUF). All of it may come from someone else, and none of it is
 trusted: each has one reader, which checks kinds, names, sizes and finite numbers and names the file
 and the line or the tensor. Trusted are the sources of this project and its libraries, what is typed
-on the command line, and the folders that it names.
+on the command line, and the folders that it names. `decaf check module:function` executes the
+module that is named there, as `import` does, and calls the function; no other command runs code
+that is not of this project or its libraries.
 
 Whatever a file holds, reading it cannot
 

@@ -44,7 +44,7 @@ def _residuals(asking: Asking) -> Mistakes:
     def rest(site: str) -> Array:
         return mean(case, site) - base(site)
 
-    yield "lacks the residual: it is the product of the averaged factors", base
+    yield "lacks the residual, which is zero or not applied: the factors are averaged", base
     yield "adds the residual transposed", lambda s: base(s) + rest(s).mT
     yield "subtracts the residual", lambda s: base(s) - rest(s)
     yield "adds the residual twice", lambda s: base(s) + 2 * rest(s)
@@ -60,10 +60,16 @@ def _other_rules(asking: Asking) -> Mistakes:
     rule, case = asking.rule, asking.case
     averaged = Asking(RULES["fedavg"], case)
     if not rule.means:
-        words = "averages the factors, which is not the rule's update and depends on each gauge"
+        words = (
+            "averages the factors as they are: rotates none"
+            if rule.referred
+            else "averages the factors, which is not the rule's update and depends on each gauge"
+        )
         yield words, averaged.under(case.weights)
         for words, rows in weights(case.weights):
             yield f"averages the factors, and {words}", averaged.under(rows)
+    else:
+        yield "takes the median of each entry, not the mean", _medians(case)
     products = "is the mean of the products, "
     if rule.truncates or rule.means:
         yield f"{products}not truncated", Asking(RULES["exact"], case).under(case.weights)
@@ -77,6 +83,14 @@ def _other_rules(asking: Asking) -> Mistakes:
         yield from _turned_in_part(case)
     for other_rule in ("hetlora", "raflora") if rule.unequal else ():
         yield f"is {other_rule}'s update", Asking(RULES[other_rule], case).right
+
+
+def _medians(case: Case) -> Candidate:
+    def update(site: str) -> Array:
+        B, A = (np.median(X, axis=0) for X in case.scaled[site])
+        return np.asarray((B @ A)[None])
+
+    return update
 
 
 def _turned_in_part(case: Case) -> Mistakes:

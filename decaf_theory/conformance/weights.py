@@ -20,7 +20,7 @@ def weights(w: Array, *, graph: bool | None = None) -> Iterator[tuple[str, Array
     unlike = "weights do not sum to one"
     yield f"ignores the weights: {plain}", np.full_like(w, 1 / N)
     yield "takes the weights in reverse order", w[:, ::-1]
-    yield from _in_another_order(w)
+    yield from _in_another_order(w, graph=graph)
     yield "returns the first agent's adapter, unmixed", np.repeat(one[:1], n, axis=0)
     yield "returns the last agent's adapter, unmixed", np.repeat(one[-1:], n, axis=0)
     yield "leaves out the last agent", _whole(w * ~last)
@@ -38,15 +38,20 @@ def weights(w: Array, *, graph: bool | None = None) -> Iterator[tuple[str, Array
         yield from _on_a_graph(w)
 
 
-def _in_another_order(w: Array) -> Iterator[tuple[str, Array]]:
+def _in_another_order(w: Array, *, graph: bool) -> Iterator[tuple[str, Array]]:
     order = sorted(range(w.shape[1]), key=str)
     strings = 'in the order of their names as strings ("10" before "2")'
     yield f"takes the agents {strings}", w[:, np.argsort(order)]
     if len(w) == len(order):
         inverse = np.argsort(order)
         yield f"takes the agents {strings}, on both sides of Pi", w[np.ix_(inverse, inverse)]
-    yield "gives each agent the weight of the next one", np.roll(w, -1, axis=1)
-    yield "gives each agent the weight of the one before it", np.roll(w, 1, axis=1)
+    off = (
+        "mixes with neighbours that are off by one"
+        if graph
+        else "takes weights that are off by one"
+    )
+    yield f"{off}: those of the next agent", np.roll(w, -1, axis=1)
+    yield f"{off}: those of the agent before", np.roll(w, 1, axis=1)
 
 
 def _on_a_graph(w: Array) -> Iterator[tuple[str, Array]]:

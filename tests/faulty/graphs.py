@@ -122,7 +122,7 @@ def mixes_what_is_already_mixed(Bs, As):
     return list(zip(Bs, As, strict=True))
 
 
-@fault("decaf", "own B|cross|another agent|one factor|neighbo", topology="ring")
+@fault("decaf", "in B alone: .* own", topology="ring")
 def own_b_with_the_neighbours_a(pairs, Pi):
     out = []
     for row, (own, _) in zip(Pi, pairs, strict=True):

@@ -186,7 +186,7 @@ def another_result_each_time(B, A, weights):
     return split(mean(B, A, kept), B.shape[-1])
 
 
-@fault("decaf", "weight")
+@fault("decaf", "differs from the rule, and from every mistake")
 def truncates_before_the_mean(B, A, weights):
     parts = [split(b.float() @ a.float(), B.shape[-1]) for b, a in zip(B, A, strict=True)]
     left = torch.einsum(
