@@ -101,7 +101,7 @@ TESTS = {
     "decaf_theory/methods/field.py": ["tests/test_methods_field.py", *EXACT],
     "decaf_theory/methods/flow.py": ["tests/test_methods_steps.py"],
     "decaf_theory/methods/form": ["tests/test_methods_exact.py", "tests/test_methods.py", SORA],
-    "decaf_theory/methods/sora.py": [SORA],
+    "decaf_theory/methods/gates.py": [SORA],
     "decaf_theory/methods": [
         "tests/test_methods_exact.py",
         "tests/test_methods.py",

@@ -12,7 +12,8 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import FORMS, METHODS, Clock, State, sora, with_form
 from decaf_theory.methods.cost import round_bytes, round_flops
 from decaf_theory.methods.form import LORA, interference_of
-from decaf_theory.methods.sora import soft_threshold
+from decaf_theory.methods.formed import steady_mean
+from decaf_theory.methods.gates import soft_threshold
 from decaf_theory.problems import Problem, approximation
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.topology import TOPOLOGIES
@@ -190,6 +191,12 @@ def test_closed_gates_of_all_agents_stay_closed_in_a_mean_and_in_a_truncation():
             assert np.all(left > 0)
         else:
             np.testing.assert_array_equal(left[:, 1:], 0)
+
+
+def test_gates_that_agree_stay_as_they_are_bit_for_bit_whatever_the_weights():
+    # as weights sum to one up to rounding: a plain mean is 1 - 2^-50
+    gates, weights = np.ones((2, 1, 3)), np.array([[0.5, 0.5 - 2.0**-50]])
+    np.testing.assert_array_equal(steady_mean(gates, weights), gates[:1])
 
 
 def test_what_mixing_apart_loses_is_measured_on_W():

@@ -36,13 +36,13 @@ from decaf_theory.methods.field import FEDAGG, fedagg
 from decaf_theory.methods.flow import ODELORA, odelora
 from decaf_theory.methods.form import LORA, Form
 from decaf_theory.methods.formed import with_form
+from decaf_theory.methods.gates import sora
 from decaf_theory.methods.memory import GRADIENT_TRACKING, HEAVY_BALL, heavy_ball, tracking
 from decaf_theory.methods.merged import FEDEX_LORA, FLORA, RAC_LORA, flora, rac_lora
 from decaf_theory.methods.pool import rank1_pool
 from decaf_theory.methods.private import LA_LORA, la_lora, private, smoothed
 from decaf_theory.methods.product import DECAF, FLEXLORA, keeping_directions
 from decaf_theory.methods.ranks import limiting_ranks, within_ranks
-from decaf_theory.methods.sora import sora
 from decaf_theory.methods.state import Clock, State, for_agents
 from decaf_theory.methods.turns import ADF_LORA, ROLORA, TAD_LORA, adf_lora, tad_lora
 from decaf_theory.methods.unequal import HETLORA, RAFLORA
