@@ -682,7 +682,9 @@ def test_a_step_that_overflows_leaves_the_state_before_it(tmp_path, monkeypatch)
             if self.taken == 4:
                 self.param_groups[0]["params"][0].data[1] = math.inf
 
-    make = lambda train, stacked: Overflows(stacked.parameters(), train.lr)  # noqa: E731
+    def make(train, stacked, speed):
+        return Overflows([{"params": stacked.parameters(), "speed": speed}], train.lr)
+
     monkeypatch.setattr(finetune, "optimizer_of", make)
     config = paper_runs.config()  # a checkpoint every second step
     with pytest.raises(finetune.TrainingError, match=r"step 3 of size 0.05 overflowed; lower"):
