@@ -27,7 +27,7 @@ from paper_checks.ensemble import command as ensemble
 from paper_checks.forms import command as forms
 from paper_checks.prism import command as prism
 from paper_checks.record import Stored, read
-from paper_checks.rules import HEADS_ONLY, near
+from paper_checks.rules import HEADS_ONLY, IN_TURN, near
 from paper_checks.sequences import command as sequences
 from paper_checks.tournament import command as tournament
 from verification import store
@@ -174,6 +174,11 @@ def run_one(args: argparse.Namespace) -> int:
         return dry_run(config, args.gpu)
     if args.export and not config.lora.train_adapters:
         raise UsageError("--export writes adapters, and lora.train_adapters = false trains none")
+    if args.export and config.mix.form in IN_TURN:
+        raise UsageError(
+            f"--export writes adapters, and none holds what {config.mix.form} keeps of earlier "
+            f"tasks; run it without --export"
+        )
     if args.export and config.mix.rule.form == MERGED:
         raise UsageError(
             f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from decaf_theory import continual  # noqa: E402
 from decaf_theory.methods.pool import ROUTER, USED  # noqa: E402
-from paper_checks import checkpoint, endpoints, finetune, mixing, rules, turns  # noqa: E402
+from paper_checks import checkpoint, cli, endpoints, finetune, mixing, rules, turns  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
 from paper_checks.config import ConfigError  # noqa: E402
 from paper_checks.tasks import in_turn  # noqa: E402
@@ -257,3 +257,10 @@ def test_ten_classes_are_five_digits_upright_and_turned():
     assert torch.equal(pictures[:2], data.inputs["pixel_values"])
     assert torch.equal(pictures[2:], torch.rot90(pictures[:2], 1, (2, 3)))
     assert np.array_equal(pictures[2, 0], np.rot90(pictures[0, 0]))
+
+
+@pytest.mark.parametrize("form", ["sd_lora", "rank1_pool"])
+def test_what_no_adapter_holds_is_not_exported(form, tmp_path, capsys):
+    setting = ["--set", f"mix.form={form}", "--out", str(tmp_path), "--export", str(tmp_path / "x")]
+    assert cli.main(["run", "vit-digits-in-turn", *setting]) == 2
+    assert f"none holds what {form} keeps of earlier tasks" in capsys.readouterr().err
