@@ -28,7 +28,8 @@ class Matrix(NamedTuple):
     @property
     def error(self) -> float:
         """|update - expected|_F."""
-        return float(np.linalg.norm(self.update - self.expected))
+        with np.errstate(all="ignore"):
+            return float(np.linalg.norm(self.update - self.expected))
 
     @property
     def right(self) -> bool:
@@ -93,7 +94,8 @@ def update_of(given: Given, shape: tuple[int, int]) -> Array:
             raise UnreadableError(
                 f"returns B {given.B.shape} and A {given.A.shape}, whose ranks differ"
             )
-        parts.append(given.scale * (given.B @ given.A))
+        with np.errstate(all="ignore"):  # numbers that are not finite are reported as such
+            parts.append(given.scale * (given.B @ given.A))
     for part in parts:
         if part.shape != shape:
             turned = " (transposed)" if part.shape == shape[::-1] else ""
