@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 
 from torch.nn import functional  # noqa: E402
 
-from paper_checks import config, finetune, rules, trials  # noqa: E402
+from paper_checks import config, finetune, rules  # noqa: E402
 from paper_checks.asda import cells, command, page, play  # noqa: E402
 from paper_checks.tasks import adapting, digits, domains  # noqa: E402
 from paper_checks.tasks.adapting import Features, Weights  # noqa: E402
@@ -371,7 +371,7 @@ def test_every_training_is_possible_and_every_comparison_is_of_trainings():
 
 def test_the_page_shows_the_stored_rows():
     text = page.PAGE.read_text()
-    rows = trials.read(command.ROWS, "")
+    rows = command.STUDY.read()
     assert page.filled(text, rows) == text, "python -m paper_checks asda --page"
     known = {job.name for job in cells.jobs()}
     for row in rows[1:]:

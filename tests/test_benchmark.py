@@ -22,7 +22,7 @@ PLACE, OTHER = Place("digits", "primary"), Place("digits", "common")
 
 
 def test_what_was_predicted_before_the_runs_is_still_predicted():
-    assert command.read(predict.STORED) == json.loads(json.dumps(predict.predictions()))
+    assert command.STUDY.read(predict.STORED) == json.loads(json.dumps(predict.predictions()))
 
 
 def drawn(m, seed, k=256, alike=False):
@@ -226,7 +226,7 @@ def test_an_outcome_is_in_its_range_if_all_seeds_are():
 def test_the_page_shows_the_stored_rows():
     texts = [path.read_text(encoding="utf-8") for path in page.PAGES]
     for text in texts:
-        found = page.filled(text, page.stored(), command.read(predict.STORED))
+        found = page.filled(text, page.stored(), command.STUDY.read(predict.STORED))
         assert found == text, "python -m paper_checks benchmark --page"
     names = {block[1] for text in texts for block in page.BLOCK.finditer(text)}
     tables = ("run", "primary", "predictions")
@@ -272,7 +272,7 @@ def test_the_command_goes_on_where_it_stopped(tiny, tmp_path):
     assert tiny == ["digits-primary-dlora-20", "digits-primary-decaf-20"]
     assert run(out) == 0
     assert tiny[2:] == ["digits-primary-dlora-21", "digits-primary-decaf-21"]
-    about, *rows = command.read(out.with_suffix(".jsonl"))
+    about, *rows = command.STUDY.read(out.with_suffix(".jsonl"))
     assert (about["trainings"], len(rows)) == (4, 4)
     assert run(out) == 0
     assert len(tiny) == 4

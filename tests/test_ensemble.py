@@ -181,4 +181,4 @@ def test_the_command_tunes_then_trains_and_refuses_what_it_does_not_know(
 
 def test_the_page_is_that_of_the_stored_rows():
     text = Path(page.PAGE).read_text()
-    assert page.filled(text, trials.read(command.ROWS, "")) == text
+    assert page.filled(text, command.STUDY.read()) == text

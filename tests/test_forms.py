@@ -58,7 +58,7 @@ def test_a_trial_that_is_stored_is_not_taken_again(tmp_path, monkeypatch, capsys
     assert cli.main([*out, "--only", "gates dlora"]) == 0
     assert cli.main(out) == 0
     assert taken == ["dlora", "local"]
-    found = command.read(tmp_path / "rows.jsonl")
+    found = command.STUDY.read(tmp_path / "rows.jsonl")
     assert found[0]["trials"] == 2
     assert {row["method"] for row in found[1:]} == {"local", "dlora"}
     assert cli.main([*out, "--only", "gate"]) != 0
@@ -67,7 +67,7 @@ def test_a_trial_that_is_stored_is_not_taken_again(tmp_path, monkeypatch, capsys
 
 def test_the_page_shows_what_is_stored():
     text = page.PAGE.read_text()
-    found = command.read(command.ROWS)
+    found = command.STUDY.read()
     assert page.filled(text, found) == text, "python -m paper_checks forms --page"
     assert {block[1] for block in page.BLOCK.finditer(text)} >= page.PARTS.keys()
     assert {row["method"] for row in found[1:] if row["what"] == "gates"} == {*gates.NAMES}

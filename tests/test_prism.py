@@ -185,4 +185,4 @@ def test_a_number_of_processes_below_one_is_refused(tmp_path, capsys):
 
 def test_the_page_is_that_of_the_stored_rows():
     text = Path(page.PAGE).read_text()
-    assert page.filled(text, trials.read(command.ROWS, "")) == text
+    assert page.filled(text, command.STUDY.read()) == text

@@ -64,7 +64,7 @@ def test_a_trial_that_is_stored_is_not_taken_again(tmp_path, monkeypatch, capsys
     assert cli.main([*out, "--only", "quadratics 0 rank1_pool"]) == 0
     assert cli.main(out) == 0
     assert taken == ["rank1_pool", "lora"]
-    found = command.read(tmp_path / "rows.jsonl")
+    found = command.STUDY.read(tmp_path / "rows.jsonl")
     assert found[0]["trials"] == 2
     assert {row["form"] for row in found[1:]} == {"lora", "rank1_pool"}
     assert cli.main([*out, "--only", "quadratics"]) != 0
@@ -72,7 +72,7 @@ def test_a_trial_that_is_stored_is_not_taken_again(tmp_path, monkeypatch, capsys
 
 
 def test_the_page_shows_what_is_stored():
-    text, found = page.PAGE.read_text(), command.read(command.ROWS)
+    text, found = page.PAGE.read_text(), command.STUDY.read()
     assert page.filled(text, found) == text, "python -m paper_checks sequences --page"
     for what, module in (("quadratics", quadratics), ("pictures", pictures)):
         own = [row for row in found[1:] if row["what"] == what]

@@ -12,9 +12,9 @@ from typing import Any
 
 from decaf_theory.files import write_atomically
 from decaf_theory.stats import Interval, bonferroni, paired_interval
-from paper_checks import reported, trials
+from paper_checks import reported
 from paper_checks.asda.cells import EXPECTED, PLAN, Contrast
-from paper_checks.asda.command import ROWS
+from paper_checks.asda.command import STUDY
 from paper_checks.benchmark.judge import LEVEL, word
 from paper_checks.effects.page import BLOCK
 
@@ -26,7 +26,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def write() -> None:
     """Fill docs/asda.md from the stored rows."""
-    rows = trials.read(ROWS, "python -m paper_checks asda")
+    rows = STUDY.read()
     write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), rows).encode())
 
 

@@ -23,7 +23,7 @@ from paper_checks.benchmark.cells import (
     needs_common_start,
     why_not,
 )
-from paper_checks.benchmark.command import ROWS, read
+from paper_checks.benchmark.command import ROWS, STUDY
 from paper_checks.benchmark.judge import Finding, Place
 from paper_checks.benchmark.predict import STORED
 from paper_checks.config import ADAPTER_METHODS
@@ -45,12 +45,12 @@ def write() -> None:
     """Fill the pages from the stored rows."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        write_atomically(page, filled(text, stored(), read(STORED)).encode())
+        write_atomically(page, filled(text, stored(), STUDY.read(STORED)).encode())
 
 
 def stored() -> dict[str, Rows]:
     """Return the stored rows of every suite that has been run."""
-    return {suite: read(path) for suite, path in ROWS.items() if path.exists()}
+    return {suite: STUDY.read(path) for suite, path in ROWS.items() if path.exists()}
 
 
 def filled(text: str, rows: Mapping[str, Rows], predicted: Rows) -> str:

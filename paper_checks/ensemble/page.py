@@ -11,11 +11,11 @@ from pathlib import Path
 
 from decaf_theory.files import write_atomically
 from decaf_theory.stats import Interval
-from paper_checks import reported, trials
+from paper_checks import reported
 from paper_checks.effects.page import BLOCK
 from paper_checks.ensemble import judge
 from paper_checks.ensemble.cells import BY_NAME
-from paper_checks.ensemble.command import ROWS
+from paper_checks.ensemble.command import STUDY
 from paper_checks.ensemble.judge import Line, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "ensemble.md"
@@ -34,7 +34,7 @@ HEAD = (
 
 def write() -> None:
     """Fill docs/ensemble.md from the stored rows."""
-    rows = trials.read(ROWS, "python -m paper_checks ensemble")
+    rows = STUDY.read()
     write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), rows).encode())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from decaf_theory.files import write_atomically
 from paper_checks.effects.page import BLOCK
 from paper_checks.forms import gates
-from paper_checks.forms.command import ROWS, read
+from paper_checks.forms.command import STUDY
 
 PAGE = Path(__file__).parents[2] / "docs" / "forms.md"
 Rows = Sequence[dict[str, Any]]
@@ -25,7 +25,7 @@ PARTS: Mapping[str, Callable[[Rows], str]] = {
 
 def write() -> None:
     """Fill docs/forms.md from the stored rows."""
-    write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), read(ROWS)).encode())
+    write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), STUDY.read()).encode())
 
 
 def filled(text: str, rows: Rows) -> str:

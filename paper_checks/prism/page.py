@@ -11,9 +11,9 @@ from pathlib import Path
 from decaf_theory.concentration import STATISTICS
 from decaf_theory.files import write_atomically
 from decaf_theory.stats import bonferroni, mean_interval
-from paper_checks import reported, trials
+from paper_checks import reported
 from paper_checks.effects.page import BLOCK
-from paper_checks.prism.command import ROWS
+from paper_checks.prism.command import STUDY
 from paper_checks.prism.judge import LEVEL, QUANTILES, Row
 from paper_checks.prism.planted import CASES
 
@@ -23,7 +23,7 @@ SPLITS = (*STATISTICS, "random")
 
 def write() -> None:
     """Fill docs/prism.md from the stored rows."""
-    rows = trials.read(ROWS, "python -m paper_checks prism")
+    rows = STUDY.read()
     write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), rows).encode())
 
 

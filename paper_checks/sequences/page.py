@@ -15,7 +15,7 @@ from paper_checks import reported
 from paper_checks.effects.engine import LEVEL
 from paper_checks.effects.page import BLOCK
 from paper_checks.sequences import pictures, quadratics
-from paper_checks.sequences.command import ROWS, read
+from paper_checks.sequences.command import STUDY
 
 PAGE = Path(__file__).parents[2] / "docs" / "sequences.md"
 PLAIN = "lora"
@@ -24,7 +24,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def write() -> None:
     """Fill docs/sequences.md from the stored rows."""
-    write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), read(ROWS)).encode())
+    write_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), STUDY.read()).encode())
 
 
 def filled(text: str, rows: Rows) -> str:
