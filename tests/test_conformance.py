@@ -51,7 +51,7 @@ def test_a_fault_is_reported_in_its_words(name, seed):
     function, rule, words, options = FAULTS[name]
     report = check(function, rule, seed=seed, **options)
     assert not report
-    said = " ".join(str(finding) for finding in report.faults)  # not the name of the function
+    said = " ".join(finding.words for finding in report.faults)  # not the names of cases
     assert re.search(words, said), report
 
 

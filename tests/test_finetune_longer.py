@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from decaf_theory.files import UnwritableError  # noqa: E402
-from paper_checks import checkpoint, cli, finetune, follow, observe, record, stamp  # noqa: E402
+from paper_checks import checkpoint, cli, closing, finetune, follow, observe, record, stamp  # noqa: E402  # noqa: E402
+from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from tests.paper_runs import snapshot  # noqa: E402
 
@@ -242,3 +244,10 @@ def test_a_score_that_is_there_only_at_the_end_does_not_count(validated, tmp_pat
 def test_patience_without_validation_examples_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"observe\.patience = 2 .*task net has none"):
         finetune.finetune(paper_runs.config(observe__patience=2), tmp_path)
+
+
+@pytest.mark.parametrize(("order", "last"), [("step_first", 2), ("combine", 2), ("mix_first", 1)])
+def test_a_run_that_mixes_first_has_its_last_mix_before_its_last_round(order, last):
+    train = SimpleNamespace(steps=4, order=order)
+    run = SimpleNamespace(config=SimpleNamespace(train=train), rounds=Rounds(2, 2))
+    assert closing.last_mixed(run) == last

@@ -153,7 +153,7 @@ def rounds_to_eight_bits(B, A, weights):
     return out
 
 
-@fault("fedavg", "weights|norm")
+@fault("fedavg", "weights|norm|hetlora")
 def weights_by_the_norm_of_the_update(pairs, weights):
     norms = [float((b.float() @ a.float()).norm()) + 1e-30 for b, a in pairs]
     w = [n / sum(norms) for n in norms]
@@ -187,7 +187,7 @@ def sum_of_b(B, A, weights):
     return B.sum(0), A[0]
 
 
-@fault("raflora", "rank|direction|divide|agents that")
+@fault("raflora", "averages the factors")
 def divided_by_all_agents(Bs, As, weights):
     r = max(b.shape[1] for b in Bs)
     wide = [torch.nn.functional.pad(b, (0, r - b.shape[1])) for b in Bs]

@@ -135,7 +135,7 @@ def one_power_iteration(B, A, weights):
     return Q @ U, root
 
 
-@fault("decaf", "small|singular values|drops")
+@fault("decaf", "truncates to rank")
 def drops_a_tenth_of_the_largest(B, A, weights):
     U, S, Vh = torch.linalg.svd(mean(B, A, weights), full_matrices=False)
     r = B.shape[-1]
@@ -163,7 +163,7 @@ def collapses_at_zero(B, A, weights):
     return left * norm.sqrt(), right * norm.sqrt()
 
 
-@fault("decaf", "scale|large|norm")
+@fault("decaf", "other singular values")
 def clips_the_update(B, A, weights):
     M = mean(B, A, weights)
     return split(M / max(1.0, float(torch.linalg.matrix_norm(M))), B.shape[-1])

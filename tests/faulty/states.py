@@ -80,7 +80,7 @@ def heads_summed(states, weights):
     return mean | {k: sum(s[k] for s in states) for k in mean if "lora_" not in k}
 
 
-@fault("fedavg", "head")
+@fault("fedavg", "ignores the weights in the mean of the heads")
 def unweighted_heads(states, weights):
     mean = averaged(states, weights)
     even = [1 / len(states)] * len(states)
