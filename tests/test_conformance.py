@@ -14,6 +14,10 @@ pytest.importorskip("torch")
 
 from decaf_theory.cli import main
 from decaf_theory.conformance import RULES, Report, check, load
+from decaf_theory.conformance.cases import SITES, Asked, cases
+from decaf_theory.conformance.checking import belongs
+from decaf_theory.conformance.judge import room
+from decaf_theory.conformance.rules import mixed
 from tests.faulty import FAULTS
 from tests.right_aggregators import RIGHT
 from tests.right_styles import STYLES
@@ -192,3 +196,23 @@ def test_the_page_names_every_rule_shape_and_parameter():
     parameters = [name for names in ROLES.values() for name in names.split()]
     for name in [*RULES, *SHAPES, *parameters]:
         assert f"`{name}`" in page, name
+
+
+@pytest.mark.parametrize("graph", [None, "ring"])
+@pytest.mark.parametrize("name", RULES)
+def test_rounding_never_has_room_for_half_of_an_update(name, graph):
+    rule = RULES[name]
+    more = {"referred": rule.referred, "timed": rule.referred, "shared": rule.shared}
+    asked = Asked(graph=graph, weighs=True, scaled=True, torch=True, listed=rule.unequal, **more)
+    sizes = {}
+    for case in cases(0, asked):
+        if not belongs(case, rule):
+            continue
+        for site in SITES:
+            updates = mixed(rule, case, site, own_rank=False)[0][: len(case.weights)]
+            for i, P in enumerate(updates):
+                space, size = room(rule, case, site, i, case.dtype), np.linalg.norm(P)
+                assert space < size / 2 or size == 0, case.name
+                sizes.setdefault(case.dtype, []).append(space / size if size else 0.0)
+    assert max(sizes["float32"]) < 1e-2
+    assert max(sizes["bfloat16"]) > max(sizes["float16"])

@@ -7,7 +7,8 @@ import pytest
 
 from decaf_theory import continual
 from decaf_theory.methods import METHODS, keeping_directions
-from decaf_theory.simulate import learn
+from decaf_theory.problems import planted_sequence
+from decaf_theory.simulate import in_turn, learn
 from decaf_theory.topology import TOPOLOGIES
 from paper_checks import cli
 from paper_checks.sequences import command, page, pictures, quadratics
@@ -100,3 +101,15 @@ def test_forgetting_of_rows_is_the_standard_one():
     table = learn(tasks, Pi=TOPOLOGIES["ring"](3), **run).losses[0]
     unit = tasks.of_run[0].losses(np.zeros((5, 4))).mean()
     assert row["forgetting"] == float(continual.forgetting(table / unit, lower=True))
+
+
+def test_noise_is_drawn_apart_for_every_task_and_seed(monkeypatch):
+    seeds = []
+    as_it_is = in_turn.simulate
+    monkeypatch.setattr(
+        in_turn, "simulate", lambda config: (seeds.append(config.seed), as_it_is(config))[1]
+    )
+    tasks = planted_sequence(T=3, N=2, d=3, k=3, tau=0.1)
+    for seed in range(3):
+        learn(tasks, rank=1, steps=1, lr=0.1, Pi=TOPOLOGIES["ring"](2), seed=seed)
+    assert len({*seeds}) == 9

@@ -15,7 +15,6 @@ from decaf_theory.conformance.guesses import IN_PART, named
 from decaf_theory.conformance.heads import OTHER_HEAD, heads_named
 from decaf_theory.conformance.judge import (
     compared,
-    growth,
     keeps_own_ranks,
     other_means,
     unbalanced,
@@ -60,7 +59,7 @@ def check(
     trial = _readable([Trial(call, chosen, topology) for call in ways], seed)
     if chosen.referred and not trial.call.wants("reference"):
         raise ValueError(f"{rule} turns to the last mixed factors: take them as `reference`")
-    wanted = [case for case in cases(seed, trial.asked) if _belongs(case, chosen)]
+    wanted = [case for case in cases(seed, trial.asked) if belongs(case, chosen)]
     outcomes: list[Outcome] = []
     for i, case in enumerate([*wanted, wanted[0]]):
         said = {words.removesuffix(IN_PART) for found in outcomes for words in found.wrong}
@@ -82,7 +81,7 @@ def _rule(rule: str, topology: str | None, shape: str | None) -> Rule:
     return RULES[rule]
 
 
-def _belongs(case: Case, rule: Rule) -> bool:
+def belongs(case: Case, rule: Rule) -> bool:
     """Return whether the rule has one answer: a rotation onto fewer directions has many."""
     return not (rule.referred and case.about in ("rank deficient", "zero"))
 
@@ -197,9 +196,7 @@ class Trial:
     def _of_factors(self, found: Outcome) -> Iterator[str]:
         """Yield what is wrong with the factors of right updates."""
         rule, case = self.rule, found.case
-        if rule.balanced and any(
-            unbalanced(case, m, growth(rule, case, m.site, m.agent)) for m in found.matrices
-        ):
+        if rule.balanced and any(unbalanced(rule, case, m) for m in found.matrices):
             yield f"{RIGHT_UPDATE}its split is not balanced: B'B is not AA'"
         if rule.means and any(other_means(rule, case, m) for m in found.matrices):
             yield f"{RIGHT_UPDATE}not the means of the factors: later rounds differ"

@@ -109,37 +109,53 @@ def room(rule: Rule, case: Case, site: str, i: int, dtype: str) -> float:
     """Return how far from the rule's update rounding may lead, in the Frobenius norm.
 
     A mean of N products of inner dimension r, its weights, scales and stored factors are rounded
-    N + r + 6 times, which moves it by so many eps S, S = sum_j w_j |B_j||A_j| or the product of the
-    means of the norms. A factorization, run in float32 or wider, adds max(d, k) eps. What follows
-    enlarges both: see `growth`.
+    N + r + 6 times, which moves it by so many unit roundoffs of the coarsest dtype times S,
+    S = sum_j w_j |B_j||A_j| for means of products, the product of the means of the norms for means
+    of factors. A factorization, run in float32 or wider, adds max(d, k) eps of float32 times
+    `spread`. A rule enlarges both by its `growth`.
     """
-    coarser = max(dtype, case.dtype, key=SPACING.__getitem__)
     B, A = (np.linalg.norm(X, axis=(-2, -1)) for X in case.scaled[site])
     w = case.weights[min(i, len(case.weights) - 1)]
-    S = float(w @ (B * A) + (w @ B) * (w @ A))
-    rounding = (case.N + max(case.ranks) + 6) * SPACING[coarser]
-    factorized = max(case.shape) * max(
-        SPACING["float32"], SPACING[dtype] if dtype == "float64" else 0.0
-    )
-    return growth(rule, case, site, i) * (rounding + factorized) * S
+    of_products = 0.0 if rule.means else w @ (B * A)
+    of_factors = 0.0 if rule.truncates else (w @ B) * (w @ A)
+    rounded = (case.N + max(case.ranks) + 6) * roundoff(dtype, case.dtype)
+    factorized = max(case.shape) * SPACING["float32"] * spread(rule, case, site, i)
+    return float(growth(rule, case, site, i) * (rounded + factorized) * (of_products + of_factors))
+
+
+def roundoff(*dtypes: str) -> float:
+    """Return the unit roundoff of the coarsest of these dtypes."""
+    return max(SPACING[dtype] for dtype in dtypes) / 2
 
 
 def growth(rule: Rule, case: Case, site: str, i: int) -> float:
     """Return by how much a rule enlarges errors, to first order.
 
-    Truncation to rank r: sigma_r / (sigma_r - sigma_r+1) + 1, and sigma_1 / sigma_r for those that
-    factor a Gram matrix. A rotation: |A_j A_ref'| over the sum or, for det < 0, the difference of
-    its two least singular values.
+    Truncation to rank r: sigma_r / (sigma_r - sigma_r+1). A rotation: |A_j A_ref'| over the sum or,
+    for det < 0, the difference of its two least singular values.
     """
     if rule.truncates:
-        S = np.linalg.svd(mean(case, site)[min(i, len(case.weights) - 1)], compute_uv=False)
-        alive = S[S > 1e-9 * S[0]] if S[0] > 0 else S[:0]
-        gaps = [1 / (1 - alive[r] / alive[r - 1]) for r in {*case.ranks} if r < len(alive)]
-        kept = alive[: max(case.ranks)]
-        return float(max([1.0, *gaps]) + (kept[0] / kept[-1] if len(kept) else 0.0))
+        S = _alive(case, site, i)
+        gaps = [1 / (1 - S[r] / S[r - 1]) for r in {*case.ranks} if r < len(S)]
+        return float(max([1.0, *gaps]))
     if rule.referred:
         return max(_turning(case, site, j) for j in range(case.N))
     return 1.0
+
+
+def spread(rule: Rule, case: Case, site: str, i: int) -> float:
+    """Return sigma_1 / sigma_r of the mix, which enlarges the error of those who factor its Gram.
+
+    Of rules that do not truncate it is one.
+    """
+    kept = _alive(case, site, i)[: max(case.ranks)] if rule.truncates else np.ones(1)
+    return float(kept[0] / kept[-1]) if len(kept) else 1.0
+
+
+def _alive(case: Case, site: str, i: int) -> Array:
+    """Return the singular values of the mean of the products that are not zero to rounding."""
+    S = np.linalg.svd(mean(case, site)[min(i, len(case.weights) - 1)], compute_uv=False)
+    return S[S > 1e-9 * S[0]]
 
 
 def _turning(case: Case, site: str, j: int) -> float:
@@ -152,27 +168,28 @@ def _turning(case: Case, site: str, j: int) -> float:
     return float(1 + 2 * S[0] / apart) if apart > 0 else math.inf
 
 
-def unbalanced(case: Case, matrix: Matrix, growth: float) -> bool:
+def unbalanced(rule: Rule, case: Case, matrix: Matrix) -> bool:
     """Return whether B'B and AA' differ by more than the rounding of a split U S^1/2, S^1/2 V'."""
     B, A = matrix.given.B, matrix.given.A
     if B is None or A is None:
         return False
-    coarser = max(matrix.given.dtype, case.dtype, "float32", key=SPACING.__getitem__)
     size = float(np.sum(B * B) + np.sum(A * A))
-    # U and V of a Gram matrix are orthogonal to growth^2 eps
-    space = (max(case.shape) + 6) * SPACING[coarser] * growth**2 * size
-    return bool(np.linalg.norm(B.T @ B - A @ A.T) > space)
+    stored = 2 * roundoff(matrix.given.dtype, case.dtype)
+    # U and V, computed in float32 or wider, are orthogonal to eps, those of a Gram matrix to this
+    apart = spread(rule, case, matrix.site, matrix.agent) ** 2
+    space = stored + (max(case.shape) + 6) * SPACING["float32"] * apart
+    return bool(np.linalg.norm(B.T @ B - A @ A.T) > space * size)
 
 
 def other_means(rule: Rule, case: Case, matrix: Matrix) -> bool:
     """Return whether the factors differ from the means of the factors by more than rounding."""
     w = case.weights[min(matrix.agent, len(case.weights) - 1)]
     means = mixed(rule, case, matrix.site, own_rank=False)[1]
-    coarser = max(matrix.given.dtype, case.dtype, "float32", key=SPACING.__getitem__)
+    rounded = (case.N + 6) * roundoff(matrix.given.dtype, case.dtype, "float32")
     for X, mean_of, all_of in zip(
         (matrix.given.B, matrix.given.A), means, case.scaled[matrix.site], strict=True
     ):
-        space = (case.N + 6) * SPACING[coarser] * float(w @ np.linalg.norm(all_of, axis=(-2, -1)))
+        space = rounded * float(w @ np.linalg.norm(all_of, axis=(-2, -1)))
         expected = mean_of[matrix.agent]
         if X is not None and (X.shape != expected.shape or np.linalg.norm(X - expected) > space):
             return True

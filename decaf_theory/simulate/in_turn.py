@@ -63,7 +63,7 @@ def learn(
             start=state.factors,
             s=s,
             runs=runs,
-            seed=seed + t,
+            seed=int(generator(seed, "noise of task", t).integers(2**32)),
             steps=steps,
             record=("loss",),
             record_every=max(steps, 1),
