@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 
+WIDTH = 96
 # a line stays a line, and nothing moves the cursor or changes colours
 CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -26,3 +28,8 @@ def prepare() -> None:
 def printable(text: object) -> str:
     """Return a text with its control characters, all but ends of lines and tabs, escaped."""
     return str(text).translate(CONTROLS)
+
+
+def paragraph(text: str) -> str:
+    """Return a text in lines of at most WIDTH columns, names and paths whole."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

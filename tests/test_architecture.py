@@ -50,9 +50,8 @@ ALLOWED = {
     | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
-    "cli_check": {"conformance", "files"},
-    "cli": {"bench", "adapters", "cli_check", "topology", "methods", "measure", "bounds"}
-    | {"faults", "files", "interrupts", "terminal"},
+    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"},
+    "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }

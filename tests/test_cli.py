@@ -9,7 +9,8 @@ import pytest
 
 from decaf_theory import adapters
 from decaf_theory.adapters.tables import percentage
-from decaf_theory.cli import main, weights
+from decaf_theory.cli import main
+from decaf_theory.commands.merge import weights
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES

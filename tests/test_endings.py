@@ -9,6 +9,7 @@ import pytest
 
 from decaf_theory import cli as decaf
 from decaf_theory import faults
+from decaf_theory.commands import methods
 from decaf_theory.files import UnwritableError
 from figures import cli as figures
 from paper_checks import cli as harness
@@ -35,7 +36,7 @@ def raising(error):
 
 # program -> its main, a command line, and where its work is called
 PROGRAMS = {
-    "decaf": (decaf.main, ["methods"], lambda f: (decaf.COMMANDS, "methods", f)),
+    "decaf": (decaf.main, ["methods"], lambda f: (vars(methods), "run", f)),
     "verification": (verification.main, ["list"], lambda f: (verification.ACTIONS, "list", f)),
     "paper_checks": (harness.main, ["list"], lambda f: (harness.COMMANDS, "list", f)),
 }

@@ -6,6 +6,9 @@ import argparse
 
 from decaf_theory.files import place, to_json, write_atomically
 
+HELP = "is somebody's aggregation function right?"
+EXAMPLE = "decaf check mix.py:aggregate --rule fedavg"
+
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `check`."""
@@ -13,8 +16,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "Feed adapters of every kind (square and not, 1 to 11 agents, unequal weights and ranks, "
         "gauges, signs, zero, near consensus, half precision) to an aggregation function, compare "
         "the update that it returns with the rule's exact one, and say in words what is wrong. "
-        "Your module is executed. Exit code 1 if something is wrong. Example: decaf check "
-        "mix.py:aggregate --rule fedavg"
+        "Your module is executed. Exit code 1 if something is wrong."
     )
     p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
     p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")

@@ -1,0 +1,76 @@
+"""The command `decaf bench`: how fast is the kernel, against what others use?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from decaf_theory.files import place
+from decaf_theory.terminal import printable
+
+HELP = "how fast is the kernel, against what others use?"
+EXAMPLE = "decaf bench --quick --only G1 sizes"
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Add the arguments of `bench`."""
+    p.description = (
+        "Time the kernel and its peers in one run on one thread, and check its accuracy: one line "
+        "per goal. Exit code 1 if a goal that ran is missed by more than 20 %. With scaling: what "
+        "a step costs with each of six methods and 10 to 100,000 agents, and on paper beyond."
+    )
+    p.add_argument(
+        "part",
+        nargs="?",
+        choices=("goals", "scaling"),
+        default="goals",
+        help="goals (default), or scaling, which goes on from what --json FILE already has",
+    )
+    p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, under a minute")
+    p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes (default: all)")
+    p.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: torch only, wall time; speed on GPUs has not been measured yet",
+    )
+    p.add_argument("--json", metavar="FILE", help="store every measurement, one JSON line each")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line for each goal, as it is reached or missed."""
+    from decaf_theory import bench
+
+    if args.part == "scaling":
+        return scale(args)
+    rows = bench.run(
+        bench.chosen(args.only, quick=args.quick),
+        bench.settings(quick=args.quick, device=args.device),
+        to=place(args.json) if args.json else None,
+        show=lambda text: print(text, flush=True),
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    return 1 if bench.failed(rows) else 0
+
+
+def scale(args: argparse.Namespace) -> int:
+    """Print what a step costs against the number of agents, and what that comes to beyond."""
+    from decaf_theory import bench
+    from decaf_theory.bench import extrapolation, scaling
+
+    if args.only or args.device != "cpu":
+        raise ValueError("--only and --device belong to the goals; scaling runs whole, on the CPU")
+    rows = scaling.run(
+        bench.settings(quick=args.quick),
+        to=place(args.json) if args.json else None,
+        show=lambda text: print(text, flush=True),
+    )
+    print(f"\n{extrapolation.table(rows)}", end="")
+    return 0
+
+
+def left_by(args: argparse.Namespace) -> str:
+    """Return what an interrupted benchmark leaves, in words."""
+    if args.part == "scaling" and args.json:
+        return f"{printable(args.json)} keeps what was measured, and the same command goes on"
+    return "nothing is written"
