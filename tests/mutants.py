@@ -53,6 +53,7 @@ TESTS = {
     "decaf_theory/conformance": ["tests/test_conformance.py"],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
+    "decaf_theory/names.py": ["tests/test_names.py"],
     "decaf_theory/concentration.py": ["tests/test_concentration.py"],
     "decaf_theory/tsvd/flops.py": ["tests/test_cost.py"],
     "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py", "tests/test_measure.py"],

@@ -66,6 +66,7 @@ ROOM_ALLOWED = {
         *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
         *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
         "decaf_theory.faults",
+        "decaf_theory.names",
         "decaf_theory.terminal",
     ),
     "paper_checks": (
