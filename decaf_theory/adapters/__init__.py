@@ -8,7 +8,7 @@ save(merge(agents, method="decaf"), "run/merged")
 from decaf_theory.adapters.agents import Agents, count, load_agents, mixing_matrix
 from decaf_theory.adapters.diagnosis import compress, diagnose, pool, site_numbers, truncate_mix
 from decaf_theory.adapters.merging import MERGES, check_target, check_weights, merge, save
-from decaf_theory.adapters.reading import Adapter, load
+from decaf_theory.adapters.reading import Adapter, Opened, load, opened
 from decaf_theory.adapters.tables import LEGEND, notes, plain_words, remarks, table
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "MERGES",
     "Adapter",
     "Agents",
+    "Opened",
     "check_target",
     "check_weights",
     "compress",
@@ -26,6 +27,7 @@ __all__ = [
     "merge",
     "mixing_matrix",
     "notes",
+    "opened",
     "plain_words",
     "pool",
     "remarks",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.adapters.reading import Adapter, load
+from decaf_theory.adapters.reading import Opened, opened
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, pad_rank
 
@@ -40,15 +40,9 @@ def load_agents(folders: Iterable[str | Path]) -> Agents:
     ValueError: what `load` raises; a site or tensor that some agents have and others lack; shapes
     that differ between agents. Ranks and scales may differ.
     """
-    adapters = [load(folder) for folder in folders]
-    if not adapters:
-        raise ValueError("no adapter folder given; give one per agent")
-    _require_equal_keys(adapters, "site", [a.sites for a in adapters])
-    _require_equal_keys(adapters, "tensor", [a.others for a in adapters])
-    for site in adapters[0].sites:
-        _require_equal_shapes(adapters, f"site {site}", [a.sites[site].shape for a in adapters])
-    for name in adapters[0].others:
-        _require_equal_shapes(adapters, f"tensor {name}", [a.others[name].shape for a in adapters])
+    found = [opened(folder) for folder in folders]
+    require_alike(found)
+    adapters = [each.read() for each in found]
     sites = sorted(adapters[0].sites, key=natural)
     return Agents(
         names=tuple(a.name for a in adapters),
@@ -58,6 +52,18 @@ def load_agents(folders: Iterable[str | Path]) -> Agents:
         bases=tuple(base_name(a.config.get("base_model_name_or_path")) for a in adapters),
         config=adapters[0].config,
     )
+
+
+def require_alike(adapters: Sequence[Opened]) -> None:
+    """Raise ValueError unless adapters have the same sites and tensors, of the same shapes."""
+    if not adapters:
+        raise ValueError("no adapter folder given; give one per agent")
+    _require_equal_keys(adapters, "site", [a.sites for a in adapters])
+    _require_equal_keys(adapters, "tensor", [a.others for a in adapters])
+    for site in adapters[0].sites:
+        _require_equal_shapes(adapters, f"site {site}", [a.sites[site].shape for a in adapters])
+    for name in adapters[0].others:
+        _require_equal_shapes(adapters, f"tensor {name}", [a.others[name].shape for a in adapters])
 
 
 def twins(agents: Agents) -> list[tuple[int, int]]:
@@ -122,7 +128,7 @@ def _stack(agents: Sequence[Factors]) -> Factors:
 
 
 def _require_equal_keys(
-    adapters: Sequence[Adapter], what: str, held: Sequence[Mapping[str, Any]]
+    adapters: Sequence[Opened], what: str, held: Sequence[Mapping[str, Any]]
 ) -> None:
     first, *rest = held
     for adapter, other in zip(adapters[1:], rest, strict=True):
@@ -139,7 +145,7 @@ def _require_equal_keys(
 
 
 def _require_equal_shapes(
-    adapters: Sequence[Adapter], what: str, shapes: Sequence[tuple[int, ...]]
+    adapters: Sequence[Opened], what: str, shapes: Sequence[tuple[int, ...]]
 ) -> None:
     for adapter, shape in zip(adapters, shapes, strict=True):
         if shape != shapes[0]:

@@ -15,7 +15,8 @@ from uuid import uuid4
 import numpy as np
 
 from decaf_theory.adapters.agents import Agents, base_name, count
-from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
+from decaf_theory.adapters.namings import PREFIX
+from decaf_theory.adapters.reading import CONFIG, WEIGHTS, Adapter
 from decaf_theory.adapters.sealing import in_order, sum_of_adapter
 from decaf_theory.arrays import Array, integer
 from decaf_theory.files import place, remove_torn, temporary, torn

@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, deserialize
-
+from decaf_theory.adapters.namings import PEFT, PREFIX, Naming, Site, renamed
 from decaf_theory.adapters.patterns import PatternError, matches
 from decaf_theory.adapters.sealing import require_sum
+from decaf_theory.adapters.stored import Tensor, stored
 from decaf_theory.arrays import Array
 from decaf_theory.files import from_json, place
 from decaf_theory.lowrank import Factors
 from decaf_theory.terminal import printable
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<factor>[AB])\.weight")
-DTYPES = ("F64", "F32", "F16", "BF16")
 
 # settings of peft under which the update is not s B A alone, each with what it adds
 VARIANTS = {
@@ -62,29 +59,54 @@ class Adapter:
     others: dict[str, Array]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An adapter whose header and settings are read and checked, and its numbers are not.
+
+    naming: how its file names the factors. Otherwise as `Adapter`, each part with `read()`.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    naming: Naming
+    sites: dict[str, Site]
+    others: dict[str, Tensor]
+
+    def read(self) -> Adapter:
+        """Return the adapter with its numbers; ValueError names what is not finite."""
+        return Adapter(
+            self.name,
+            self.config,
+            {name: site.read() for name, site in self.sites.items()},
+            {name: site.scale for name, site in self.sites.items()},
+            {name: tensor.read() for name, tensor in self.others.items()},
+        )
+
+
 def load(folder: str | Path) -> Adapter:
+    """Return the adapter of a folder, all of it read; ValueError: what `opened` raises, nan, inf.
+
+    Half-precision files are read exactly.
+    """
+    return opened(folder).read()
+
+
+def opened(folder: str | Path) -> Opened:
     """Return the adapter of a folder that holds adapter_config.json and adapter_model.safetensors.
 
     The scale of a site is alpha / r, with rsLoRA alpha / sqrt(r); r and alpha by `pattern_value`.
-    Half-precision files are read exactly. With fan_in_fan_out peft adds (B A)' to a weight that is
-    stored transposed: the factors are the same. ValueError names folder, site and rule: not an
-    adapter folder, a kind other than plain LoRA, a file that is cut short, a factor without
-    its partner, shapes and ranks that do not fit, nan or inf.
+    With fan_in_fan_out peft adds (B A)' to a weight that is stored transposed: the factors are the
+    same. A checksum in the metadata is compared, one tensor in memory at a time. ValueError names
+    folder, site and rule: not an adapter folder, a kind other than plain LoRA, a file that is cut
+    short, a factor without its partner, shapes and ranks that do not fit.
     """
     folder = place(folder)
     config = _read_config(folder)
-    tensors = _read_tensors(folder)
-    require_sum(folder / WEIGHTS, tensors, config)
+    tensors, metadata = _stored(folder)
+    require_sum(folder / WEIGHTS, metadata, tensors, config)
     pairs, others = _split(folder, tensors)
-    scales = {site: _scale(folder, site, pair, config) for site, pair in pairs.items()}
-    with np.errstate(over="ignore"):  # found below
-        sites = {site: Factors(pair.B * scales[site], pair.A) for site, pair in pairs.items()}
-    for site, factors in sites.items():
-        for name, X in zip("BA", factors, strict=True):
-            _require_finite(f"{folder}: site {site}: lora_{name}", X)
-    for name, X in others.items():
-        _require_finite(f"{folder}: tensor {name}", X)
-    return Adapter(printable(folder), config, sites, scales, others)
+    sites = {site: _site(folder, site, pair, config) for site, pair in pairs.items()}
+    return Opened(printable(folder), config, PEFT, sites, others)
 
 
 def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -> Any:
@@ -130,8 +152,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_tensors(folder: Path) -> dict[str, Array]:
-    """Return every tensor of the weights file in float64, by name without peft's prefix."""
+def _stored(folder: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return every tensor of the weights file by name without peft's prefix, and the metadata."""
     path = folder / WEIGHTS
     if not path.is_file() and (folder / PICKLE).is_file():
         raise ValueError(
@@ -140,76 +162,60 @@ def _read_tensors(folder: Path) -> dict[str, Array]:
         )
     if not path.is_file():
         raise ValueError(f"{folder}: not an adapter folder: {WEIGHTS} is missing")
-    try:
-        stored = dict(deserialize(path.read_bytes()))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged or cut short: {error}") from None
-    for name, tensor in stored.items():
-        if not name.isprintable():
-            raise ValueError(f"{path}: tensor {name!r}: names must be printable")
-        if tensor["dtype"] not in DTYPES:
-            raise ValueError(
-                f"{path}: tensor {name}: dtype must be in {DTYPES}, got {tensor['dtype']}"
-            )
-        if name != (short := name.removeprefix(PREFIX)) and short in stored:
+    tensors, metadata = stored(path)
+    for name in tensors:
+        if name != (short := name.removeprefix(PREFIX)) and short in tensors:
             raise ValueError(f"{path}: tensors {name} and {short} are one; keep one of them")
-    return {name.removeprefix(PREFIX): _float64(**stored[name]) for name in sorted(stored)}
-
-
-def _float64(dtype: str, shape: list[int], data: bytes) -> Array:
-    """Return the numbers of a tensor of safetensors as an array in float64."""
-    if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
-        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        X = wide.view(np.float32)
-    else:
-        X = np.frombuffer(data, f"<f{int(dtype[1:]) // 8}")
-    return X.astype(np.float64).reshape(shape)
+    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}, metadata
 
 
 def _split(
-    folder: Path, tensors: Mapping[str, Array]
-) -> tuple[dict[str, Factors], dict[str, Array]]:
-    """Return the factors by site, scale not applied, and all other tensors."""
-    found: dict[str, dict[str, Array]] = {}
+    folder: Path, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the factors by site and letter, and all other tensors."""
+    found: dict[str, dict[str, Tensor]] = {}
     others = {}
-    for name, X in tensors.items():
+    for name, tensor in tensors.items():
         match = FACTOR.fullmatch(name)
         if match:
-            found.setdefault(match["site"], {})[match["factor"]] = X
+            site, letter = match["site"], match["factor"]
+            named = renamed(tensor, f"{folder}: site {site}: lora_{letter}")
+            found.setdefault(site, {})[letter] = named
         elif ".lora_" in name:
             reason = "DoRA's" if "lora_magnitude_vector" in name else "neither lora_A nor lora_B"
             raise ValueError(
                 f"{folder}: tensor {name} is {reason}: only LoRA of linear layers is supported"
             )
         else:
-            others[name] = X
+            others[name] = renamed(tensor, f"{folder}: tensor {name}")
     if not found:
         raise ValueError(f"{folder}: {WEIGHTS} holds no lora_A and lora_B tensors")
     for site, pair in found.items():
         if len(pair) == 1:
             (has,) = pair
             raise ValueError(f"{folder}: site {site}: lora_{has} has no partner in the file")
-    return {site: Factors(**pair) for site, pair in found.items()}, others
+    return found, others
 
 
-def _scale(folder: Path, site: str, factors: Factors, config: Mapping[str, Any]) -> float:
-    """Return alpha / r or alpha / sqrt(r); ValueError unless the shapes are those of rank r."""
-    B, A = factors
-    r = _number(folder, config, "rank_pattern", "r", site)
-    alpha = _number(folder, config, "alpha_pattern", "lora_alpha", site)
+def _site(folder: Path, name: str, pair: Mapping[str, Tensor], config: Mapping[str, Any]) -> Site:
+    """Return one site; ValueError unless its shapes are those of the rank in the settings."""
+    B, A = pair["B"], pair["A"]
+    r = _number(folder, config, "rank_pattern", "r", name)
+    alpha = _number(folder, config, "alpha_pattern", "lora_alpha", name)
     if r != int(r) or r < 1:
-        raise ValueError(f"{folder}: site {site}: r must be a positive integer, got {r}")
-    if B.ndim != 2 or A.ndim != 2 or 0 in (*B.shape, *A.shape):
+        raise ValueError(f"{folder}: site {name}: r must be a positive integer, got {r}")
+    if len(B.shape) != 2 or len(A.shape) != 2 or 0 in (*B.shape, *A.shape):
         raise ValueError(
-            f"{folder}: site {site}: lora_B and lora_A must be matrices d x r and r x k, "
+            f"{folder}: site {name}: lora_B and lora_A must be matrices d x r and r x k, "
             f"got shapes {B.shape} and {A.shape}"
         )
     if B.shape[1] != r or A.shape[0] != r:
         raise ValueError(
-            f"{folder}: site {site}: {CONFIG} says r = {int(r)}, "
+            f"{folder}: site {name}: {CONFIG} says r = {int(r)}, "
             f"but lora_B is {B.shape[0]} x {B.shape[1]} and lora_A {A.shape[0]} x {A.shape[1]}"
         )
-    return alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r
+    scale = alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r
+    return Site(name, (B.shape[0], A.shape[1]), int(r), scale, B, A)
 
 
 def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, site: str) -> float:
@@ -224,8 +230,3 @@ def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, si
     except OverflowError:  # of an integer with more than 308 digits
         value = "an integer beyond float64"
     raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
-
-
-def _require_finite(where: str, X: Array) -> None:
-    if not np.all(np.isfinite(X)):
-        raise ValueError(f"{where} holds nan or inf")
