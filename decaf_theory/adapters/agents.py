@@ -46,7 +46,7 @@ def load_agents(folders: Iterable[str | Path]) -> Agents:
     sites = sorted(adapters[0].sites, key=natural)
     return Agents(
         names=tuple(a.name for a in adapters),
-        factors={site: _stack([a.sites[site] for a in adapters]) for site in sites},
+        factors={site: stack([a.sites[site] for a in adapters]) for site in sites},
         scales={site: tuple(a.scales[site] for a in adapters) for site in sites},
         others={name: np.stack([a.others[name] for a in adapters]) for name in adapters[0].others},
         bases=tuple(base_name(a.config.get("base_model_name_or_path")) for a in adapters),
@@ -66,17 +66,22 @@ def require_alike(adapters: Sequence[Opened]) -> None:
         _require_equal_shapes(adapters, f"tensor {name}", [a.others[name].shape for a in adapters])
 
 
-def twins(agents: Agents) -> list[tuple[int, int]]:
-    """Return each agent whose factors equal those of an earlier one, as (earlier, later)."""
-    first: dict[bytes, int] = {}  # all bytes of an agent's factors -> the first agent with them
-    found = []
-    for i in range(len(agents.names)):
-        held = b"".join(X[i].tobytes() for factors in agents.factors.values() for X in factors)
-        if held in first:
-            found.append((first[held], i))
-        else:
-            first[held] = i
-    return found
+def twins(N: int, sites: Iterable[Factors]) -> list[tuple[int, int]]:
+    """Return each agent whose factors equal those of an earlier one, as (earlier, later).
+
+    sites: B [N, d, r], A [N, r, k] one after another, as many as are needed to tell agents apart.
+    """
+    groups = [list(range(N))]  # of agents that are equal so far
+    for factors in sites:
+        if all(len(group) == 1 for group in groups):
+            break
+        split: dict[tuple[int, bytes], list[int]] = {}
+        for number, group in enumerate(groups):
+            for i in group:
+                held = b"".join(X[i].tobytes() for X in factors)
+                split.setdefault((number, held), []).append(i)
+        groups = list(split.values())
+    return sorted(((g[0], i) for g in groups for i in g[1:]), key=lambda pair: pair[1])
 
 
 def mixing_matrix(topology: str, N: int) -> Array:
@@ -121,7 +126,8 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(p), "") if p.isdecimal() and len(p) < 4300 else (-1, p) for p in parts]
 
 
-def _stack(agents: Sequence[Factors]) -> Factors:
+def stack(agents: Sequence[Factors]) -> Factors:
+    """Return B [N, d, r] and A [N, r, k] of N agents, smaller ranks zero-padded."""
     rank = max(factors.rank for factors in agents)
     padded = [pad_rank(factors, rank) for factors in agents]
     return Factors(np.stack([f.B for f in padded]), np.stack([f.A for f in padded]))
