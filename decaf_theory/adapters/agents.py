@@ -52,9 +52,7 @@ def load_agents(folders: Iterable[str | Path], missing: str = "refuse") -> Agent
     sites = matched(adapters, missing)
     return Agents(
         names=tuple(a.name for a in adapters),
-        factors={
-            name: _stack([_read(site, held) for site in held]) for name, held in sites.items()
-        },
+        factors={name: stack(parts(held)) for name, held in sites.items()},
         scales={
             name: tuple(0.0 if site is None else site.scale for site in held)
             for name, held in sites.items()
@@ -179,15 +177,15 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(p), "") if p.isdecimal() and len(p) < 4300 else (-1, p) for p in parts]
 
 
-def _read(site: Site | None, held: Sequence[Site | None]) -> Factors:
-    """Return the factors of one agent's part in a site, zero of rank one if it has none."""
-    if site is not None:
-        return site.read()
-    d, k = next(other.shape for other in held if other is not None)
-    return Factors(np.zeros((d, 1)), np.zeros((1, k)))
+def parts(held: Sequence[Site | None]) -> list[Factors]:
+    """Return the factors of each agent at one site, zero of rank one where it has none."""
+    d, k = next(site.shape for site in held if site is not None)
+    zero = Factors(np.zeros((d, 1)), np.zeros((1, k)))
+    return [zero if site is None else site.read() for site in held]
 
 
-def _stack(agents: Sequence[Factors]) -> Factors:
+def stack(agents: Sequence[Factors]) -> Factors:
+    """Return B [N, d, r] and A [N, r, k] of N agents, smaller ranks zero-padded."""
     rank = max(factors.rank for factors in agents)
     padded = [pad_rank(factors, rank) for factors in agents]
     return Factors(np.stack([f.B for f in padded]), np.stack([f.A for f in padded]))

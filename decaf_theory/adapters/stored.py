@@ -18,7 +18,7 @@ INDEX = ".index.json"  # ends the name of a file that says which tensor is in wh
 ALPHA = ".alpha"  # ends the name of a tensor that holds alpha; it may be an integer
 # the types that are read, each with its name in NumPy
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1"}
+TYPES = {**DTYPES, "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,15 @@ class Tensor:
     path: Path
     start: int
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the numbers take in the file."""
+        return math.prod(self.shape) * np.dtype(TYPES[self.dtype]).itemsize
+
     def numbers(self) -> Array:
         """Return the numbers in float64, exactly; ValueError: the file has become shorter."""
         size = math.prod(self.shape)
-        X = np.fromfile(self.path, (DTYPES | INTEGERS)[self.dtype], size, offset=self.start)
+        X = np.fromfile(self.path, TYPES[self.dtype], size, offset=self.start)
         if X.size != size:
             raise ValueError(f"{self.path}: damaged or cut short: it ends within {self.name}")
         if self.dtype == "BF16":  # the upper half of a float32; NumPy has no such type
@@ -110,7 +115,7 @@ def stored(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     for name, about in header.items():
         if not name.isprintable():
             raise ValueError(f"{path}: tensor {name!r}: names must be printable")
-        if about["dtype"] not in (DTYPES | INTEGERS if name.endswith(ALPHA) else DTYPES):
+        if about["dtype"] not in (TYPES if name.endswith(ALPHA) else DTYPES):
             raise ValueError(
                 f"{path}: tensor {name}: dtype must be in {tuple(DTYPES)}, got {about['dtype']}"
             )
