@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decaf_theory import adapters
-from decaf_theory.adapters.reading import pattern_value
+from decaf_theory.adapters.settings import pattern_value
 from tests.adapter_files import EPS, PATTERNS, SHAPES, STORED, gaussian, sites_of, write
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import __version__
-from decaf_theory.adapters.agents import Agents, count, natural, require_alike
+from decaf_theory.adapters.agents import Agents, count, matched, parts
 from decaf_theory.adapters.certificate import certificate, numbers_of
 from decaf_theory.adapters.combining import Rule
+from decaf_theory.adapters.namings import Naming, Site
+from decaf_theory.adapters.namings import parts as parts_of
 from decaf_theory.adapters.parts import Job, Piece, computed, workplace
 from decaf_theory.adapters.reading import Adapter, Opened
 from decaf_theory.adapters.rounding import check_type, widest
@@ -23,6 +25,9 @@ from decaf_theory.adapters.writing import PARTS, all_rounded, write_adapter
 from decaf_theory.files import place
 from decaf_theory.lowrank import Factors, pad_rank
 from decaf_theory.sums import sum_of_files
+
+# peft's settings that leave out some of its target modules
+CHOOSING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
 def merge(
@@ -63,6 +68,7 @@ def merge_to(
     adapters: Sequence[Opened],
     *,
     topology: str | None = None,
+    missing: str = "refuse",
     dtype: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -76,21 +82,20 @@ def merge_to(
     every merge, |M|_F of the mix, what the rank drops and what rounding to dtype changes, and both
     relative to |M|_F. ValueError: as `merge` and `save`; parts of another merge. OSError.
     """
-    require_alike(adapters)
+    sites = matched(adapters, missing)
     rule = make_rule(len(adapters), topology=topology, **options)
-    sites = sorted(adapters[0].sites, key=natural)
-    ranks = {site: _rank(rule, adapters, site) for site in sites}
+    padded = max(_rank(rule, held) for held in sites.values())
     dtype = widest(_types(adapters)) if dtype is None else check_type(dtype)
     names = names_of([each.name for each in adapters]) if topology is not None else []
-    padded = None if rule.ranks_differ else max(ranks.values())
-    jobs: list[Job] = [partial(_site, rule, adapters, site, padded, dtype) for site in sites]
+    naming = adapters[0].naming
+    jobs: list[Job] = [partial(_site, rule, naming, held, padded, dtype) for held in sites.values()]
     jobs += [partial(_other, rule, adapters, name, dtype) for name in adapters[0].others]
     folder = Path(os.path.realpath(place(out)))
 
     def plan() -> Any:
         inputs = sum_of_files([place(each.name) for each in adapters])
         chosen = {name: str(value) for name, value in options.items()}
-        return [__version__, inputs, topology, dtype, rule.rows.tolist(), sorted(chosen.items())]
+        return [__version__, inputs, missing, dtype, rule.rows.tolist(), sorted(chosen.items())]
 
     with fresh(folder, overwrite=overwrite, names=names) as new:
         kept = folder.with_name(f".{folder.name}.resume")
@@ -98,10 +103,11 @@ def merge_to(
         with workplace(work, plan if resume else None) as parts_at:
             merges = computed(parts_at, jobs, len(rule.rows), dtype)
             places = [new / name for name in names] or [new]
-            for at, parts in zip(places, merges, strict=True):
+            # one merge has the first agent's settings, those of a topology have their own
+            for at, made, each in zip(places, merges, adapters, strict=False):
                 at.mkdir(exist_ok=True)
-                write_adapter(at, parts, adapters[places.index(at)].config)
-    numbers = [[part.numbers for part in parts if part.numbers] for parts in merges]
+                write_adapter(at, naming, made, settings_for(each, sites))
+    numbers = [[part.numbers for part in made if part.numbers] for made in merges]
     about = {
         "method": title(rule),
         "inputs": [each.name for each in adapters],
@@ -120,6 +126,18 @@ def names_of(folders: Sequence[str | Path]) -> list[str]:
     return [f"agent{i}" for i in range(len(names))]
 
 
+def settings_for(adapter: Opened, sites: Mapping[str, Sequence[Site | None]]) -> dict[str, Any]:
+    """Return an adapter's settings, with all sites named if some adapters lack some."""
+    config = dict(adapter.config)
+    if all(site is not None for held in sites.values() for site in held):
+        return config
+    for part in parts_of(config) or [""] * adapter.naming.has_config:
+        own = [site.removeprefix(part) for site in sites if site.startswith(part)]
+        config |= {f"{part}{key}": None for key in CHOOSING if f"{part}{key}" in config}
+        config[f"{part}target_modules"] = own
+    return config
+
+
 def _types(adapters: Sequence[Opened]) -> set[str]:
     """Return the types in which the tensors of adapters are stored."""
     factors = {
@@ -128,23 +146,24 @@ def _types(adapters: Sequence[Opened]) -> set[str]:
     return factors | {X.dtype for each in adapters for X in each.others.values()}
 
 
-def _rank(rule: Rule, adapters: Sequence[Opened], site: str) -> int:
-    given = [each.sites[site] for each in adapters]
-    return rule.ranks(given[0].shape, [each.rank for each in given])
+def _rank(rule: Rule, held: Sequence[Site | None]) -> int:
+    """Return the rank of a site's merges, where it is known beforehand."""
+    given = [site for site in held if site is not None]
+    return rule.ranks(given[0].shape, [site.rank for site in given])
 
 
 def _site(
-    rule: Rule, adapters: Sequence[Opened], site: str, padded: int | None, dtype: str
+    rule: Rule, naming: Naming, held: Sequence[Site | None], padded: int, dtype: str
 ) -> list[Piece]:
     """Return the pieces of one site, one per merge."""
+    like = next(site for site in held if site is not None)
     pieces = []
-    for i, mixed in enumerate(rule.mix(site, [each.sites[site].read() for each in adapters])):
-        of = adapters[i]
-        B, A = pad_rank(mixed.factors, padded or 0)
-        stored = all_rounded({f"{site}.lora_B": B, f"{site}.lora_A": A}, dtype)
-        factors = Factors(*stored.values())
-        tensors = of.naming.tensors(of.sites[site], factors)
-        pieces.append(Piece(tensors, numbers_of(site, mixed, factors)))
+    for mixed in rule.mix(like.name, parts(held)):
+        B, A = mixed.factors if rule.ranks_differ else pad_rank(mixed.factors, padded)
+        named = {f"{like.name}.lora_B": B, f"{like.name}.lora_A": A}
+        stored = Factors(*all_rounded(named, dtype).values())
+        numbers = numbers_of(like.name, mixed, stored)
+        pieces.append(Piece(naming.tensors(like, stored), numbers))
     return pieces
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 from tqdm import tqdm
 
 from decaf_theory.adapters.rounding import TYPES, in_bytes
-from decaf_theory.adapters.stored import Tensor, stored
-from decaf_theory.adapters.streams import write_tensors
+from decaf_theory.adapters.stored import ALPHA, Tensor, stored
+from decaf_theory.adapters.streams import itemsize, write_tensors
 from decaf_theory.arrays import Array
 from decaf_theory.files import from_json, opened_atomically, to_json, write_atomically
 from decaf_theory.sums import SUM, sealed, sum_of, sum_of_arrays, unsealed
@@ -63,12 +63,14 @@ def computed(work: Path, jobs: Sequence[Job], n: int, dtype: str) -> list[list[P
 
 
 def _write_part(path: Path, piece: Piece, dtype: str) -> None:
-    shapes = {name: X.shape for name, X in piece.tensors.items()}
-    numbers = (in_bytes(X, dtype) for X in piece.tensors.values())
+    # a small number such as alpha may be none of a half type
+    kinds = {n: "float32" if n.endswith(ALPHA) else dtype for n in piece.tensors}
+    table = {name: (TYPES[kinds[name]], X.shape) for name, X in piece.tensors.items()}
+    numbers = (in_bytes(X, kinds[name]) for name, X in piece.tensors.items())
     both = sum_of([sum_of_arrays(piece.tensors), piece.numbers])
     metadata = {NUMBERS: json.dumps(piece.numbers), SUM: both}
     with opened_atomically(path) as file:
-        write_tensors(file, shapes, TYPES[dtype], numbers, metadata)
+        write_tensors(file, table, numbers, metadata)
 
 
 def read_part(path: Path) -> Part | None:
@@ -121,5 +123,6 @@ def _require_plan(folder: Path, plan: Any) -> None:
 
 
 def in_order(parts: Iterable[Part]) -> dict[str, Tensor]:
-    """Return the tensors of all parts in the order of their names."""
-    return dict(sorted((name, X) for part in parts for name, X in part.tensors.items()))
+    """Return the tensors of all parts, those of the widest type first, so that all are aligned."""
+    tensors = [(name, X) for part in parts for name, X in part.tensors.items()]
+    return dict(sorted(tensors, key=lambda pair: (-itemsize(pair[1].dtype), pair[0])))

@@ -10,9 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from decaf_theory.adapters.reading import CONFIG, WEIGHTS
+from decaf_theory.adapters.namings import NAMINGS
+from decaf_theory.adapters.reading import CONFIG
 from decaf_theory.files import UnwritableError, place, remove_torn, temporary, torn
 
+FILES = (CONFIG, *(naming.weights for naming in NAMINGS))
 ASIDE = "-old"  # ends the name of a folder that is being replaced
 
 
@@ -54,7 +56,7 @@ def recover(folder: Path) -> None:
 def check_target(folder: str | Path, *, overwrite: bool = False, names: Sequence[str] = ()) -> None:
     """Raise ValueError or OSError if `fresh` could not or must not write to this folder.
 
-    Only what a merge writes is ever replaced: the two files of an adapter, or adapters of these
+    Only what a merge writes is ever replaced: the files of an adapter, or adapters of these
     names. The current folder is not, since whoever is in it would be left in none.
     """
     folder = place(folder)
@@ -85,7 +87,7 @@ def _is_ours(path: Path, names: Sequence[str]) -> bool:
     if names:
         inside = path.name in names and path.is_dir()
         return inside and all(_is_ours(below, ()) for below in path.iterdir())
-    return path.name in (CONFIG, WEIGHTS) and path.is_file()
+    return path.name in FILES and path.is_file()
 
 
 def unwritable(folder: Path, error: OSError) -> OSError:

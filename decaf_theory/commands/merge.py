@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -14,7 +15,7 @@ from decaf_theory.files import place, require_writable, to_json, write_atomicall
 from decaf_theory.terminal import paragraph, printable, say, unsaid
 
 HELP = "write one adapter, the mix of the agents', or one per agent"
-OPTIONS = ("topology", "weights", "method", "rank", "energy", "exact", "dtype", "resume")
+OPTIONS = ("topology", "weights", "method", "rank", "energy", "exact", "missing", "dtype", "resume")
 EXAMPLE = "decaf merge agent0 agent1 agent2 --weights 1/2,1/4,1/4 --out merged"
 
 
@@ -26,7 +27,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "printed, 2 after bad usage or input."
     )
     p.add_argument(
-        "folders", nargs="+", metavar="DIR", help="adapter folders in peft's format, one per agent"
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="adapters, one per agent: folders of peft or diffusers, or files of safetensors",
     )
     p.add_argument("--out", required=True, metavar="DIR", help="folder of the new adapter")
     p.add_argument(
@@ -60,6 +64,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--exact", action="store_true", help="drop nothing: the rank is the sum of the ranks"
     )
     p.add_argument(
+        "--missing",
+        default="refuse",
+        metavar="HOW",
+        help="zero: a matrix that an agent lacks counts as an update of zero (default: refuse)",
+    )
+    p.add_argument(
         "--dtype",
         metavar="TYPE",
         help="float32, float16 or bfloat16 (default: the widest of the inputs')",
@@ -81,7 +91,11 @@ def more_help() -> str:
     from decaf_theory.methods import METHODS
 
     rules = ((name, METHODS[name].origin) for name in MERGES)
-    lines = [paragraph(f"{name}: {origin.rule}") for name, origin in rules if origin]
+    lines = [
+        textwrap.fill(f"{name}: {origin.rule}", 78, initial_indent="  ", subsequent_indent="    ")
+        for name, origin in rules
+        if origin
+    ]
     return "\nmethods:\n" + "\n".join(lines) + "\n"
 
 
@@ -118,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     adapters.check_target(args.out, overwrite=args.force, names=names)
     report = _report_path(args)
     opened = [adapters.opened(folder) for folder in args.folders]
-    for remark in adapters.oversights(opened):
+    for remark in adapters.oversights(opened, args.missing):
         with suppress(OSError):
             print(paragraph(remark), file=sys.stderr, flush=True)
     options = {name: getattr(args, name) for name in OPTIONS}
