@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from decaf_theory.adapters.rounding import check_type, widest
 from decaf_theory.adapters.rules import make_rule, title
 from decaf_theory.adapters.targets import fresh
 from decaf_theory.adapters.writing import PARTS, all_rounded, write_adapter
-from decaf_theory.files import place
+from decaf_theory.files import place, temporary
 from decaf_theory.lowrank import Factors, pad_rank
 from decaf_theory.sums import sum_of_files
 
@@ -97,8 +98,8 @@ def merge_to(
         chosen = {name: str(value) for name, value in options.items()}
         return [__version__, inputs, missing, dtype, rule.rows.tolist(), sorted(chosen.items())]
 
+    kept = folder.with_name(f".{folder.name}.resume")
     with fresh(folder, overwrite=overwrite, names=names) as new:
-        kept = folder.with_name(f".{folder.name}.resume")
         work = kept if resume else new.with_name(f"{new.name}{PARTS}")
         with workplace(work, plan if resume else None) as parts_at:
             merges = computed(parts_at, jobs, len(rule.rows), dtype)
@@ -107,6 +108,9 @@ def merge_to(
             for at, made, each in zip(places, merges, adapters, strict=False):
                 at.mkdir(exist_ok=True)
                 write_adapter(at, naming, made, settings_for(each, sites))
+    if resume:
+        gone = kept.rename(folder.with_name(f"{temporary(folder)}{PARTS}"))  # at once, or not
+        shutil.rmtree(gone, ignore_errors=True)
     numbers = [[part.numbers for part in made if part.numbers] for made in merges]
     about = {
         "method": title(rule),

@@ -49,7 +49,7 @@ def computed(work: Path, jobs: Sequence[Job], n: int, dtype: str) -> list[list[P
     for merge in range(n):
         (work / str(merge)).mkdir(exist_ok=True)
     merges: list[list[Part]] = [[] for _ in range(n)]
-    for at, job in enumerate(tqdm(jobs, "merging", delay=LATE, leave=False, unit=" matrices")):
+    for at, job in enumerate(tqdm(jobs, "merging", delay=LATE, mininterval=1, leave=False)):
         paths = [work / str(merge) / f"{at}.safetensors" for merge in range(n)]
         found = [read_part(path) for path in paths]
         if None in found:
@@ -89,30 +89,32 @@ def read_part(path: Path) -> Part | None:
 
 @contextmanager
 def workplace(folder: Path, plan: Callable[[], Any] | None) -> Iterator[Path]:
-    """Yield a folder for parts, removed at the end; of a plan, kept on failure and taken up again.
+    """Yield a folder for parts, which is removed; of a plan, it is kept and taken up again.
 
     plan(): what the parts follow from. ValueError: the folder holds parts of another plan.
     """
+    folder.mkdir(parents=True, exist_ok=plan is not None)
     try:
-        folder.mkdir(parents=True, exist_ok=plan is not None)
         if plan is not None:
             _require_plan(folder, plan())
         yield folder
-    except BaseException:
+    finally:
         if plan is None:
             shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder)
 
 
 def _require_plan(folder: Path, plan: Any) -> None:
     path = folder / PLAN
     wanted = sealed({"plan": plan})
-    if not path.exists():
+    if not path.exists():  # so that nothing in it is known to follow from the plan
+        shutil.rmtree(folder)
+        folder.mkdir()
         write_atomically(path, to_json(wanted))
         return
     try:
-        same = unsealed(from_json(path.read_bytes())) == unsealed(wanted)
+        found = from_json(path.read_bytes())
+        unsealed(found)
+        same = found[SUM] == wanted[SUM]
     except ValueError:
         same = False
     if not same:
