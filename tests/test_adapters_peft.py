@@ -71,3 +71,59 @@ def test_peft_loads_the_same_weights(tmp_path, rng, config):
     for name, X in merged.others.items():
         part = getattr(head, name.split(".")[1]).detach()
         assert torch.equal(part, torch.tensor(X, dtype=torch.float32))
+
+
+def linears(shapes):
+    """Return the linear layers that these sites adapt."""
+    from torch import nn
+
+    return nn.ModuleDict({name: nn.Linear(k, d) for name, (d, k) in shapes.items()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cat", "svd", "auto", "bfloat16"])
+def test_merges_are_those_of_peft(tmp_path, rng, kind):
+    from peft import PeftModel
+
+    shapes = {"fc1": (12, 20), "fc2": (9, 12)}
+    common = {"target_modules": list(shapes), "dtype": np.float32}
+    folders = [
+        write(tmp_path / name, sites_of(rng, r=r, shapes=shapes), r=r, lora_alpha=r + 1, **common)
+        for name, r in (("a", 2), ("b", 3))
+    ]
+    options = {
+        "cat": {"exact": True},
+        "svd": {"rank": 2},
+        "auto": {"rank": "auto", "energy": 0.8},
+        "bfloat16": {"dtype": "bfloat16"},
+    }[kind]
+    weights = [0.75, 0.25]
+    opened = [adapters.opened(folder) for folder in folders]
+    found = adapters.merge_to(tmp_path / "out", opened, weights=weights, **options)
+    model = PeftModel.from_pretrained(linears(shapes), folders[0], adapter_name="a")
+    model.load_adapter(folders[1], adapter_name="b")
+    model.load_adapter(tmp_path / "out", adapter_name="ours")
+    exact = kind == "cat"
+    model.add_weighted_adapter(["a", "b"], weights, "theirs", "cat" if exact else "svd", svd_rank=2)
+    for said in found["sites"]:
+        layer = model.base_model.model[said["site"]]
+        ours = layer.get_delta_weight("ours").double().numpy()
+        pairs = [opened[j].sites[said["site"]].read() for j in range(2)]
+        # peft reads each, scales, and multiplies in float32: for inner dimensions r <= 5 each
+        # product is within (r + 6) 2^-24 |B||A|, entry by entry, and so is the stacked one
+        size = sum(w * np.abs(B) @ np.abs(A) for w, (B, A) in zip(weights, pairs, strict=True))
+        M = sum(w * B @ A for w, (B, A) in zip(weights, pairs, strict=True))
+        room = 11 * 2**-24 * np.linalg.norm(size)
+        U, S, Vh = np.linalg.svd(M)
+        r = {"cat": 5, "svd": 2, "bfloat16": 3}.get(kind, said["rank"])
+        W = (U[:, :r] * S[:r]) @ Vh[:r]
+        gap = S[r - 1] - S[r] if S[r : r + 1].sum() > room else np.inf
+        # a truncation moves by at most twice sigma_1 over the gap of what its matrix moves by
+        slip = room * (1 + 2 * S[0] / gap)
+        assert layer.lora_A["ours"].weight.shape[0] == layer.r["ours"] == said["rank"] == r
+        assert np.linalg.norm(ours - W) <= slip + 1.01 * said["rounding"]
+        if kind in ("cat", "svd"):
+            theirs = layer.get_delta_weight("theirs").double().numpy()
+            # their float32 SVD: backward error max(d, k) eps sigma_1, as of LAPACK
+            svd = 20 * 2**-23 * S[0] * (1 + 2 * S[0] / gap)
+            assert np.linalg.norm(ours - theirs) <= 2 * slip + svd
