@@ -274,16 +274,24 @@ def test_what_is_written_back_is_the_same_update_in_the_same_naming(tmp_path, ma
     first = adapters.opened(make(tmp_path / "a"))
     again = adapters.opened(write_again(first, tmp_path / "b"))
     assert again.naming == first.naming
-    forms = [
-        {name: (site.form, site.alpha) for name, site in each.sites.items()}
-        for each in (first, again)
-    ]
+    forms = [{name: site.form for name, site in each.sites.items()} for each in (first, again)]
     assert forms[0] == forms[1]
     for name, site in again.sites.items():
         assert (site.scale, site.weight) == (1.0, first.sites[name].weight)
         given = pad_rank(first.sites[name].read(), site.rank)
         for X, Y in zip(site.read(), given, strict=True):
             assert np.array_equal(X, Y)
+
+
+def test_alpha_and_the_shapes_of_a_convolution_are_written_as_they_were_read(tmp_path):
+    found = adapters.opened(lone(with_alpha("c", CONV, np.array(1.0)))(tmp_path))
+    written = found.naming.tensors(found.sites["c"], pad_rank(found.sites["c"].read(), 3))
+    assert {name: X.shape for name, X in written.items()} == {
+        "c.lora_up.weight": (4, 3, 1, 1),
+        "c.lora_down.weight": (3, 3, 3, 3),
+        "c.alpha": (),
+    }
+    assert written["c.alpha"] == 3
 
 
 def index_with(**changed):
