@@ -6,7 +6,6 @@ import pytest
 pytest.importorskip("peft", reason="peft is not installed")
 
 from decaf_theory import adapters
-from decaf_theory.adapters.namings import scale_one
 from decaf_theory.lowrank import pad_rank, product
 from tests.adapter_files import PATTERNS, sites_of, write
 
@@ -122,7 +121,7 @@ def test_embeddings_and_convolutions_are_pefts_own(tmp_path):
     (tmp_path / "b").mkdir()
     exact = {name: np.ascontiguousarray(X, dtype=np.float32) for name, X in tensors.items()}
     save_file(exact, tmp_path / "b" / found.naming.weights)
-    settings = {**found.config, **scale_one(4)}
+    settings = {**found.config, "r": 4, "lora_alpha": 4, "rank_pattern": {}, "alpha_pattern": {}}
     (tmp_path / "b" / "adapter_config.json").write_text(json.dumps(settings))
     again = PeftModel.from_pretrained(several_kinds(), tmp_path / "b")
     for name, site in found.sites.items():
