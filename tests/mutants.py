@@ -128,6 +128,14 @@ TESTS = {
     "decaf_theory/faults.py": ["tests/test_endings.py"],
     "decaf_theory/terminal.py": ["tests/test_doors.py"],
     "decaf_theory/adapters/sealing.py": ["tests/test_adapters_merging.py"],
+    **{
+        f"decaf_theory/adapters/{name}.py": ["tests/test_adapters_namings.py"]
+        for name in ("agents", "lone", "namings", "pairing")
+    },
+    "decaf_theory/adapters/stored.py": [
+        "tests/test_adapters.py",
+        "tests/test_adapters_namings.py",
+    ],
     "decaf_theory/files.py": ["tests/test_files.py"],
     "decaf_theory/interrupts.py": ["tests/test_interrupts.py"],
     "decaf_theory/sums.py": ["tests/test_sums.py"],

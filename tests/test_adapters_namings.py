@@ -186,6 +186,10 @@ READ = {
             TEXT: (WIDE, 10 / np.sqrt(5)),
         },
     ),
+    "diffusers, settings of a part within a model": (
+        lone(named(UNET, PLAIN) | named("down.q", PLAIN), of_unet(r=R, lora_alpha=1)),
+        {UNET: (PLAIN, 3), "down.q": (PLAIN, 1 / 2)},
+    ),
     "diffusers, settings of one model": (
         lone(named("down.to_q", PLAIN), settings(r=R, lora_alpha=5)),
         {"down.to_q": (PLAIN, 5 / 2)},
@@ -213,6 +217,10 @@ READ = {
     "kohya, no alpha": (
         lone(named("lora_unet_q", PLAIN, KOHYA) | named("lora_unet_v", WIDE, KOHYA)),
         {"lora_unet_q": (PLAIN, 1), "lora_unet_v": (WIDE, 1)},
+    ),
+    "kohya, metadata that say nothing else": (
+        lone(named("lora_unet_q", PLAIN, KOHYA), {"lora_alpha": "2.0", "ss_network_alpha": "1"}),
+        {"lora_unet_q": (PLAIN, 1)},
     ),
     "kohya, unlike ranks": (
         lone(with_alpha("q", PLAIN, np.array(3.0)) | with_alpha("v", WIDE, np.array(3.0))),
@@ -266,14 +274,24 @@ def test_what_is_written_back_is_the_same_update_in_the_same_naming(tmp_path, ma
     first = adapters.opened(make(tmp_path / "a"))
     again = adapters.opened(write_again(first, tmp_path / "b"))
     assert again.naming == first.naming
-    assert {name: site.form for name, site in again.sites.items()} == {
-        name: site.form for name, site in first.sites.items()
-    }
+    forms = [{name: site.form for name, site in each.sites.items()} for each in (first, again)]
+    assert forms[0] == forms[1]
     for name, site in again.sites.items():
         assert (site.scale, site.weight) == (1.0, first.sites[name].weight)
         given = pad_rank(first.sites[name].read(), site.rank)
         for X, Y in zip(site.read(), given, strict=True):
             assert np.array_equal(X, Y)
+
+
+def test_alpha_and_the_shapes_of_a_convolution_are_written_as_they_were_read(tmp_path):
+    found = adapters.opened(lone(with_alpha("c", CONV, np.array(1.0)))(tmp_path))
+    written = found.naming.tensors(found.sites["c"], pad_rank(found.sites["c"].read(), 3))
+    assert {name: X.shape for name, X in written.items()} == {
+        "c.lora_up.weight": (4, 3, 1, 1),
+        "c.lora_down.weight": (3, 3, 3, 3),
+        "c.alpha": (),
+    }
+    assert written["c.alpha"] == 3
 
 
 def index_with(**changed):
@@ -375,6 +393,10 @@ REFUSED = {
     "alpha twice": (
         lone(with_alpha(UNET, PLAIN, np.array(1.0)), of_unet()),
         f"alpha is stated twice, by {UNET}.alpha and by lora_adapter_metadata",
+    ),
+    "alpha in metadata alone": (
+        lone(Q, {"alpha": "8"}),
+        "its metadata say alpha = '8', which few loaders read, and no tensor does",
     ),
     "settings of another part": (
         lone(named(TEXT, PLAIN), of_unet()),

@@ -29,6 +29,7 @@ from decaf_theory.adapters.stored import ALPHA, INDEX, Tensor, whole
 from decaf_theory.terminal import printable
 
 FILE = ".safetensors"
+STATED = ("alpha", "lora_alpha", "network_alpha")  # in metadata, of some trainers
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -82,6 +83,8 @@ def opened(path: Path) -> Opened:
         )
     }
     silent = not alphas and not parts(config)
+    if silent:
+        _require_one(path, metadata, pairs)
     remark = f"{printable(path)} states no alpha: the scale of its matrices is taken as one."
     forms = {pair.form for pair in pairs.values()}
     naming = KOHYA if forms == {KOHYA_FORM} else DIFFUSERS
@@ -98,6 +101,21 @@ def _require_known(path: Path, pairs: Pairs, others: Mapping[str, Tensor]) -> No
         raise ValueError(
             f"{path}: its names are peft's, and {CONFIG}, which states the scale, is not next to it"
         )
+
+
+def _require_one(path: Path, metadata: Mapping[str, str], pairs: Pairs) -> None:
+    """Raise ValueError if the metadata state an alpha that is not r: few loaders read it there."""
+    for key in STATED:
+        if key in metadata and any(metadata[key] not in _texts(pair.r) for pair in pairs.values()):
+            raise ValueError(
+                f"{path}: its metadata say {key} = {metadata[key]!r}, which few loaders read, and "
+                f"no tensor does; store alpha as tensors, or scale B by alpha / r and remove it"
+            )
+
+
+def _texts(r: int) -> tuple[str, str]:
+    """Return how metadata may write an alpha of r."""
+    return str(r), str(float(r))
 
 
 def _stated(
