@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from decaf_theory import adapters
 from decaf_theory.adapters import namings
-from decaf_theory.adapters.sealing import sum_of_adapter
+from decaf_theory.adapters.sealing import sum_of_stream
 from decaf_theory.lowrank import pad_rank
 from decaf_theory.sums import SUM
 from tests.adapter_files import CONFIG, EPS, PREFIX
@@ -262,7 +262,7 @@ def write_again(found, at):
         metadata = found.naming.metadata(found.config, dict.fromkeys(found.sites, r))
         config = namings.config_of(at, metadata)
     plain = {name.removeprefix(found.naming.prefix): X for name, X in tensors.items()}
-    metadata[SUM] = sum_of_adapter(plain, config)
+    metadata[SUM] = sum_of_stream(sorted(plain.items()), config)
     write_file(at / found.naming.weights, tensors, metadata)
     if found.naming.has_config:
         (at / "adapter_config.json").write_text(json.dumps(config))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,24 +15,14 @@ from decaf_theory.sums import SUM, sum_of, sum_of_arrays
 FREE = ("base_model_name_or_path", "inference_mode")  # settings that one edits on another machine
 
 
-def sum_of_adapter(tensors: Mapping[str, Array], config: Mapping[str, Any]) -> str:
-    """Return the checksum of an adapter's numbers, whatever their type, and of its settings."""
-    return sum_of_stream(sorted(tensors.items()), config)
-
-
 def sum_of_stream(tensors: Iterable[tuple[str, Array]], config: Mapping[str, Any]) -> str:
-    """Return the same checksum of tensors that come one at a time, in the order of their names."""
+    """Return the checksum of an adapter's numbers, whatever their type, and of its settings.
+
+    Tensors come one at a time, in the order of their names.
+    """
     numbers = ((name, X.astype(np.float64, copy=False)) for name, X in tensors)
     kept = {name: value for name, value in config.items() if name not in FREE}
     return sum_of([sum_of_arrays(numbers), kept])
-
-
-def in_order(data: bytes) -> bytes:
-    """Return a file of safetensors with its header sorted: as saved, metadata are in any order."""
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)  # the numbers stay aligned
-    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
 def require_sum(
