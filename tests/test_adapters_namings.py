@@ -1,10 +1,12 @@
 """Every naming of the files of adapters is read right, or refused by name; and written back."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
@@ -90,7 +92,7 @@ def lone(tensors, metadata=None, name="style.safetensors"):
     return lambda tmp_path: write_file(tmp_path / name, tensors, metadata)
 
 
-def settings(**values):
+def in_metadata(**values):
     return {"lora_adapter_metadata": json.dumps(values)}
 
 
@@ -99,7 +101,7 @@ def with_alpha(site, pair, alpha, forms=KOHYA):
 
 
 def of_unet(alpha=6, **more):
-    return settings(**{"unet.r": R, "unet.lora_alpha": alpha}, **more)
+    return in_metadata(**{"unet.r": R, "unet.lora_alpha": alpha}, **more)
 
 
 PLAIN = matrices()
@@ -191,7 +193,7 @@ READ = {
         {UNET: (PLAIN, 3), "down.q": (PLAIN, 1 / 2)},
     ),
     "diffusers, settings of one model": (
-        lone(named("down.to_q", PLAIN), settings(r=R, lora_alpha=5)),
+        lone(named("down.to_q", PLAIN), in_metadata(r=R, lora_alpha=5)),
         {"down.to_q": (PLAIN, 5 / 2)},
     ),
     "diffusers, alpha": (
@@ -618,3 +620,28 @@ def test_an_adapters_name_is_found_inside_of_a_name(site, name, embedding):
     form = namings.EMBEDDING if embedding else namings.LINEAR
     stem, weight = form.A.removesuffix(".weight"), ".weight" * (not embedding)
     assert namings.unnamed(f"{site}{stem}.{name}{weight}") == (site + form.A, name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+KEYS = "r lora_alpha rank_pattern alpha_pattern use_rslora init_lora_weights task_type".split()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([f"{part}{key}" for part in ("unet.", "") for key in KEYS]), JSON
+    )
+)
+def test_any_settings_in_metadata_are_read_or_refused(about):
+    with TemporaryDirectory() as folder:
+        path = lone(named(UNET, PLAIN), in_metadata(**about))(Path(folder))
+        said = ""
+        try:
+            (site,) = adapters.opened(path).sites.values()
+        except ValueError as error:
+            said = str(error)
+        assert said.startswith(folder) if said else site.rank == R and np.isfinite(site.scale)
