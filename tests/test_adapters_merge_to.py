@@ -181,6 +181,15 @@ def test_every_method_that_merges_is_its_formula(tmp_path, rng, method):
     assert np.linalg.norm(merged.B @ merged.A - W) <= 1000 * EPS * size
 
 
+def test_matrices_of_unequal_rank_are_padded_to_one_rank(tmp_path, rng):
+    sites = {"q": gaussian(rng, 6, 5, 4), "v": gaussian(rng, 6, 2, 1)}
+    folder = write(tmp_path / "in", sites, r=4, lora_alpha=4, rank_pattern={"v": 1})
+    adapters.merge_to(tmp_path / "out", [adapters.opened(folder)])
+    read = adapters.opened(tmp_path / "out")
+    assert {name: site.rank for name, site in read.sites.items()} == {"q": 4, "v": 4}
+    assert read.config["rank_pattern"] == {}
+
+
 def test_a_method_that_shares_a_factor_refuses_adapters_that_do_not(tmp_path, rng):
     folders, _ = dense_agents(tmp_path, rng)
     agents = adapters.load_agents(folders)
@@ -328,17 +337,17 @@ def test_a_merge_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
 
     def counted(self, site, agents):
         if stop and len(mixed) == 2:
-            raise KeyboardInterrupt
+            raise MemoryError
         mixed.append(site)
         return mix(self, site, agents)
 
     monkeypatch.setattr(Rule, "mix", counted)
     stop, out, kept = True, tmp_path / "out", tmp_path / ".out.resume"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(MemoryError):
         adapters.merge_to(out, opened)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
     mixed.clear()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(MemoryError):
         adapters.merge_to(out, opened, resume=True)
     assert (not out.exists(), mixed) == (True, ["fc1", "fc2"])
     for other in ({"rank": 2}, {"weights": [1, 0, 0, 0]}, {"dtype": "float16"}):

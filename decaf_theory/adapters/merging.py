@@ -6,12 +6,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from decaf_theory import __version__
 from decaf_theory.adapters.agents import Agents, count, matched, parts
 from decaf_theory.adapters.certificate import certificate, numbers_of
 from decaf_theory.adapters.combining import Rule
@@ -96,7 +96,14 @@ def merge_to(
     def plan() -> Any:
         inputs = sum_of_files([place(each.name) for each in adapters])
         chosen = {name: str(value) for name, value in options.items()}
-        return [__version__, inputs, missing, dtype, rule.rows.tolist(), sorted(chosen.items())]
+        return [
+            version("decaf-theory"),
+            inputs,
+            missing,
+            dtype,
+            rule.rows.tolist(),
+            sorted(chosen.items()),
+        ]
 
     kept = folder.with_name(f".{folder.name}.resume")
     with fresh(folder, overwrite=overwrite, names=names) as new:
