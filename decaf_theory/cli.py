@@ -63,11 +63,23 @@ def refuse_unknown(p: argparse.ArgumentParser, words: Sequence[str]) -> None:
         p.error(f"unknown command {words[0]!r}; the nearest of {known} is {near}")
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose help ends with lines that are found out when it is asked for."""
+
+    more_help = staticmethod(str)
+
+    def format_help(self) -> str:
+        """Return the help."""
+        return super().format_help() + self.more_help()
+
+
+def parser() -> Parser:
     """Return the parser of the command line."""
-    p = argparse.ArgumentParser(prog="decaf", description="Mix LoRA adapters of several agents.")
+    p = Parser(prog="decaf", description="Mix LoRA adapters of several agents.")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         example = f"example: {command.EXAMPLE}"
-        command.add_arguments(commands.add_parser(name, help=command.HELP, epilog=example))
+        one = commands.add_parser(name, help=command.HELP, epilog=example)
+        one.more_help = getattr(command, "more_help", one.more_help)
+        command.add_arguments(one)
     return p

@@ -129,6 +129,25 @@ TESTS = {
     "decaf_theory/faults.py": ["tests/test_endings.py"],
     "decaf_theory/terminal.py": ["tests/test_doors.py"],
     "decaf_theory/adapters/sealing.py": ["tests/test_adapters_merging.py"],
+    **{
+        f"decaf_theory/adapters/{name}.py": ["tests/test_adapters_namings.py"]
+        for name in ("agents", "lone", "namings", "pairing")
+    },
+    "decaf_theory/adapters/stored.py": [
+        "tests/test_adapters.py",
+        "tests/test_adapters_namings.py",
+    ],
+    **{
+        f"decaf_theory/adapters/{name}.py": ["tests/test_adapters_merge_to.py"]
+        for name in ("combining", "merging", "parts", "rounding")
+    },
+    "decaf_theory/adapters/rules.py": ["tests/test_merge_command.py"],
+    "decaf_theory/adapters/streams.py": ["tests/test_adapters_merging.py"],
+    "decaf_theory/adapters/targets.py": [
+        "tests/test_merge_command.py",
+        "tests/test_adapters_merging.py",
+        "tests/test_doors.py",
+    ],
     "decaf_theory/files.py": ["tests/test_files.py"],
     "decaf_theory/interrupts.py": ["tests/test_interrupts.py"],
     "decaf_theory/sums.py": ["tests/test_sums.py"],

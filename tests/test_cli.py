@@ -128,9 +128,10 @@ def test_one_agent_is_no_plural(call):
 )
 def test_what_looks_like_an_oversight_is_remarked(tmp_path, call, folders, message):
     for arguments in (["diagnose"], ["merge", "--out", tmp_path / "mixed"]):
-        code, out, _ = call(*arguments, *folders)
+        code, out, err = call(*arguments, *folders)
         assert code == 0
-        assert message in " ".join(out.split())
+        # a merge says so before it writes
+        assert message in " ".join((out if arguments[0] == "diagnose" else err).split())
 
 
 def test_bases_that_differ_are_told(tmp_path, call):
@@ -155,7 +156,7 @@ def test_a_merge_writes_the_mix_and_says_so(call, tmp_path):
     code, text, err = call("merge", *FOLDERS, "--out", out, "--weights", "1/2,1/4,.125,0.125")
     assert (code, err) == (0, "")
     expected = f"decaf of 4 agents: 3 matrices of rank 4, 2 other tensors averaged -> {out}\n"
-    assert text == expected
+    assert text.startswith(expected)
     agents = adapters.load_agents(STORED)
     mixed = adapters.merge(agents, weights=[0.5, 0.25, 0.125, 0.125])
     read = adapters.load(out)
@@ -221,7 +222,7 @@ def test_weights_are_decimals_or_fractions(text, numbers):
         (["diagnose"], "the following arguments are required: DIR"),
         (["merge", *FOLDERS], "the following arguments are required: --out"),
         (["diagnose", *FOLDERS, "--rank", "two"], "argument --rank: invalid int value: 'two'"),
-        (["merge", *FOLDERS, "--out", "x", "--method", "dsgd"], "invalid choice: 'dsgd'"),
+        (["merge", *FOLDERS, "--out", "x", "--rank", "all"], "a whole number or auto, got 'all'"),
         (
             ["merge", *FOLDERS, "--out", "x", "--weights", "1/2,1/0"],
             "argument --weights: must be numbers separated by commas, such as 0.5,1/4,1/4; got",
@@ -252,7 +253,7 @@ def test_bad_usage_ends_with_two_and_a_usage_line(call, arguments, message):
         (["merge", *FOLDERS, "--weights", "1,1,1,1"], "weights must sum to one, got sum 4; divide"),
         (["merge", *FOLDERS, "--weights", "2,-1,0,0"], "weights must be nonnegative numbers, got"),
         (["merge", *FOLDERS, "--rank", "33"], "rank must be in 1 ... min(d, k) = 32 for 32 x 40"),
-        (["merge", *FOLDERS, "--rank", "2", "--method", "dlora"], "rank belongs to method 'decaf'"),
+        (["merge", *FOLDERS, "--rank", "2", "--method", "dlora"], "rank belongs to methods that"),
     ],
 )
 def test_a_bad_input_ends_with_two_and_one_line(call, tmp_path, arguments, message):

@@ -6,16 +6,23 @@ save(merge(agents, method="decaf"), "run/merged")
 """
 
 from decaf_theory.adapters.agents import Agents, count, load_agents, mixing_matrix
+from decaf_theory.adapters.certificate import certificate_words
 from decaf_theory.adapters.diagnosis import compress, diagnose, pool, site_numbers, truncate_mix
-from decaf_theory.adapters.merging import MERGES, check_target, check_weights, merge, save
-from decaf_theory.adapters.reading import Adapter, load
-from decaf_theory.adapters.tables import LEGEND, notes, plain_words, remarks, table
+from decaf_theory.adapters.merging import merge, merge_to, names_of
+from decaf_theory.adapters.oversights import oversights, remarks
+from decaf_theory.adapters.reading import Adapter, Opened, load, opened
+from decaf_theory.adapters.rules import MERGES, check_weights
+from decaf_theory.adapters.tables import LEGEND, notes, plain_words, table
+from decaf_theory.adapters.targets import check_target
+from decaf_theory.adapters.writing import save
 
 __all__ = [
     "LEGEND",
     "MERGES",
     "Adapter",
     "Agents",
+    "Opened",
+    "certificate_words",
     "check_target",
     "check_weights",
     "compress",
@@ -24,8 +31,12 @@ __all__ = [
     "load",
     "load_agents",
     "merge",
+    "merge_to",
     "mixing_matrix",
+    "names_of",
     "notes",
+    "opened",
+    "oversights",
     "plain_words",
     "pool",
     "remarks",

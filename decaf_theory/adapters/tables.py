@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from decaf_theory.adapters.agents import Agents, count, twins
+from decaf_theory.adapters.agents import Agents, count
 from decaf_theory.adapters.diagnosis import LOSSES, pool
+from decaf_theory.adapters.oversights import remarks
 from decaf_theory.formats import digits
 
 Numbers = Mapping[str, Any]
@@ -101,24 +102,3 @@ def notes(agents: Agents) -> list[str]:
             f"not LoRA factors ({names})."
         )
     return found + remarks(agents)
-
-
-def remarks(agents: Agents) -> list[str]:
-    """Return what looks like an oversight: a single agent, one given twice, bases that differ."""
-    found = []
-    if len(agents.names) == 1:
-        found.append(
-            "A single agent has nobody to mix with, so averaging its factors loses nothing: "
-            "give one folder per agent."
-        )
-    for first, again in twins(agents):
-        found.append(
-            f"{agents.names[first]} and {agents.names[again]} hold equal factors: an agent given "
-            f"twice counts twice."
-        )
-    if len(set(agents.bases)) > 1:
-        found.append(
-            f"The agents name different base models ({', '.join(sorted(set(agents.bases)))}): "
-            f"their updates can be mixed only if these are one and the same."
-        )
-    return found
