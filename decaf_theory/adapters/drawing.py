@@ -16,6 +16,7 @@ from decaf_theory.adapters.tables import kept_ranks, percentage, short_name, ste
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Layers = dict[int | str, list[Numbers]]  # the matrices of one kind, by layer or by name
 FORMATS = ("svg", "png", "pdf")
 COLUMNS = 4  # panels next to each other
 PANEL = (2.6, 3.1)  # in, of losses and angles of one kind of matrix
@@ -48,36 +49,60 @@ METADATA: dict[str, dict[str, Any]] = {
 
 
 def draw(sites: Sequence[Numbers], kind: str, topology: str) -> bytes:
-    """Return the bytes of a picture of `diagnose`'s sites, kind one of FORMATS.
+    """Return the bytes of the picture of `diagnose`'s sites, kind one of FORMATS.
 
-    One panel per kind of matrix, against the layer: the number in the names of its matrices. The
-    matrices without one share a panel. matplotlib's defaults count, not the user's settings.
+    Equal numbers give equal bytes: matplotlib's defaults count, not the user's settings.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
+    out = BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        panels = kinds(sites)
-        across = min(COLUMNS, len(panels))
-        down = math.ceil(len(panels) / across)
-        size = (max(PANEL[0] * across, 5.0), PANEL[1] * down + 0.8)
-        figure = Figure(figsize=size, layout="constrained")
-        _fill(figure, sites, panels, down, across)
-        figure.suptitle(_title(sites, topology), fontsize=9)
-        out = BytesIO()
-        figure.savefig(out, format=kind, metadata=METADATA[kind])
+        picture(sites, topology).savefig(out, format=kind, metadata=METADATA[kind])
     return out.getvalue()
 
 
-def kinds(sites: Sequence[Numbers]) -> dict[str, dict[int | str, list[Numbers]]]:
+def picture(sites: Sequence[Numbers], topology: str) -> Figure:
+    """Return one panel of losses, and one of angles, for each kind of matrix, against the layer.
+
+    The layer is the number in the names of the matrices; those without one share a panel.
+    """
+    from matplotlib.figure import Figure
+
+    panels = kinds(sites)
+    across = min(COLUMNS, len(panels))
+    down = math.ceil(len(panels) / across)
+    size = (max(PANEL[0] * across, 5.0), PANEL[1] * down + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(2 * down, across, height_ratios=[2.0, 1.0] * down)
+    pairs: list[tuple[Any, Any]] = []
+    for number, (kind, layers) in enumerate(panels.items()):
+        row, column = divmod(number, across)
+        first = pairs[0] if pairs else (None, None)
+        above = figure.add_subplot(grid[2 * row, column], sharey=first[0])
+        below = figure.add_subplot(grid[2 * row + 1, column], sharex=above, sharey=first[1])
+        pairs.append((above, below))
+        _panel(above, below, kind, layers, pool(sites))
+        for axis, words in ((above, "lost, % of |M|"), (below, "angle, degrees")):
+            axis.set_ylabel("" if column else words)
+            axis.tick_params(labelleft=not column)
+    above, below = pairs[0]
+    above.set_ylim(0, None)
+    below.set(ylim=(0, 90), yticks=[0, 45, 90])
+    handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3 if across > 1 else 2)
+    figure.suptitle(_title(sites, topology), fontsize=9)
+    return figure
+
+
+def kinds(sites: Sequence[Numbers]) -> dict[str, Layers]:
     """Return the sites by kind, the name without its numbers, and layer, the first of them.
 
     Those without a number are of the kind "", each by its own name.
     """
     stem = stem_of(sites)
-    found: dict[str, dict[int | str, list[Numbers]]] = {}
+    found: dict[str, Layers] = {}
     for site in sites:
         parts = str(site["site"]).removeprefix(stem).split(".")
         layers = [int(part) for part in parts if part.isdecimal() and len(part) < 10]
@@ -87,38 +112,19 @@ def kinds(sites: Sequence[Numbers]) -> dict[str, dict[int | str, list[Numbers]]]
     return found
 
 
-def _fill(figure: Figure, sites: Sequence[Numbers], panels: Any, down: int, across: int) -> None:
-    """Draw losses and, below them, angles of every kind."""
-    heights = [2.0, 1.0] * down
-    grid = figure.add_gridspec(2 * down, across, height_ratios=heights)
-    total = pool(sites)
-    above, below = None, None
-    for number, (kind, layers) in enumerate(panels.items()):
-        row, column = divmod(number, across)
-        above = figure.add_subplot(grid[2 * row, column], sharey=above)
-        below = figure.add_subplot(grid[2 * row + 1, column], sharex=above, sharey=below)
-        x = list(layers) if kind else list(range(len(layers)))
-        together = [pool(of_layer) for of_layer in layers.values()]
-        parts = [100 * share(each, total, "interference") for each in together]
-        above.bar(x, parts, color="0.85", width=0.8, label="share of what averaging loses")
-        line = "-" if kind else ""  # matrices without a number have no order
-        _curves(above, x, together, LOSSES, 100, line)
-        _curves(below, x, together, ANGLES, 1, line)
-        above.axhline(100 * FINE, color="0.5", linewidth=0.7, linestyle=":")
-        above.set_title(short_name({"site": kind or "matrices"}), loc="left")
-        above.tick_params(labelbottom=False)
-        _ticks(below, x, None if kind else [str(name) for name in layers])
-        for axis, words in ((above, "lost, % of |M|"), (below, "angle, degrees")):
-            if column == 0:
-                axis.set_ylabel(words)
-            else:
-                axis.tick_params(labelleft=False)
-    if above is not None and below is not None:
-        above.set_ylim(0, None)
-        below.set_ylim(0, 90)
-        below.set_yticks([0, 45, 90])
-        handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3 if across > 1 else 2)
+def _panel(above: Any, below: Any, kind: str, layers: Layers, total: Numbers) -> None:
+    """Draw the losses and, below them, the angles of one kind of matrix."""
+    x = [at if isinstance(at, int) else place for place, at in enumerate(layers)]
+    together = [pool(of_layer) for of_layer in layers.values()]
+    parts = [100 * share(each, total, "interference") for each in together]
+    above.bar(x, parts, color="0.85", width=0.8, label="share of what averaging loses")
+    line = "-" if kind else ""  # matrices without a number have no order
+    _curves(above, x, together, LOSSES, 100, line)
+    _curves(below, x, together, ANGLES, 1, line)
+    above.axhline(100 * FINE, color="0.5", linewidth=0.7, linestyle=":")
+    above.set_title(short_name({"site": kind or "matrices"}), loc="left")
+    above.tick_params(labelbottom=False)
+    _ticks(below, x, [] if kind else [str(name) for name in layers])
 
 
 def _curves(
@@ -131,11 +137,11 @@ def _curves(
         axis.plot(x, shown, color=color, marker=marker, linestyle=line, label=label)
 
 
-def _ticks(axis: Any, x: Sequence[int], names: Sequence[str] | None) -> None:
+def _ticks(axis: Any, x: Sequence[int], names: Sequence[str]) -> None:
     """Name the matrices of a panel, or number its layers, at integers alone."""
     from matplotlib.ticker import MaxNLocator
 
-    if names is None:
+    if not names:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.set_xlabel("layer")
     else:
@@ -147,6 +153,6 @@ def _title(sites: Sequence[Numbers], topology: str) -> str:
     total = pool(sites)
     lost = [f"{percentage(total[name])} %" for name in LOSSES]
     return (
-        f"{count(total['agents'])}, {topology} graph: averaging loses {lost[0]},\n"
-        f"{lost[1]} after alignment; truncating to {kept_ranks(sites)} {lost[2]}"
+        f"{count(total['agents'])}, {topology} graph. Lost: {lost[0]} by averaging,\n"
+        f"{lost[1]} after alignment, {lost[2]} by truncating to {kept_ranks(sites)}"
     )
