@@ -129,9 +129,15 @@ def dense_angles(blocks):
 
 @pytest.mark.parametrize("kind", ["generic", "unequal ranks", "deficient", "gauges"])
 @pytest.mark.parametrize(
-    ("N", "d", "k", "r"), [(1, 6, 5, 2), (2, 9, 4, 3), (5, 7, 11, 2), (11, 5, 6, 2)]
+    ("N", "d", "k", "r", "topology", "rank"),
+    [
+        (1, 6, 5, 2, "complete", None),
+        (2, 9, 4, 3, "path", 1),
+        (3, 4, 4, 2, "star", 2),
+        (5, 7, 11, 2, "ring", 4),
+        (11, 5, 6, 2, "path", None),
+    ],
 )
-@pytest.mark.parametrize(("topology", "rank"), [("complete", None), ("path", 1), ("ring", 4)])
 def test_the_causes_are_those_of_dense_matrices(kind, N, d, k, r, topology, rank):
     factors = draw(np.random.default_rng([N, d, r]), kind, N, d, k, r)
     Pi = TOPOLOGIES[topology](N)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from decaf_theory.adapters.advice import FINE
 from decaf_theory.adapters.agents import count
-from decaf_theory.adapters.causes import share
 from decaf_theory.adapters.diagnosis import Numbers, pool
+from decaf_theory.adapters.reasons import share
 from decaf_theory.adapters.tables import kept_ranks, percentage, short_name, stem_of
 
 if TYPE_CHECKING:

@@ -68,7 +68,7 @@ def decisive(sites: Sequence[Numbers], loss: str) -> list[Numbers]:
     """Return the fewest sites that make MOST of the energy of a loss, largest first."""
     total, found, sum_ = pool(sites), [], 0.0
     for site in sorted(sites, key=lambda site: -site[loss]):
-        if sum_ >= MOST or share(site, total, loss) == 0:
+        if sum_ >= MOST - NEGLIGIBLE or share(site, total, loss) == 0:
             break
         found.append(site)
         sum_ += share(site, total, loss)
