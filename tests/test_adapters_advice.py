@@ -4,6 +4,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,7 @@ from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import EPS, STORED, pair, write, write_agents
 from tests.test_adapters_geometry import balanced, dense_geometry
 
+ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = [str(folder) for folder in STORED]
 
 
@@ -356,6 +358,17 @@ def test_a_check_refuses_a_report_that_is_there_before_it_calls_anything(call, t
 def test_the_example_of_the_help_is_a_command():
     args = parser().parse_args(command.EXAMPLE.split()[1:])
     assert command.picture_format(args.plot) == "svg"
+
+
+def test_the_page_shows_what_the_command_prints(call, monkeypatch):
+    page = (ROOT / "docs" / "diagnose.md").read_text()
+    line, shown = re.search(r"```sh\ndecaf (.*?)\n```\n\n```text\n(.*?)```", page, re.S).groups()
+    monkeypatch.chdir(ROOT)
+    _, out, _ = call(*line.split())
+    number = re.compile(r"\d+(?:\.\d+)?")
+    assert re.sub(r" +", " ", number.sub("0", out)) == re.sub(r" +", " ", number.sub("0", shown))
+    for new, old in zip(number.findall(out), number.findall(shown), strict=True):
+        assert float(new) == pytest.approx(float(old), rel=5.1e-3)  # a last digit may round
 
 
 # ---------------------------------------------------------------- the picture
