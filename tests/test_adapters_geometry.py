@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 
 from decaf_theory import adapters
-from decaf_theory.adapters.sizes import times_power
+from decaf_theory.adapters import diagnosis
+from decaf_theory.adapters.sizes import over, times_power
 from decaf_theory.bounds import truncation_by_spread
 from decaf_theory.lowrank import Factors
 from decaf_theory.topology import TOPOLOGIES
@@ -210,6 +211,20 @@ def test_powers_of_two_in_the_factors_change_no_digit(kind, N, shape, topology, 
     assert adapters.advise([found]) == adapters.advise([unit])
 
 
+@pytest.mark.parametrize("e", [-1000, -300, 0, 300, 1000])
+def test_lapack_is_given_factors_of_size_one(monkeypatch, e):
+    seen = []
+    real = diagnosis._triangle
+    monkeypatch.setattr(diagnosis, "_triangle", lambda X: (seen.append(np.max(abs(X))), real(X))[1])
+    factors = draw(np.random.default_rng(1), "generic", 3, 5, 4, 2)
+    small = adapters.compress(Factors(np.ldexp(factors.B, e), np.ldexp(factors.A, -e)))
+    assert len(seen) == 2
+    assert all(0.5 <= size < 1 for size in seen)
+    unit = adapters.compress(factors)
+    assert np.array_equal(small.B, np.ldexp(unit.B, e))
+    assert np.array_equal(small.A, np.ldexp(unit.A, -e))
+
+
 @pytest.mark.parametrize("powers", [(0, 0), (-300, -300), (300, 300), (250, -300), (-290, 210)])
 def test_losses_and_imbalance_of_any_size_are_those_of_long_doubles(powers):
     rng = np.random.default_rng(3)
@@ -232,6 +247,15 @@ def test_an_update_without_digits_in_float64_is_refused(e, words):
     factors = Factors(np.ldexp(np.ones((2, 3, 1)), e), np.ldexp(np.ones((2, 1, 3)), e))
     with pytest.raises(ValueError, match=f"site layer: its update is about 2.*{words}$"):
         diagnose(factors, TOPOLOGIES["complete"](2))
+
+
+def test_nan_is_neither_balanced_nor_nothing_lost():
+    factors = draw(np.random.default_rng(0), "generic", 3, 4, 5, 2)
+    factors.B[1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="agent 1"):
+        diagnose(factors, TOPOLOGIES["ring"](3))
+    assert [over(x, y) for x, y in ((2.0, 4.0), (0.0, 0.0), (2.0, 0.0))] == [0.5, 0.0, math.inf]
+    assert all(math.isnan(over(x, y)) for x, y in ((math.nan, 1.0), (1.0, math.nan), (math.nan, 0)))
 
 
 # ---------------------------------------------------------------- planted cases

@@ -26,5 +26,7 @@ def times_power(x: Any, e: int) -> float:
 
 
 def over(x: float, y: float) -> float:
-    """Return the ratio of two norms: 0 / 0 is 0, else x / 0 is inf."""
-    return x / y if y > 0 else (math.inf if x > 0 else 0.0)
+    """Return the ratio of two norms: 0 / 0 is 0, else x / 0 is inf; nan stays nan."""
+    if y != 0:
+        return x / y
+    return x * math.inf if x else 0.0
