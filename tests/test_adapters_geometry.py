@@ -10,6 +10,7 @@ from scipy.linalg import subspace_angles
 
 from decaf_theory import adapters
 from decaf_theory.adapters import diagnosis
+from decaf_theory.adapters.geometry import site_geometry
 from decaf_theory.adapters.sizes import over, times_power
 from decaf_theory.bounds import truncation_by_spread
 from decaf_theory.lowrank import Factors
@@ -351,5 +352,5 @@ def test_the_same_rows_of_a_graph_in_any_kind_of_matrix_give_the_same_causes():
     single = [diagnose(factors, row[None])["aligned"] for row in Pi]
     assert found["aligned"] == pytest.approx(math.sqrt(np.mean(np.square(single))), rel=1e-9)
     small = adapters.compress(factors)
-    sparse = adapters.site_geometry((6, 5), small, csr_array(Pi), 2)
-    assert sparse == adapters.site_geometry((6, 5), small, Pi, 2)
+    sparse = site_geometry((6, 5), small, csr_array(Pi), 2)
+    assert sparse == site_geometry((6, 5), small, Pi, 2)

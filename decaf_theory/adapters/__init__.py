@@ -9,7 +9,6 @@ save(merge(agents, method="decaf"), "run/merged")
 from decaf_theory.adapters.advice import Advice, advise
 from decaf_theory.adapters.agents import Agents, count, load_agents, mixing_matrix
 from decaf_theory.adapters.diagnosis import compress, diagnose, pool, site_numbers, truncate_mix
-from decaf_theory.adapters.geometry import site_geometry
 from decaf_theory.adapters.merging import MERGES, check_target, check_weights, merge, save
 from decaf_theory.adapters.reading import Adapter, load
 from decaf_theory.adapters.reasons import CAUSES, causes, share, where, worst
@@ -39,7 +38,6 @@ __all__ = [
     "remarks",
     "save",
     "share",
-    "site_geometry",
     "site_numbers",
     "table",
     "truncate_mix",
