@@ -41,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ended(args: argparse.Namespace) -> int:
     """Run a command; return the exit code. What the user can mend is said in one line."""
+    command = COMMANDS[args.command]
     return without_traceback(
-        lambda: COMMANDS[args.command].run(args),
+        lambda: command.run(args),
         program="decaf: ",
         known=(ValueError,),
-        elsewhere="--json",
+        elsewhere=getattr(command, "ELSEWHERE", "--json"),
     )
 
 

@@ -151,6 +151,16 @@ TESTS = {
     "decaf_theory/files.py": ["tests/test_files.py"],
     "decaf_theory/interrupts.py": ["tests/test_interrupts.py"],
     "decaf_theory/sums.py": ["tests/test_sums.py"],
+    "decaf_theory/adapters/geometry.py": ["tests/test_adapters_geometry.py"],
+    "decaf_theory/adapters/sizes.py": ["tests/test_adapters_geometry.py"],
+    "decaf_theory/adapters/diagnosis.py": [
+        "tests/test_adapters_diagnosis.py",
+        "tests/test_adapters_geometry.py",
+    ],
+    **{
+        f"decaf_theory/{path}.py": ["tests/test_adapters_advice.py"]
+        for path in ("adapters/advice", "adapters/reasons", "adapters/drawing", "commands/targets")
+    },
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],

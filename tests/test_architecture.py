@@ -44,7 +44,8 @@ ALLOWED = {
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "formats", "terminal", "lowrank", "tsvd", "topology"}
-    | {"methods", "measure", "adapters", "files", "sums"},
+    | {"methods", "measure", "adapters", "files", "sums"}
+    | {"bounds"},
     "adversary": {"extras", "rng"},
     "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
     | {"conformance"},
