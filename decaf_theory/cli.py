@@ -1,4 +1,4 @@
-"""The command line `decaf`: diagnose and merge adapters, check aggregation, list the methods."""
+"""The command line `decaf`: diagnose, merge, check aggregation, list the methods, plan a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from decaf_theory.commands import bench, check, diagnose, merge, methods
+from decaf_theory.commands import bench, check, diagnose, merge, methods, plan
 from decaf_theory.faults import without_traceback
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare
@@ -19,6 +19,7 @@ COMMANDS = {
     "check": check,
     "methods": methods,
     "bench": bench,
+    "plan": plan,
 }
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 

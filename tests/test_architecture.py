@@ -50,8 +50,12 @@ ALLOWED = {
     "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
     | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
-    | {"methods", "problems", "simulate", "sums"},
-    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"},
+    | {"methods", "problems", "simulate", "sums"}
+    | {"plan"},
+    "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
+    | {"topology", "tsvd"},
+    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
+    | {"plan"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},

@@ -50,7 +50,7 @@ def test_help_works_from_any_folder_and_loads_nothing_heavy(tmp_path):
     out = elsewhere(code, tmp_path)
     assert "usage: decaf" in out
     assert out.endswith("exit 0\n[]\n")
-    for command in ("diagnose", "merge", "methods", "bench"):
+    for command in ("diagnose", "merge", "methods", "bench", "plan"):
         assert command in out
 
 
@@ -65,7 +65,7 @@ def test_the_installed_command_answers_from_another_folder(tmp_path):
     assert done.stdout.startswith("4 agents, complete graph\n")
 
 
-@pytest.mark.parametrize("command", ["diagnose", "merge", "methods", "bench"])
+@pytest.mark.parametrize("command", ["diagnose", "merge", "methods", "bench", "plan"])
 def test_every_command_has_help_within_eighty_columns(call, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = call(command, "--help")
@@ -217,7 +217,7 @@ def test_weights_are_decimals_or_fractions(text, numbers):
         ([], "the following arguments are required: COMMAND"),
         (
             ["bnch"],
-            "'bnch'; the nearest of diagnose, merge, check, methods, bench is bench",
+            "'bnch'; the nearest of diagnose, merge, check, methods, bench, plan is bench",
         ),
         (["diagnose"], "the following arguments are required: DIR"),
         (["merge", *FOLDERS], "the following arguments are required: --out"),

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decaf_theory.files import UnwritableError, write_atomically
+from decaf_theory.plan.models import VIT_DIGITS
 from decaf_theory.rng import generator
 from decaf_theory.sums import seal_bytes, unseal_bytes
 from paper_checks.config import Config
@@ -42,8 +43,8 @@ if TYPE_CHECKING:  # torch is imported where it is needed
 SEEN = (0, 2, 4, 6, 8)  # digits of the pretraining; 6 and 9 differ by a half turn and are apart
 UNSEEN = (1, 3, 5, 7, 9)  # classes 0..4 of the fine-tuning
 TESTED = 100  # images of every unseen digit that are kept for the test
-SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-SIZES |= {"intermediate_size": 96, "patch_size": 2}
+SIZES = {"hidden_size": VIT_DIGITS.width, "num_hidden_layers": VIT_DIGITS.layers}
+SIZES |= {"num_attention_heads": 4, "intermediate_size": VIT_DIGITS.inner, "patch_size": 2}
 HEAD = "classifier"
 FORMS = 8  # of the square: four turns, mirrored or not
 PRETRAINING = {"steps": 3000, "batch": 128, "lr": 2e-3, "weight_decay": 0.01}
