@@ -68,6 +68,7 @@ TESTS = {
     "decaf_theory/bench/goals.py": ["tests/test_bench_goals.py"],
     "decaf_theory/bench/accuracy.py": ["tests/test_bench_goals.py"],
     "decaf_theory/bench/memory.py": ["tests/test_bench_goals.py"],
+    "decaf_theory/bench/merging.py": ["tests/test_bench_merging.py"],
     "decaf_theory/bench/simulation.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],

@@ -50,7 +50,8 @@ ALLOWED = {
     | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
-    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"},
+    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
+    | {"sums"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
