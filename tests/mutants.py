@@ -189,6 +189,7 @@ TESTS = {
     "paper_checks/calibration.py": ["tests/test_calibration.py"],
     "paper_checks/observe.py": ["tests/test_endpoints.py"],
     "paper_checks/ensemble": ["tests/test_ensemble.py"],
+    "paper_checks/merging": ["tests/test_merging.py"],
     "paper_checks/prism": ["tests/test_prism.py"],
     "paper_checks/benchmark": ["tests/test_benchmark.py"],
     "paper_checks/benchmark/controls.py": ["tests/test_benchmark_runs.py"],

@@ -74,7 +74,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     kept = line.row.get("kept")
     return (
         line.row["model"],
-        "" if kept is None else f"{100 * kept:.1f}",
+        "" if kept is None else f"{100 * kept + 0.0:.1f}",  # and not -0.0
         "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in line.accuracy)),
         ""
         if line.difference is None
