@@ -55,7 +55,7 @@ ALLOWED = {
     "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
     | {"topology", "tsvd"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
-    | {"plan"},
+    | {"plan", "sums"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},

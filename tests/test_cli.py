@@ -13,6 +13,7 @@ from decaf_theory.cli import main
 from decaf_theory.commands.merge import weights
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
+from decaf_theory.sums import unseal_lines
 from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import STORED, gaussian, write
 
@@ -305,6 +306,49 @@ def test_the_list_of_methods_has_a_line_for_each_with_its_bytes(call):
     assert "  B / A  " in lines["rolora"]
     assert "product up to E" in lines["decaf"]
     assert "    arXiv 2602.00451" in out
+
+
+def test_the_list_of_methods_is_stored_whole_and_never_over_another(call, tmp_path):
+    path = tmp_path / "methods.jsonl"
+    sizes = ["--shape", 7, 4, "--rank", 3, "--agents", 5, "--json", path]
+    code, out, err = call("methods", *sizes)
+    assert (code, err) == (0, "")
+    stored = {row["method"]: row for row in unseal_lines(path.read_bytes())}
+    assert list(stored) == [*METHODS]
+    assert out == call("methods", *sizes[:-2])[1]
+    flops = 5 * (6 * 7 * 4 * 3 + 2 * 11 * 3) + 2 * 15 * 11 * 3
+    found = stored["dlora"]
+    assert (found["bytes_first"], found["flops_first"]) == (4 * 10 * 33, flops)
+    assert (stored["rolora"]["sends_first"], stored["rolora"]["sends_second"]) == ("B", "A")
+    assert stored["decaf"]["preserves"] == "product up to E"
+    assert all(not isinstance(x, (list, dict)) for row in stored.values() for x in row.values())
+    path.write_text("mine")
+    code, out, err = call("methods", *sizes)
+    assert (code, out) == (2, "")
+    assert "exists already; replace it with --force" in err
+    assert path.read_text() == "mine"
+    assert call("methods", *sizes, "--force")[0] == 0
+    assert len(unseal_lines(path.read_bytes())) == len(METHODS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("command", ["methods", "bench"])
+def test_where_a_table_cannot_go_is_said_before_it_is_made(call, command, tmp_path):
+    code, out, err = call(command, "--json", tmp_path)
+    assert (code, out) == (2, "")
+    assert "is a folder; name a file" in err
+    code, out, err = call(command, "--force")
+    assert (code, out) == (2, "")
+    assert "--force replaces a file: name it with --json FILE" in err
+
+
+@pytest.mark.parametrize("command", ["methods", "bench"])
+def test_help_has_an_example_and_the_exit_codes(call, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = call(command, "--help")
+    assert f"example: decaf {command} " in out
+    assert "Exit code 0: done; " in out
+    assert "2: bad usage or input" in out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from decaf_theory.files import free_place, write_atomically
+
 HELP = "which methods are there, and what each sends"
 EXAMPLE = "decaf methods --topology star --agents 16 --rank 4"
 
@@ -16,7 +18,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "in float32 (one local step, given the gradient of W; a multiply-add is two flops; first / "
         "second round where they differ), how sure its rule is (C: its paper, C(code): its "
         "authors' code, N: notes or code of others, K: general knowledge, ?: not confirmed), the "
-        "rule and its source."
+        "rule and its source. Exit code 0: done; 2: bad usage or input."
     )
     p.add_argument(
         "--shape",
@@ -31,15 +33,22 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--topology", default="ring", metavar="NAME", help="of the graph (default: ring)"
     )
+    p.add_argument("--json", metavar="FILE", help="store the table as well, one JSON line each")
+    p.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of methods."""
     from decaf_theory import adapters
     from decaf_theory.methods import METHODS
-    from decaf_theory.methods.listing import listing
+    from decaf_theory.methods.listing import listing, rows
+    from decaf_theory.sums import seal_lines
 
+    to = free_place(args.json, force=args.force)
     Pi = adapters.mixing_matrix(args.topology, args.agents)
     d, k = args.shape
-    print(listing(METHODS, Pi, d=d, k=k, r=args.rank))
+    found = rows(METHODS, Pi, d=d, k=k, r=args.rank)
+    if to is not None:
+        write_atomically(to, seal_lines(found))
+    print(listing(found))
     return 0
