@@ -33,23 +33,6 @@ def place(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def free_place(text: str | None, *, force: bool) -> Path | None:
-    """Return the path of a file that a user wants written, None if none.
-
-    ValueError: there is such a file and `force` is false, or it is a folder.
-    """
-    if text is None:
-        if force:
-            raise ValueError("--force replaces a file: name it with --json FILE")
-        return None
-    path = place(text)
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; name a file")
-    if path.exists() and not force:
-        raise ValueError(f"{path}: exists already; replace it with --force or name another file")
-    return path
-
-
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file as `opened_atomically` does. UnwritableError: no room, no permission, ..."""
     with opened_atomically(path) as file:

@@ -1,5 +1,6 @@
 """The command line `decaf`: what it prints, what it writes, how it fails."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from decaf_theory.cli import main
 from decaf_theory.commands.merge import weights
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
-from decaf_theory.sums import unseal_lines
 from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import STORED, gaussian, write
 
@@ -309,11 +309,11 @@ def test_the_list_of_methods_has_a_line_for_each_with_its_bytes(call):
 
 
 def test_the_list_of_methods_is_stored_whole_and_never_over_another(call, tmp_path):
-    path = tmp_path / "methods.jsonl"
+    path = tmp_path / "methods.json"
     sizes = ["--shape", 7, 4, "--rank", 3, "--agents", 5, "--json", path]
     code, out, err = call("methods", *sizes)
     assert (code, err) == (0, "")
-    stored = {row["method"]: row for row in unseal_lines(path.read_bytes())}
+    stored = {row["method"]: row for row in json.loads(path.read_text())}
     assert list(stored) == [*METHODS]
     assert out == call("methods", *sizes[:-2])[1]
     flops = 5 * (6 * 7 * 4 * 3 + 2 * 11 * 3) + 2 * 15 * 11 * 3
@@ -325,10 +325,10 @@ def test_the_list_of_methods_is_stored_whole_and_never_over_another(call, tmp_pa
     path.write_text("mine")
     code, out, err = call("methods", *sizes)
     assert (code, out) == (2, "")
-    assert "exists already; replace it with --force" in err
+    assert "exists already; overwrite it (--force) or name another" in err
     assert path.read_text() == "mine"
     assert call("methods", *sizes, "--force")[0] == 0
-    assert len(unseal_lines(path.read_bytes())) == len(METHODS)
+    assert len(json.loads(path.read_text())) == len(METHODS)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -336,10 +336,7 @@ def test_the_list_of_methods_is_stored_whole_and_never_over_another(call, tmp_pa
 def test_where_a_table_cannot_go_is_said_before_it_is_made(call, command, tmp_path):
     code, out, err = call(command, "--json", tmp_path)
     assert (code, out) == (2, "")
-    assert "is a folder; name a file" in err
-    code, out, err = call(command, "--force")
-    assert (code, out) == (2, "")
-    assert "--force replaces a file: name it with --json FILE" in err
+    assert "is not a file; name another" in err
 
 
 @pytest.mark.parametrize("command", ["methods", "bench"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from decaf_theory.files import free_place, place
+from decaf_theory.commands.targets import check_targets
+from decaf_theory.files import place
 from decaf_theory.terminal import printable
 
 HELP = "how fast is the kernel, against what others use?"
@@ -45,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.part == "scaling":
         return scale(args)
-    to = free_place(args.json, force=args.force)
+    check_targets(args.json, force=args.force)
     rows = bench.run(
         bench.chosen(args.only, quick=args.quick),
         bench.settings(quick=args.quick, device=args.device),
-        to=to,
+        to=place(args.json) if args.json else None,
         show=lambda text: print(text, flush=True),
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )

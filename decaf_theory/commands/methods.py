@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from decaf_theory.files import free_place, write_atomically
+from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 HELP = "which methods are there, and what each sends"
 EXAMPLE = "decaf methods --topology star --agents 16 --rank 4"
@@ -33,8 +33,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--topology", default="ring", metavar="NAME", help="of the graph (default: ring)"
     )
-    p.add_argument("--json", metavar="FILE", help="store the table as well, one JSON line each")
-    p.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    add_json(p)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,13 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from decaf_theory import adapters
     from decaf_theory.methods import METHODS
     from decaf_theory.methods.listing import listing, rows
-    from decaf_theory.sums import seal_lines
 
-    to = free_place(args.json, force=args.force)
+    check_targets(args.json, force=args.force)
     Pi = adapters.mixing_matrix(args.topology, args.agents)
     d, k = args.shape
     found = rows(METHODS, Pi, d=d, k=k, r=args.rank)
-    if to is not None:
-        write_atomically(to, seal_lines(found))
-    print(listing(found))
+    deliver(found, listing(found), args.json)
     return 0

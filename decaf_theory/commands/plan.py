@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decaf_theory.files import place, to_json, write_atomically
+from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 if TYPE_CHECKING:
     from decaf_theory.plan import Site
@@ -43,8 +42,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     for name in CONSTANTS:
         p.add_argument(f"--{name}", type=float, metavar="X", help="see the legend (default: 1)")
     p.add_argument("--step", type=float, metavar="LR", help="default: the least safe step")
-    p.add_argument("--json", metavar="FILE", help="write the records as JSON, too")
-    p.add_argument("--force", action="store_true", help="replace FILE")
+    add_json(p)
     p.add_argument("--no-measure", action="store_true", help="time no mix: the same text again")
 
 
@@ -65,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from decaf_theory import plan
     from decaf_theory.plan.planning import DEFAULT_METHODS
 
-    to = target(args) if args.json else None
+    check_targets(args.json, force=args.force)
     given = {name: getattr(args, name) for name in CONSTANTS if getattr(args, name) is not None}
     assumed = plan.Assumed(**given)
     sites = matrices(args)
@@ -83,15 +81,14 @@ def run(args: argparse.Namespace) -> int:
     )
     shapes = ", ".join(f"{s.copies} of {s.d} x {s.k}, rank {s.rank}" for s in sites)
     name = "own matrices" if args.sites else args.model or "llama2-7b"
-    print(f"{count(args.agents)}; {name}: {shapes}; {args.dtype}\n")
+    head = f"{count(args.agents)}; {name}: {shapes}; {args.dtype}\n"
     chosen = given if args.step is None else {**given, "step": args.step}
-    print(plan.text(rows, args.target, assumed, chosen))
-    if to:
-        record = {"target": args.target, "assumed": vars(assumed), "given": sorted(given)}
-        sites_ = [site._asdict() for site in sites]
-        write_atomically(
-            to, to_json({**record, "sites": sites_, "rows": [row.to_json() for row in rows]})
-        )
+    report = {
+        **{"target": args.target, "assumed": vars(assumed), "given": sorted(given)},
+        "sites": [site._asdict() for site in sites],
+        "rows": [row.to_json() for row in rows],
+    }
+    deliver(report, f"{head}\n{plan.text(rows, args.target, assumed, chosen)}", args.json)
     return 0
 
 
@@ -111,11 +108,3 @@ def matrices(args: argparse.Namespace) -> list[Site]:
     if args.sites:
         return plan.parse_sites(args.sites)
     return plan.sites_of(args.model or "llama2-7b", 8 if args.rank is None else args.rank)
-
-
-def target(args: argparse.Namespace) -> Path:
-    """Return the path of the JSON file; ValueError: it exists, and --force is not given."""
-    path = place(args.json)
-    if path.exists() and not args.force:
-        raise ValueError(f"{path}: exists already; overwrite it (--force) or name another")
-    return path
