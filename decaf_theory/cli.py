@@ -75,12 +75,18 @@ class Parser(argparse.ArgumentParser):
         return super().format_help() + self.more_help()
 
 
+def codes(command: object) -> str:
+    """Return what the exit codes of a command mean."""
+    one = getattr(command, "ONE", None)
+    return f"0 done, {f'1 {one}, ' if one else ''}2 bad usage or input, 130 interrupted"
+
+
 def parser() -> Parser:
     """Return the parser of the command line."""
     p = Parser(prog="decaf", description="Mix LoRA adapters of several agents.")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        example = f"example: {command.EXAMPLE}"
+        example = f"example: {command.EXAMPLE} | exit code: {codes(command)}"
         one = commands.add_parser(name, help=command.HELP, epilog=example)
         one.more_help = getattr(command, "more_help", one.more_help)
         command.add_arguments(one)

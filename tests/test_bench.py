@@ -232,7 +232,7 @@ def test_the_command_never_replaces_a_file_unasked(monkeypatch, tmp_path, capsys
     path.write_text("mine")
     command = ["bench", "--quick", "--only", "G9", "--json", str(path)]
     assert cli.main(command) == 2
-    assert f"{path}: exists already; replace it with --force" in capsys.readouterr().err
+    assert f"{path}: exists already; overwrite it (--force)" in capsys.readouterr().err
     assert (path.read_text(), clock.log) == ("mine", [])
     assert cli.main([*command, "--force"]) == 0
     assert {row["kind"] for row in unseal_lines(path.read_bytes())} >= {"machine", "seconds"}

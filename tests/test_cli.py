@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from decaf_theory import adapters
+from decaf_theory import adapters, cli
 from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main
 from decaf_theory.commands.merge import weights
@@ -339,13 +339,13 @@ def test_where_a_table_cannot_go_is_said_before_it_is_made(call, command, tmp_pa
     assert "is not a file; name another" in err
 
 
-@pytest.mark.parametrize("command", ["methods", "bench"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_has_an_example_and_the_exit_codes(call, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = call(command, "--help")
     assert f"example: decaf {command} " in out
-    assert "Exit code 0: done; " in out
-    assert "2: bad usage or input" in out
+    assert "exit code: 0 done, " in out
+    assert "2 bad usage or input, 130 interrupted" in out
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 HELP = "is somebody's aggregation function right?"
 EXAMPLE = "decaf check mix.py:aggregate --rule fedavg"
+ONE = "something is wrong"  # what exit code 1 means
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -16,7 +17,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "Feed adapters of every kind (square and not, 1 to 11 agents, unequal weights and ranks, "
         "gauges, signs, zero, near consensus, half precision) to an aggregation function, compare "
         "the update that it returns with the rule's exact one, and say in words what is wrong. "
-        "Your module is executed. Exit code 1 if something is wrong."
+        "Your module is executed."
     )
     p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
     p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")

@@ -17,6 +17,7 @@ from decaf_theory.terminal import paragraph, printable, say, unsaid
 HELP = "write one adapter, the mix of the agents', or one per agent"
 OPTIONS = ("topology", "weights", "method", "rank", "energy", "exact", "missing", "dtype", "resume")
 EXAMPLE = "decaf merge agent0 agent1 agent2 --weights 1/2,1/4,1/4 --out merged"
+ONE = "written, but not all could be printed or reported"  # what exit code 1 means
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "in float32 (one local step, given the gradient of W; a multiply-add is two flops; first / "
         "second round where they differ), how sure its rule is (C: its paper, C(code): its "
         "authors' code, N: notes or code of others, K: general knowledge, ?: not confirmed), the "
-        "rule and its source. Exit code 0: done; 2: bad usage or input."
+        "rule and its source."
     )
     p.add_argument(
         "--shape",
