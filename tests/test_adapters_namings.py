@@ -285,6 +285,20 @@ def test_what_is_written_back_is_the_same_update_in_the_same_naming(tmp_path, ma
             assert np.array_equal(X, Y)
 
 
+@pytest.mark.parametrize("make", [make for make, _ in READ.values()], ids=READ)
+def test_what_is_read_is_saved_in_peft_s_naming_or_refused(tmp_path, make):
+    found = adapters.opened(make(tmp_path / "a"))
+    plain = all(len(s.weight) == 2 and not s.form.embedding for s in found.sites.values())
+    if plain and found.naming == namings.PEFT:
+        adapters.save(found.read(), tmp_path / "b")
+        assert adapters.load(tmp_path / "b").sites.keys() == found.sites.keys()
+        return
+    for each in (found.read(), adapters.merge(adapters.load_agents([found.name]))):
+        with pytest.raises(ValueError, match="; merge_to writes it as it was read"):
+            adapters.save(each, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
 def test_alpha_and_the_shapes_of_a_convolution_are_written_as_they_were_read(tmp_path):
     found = adapters.opened(lone(with_alpha("c", CONV, np.array(1.0)))(tmp_path))
     written = found.naming.tensors(found.sites["c"], pad_rank(found.sites["c"].read(), 3))

@@ -56,9 +56,9 @@ def test_its_python_runs_and_peft_loads_what_it_merged(here):
 
 
 def test_the_public_example_of_the_package_runs(here):
-    code = re.findall(r"^(?:agents|save|diagnose).*$", adapters.__doc__, re.MULTILINE)
+    code = re.findall(r"^(?:agents|sites|advise|save).*$", adapters.__doc__, re.MULTILINE)
     exec("from decaf_theory.adapters import *\n" + "\n".join(code).replace("run/", ""), {})
-    assert len(code) == 3
+    assert len(code) == 4
     assert adapters.load("merged").sites
 
 

@@ -30,7 +30,7 @@ class Agents:
     float64, the LoRA scale folded into B, agents of smaller rank zero-padded (exact). scales: the
     scale of each agent by site, 0 of a site that it lacks. others [N, ...]: the tensors that are
     not factors, by name. bases: the base model that each agent names. config: the first agent's
-    settings. said: remarks on how the files were read.
+    settings. said: remarks on how the files were read. other_kind: as of `Adapter`.
     """
 
     names: tuple[str, ...]
@@ -40,6 +40,7 @@ class Agents:
     bases: tuple[str, ...]
     config: Mapping[str, Any]
     said: tuple[str, ...] = ()
+    other_kind: str = ""
 
 
 def load_agents(folders: Iterable[str | Path], missing: str = "refuse") -> Agents:
@@ -63,6 +64,7 @@ def load_agents(folders: Iterable[str | Path], missing: str = "refuse") -> Agent
         bases=tuple(base_of(a.config) for a in adapters),
         config=adapters[0].config,
         said=tuple(said(adapters, sites)),
+        other_kind=next(filter(None, (a.other_kind() for a in adapters)), ""),
     )
 
 

@@ -61,7 +61,8 @@ def merge(
         sites[site] = found.factors
     others = {name: np.tensordot(rule.rows[0], X, axes=1) for name, X in agents.others.items()}
     name = f"{title(rule)} of {count(N)}"
-    return Adapter(name, agents.config, sites, dict.fromkeys(sites, 1.0), others)
+    scales = dict.fromkeys(sites, 1.0)
+    return Adapter(name, agents.config, sites, scales, others, agents.other_kind)
 
 
 def merge_to(

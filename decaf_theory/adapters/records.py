@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from decaf_theory.adapters.namings import Naming, Site
+from decaf_theory.adapters.namings import PEFT, Naming, Site
 from decaf_theory.adapters.stored import Tensor
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
@@ -18,7 +18,8 @@ class Adapter:
 
     name: where it comes from. config: peft's settings. sites: float64 factors B [d, r], A [r, k] by
     module name, the LoRA scale folded into B. scales: that scale. others: the tensors that are not
-    factors (heads of `modules_to_save`, biases), by name.
+    factors (heads of `modules_to_save`, biases), by name. other_kind: what of it is not a linear
+    layer in peft's naming, in words; such an adapter is written by `merge_to` alone.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Adapter:
     sites: dict[str, Factors]
     scales: dict[str, float]
     others: dict[str, Array]
+    other_kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,4 +53,14 @@ class Opened:
             {name: site.read() for name, site in self.sites.items()},
             {name: site.scale for name, site in self.sites.items()},
             {name: tensor.read() for name, tensor in self.others.items()},
+            self.other_kind(),
         )
+
+    def other_kind(self) -> str:
+        """Return what is not a linear layer in peft's naming, in words; empty if all is."""
+        if self.naming != PEFT:
+            return f"the naming of {self.naming.name}"
+        for name, site in self.sites.items():
+            if site.form.embedding or len(site.weight) > 2:
+                return f"site {name}, {'an embedding' if site.form.embedding else 'a convolution'}"
+        return ""

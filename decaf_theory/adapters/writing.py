@@ -37,6 +37,12 @@ def save(
     that cannot be written.
     """
     check_type(dtype)
+    if adapter.other_kind:
+        raise ValueError(
+            f"{adapter.name}: save writes linear layers in peft's naming, not "
+            f"{adapter.other_kind}; "
+            "merge_to writes it as it was read"
+        )
     r = max(factors.rank for factors in adapter.sites.values())
 
     def of_site(site: str) -> list[Piece]:

@@ -77,7 +77,7 @@ def added_on_cuda(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]
 
 def reset_peak() -> None:
     """Let VmHWM begin anew from what is resident now. OSError: the system does not allow it."""
-    PEAK.write_text("5", encoding="ascii")
+    PEAK.write_text("5", encoding="utf-8")
 
 
 def resident(name: str) -> int:
