@@ -137,6 +137,7 @@ TESTS = {
         f"decaf_theory/adapters/{name}.py": ["tests/test_adapters_namings.py"]
         for name in ("agents", "lone", "namings", "pairing")
     },
+    "decaf_theory/adapters/records.py": ["tests/test_adapters_namings.py"],
     "decaf_theory/adapters/stored.py": [
         "tests/test_adapters.py",
         "tests/test_adapters_namings.py",
