@@ -50,6 +50,8 @@ ALLOWED = {
     | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"},
+    "distributed": {"__init__", "arrays", "faults", "interrupts", "terminal", "lowrank", "tsvd"}
+    | {"topology", "methods", "problems", "simulate"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
