@@ -203,6 +203,10 @@ def other_version(rank: int) -> int:
     return loop(rank)
 
 
+def own_steps(rank: int) -> int:
+    return loop(rank, rule="heavy_ball")
+
+
 def missing(rank: int) -> int:
     return 0 if rank == 2 else loop(rank, timeout=SHORT)
 
@@ -223,6 +227,7 @@ SCENES = {
     other_method: 3,
     other_step: 2,
     other_version: 3,
+    own_steps: 1,
     missing: 3,
     own_loop: 2,
 }

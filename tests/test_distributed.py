@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,15 +159,22 @@ def test_the_example_runs_in_an_own_loop(ended):
 def test_a_method_that_does_not_meet_on_a_graph_is_refused_with_the_reason(name):
     reason = {
         "server": "meets by a server",
-        "none": "sends nothing" if METHODS[name].pools == "none" else "pools gradients by a server",
+        "none": "sends nothing" if METHODS[name].pools == "none" else "pools gradients before",
     }[METHODS[name].meets]
     with pytest.raises(ValueError, match=rf"{name} {reason}.*; choose one that .*decaf"):
         Neighbourhood(METHODS[name], TOPOLOGIES["ring"](2), Factors(*np.ones((2, 1, 1, 1))))
 
 
-def test_suited_methods_are_accepted():
+def test_suited_methods_are_accepted_unless_they_pool_gradients():
     for name in SUITED:
         require_neighbours(METHODS[name])
+        with pytest.raises(ValueError, match=f"{name} pools gradients before each step"):
+            require_neighbours(replace(METHODS[name], pools="graph"))
+
+
+def test_mix_refuses_a_method_with_local_steps_of_its_own(ended):
+    assert ended.codes["own_steps"] == [2]
+    assert "heavy_ball has local steps of its own" in ended.error("own_steps", 0)
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])

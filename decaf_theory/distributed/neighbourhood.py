@@ -162,11 +162,11 @@ def require_neighbours(method: Method) -> None:
     """Raise ValueError, with the reason, unless the method needs messages of neighbours alone."""
     if method.meets == "graph" and method.pools == "none":
         return
-    pooled = f"pools gradients by a {method.pools} at every step"
     if method.meets == "server":
         reason = "meets by a server, which ranks that talk to neighbours do not have"
     else:
-        reason = pooled if method.pools != "none" else "sends nothing"
+        pools = method.pools != "none"
+        reason = "pools gradients before each step" if pools else "sends nothing"
     known = ", ".join(m.name for m in METHODS.values() if (m.meets, m.pools) == ("graph", "none"))
     raise ValueError(f"{method.name} {reason}; choose one that meets on a graph: {known}")
 
