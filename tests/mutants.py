@@ -116,6 +116,7 @@ TESTS = {
         "tests/test_contracts.py",
         "tests/test_cli.py",
     ],
+    "decaf_theory/distributed": ["tests/test_distributed.py"],
     "decaf_theory/simulate/trace.py": [*TRACED, "tests/test_methods_merging.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",

@@ -52,6 +52,8 @@ ALLOWED = {
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"}
     | {"plan"},
+    "distributed": {"__init__", "arrays", "faults", "interrupts", "terminal", "lowrank", "tsvd"}
+    | {"topology", "methods", "problems", "simulate"},
     "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
     | {"topology", "tsvd"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
