@@ -148,6 +148,8 @@ TESTS = {
         for name in ("combining", "merging", "parts", "rounding")
     },
     "decaf_theory/adapters/rules.py": ["tests/test_merge_command.py"],
+    "decaf_theory/adapters/certificate.py": ["tests/test_merge_command.py"],
+    "decaf_theory/commands/merge.py": ["tests/test_merge_command.py"],
     "decaf_theory/adapters/streams.py": ["tests/test_adapters_merging.py"],
     "decaf_theory/adapters/targets.py": [
         "tests/test_merge_command.py",

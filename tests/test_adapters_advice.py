@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -270,6 +272,19 @@ def test_the_second_table_has_the_causes(call):
             angles = [round(site[f"{kind}angle_{factor}"]) for kind in ("", "largest_")]
             assert [int(part) for part in text.split("/")] == angles
     assert " ".join(out.split()).endswith(f"Advice: {adapters.advise(sites).text}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_files_are_written_where_the_lines_cannot_be_printed(tmp_path):
+    words = ["diagnose", *map(str, FOLDERS), "--json", str(tmp_path / "r.json")]
+    words += ["--plot", str(tmp_path / "p.svg")]
+    code = f"from decaf_theory.cli import main; raise SystemExit(main({words}))"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert json.loads((tmp_path / "r.json").read_text())["topology"] == "complete"
+    assert ElementTree.parse(tmp_path / "p.svg").getroot().tag.endswith("svg")
 
 
 def test_the_report_as_json_has_every_number(call, tmp_path):

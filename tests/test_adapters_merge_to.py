@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from decaf_theory import adapters
+from decaf_theory.adapters import merging
 from decaf_theory.adapters.combining import Rule
 from decaf_theory.adapters.rounding import TYPES, in_bytes, rounded, widest
 from decaf_theory.bench.memory import STATUS
@@ -355,6 +356,10 @@ def test_a_merge_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
             adapters.merge_to(out, opened, resume=True, **other)
     with pytest.raises(ValueError, match="holds parts of another merge"):
         adapters.merge_to(out, opened[::-1], resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "version", lambda name: "other")  # of the code, or a library
+        with pytest.raises(ValueError, match="holds parts of another merge"):
+            adapters.merge_to(out, opened, resume=True)
     first = kept / "0" / "0.safetensors"
     data = first.read_bytes()
     first.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

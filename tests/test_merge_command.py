@@ -1,6 +1,7 @@
 """The command `decaf merge`: options that are wrong, what it prints, reports, and never loses."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 
 from decaf_theory import adapters
+from decaf_theory.adapters.certificate import certificate, certificate_words, numbers_of
+from decaf_theory.adapters.combining import Mixed
 from decaf_theory.cli import main
+from decaf_theory.lowrank import Factors
 from tests.adapter_files import STORED, sites_of, write
 
 FOLDERS = [str(folder) for folder in STORED]
@@ -118,13 +122,36 @@ def test_the_report_has_a_row_per_site_and_a_total(call, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("out/report.json", "is in --out, which holds an adapter alone"), ("", "is a folder; name a")],
+    [
+        ("out/report.json", "is in --out, which holds an adapter alone"),
+        ("", "is not a file; name another"),
+    ],
 )
 def test_a_report_has_a_place_of_its_own(call, tmp_path, name, message):
     code, _, err = call("--report", tmp_path / name)
     assert code == 2
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_replaces_a_file_only_if_asked(call, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text("mine")
+    code, _, err = call("--report", path)
+    assert code == 2
+    assert "r.json: exists already; overwrite it (--force) or name another" in err
+    assert path.read_text() == "mine"
+    assert not (tmp_path / "out").exists()
+    assert call("--report", path, "--force")[0] == 0
+    assert json.loads(path.read_text())["total"]
+
+
+def test_what_a_mix_of_nothing_drops_is_not_called_nothing():
+    mean = Factors(np.ones((2, 1)), np.ones((1, 3)))
+    found = [numbers_of("q", Mixed(mean, mix, 2.0), mean) for mix in (4.0, 0.0)]
+    assert [numbers["relative_dropped"] for numbers in found] == [0.5, math.inf]
+    whole = certificate({"dtype": "float32"}, ["a"], [found[1:]])
+    assert certificate_words(whole).startswith("Dropped: inf % of the mixed update")
 
 
 def test_settings_that_differ_are_said_before_anything_is_written(call, tmp_path):

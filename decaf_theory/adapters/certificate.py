@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decaf_theory.adapters.combining import Mixed
+from decaf_theory.adapters.sizes import over
 from decaf_theory.adapters.tables import percentage
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import product_distance
@@ -43,7 +44,7 @@ def certificate(
 
 def _with_shares(norms: Mapping[str, float]) -> dict[str, float]:
     mix = norms["mix"]
-    shares = {f"relative_{name}": norms[name] / mix if mix > 0 else 0.0 for name in LOST}
+    shares = {f"relative_{name}": over(norms[name], mix) for name in LOST}
     return {**norms, **shares}
 
 

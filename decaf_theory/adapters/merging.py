@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import decaf_theory
 from decaf_theory.adapters.agents import Agents, count, matched, parts
 from decaf_theory.adapters.certificate import certificate, numbers_of
 from decaf_theory.adapters.combining import Rule
@@ -98,7 +99,8 @@ def merge_to(
         inputs = sum_of_files([place(each.name) for each in adapters])
         chosen = {name: str(value) for name, value in options.items()}
         return [
-            version("decaf-theory"),
+            *(version(name) for name in ("decaf-theory", "numpy", "scipy")),
+            sum_of_files([Path(decaf_theory.__file__).parent]),
             inputs,
             missing,
             dtype,

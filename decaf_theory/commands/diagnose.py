@@ -56,14 +56,13 @@ def run(args: argparse.Namespace) -> int:
     total, quiet = len(agents.factors), not sys.stderr.isatty()
     with tqdm(total=total, unit="matrix", leave=False, disable=quiet) as bar:
         sites = adapters.diagnose(agents, Pi, args.rank, done=bar.update)
-    picture = draw(sites, form, args.topology) if form else b""
+    if form:
+        write_atomically(place(args.plot), draw(sites, form, args.topology))
     deliver(
         report(agents, args.topology, sites),
         text(agents, args.topology, sites, args.all),
         args.json,
     )
-    if picture:
-        write_atomically(place(args.plot), picture)
     return 0
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from decaf_theory.files import place, require_writable, to_json, write_atomically
+from decaf_theory.files import place, require_free, require_writable, to_json, write_atomically
 from decaf_theory.terminal import paragraph, printable, say, unsaid
 
 HELP = "write one adapter, the mix of the agents', or one per agent"
@@ -23,9 +23,7 @@ ONE = "written, but not all could be printed or reported"  # what exit code 1 me
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `merge`."""
     p.description = (
-        "Mix the agents' adapters into one adapter that peft loads. Heads and biases are averaged. "
-        "Exits with 0 when the adapter is written, 1 when it is and the last lines could not be "
-        "printed, 2 after bad usage or input."
+        "Mix the agents' adapters into one adapter that peft loads. Heads and biases are averaged."
     )
     p.add_argument(
         "folders",
@@ -78,7 +76,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--report", metavar="FILE", help="store what each site kept, dropped and rounded as JSON"
     )
-    p.add_argument("--force", action="store_true", help="replace an existing adapter")
+    p.add_argument("--force", action="store_true", help="replace an existing adapter or report")
     p.add_argument(
         "--resume",
         action="store_true",
@@ -157,8 +155,7 @@ def _report_path(args: argparse.Namespace) -> Path | None:
             f"{args.report}: is in --out, which holds an adapter alone; name another place "
             f"(--report)"
         )
-    if path.is_dir():
-        raise ValueError(f"{args.report}: is a folder; name a file (--report)")
+    require_free(path, overwrite=args.force)
     require_writable(path.parent)
     return path
 

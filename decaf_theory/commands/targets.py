@@ -28,11 +28,11 @@ def check_targets(*files: str | None, force: bool) -> None:
 
 
 def deliver(report: Any, text: str, json: str | None) -> None:
-    """Print the text, and write the report as JSON where --json says, if it does."""
+    """Write the report as JSON where --json says, if it does, and print the text."""
     data = to_json(report)
     if json == STDOUT:
         print(data.decode(), end="")
         return
-    print(text)
-    if json:
+    if json:  # first, as printing may fail
         write_atomically(place(json), data)
+    print(text)
