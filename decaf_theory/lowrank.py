@@ -25,7 +25,15 @@ from decaf_theory.arrays import (
 
 
 class Factors(NamedTuple):
-    """The two factors of a product B A, B [..., d, r] and A [..., r, k]."""
+    """The two factors of a product B A, B [..., d, r] and A [..., r, k].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import Factors
+        >>> factors = Factors(B=np.ones((10, 6, 2)), A=np.ones((10, 2, 4)))  # ten agents
+        >>> factors.rank, factors.shape
+        (2, (6, 4))
+    """
 
     B: Array
     A: Array
@@ -88,7 +96,14 @@ def check_agents(factors: Factors) -> None:
 
 
 def product(factors: Factors) -> Array:
-    """Return the dense product B A, [..., d, k]."""
+    """Return the dense product B A, [..., d, k].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.lowrank import Factors, product
+        >>> product(Factors(np.array([[1.0], [2.0]]), np.array([[3.0, 4.0]]))).tolist()
+        [[3.0, 4.0], [6.0, 8.0]]
+    """
     common(factors)
     return factors.B @ factors.A
 
@@ -107,7 +122,14 @@ def orthogonal_core(factors: Factors) -> tuple[Array, Array, Array]:
 
 
 def spectrum(factors: Factors) -> Array:
-    """Return the singular values of B A in decreasing order, [..., min(d, r, k)]."""
+    """Return the singular values of B A in decreasing order, [..., min(d, r, k)].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.lowrank import Factors, spectrum
+        >>> spectrum(Factors(np.diag([3.0, 2.0]), np.diag([1.0, -2.0]))).round(12).tolist()
+        [4.0, 3.0]
+    """
     _, core, _ = orthogonal_core(factors)
     return like(namespace(core).linalg.svdvals(core), factors.B)
 
@@ -129,6 +151,13 @@ def balance(factors: Factors) -> Factors:
 
     Unique up to a rotation in O(r) where singular values repeat. Rank and shapes are kept; if
     r > min(d, k) the surplus columns of B and rows of A are zero.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.lowrank import Factors, balance
+        >>> balanced = balance(Factors(np.array([[8.0]]), np.array([[0.5]])))
+        >>> balanced.B.round(12).tolist(), balanced.A.round(12).tolist()
+        ([[2.0]], [[2.0]])
     """
     xp = namespace(factors.B)
     Q_B, core, Q_A = orthogonal_core(factors)
@@ -139,7 +168,14 @@ def balance(factors: Factors) -> Factors:
 
 
 def pad_rank(factors: Factors, rank: int) -> Factors:
-    """Return the same product with inner dimension `rank`, by zero columns of B and rows of A."""
+    """Return the same product with inner dimension `rank`, by zero columns of B and rows of A.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.lowrank import Factors, pad_rank
+        >>> pad_rank(Factors(np.ones((6, 2)), np.ones((2, 4))), 3).rank
+        3
+    """
     xp = common(factors)
     missing = rank - factors.rank
     if missing <= 0:
@@ -226,13 +262,29 @@ def _sparse_times(Pi: Array, flat: Array) -> Array:
 
 
 def mix_factors(factors: Factors, Pi: Array) -> Factors:
-    """Return the factor means (Bbar_i, Abar_i), one for each row of Pi [n, N]."""
+    """Return the factor means (Bbar_i, Abar_i), one for each row of Pi [n, N].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.lowrank import Factors, mix_factors, product
+        >>> opposed = Factors(np.array([[[1.0]], [[-1.0]]]), np.array([[[1.0]], [[-1.0]]]))
+        >>> product(mix_factors(opposed, np.full((2, 2), 0.5))).ravel().tolist()
+        [0.0, 0.0]
+    """
     common(factors)
     return Factors(mean_over_agents(factors.B, Pi), mean_over_agents(factors.A, Pi))
 
 
 def mix_products(factors: Factors, Pi: Array) -> Array:
-    """Return the dense product means M_i = sum_j pi_ij B_j A_j, [..., n, d, k]."""
+    """Return the dense product means M_i = sum_j pi_ij B_j A_j, [..., n, d, k].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.lowrank import Factors, mix_products
+        >>> opposed = Factors(np.array([[[1.0]], [[-1.0]]]), np.array([[[1.0]], [[-1.0]]]))
+        >>> mix_products(opposed, np.full((2, 2), 0.5)).ravel().tolist()
+        [1.0, 1.0]
+    """
     with np.errstate(invalid="ignore"):  # of agents that have no weight
         products = product(factors)
     return mean_over_agents(products, Pi)

@@ -87,6 +87,12 @@ def consensus_distance(X: Array | Factors, shares: Array | None = None) -> Array
 
     With shares [N] of sum one, Xi = sum_i shares_i |X_i - Xbar|_F^2, Xbar = sum_i shares_i X_i.
     Half types are squared and summed in float32. Infinite where the square is beyond the dtype.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import measure
+        >>> float(measure.consensus_distance(np.array([1.0, 3.0])[:, None, None]))
+        1.0
     """
     if isinstance(X, Factors):
         check_agents(X)
@@ -141,7 +147,15 @@ def interference(factors: Factors, Pi: Array) -> Array:
 
 
 def interference_norm(factors: Factors, Pi: Array, norm: str = "fro") -> Array:
-    """Return |I_i| for each stochastic row of Pi without forming d x k matrices, [..., n]."""
+    """Return |I_i| for each stochastic row of Pi without forming d x k matrices, [..., n].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import Factors, measure
+        >>> opposed = Factors(np.array([[[1.0]], [[-1.0]]]), np.array([[[1.0]], [[-1.0]]]))
+        >>> measure.interference_norm(opposed, np.full((2, 2), 0.5)).round(12).tolist()
+        [1.0, 1.0]
+    """
     return _over_rows(factors, Pi, lambda deviation: product_norm(deviation, norm), axis=-1)
 
 
@@ -164,7 +178,15 @@ def _over_rows(
 
 
 def truncation_error(truncated: TSVD, norm: str = "fro") -> Array:
-    """Return |E| = |M - TSVD_r(M)|, the norm of the dropped singular values (Eckart-Young)."""
+    """Return |E| = |M - TSVD_r(M)|, the norm of the dropped singular values (Eckart-Young).
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import measure
+        >>> from decaf_theory.tsvd import tsvd
+        >>> float(measure.truncation_error(tsvd(np.diag([5.0, 4.0, 3.0]), rank=1)))
+        5.0
+    """
     return schatten(truncated.tail, norm)
 
 
@@ -175,7 +197,15 @@ def mix_norm(truncated: TSVD, norm: str = "fro") -> Array:
 
 
 def product_distance(left: Factors, right: Factors, norm: str = "fro") -> Array:
-    """Return |B_1 A_1 - B_2 A_2| without forming the products, [...]."""
+    """Return |B_1 A_1 - B_2 A_2| without forming the products, [...].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import Factors, measure
+        >>> left = Factors(np.eye(2), np.eye(2))
+        >>> float(measure.product_distance(left, Factors(-np.eye(2), -np.eye(2))).round(12))
+        0.0
+    """
     check_factors(left, "left")
     check_factors(right, "right")
     return product_norm(subtract(left, right), norm)
@@ -191,7 +221,14 @@ def factor_gradients(gradient: Array, factors: Factors, s: float) -> Factors:
 
 
 def sigma_max(factors: Factors) -> Array:
-    """Return max(sigma_1(A), sigma_1(B)), the least c of Assumption 2 for these factors, [...]."""
+    """Return max(sigma_1(A), sigma_1(B)), the least c of Assumption 2 for these factors, [...].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import Factors, measure
+        >>> measure.sigma_max(Factors(np.diag([3.0, 1.0]), np.diag([1.0, 2.0]))).tolist()
+        3.0
+    """
     check_factors(factors)
     xp = namespace(factors.B)
     largest = [like(xp.linalg.matrix_norm(working(X), ord=2), X) for X in factors]
@@ -202,6 +239,12 @@ def imbalance(factors: Factors) -> Array:
     """Return |B'B - AA'|_F / |BA|_F, 0 for balanced factors, [...].
 
     Infinite where the product is zero but the factors are not balanced.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import Factors, measure
+        >>> float(measure.imbalance(Factors(np.array([[2.0]]), np.array([[1.0]]))))
+        1.5
     """
     check_factors(factors)
     xp = namespace(factors.B)

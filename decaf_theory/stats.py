@@ -35,6 +35,12 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         mean +- t sqrt(sum (x - mean)^2 / (n (n - 1))),   t of n - 1 degrees of freedom
 
     Exact for normal values. ValueError: fewer than 2 values, non-finite ones, level outside (0, 1).
+
+    Examples:
+        >>> from decaf_theory import stats
+        >>> low_to_high = stats.mean_interval([60.1, 61.3, 59.8, 60.9, 60.4])
+        >>> [round(value, 2) for value in low_to_high]
+        [60.5, 59.75, 61.25]
     """
     x = _finite("values", values, least=2)
     mean = float(x.mean())
@@ -45,6 +51,11 @@ def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) ->
     """Return the mean of first - second, paired run by run, with its t-interval at `level`.
 
     ValueError as in `mean_interval`, and for unequal lengths.
+
+    Examples:
+        >>> from decaf_theory import stats
+        >>> [round(value, 2) for value in stats.paired_interval([61, 62, 60], [60, 60, 59])]
+        [1.33, -0.1, 2.77]
     """
     x, y = _pair("first", first, "second", second, least=2)
     return mean_interval(x - y, level)
@@ -74,6 +85,11 @@ def log_log_slope(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
 
     The interval is that of independent equal errors in log y; a curved line widens it. ValueError:
     fewer than 3 points, values that are not positive and finite, all x equal.
+
+    Examples:
+        >>> from decaf_theory import stats
+        >>> round(stats.log_log_slope([10, 100, 1000], [1.0, 0.1, 0.01]).estimate, 6)
+        -1.0
     """
     u, v = (np.log(z) for z in _positive_pair("x", x, "y", y, least=3))
     u, v = u - u.mean(), v - v.mean()
@@ -104,6 +120,11 @@ def richardson(values: Sequence[float], ratio: float = 2, order: float = 1) -> E
     term. The error is the distance to the limit without the coarsest value (to the finest value
     itself if there are two): an estimate, not a bound. ValueError: fewer than 2 values,
     non-finite ones, ratio <= 1, order <= 0.
+
+    Examples:
+        >>> from decaf_theory import stats
+        >>> round(stats.richardson([1.5, 1.25, 1.125]).value, 6)
+        1.0
     """
     column = _finite("values", values, least=2)
     if not ratio > 1:

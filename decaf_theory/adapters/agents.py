@@ -137,7 +137,13 @@ def twins(N: int, sites: Iterable[Factors]) -> list[tuple[int, int]]:
 
 
 def mixing_matrix(topology: str, N: int) -> Array:
-    """Return Pi [N, N] of a topology by name; ValueError: unknown name, or no such graph on N."""
+    """Return Pi [N, N] of a topology by name; ValueError: unknown name, or no such graph on N.
+
+    Examples:
+        >>> from decaf_theory import adapters
+        >>> adapters.mixing_matrix("complete", 4).tolist()[0]
+        [0.25, 0.25, 0.25, 0.25]
+    """
     from decaf_theory.topology import TOPOLOGIES
 
     if topology not in TOPOLOGIES:

@@ -27,6 +27,11 @@ def network_q(*, lam: float, order: str) -> float:
         sum_{j>=1} lam^j = lam / (1 - lam)  "MS",     sum_{j>=0} lam^j = 1 / (1 - lam)  "CB"
 
     Tight: N = 2 with constant opposite drifts, lam the other eigenvalue. Source: derived (T25).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> bounds.network_q(lam=0.5, order="MS"), bounds.network_q(lam=0.5, order="CB")
+        (1.0, 2.0)
     """
     network_order(order)
     below_one(lam=lam)
@@ -55,6 +60,14 @@ def consensus_bound(
 
     inf where lr L q >= 1. Tight as t -> infinity: N = 2, f_i = -L x^2/2 +- kappa x without noise;
     any Pi for noise alone. Source: derived (T25).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> q = bounds.network_q(lam=0.5, order="MS")
+        >>> S = bounds.network_S(eigenvalues=[0.5, 0.5, 0.0], order="MS")
+        >>> bound = bounds.consensus_bound(lr=0.01, L=4.0, sigma=1.0, kappa=1.0, N=4, q=q, S=S)
+        >>> f"{bound:.3e}"
+        '2.152e-04'
     """
     nonnegative(lr=lr, L=L, sigma=sigma, kappa=kappa, q=q, S=S)
     count(N=N)

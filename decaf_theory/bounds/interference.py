@@ -128,6 +128,11 @@ def tau(*, pi_max: float) -> float:
     Tight: the variance is 1 - |sum_j pi_j v_j|^2 for unit vectors, and unit vectors with weights
     pi can close a polygon iff pi_max <= 1/2, else their sum is at least 2 pi_max - 1.
     Source: derived (T11).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> bounds.tau(pi_max=1 / 3), bounds.tau(pi_max=0.75)
+        (1.0, 0.75)
     """
     largest_weight(pi_max)
     return 1.0 if pi_max <= 0.5 else 4 * pi_max * (1 - pi_max)
@@ -141,6 +146,11 @@ def interference_worst_case(*, c: float, q: int, pi_max: float, norm: str) -> fl
     Tight, all three at once: two agents (B, A), (-B, -A) with c-isometries and weights 1/2, or the
     heavy agent against the rest where pi_max >= 1/2. For pi_max < 1/2 and odd r the Frobenius
     norm may stay below it: `interference_by_weights`. Source: derived (T11).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> bounds.interference_worst_case(c=2.0, q=4, pi_max=1 / 3, norm="nuc")
+        16.0
     """
     nonnegative(c=c)
     count(q=q)

@@ -32,6 +32,11 @@ def dsgd_rate(
     where lr L > 1. Each term is attained in a limit: 2 F_gap/(lr T) at lr L = 1 without noise, the
     second as lr L = 1, T -> infinity, the third for N = 2, f'' = L and -(L - eps).
     Source: derived (T25, T26).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> round(bounds.dsgd_rate(F_gap=1.0, lr=0.1, T=100, L=4.0, sigma=1.0, N=10, Xi=0.0), 4)
+        0.24
     """
     nonnegative(Xi=Xi)
     if not _step_allowed(lr, L, 1):
@@ -64,6 +69,12 @@ def dsgd_sharp(
     keep |grad F|; s and e dependent at u = 1, by errors -lr (mean noise).
     Source: derived (T25-sharp, T29-joint): Cauchy-Schwarz over time in the descent lemma, and the
     quadratic inequality in G solved.
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> sharp = bounds.dsgd_sharp(F_gap=1.0, lr=0.1, T=100, L=4.0, sigma=1.0, N=10, Xi=0.0)
+        >>> round(sharp, 4)  # `dsgd_rate` has 0.24
+        0.15
     """
     nonnegative(L=L, Xi=Xi, ebar=ebar)
     positive(lr=lr)
@@ -169,6 +180,11 @@ def safe_step(*, L: float, q: float) -> float:
         min(1 / L, 1 / (2 L q))
 
     Exact; L > 0. Source: derived (T25).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> round(bounds.safe_step(L=4.0, q=bounds.network_q(lam=0.5, order="MS")), 4)
+        0.125
     """
     positive(L=L)
     nonnegative(q=q)

@@ -33,6 +33,11 @@ def lemma1_smoothness(*, L: float, C: float, c: float, G: float, s: float, r: in
 
     Holds with the Euclidean norm on both sides or the sum norm on both sides, for every C >= s c.
     Tight for r = 1 only; see `lemma1_gap`. Source: arXiv 2505.21382, Lemma 1 (paraphrased).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> bounds.lemma1_smoothness(L=1.0, C=1.0, c=2.0, G=3.0, s=0.5, r=4)
+        5.5
     """
     nonnegative(L=L, C=C, c=c, G=G, s=s)
     count(r=r)
@@ -58,6 +63,11 @@ def smoothness_sharp(*, L: float, c: float, G: float, s: float) -> float:
     Valid when both blocks are combined in one l_p norm on both sides, 1 <= p <= inf. Tight for
     every (L, G, s, c, r): f(W) = h(W_11), h'(x) = clip(L (x - s c^2) + G, -G, G), from
     A = B = c E_11 a small step of both towards 0. Source: derived (T2, T3).
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> bounds.smoothness_sharp(L=1.0, c=2.0, G=3.0, s=0.5)  # s (2 s L c^2 + G)
+        3.5
     """
     nonnegative(L=L, c=c, G=G, s=s)
     return s * (2 * s * L * c**2 + G)

@@ -42,6 +42,11 @@ def truncation_worst_case(*, c: float, r: int, n: int, pi_max: float, norm: str)
     B_j = A_j' = c u_j (x) I_r with sum_j pi_j exp(2 i theta_j) = 0 (orthogonal products where
     pi_max >= 1/2), nuc by mutually orthogonal products.
     Source: derived (T16): the spectrum sums to at most r c^2, and pi_j B_j A_j is a candidate.
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> bounds.truncation_worst_case(c=1.0, r=4, n=16, pi_max=1 / 3, norm="fro")
+        1.0
     """
     nonnegative(c=c)
     count(r=r, n=n)
@@ -65,6 +70,11 @@ def decaf_dlora_difference(*, interference: float, norm: str) -> float:
 
     Tight: fro by M = I_2 (tie broken to E_11), Bbar Abar = phi_g E_22, r = 1.
     Source: derived (T18), for any Q of rank <= r in place of Bbar Abar.
+
+    Examples:
+        >>> from decaf_theory import bounds
+        >>> round(bounds.decaf_dlora_difference(interference=1.0, norm="fro"), 4)
+        1.618
     """
     nonnegative(interference=interference)
     one_of(("fro", "op", "nuc"), norm=norm)

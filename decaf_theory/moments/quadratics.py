@@ -58,6 +58,13 @@ def quadratics(
 
     Give either b [..., N, p] (needed where an H_i is singular) or the minimizers x_i* [..., N, p];
     noise [..., N, p, p] is none by default. ValueError: shapes, asymmetry, both or neither given.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import moments
+        >>> problem = moments.quadratics(np.ones((2, 1, 1)), minimizers=np.array([[-1.0], [1.0]]))
+        >>> problem.b.ravel().tolist()
+        [-1.0, 1.0]
     """
     xp = namespace(H)
     require_real("H", H)
@@ -132,6 +139,14 @@ def decentralized_sgd(
 
     "MS" (mix, then step at the mixed point): y+ = Pi (y - lr g(y)). "CB" (combine; the gradient at
     the unmixed point): x+ = Pi x - lr g(x). lr [...] and Pi [..., N, N] may be batched.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import moments
+        >>> problem = moments.quadratics(np.ones((2, 1, 1)), minimizers=np.array([[-1.0], [1.0]]))
+        >>> round_ = moments.decentralized_sgd(problem, np.full((2, 2), 0.5), lr=0.1)
+        >>> moments.limit(round_).mean.round(12).tolist()  # both at the common minimizer
+        [0.0, 0.0]
     """
     if order not in ORDERS:
         raise ValueError(

@@ -98,6 +98,14 @@ def limit(recursion: Recursion) -> State:
 
     The mean solves (I - A) m = a; the covariance sum_t A^t Q A^t' is summed by doubling until the
     rest is below rounding (Smith's squared iteration).
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import moments
+        >>> halves = moments.Recursion(np.array([[0.5]]), np.array([1.0]), np.array([[0.75]]))
+        >>> state = moments.limit(halves)  # x+ = x/2 + 1 + noise of variance 3/4
+        >>> state.mean.round(12).tolist(), state.cov.round(12).tolist()
+        ([2.0], [[1.0]])
     """
     xp = namespace(recursion.A)
     radius = float(xp.max(xp.abs(xp.linalg.eigvals(recursion.A))))
@@ -112,7 +120,15 @@ def limit(recursion: Recursion) -> State:
 
 
 def expectation(square: Square, state: State) -> Array:
-    """Return E|R x - q|^2 = |R m - q|^2 + tr(R C R'), [...]."""
+    """Return E|R x - q|^2 = |R m - q|^2 + tr(R C R'), [...].
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import moments
+        >>> state = moments.State(np.array([2.0]), np.array([[1.0]]))
+        >>> float(moments.expectation(moments.Square(np.eye(1), np.zeros(1)), state))  # 2^2 + 1
+        5.0
+    """
     xp = namespace(state.mean)
     offset = times(square.R, state.mean) - square.q
     spread = xp.sum((square.R @ state.cov) * square.R, axis=(-2, -1))

@@ -52,6 +52,11 @@ def sites_of(model: str, rank: int) -> list[Site]:
     """Return the adapted matrices of a model of `MODELS`, one entry for each shape.
 
     ValueError: an unknown name, with the nearest; a rank that the smallest of them does not have.
+
+    Examples:
+        >>> from decaf_theory.plan import sites_of
+        >>> sites_of("llama2-7b", rank=8)
+        [Site(d=4096, k=4096, rank=8, copies=64)]
     """
     try:
         towers, targets = MODELS[model]

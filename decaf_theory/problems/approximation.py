@@ -31,6 +31,13 @@ def approximation(
     s B A = -s c^2 u v' with u, v the leading singular vectors of the largest target.
     kappa^2 = (1/N) sum_i |W_i* - Wbar|_F^2 at every W. sigma^2 = tau^2 d k, attained.
     F(W) = |W - Wbar|_F^2 / 2 + kappa^2 / 2, hence F_star = kappa^2 / 2.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import problems
+        >>> problem = problems.approximation(np.stack([np.eye(3), -np.eye(3)]))
+        >>> problem.N, problem.constants.L, round(problem.constants.kappa, 4)  # kappa = sqrt(3)
+        (2, 1.0, 1.7321)
     """
     W_star = np.array(targets, dtype=np.float64)
     if W_star.ndim != 3 or 0 in W_star.shape or not np.all(np.isfinite(W_star)):

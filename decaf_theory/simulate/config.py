@@ -68,6 +68,13 @@ class Config:
     Full-matrix methods start at W - W0 = s B A and need no rank.
 
     ValueError names the argument that breaks a rule. DeadStartWarning: see there.
+
+    Examples:
+        >>> from decaf_theory import PROBLEMS, TOPOLOGIES, Config
+        >>> problem, ring = PROBLEMS["P3"](N=4), TOPOLOGIES["ring"](4)
+        >>> config = Config(problem=problem, Pi=ring, rank=2, lr=0.1, steps=100)
+        >>> config.order, config.method
+        ('step_first', 'decaf')
     """
 
     problem: Problem

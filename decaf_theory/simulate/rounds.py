@@ -38,6 +38,15 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
     batch of runs ends where one of them diverges. SimulationError: a loss, gradient or factor that
     is not finite; its `trace` holds the finite steps before (None where there are none).
     ValueError: a function of the problem or a schedule returns what it must not.
+
+    Examples:
+        >>> from decaf_theory import PROBLEMS, TOPOLOGIES, Config
+        >>> from decaf_theory.simulate import simulate
+        >>> problem, ring = PROBLEMS["P3"](N=4), TOPOLOGIES["ring"](4)
+        >>> config = Config(problem=problem, Pi=ring, rank=2, lr=0.1, steps=100)
+        >>> trace = simulate(config)
+        >>> trace.status, trace.loss.shape, bool(trace.loss[0, -1] < trace.loss[0, 0])
+        ('finished', (1, 101), True)
     """
     if watch is not None and not callable(watch):
         raise ValueError(f"watch must be a function of a Visit, got {watch!r}")

@@ -31,6 +31,14 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
     weight gives a NegativeWeightWarning. It need not be symmetric; what is said of its eigenvalues
     asks for that (`sqrt_rho`). Whether Pi mixes is checked by `require_mixing`.
     Time and memory are those of a few passes over the entries.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import topology
+        >>> topology.check_mixing_matrix(np.array([[0.5, 0.5], [0.4, 0.6]]))
+        Traceback (most recent call last):
+            ...
+        ValueError: columns of Pi must sum to one, got 1.1 in column 1; mixing would ...
     """
     Pi = structure(Pi, N)
     entries = sparse.coo_array(Pi)

@@ -31,6 +31,12 @@ def metropolis(graph: Any, *, sparse: bool = False) -> Matrix:
 
     pi_ij = 1 / (1 + max(deg_i, deg_j)) on edges, the rest on the diagonal, which is then positive.
     Self-loops and edge weights are ignored. ValueError: no node, or a directed graph.
+
+    Examples:
+        >>> import networkx
+        >>> from decaf_theory import topology
+        >>> topology.metropolis(networkx.path_graph(3)).round(4).tolist()
+        [[0.6667, 0.3333, 0.0], [0.3333, 0.3333, 0.3333], [0.0, 0.3333, 0.6667]]
     """
     links = _links_of(graph)
     return metropolis_weights(links if sparse else links.toarray())

@@ -43,6 +43,12 @@ def reversible(Pi: Matrix, target: Sequence[float] | Host) -> Matrix:
     The rule of Metropolis and Hastings for a symmetric proposal Pi [N, N], dense or sparse; the
     weighted mean sum_i target_i x_i is kept. Equal weights give Pi. ValueError: Pi is not
     symmetric, and as in `check_mixing_matrix` and `target_weights`.
+
+    Examples:
+        >>> from decaf_theory import topology
+        >>> Pi = topology.reversible(topology.TOPOLOGIES["ring"](4), [1, 2, 1, 4])
+        >>> (([1, 2, 1, 4] @ Pi) / 8).tolist()  # the shares are kept
+        [0.125, 0.25, 0.125, 0.5]
     """
     Pi = symmetric(Pi, "reversible")
     N, _ = Pi.shape

@@ -38,6 +38,11 @@ def mixing_eigenvalues(Pi: Matrix) -> Matrix:
 
     From a dense Pi. ValueError: Pi is not symmetric or takes too much memory, or as in
     `check_mixing_matrix`.
+
+    Examples:
+        >>> from decaf_theory import topology
+        >>> topology.mixing_eigenvalues(topology.TOPOLOGIES["ring"](4)).round(4).tolist()
+        [0.3333, 0.3333, -0.3333]
     """
     return _eigenvalues(symmetric(Pi, "mixing_eigenvalues"))
 
@@ -57,6 +62,11 @@ def sqrt_rho(Pi: Matrix) -> float:
     Never below 1 if the graph itself rules out mixing (disconnected, or bipartite without
     self-weights), whatever rounding does. ValueError as in `check_mixing_matrix`, if Pi is not
     symmetric, and if a large sparse Pi has a gap too small to be resolved.
+
+    Examples:
+        >>> from decaf_theory import TOPOLOGIES, sqrt_rho
+        >>> round(sqrt_rho(TOPOLOGIES["ring"](8)), 4)
+        0.8047
     """
     Pi = symmetric(Pi, "sqrt_rho")
     N, _ = Pi.shape
@@ -68,7 +78,13 @@ def sqrt_rho(Pi: Matrix) -> float:
 
 
 def spectral_gap(Pi: Matrix) -> float:
-    """Return 1 - sqrt(rho). ValueError as in `sqrt_rho`."""
+    """Return 1 - sqrt(rho). ValueError as in `sqrt_rho`.
+
+    Examples:
+        >>> from decaf_theory import TOPOLOGIES, spectral_gap
+        >>> [round(spectral_gap(TOPOLOGIES[name](16)), 4) for name in ("torus", "ring")]
+        [0.4, 0.0507]
+    """
     return 1 - sqrt_rho(Pi)
 
 
@@ -76,6 +92,14 @@ def require_mixing(Pi: Matrix) -> None:
     """Raise ValueError unless sqrt(rho) < 1 (Assumption 5), saying why it is not.
 
     ValueError also as in `sqrt_rho`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import topology
+        >>> topology.require_mixing(np.eye(4))
+        Traceback (most recent call last):
+            ...
+        ValueError: Assumption 5 fails: sqrt(rho) = 1, the graph is disconnected; Pi ...
     """
     lam, Pi = sqrt_rho(Pi), structure(Pi)
     N, _ = Pi.shape

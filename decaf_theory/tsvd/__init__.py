@@ -53,6 +53,13 @@ def tsvd(M: Array, rank: int) -> TSVD:
     B = U_r S_r^(1/2) [..., d, r] and A = S_r^(1/2) V_r' [..., r, k], singular_values [..., r] and
     tail [..., min(d, k) - r]. |M - BA| is least among matrices of rank r in every unitarily
     invariant norm (Eckart-Young-Mirsky). ValueError: shape, rank, dtype, a non-finite entry.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.tsvd import tsvd
+        >>> kept = tsvd(np.diag([4.0, 2.0, 1.0]), rank=1)
+        >>> kept.singular_values.tolist(), kept.tail.tolist()
+        ([4.0], [2.0, 1.0])
     """
     require_real("M", M)
     if M.ndim < 2 or 0 in M.shape:
@@ -104,6 +111,15 @@ def tsvd_of_mix(
     Gradients: torch's go through "qr" and "dense"; results of "panel" carry none. They are not
     defined where singular values repeat, as with equal or zero-padded agents: a ValueError then.
     ValueError: shapes, dtype, rank, method, non-finite factors or weights, overflow of a product.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory import TOPOLOGIES, Factors, tsvd_of_mix
+        >>> rng = np.random.default_rng(0)
+        >>> factors = Factors(rng.normal(size=(8, 24, 4)), rng.normal(size=(8, 4, 16)))
+        >>> mixed = tsvd_of_mix(factors, TOPOLOGIES["ring"](8), rank=4)  # one round of DeCAF
+        >>> mixed.factors.B.shape, mixed.factors.A.shape, mixed.tail.shape
+        ((8, 24, 4), (8, 4, 16), (8, 8))
     """
     check_agents(factors)
     (d, k), r_in = factors.shape, factors.rank
