@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = doctest.ELLIPSIS
-SHOWN = [path for path in sorted((ROOT / "decaf_theory").rglob("*.py")) if ">>>" in path.read_text()]
+SOURCES = sorted((ROOT / "decaf_theory").rglob("*.py"))
+SHOWN = [path for path in SOURCES if ">>>" in path.read_text()]
 
 
 def module(path: Path) -> str:
