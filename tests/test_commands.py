@@ -1,6 +1,5 @@
 """Every command of the README and of docs/ runs: here, in the test of its page, or at night."""
 
-import importlib
 import os
 import re
 import shlex
@@ -36,7 +35,9 @@ MAINS = {
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 COMMAND = re.compile(r"(?:decaf \w|python -m (?:figures|verification|paper_checks)\b)")
 # a word of prose that names a command without its arguments, or with a part left out
-NAMED = re.compile(r".*(\.\.\.| r$|module:function)|decaf (?:merge --method dlora|merge --rank r)")
+NAMED = re.compile(
+    r".*(?:\.\.\.|module:function)|decaf merge (?:--method dlora|--rank r)|python -m paper_checks"
+)
 STUDIES = "asda benchmark effects ensemble forms merging prism sequences tournament".split()
 ELSEWHERE = {
     r"decaf check mix\.py.*": "tests/test_conformance.py",
@@ -45,7 +46,10 @@ ELSEWHERE = {
     r"python -m paper_checks run llama2-7b-wic --dry-run": "tests/test_dryrun.py",
     r"python -m paper_checks table.*": "tests/test_paper_table.py",
     r"python -m verification docs": "tests/test_docs.py",
-    **{rf"python -m paper_checks {name} --page": f"tests/test_{name}.py" for name in STUDIES},
+    **{
+        rf"python -m paper_checks {name} --page": f"tests/test_{name}.py"
+        for name in ("asda", "benchmark", "ensemble", "merging", "prism")
+    },
 }
 # longer than ten seconds: a minute of each at night
 LONG = [
@@ -75,7 +79,7 @@ BARE = [c for c in WHOLE if len(c.removeprefix("python -m ").split()) == 2]  # p
 def tells(command: str) -> list[str]:
     """Return the ways in which a command is run other than here."""
     ways = [file for rule, file in ELSEWHERE.items() if re.fullmatch(rule, command)]
-    return ways + ["night"] * any(re.fullmatch(rule, command) for rule in LONG)
+    return ways or ["night"] * any(re.fullmatch(rule, command) for rule in LONG)
 
 
 HERE = [command for command in WHOLE if not tells(command) and command not in BARE]
@@ -142,17 +146,12 @@ def test_the_command_runs(command, here, monkeypatch, capsys):
 @pytest.mark.parametrize("command", NIGHT)
 def test_a_minute_of_a_long_command_goes_well(command, here, outside_data):
     """It ends well, or is interrupted after a minute as a reader would and says so in a line."""
-    importlib.import_module("transformers")
+    pytest.importorskip("transformers", reason="transformers is not installed")
     data = str(outside_data("sst2").parent)
     program, words = split(command)
     words = [data if word in ("DIR", "DATA", "data") else word for word in words]
-    start = [sys.executable, "-m", "decaf_theory" if program == "decaf" else program]
-    if program == "decaf":
-        start = [
-            sys.executable,
-            "-c",
-            "from decaf_theory.cli import main; raise SystemExit(main())",
-        ]
+    decaf = ["-c", "import sys, decaf_theory.cli as m; sys.exit(m.main())"]
+    start = [sys.executable, *(decaf if program == "decaf" else ["-m", program])]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen([*start, *words], cwd=here, env=env, stderr=subprocess.PIPE, text=True)
     try:

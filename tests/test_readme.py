@@ -2,18 +2,15 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-import decaf_theory.cli
-import figures.cli
 import paper_checks.cli
 from decaf_theory.methods import METHODS
 from paper_checks import config
 from tests.conftest import run_quickly
-from verification import options
+from tests.test_commands import split
 from verification.claims import CLAIMS
 from verification.table import summary
 
@@ -24,20 +21,6 @@ ENTRY = re.compile(
     r"(?P<expected>holds|violated)\s+(?P<tightness>\S+)\s+(?P<rows>\d+)\s+(?P<seconds>[\d.]+)$"
 )
 
-PARSERS = {
-    "decaf": lambda words: decaf_theory.cli.parser().parse_args(words),
-    "figures": lambda words: figures.cli.parser().parse_args(words),
-    "paper_checks": lambda words: paper_checks.cli.parser().parse_args(words),
-    "verification": options.parse,
-}
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
-COMMANDS = sorted(
-    {
-        line.split("#")[0].split(">")[0].strip()
-        for line in (*"".join(BLOCKS).splitlines(), *re.findall(r"`([^`\n]+)`", README))
-        if re.match(r"decaf \w|python -m (figures|verification|paper_checks \w)", line)
-    }
-)
 SYSTEM = re.compile(r"^\| (?P<name>[\w-]+) \| (?P<here>[^|]+) \| `(?P<command>[^`]+)` \|$", re.M)
 SYSTEMS = {match["name"]: match.groupdict() for match in SYSTEM.finditer(README)}
 
@@ -104,24 +87,11 @@ def test_the_readme_names_no_host_but_pytorch_s_index_and_the_paper():
     assert hosts <= {"download.pytorch.org"}
 
 
-def parsed(command: str):
-    program, *words = shlex.split(command.removeprefix("python -m "))
-    return PARSERS[program](words)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme_is_one_that_its_program_understands(command):
-    if len(command.removeprefix("python -m ").split()) == 2:  # named, perhaps not as it is called
-        with pytest.raises(SystemExit, match=r"^0$"):
-            parsed(f"{command} --help")
-    else:
-        parsed(command)
-
-
 def test_every_system_names_a_training_that_is_possible_and_how_sure_its_rule_is():
     assert {"DeCAF", "Dec-LoRA", "ASDA"} <= set(SYSTEMS)
     for name, line in SYSTEMS.items():
-        args = parsed(line["command"])
+        _, words = split(line["command"])
+        args = paper_checks.cli.parser().parse_args(words)
         if args.command not in ("run", "sweep"):
             continue
         methods = args.methods if args.command == "sweep" else [args.method]
