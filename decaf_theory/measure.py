@@ -23,6 +23,7 @@ from decaf_theory.arrays import (
 )
 from decaf_theory.lowrank import (
     Factors,
+    align,
     check_agents,
     check_factors,
     common,
@@ -107,6 +108,32 @@ def consensus_distance(X: Array | Factors, shares: Array | None = None) -> Array
     flat = xp.reshape(deviations(wide), (*X.shape[:-3], -1))
     with np.errstate(over="ignore"):
         return like(xp.vecdot(flat, flat) / X.shape[-3], X)
+
+
+def aligned_consensus(factors: Factors, shares: Array | None = None) -> Array:
+    """Return Xi of (B, A) once agents are turned onto a common frame, [...]; at most that without.
+
+        (B_i O_i, O_i'A_i), O_i in O(r): onto agent 0 first, then twice onto the agents' mean
+
+    The products stay; no turn to the mean makes Xi larger. An upper bound on the least Xi over all
+    rotations, and of balanced factors 0 where their products are equal. Shares as in
+    `consensus_distance`.
+    """
+    check_agents(factors)
+    xp = namespace(factors.B)
+    turned = align(factors, factors.map(lambda X: X[..., :1, :, :]))
+    for _ in range(2):
+        turned = align(turned, turned.map(lambda X: _mean(X, shares)))
+    least = consensus_distance(turned, shares)
+    return xp.minimum(least, consensus_distance(factors, shares))
+
+
+def _mean(X: Array, shares: Array | None) -> Array:
+    """Return the mean over agents, weighted by shares if there are any, [..., 1, a, b]."""
+    xp = namespace(X)
+    if shares is None:
+        return xp.mean(X, axis=-3, keepdims=True)
+    return xp.sum(convert(shares, X)[:, None, None] * X, axis=-3, keepdims=True)
 
 
 def weighted_deviations(factors: Factors, weights: Array) -> Factors:

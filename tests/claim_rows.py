@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from decaf_theory.compare.path import Path
 from verification.claim import Context, collect
 from verification.claims import CLAIMS as LISTED
-from verification.instances.turned import Path
 
 # of a row worked by hand: some hundred steps, or SVDs of fewer than 40 numbers of condition 100
 NEAR = 1e-9

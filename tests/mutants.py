@@ -169,9 +169,15 @@ TESTS = {
         f"decaf_theory/{path}.py": ["tests/test_adapters_advice.py"]
         for path in ("adapters/advice", "adapters/reasons", "adapters/drawing", "commands/targets")
     },
+    "decaf_theory/pictures.py": ["tests/test_adapters_advice.py", "tests/test_compare.py"],
+    "decaf_theory/compare/path.py": ["tests/test_instances_rates.py", "tests/test_compare.py"],
+    "decaf_theory/compare": ["tests/test_compare.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],
+    "decaf_theory/problems/quadratic.py": ["tests/test_quadratic.py"],
+    "decaf_theory/problems/checking.py": ["tests/test_check_problem.py"],
+    "decaf_theory/problems/searching.py": ["tests/test_check_problem.py", "tests/test_problems.py"],
     "verification/instances/laws.py": ["tests/test_topology_random.py"],
     "verification/instances": [
         "tests/test_guards.py",

@@ -14,6 +14,7 @@ import pytest
 
 from decaf_theory import adapters
 from decaf_theory.adapters import advice, drawing, reasons
+from decaf_theory.pictures import FORMATS
 from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main, parser
 from decaf_theory.commands import diagnose as command
@@ -417,7 +418,7 @@ def test_a_picture_is_of_the_numbers_by_kind_and_layer():
 def test_pictures_of_the_same_numbers_are_the_same_bytes_whatever_the_users_settings():
     sites = diagnosed(planted("common_A"))
     starts = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
-    assert tuple(starts) == drawing.FORMATS
+    assert tuple(starts) == FORMATS
     drawn = {kind: drawing.draw(sites, kind, "ring") for kind in starts}
     assert all(drawn[kind].startswith(start) for kind, start in starts.items())
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.grid": True}):

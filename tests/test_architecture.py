@@ -40,11 +40,15 @@ ALLOWED = {
     },
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "names", "rng", "lowrank", "topology", "problems"},
+    "pictures": {"files"},
+    "compare": {"arrays", "bounds", "files", "lowrank", "measure", "methods", "pictures"}
+    | {"simulate", "stats", "topology", "compare"},
     "moments": {"arrays", "lowrank", "topology"},
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "formats", "terminal", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "adapters", "files", "sums"}
+    | {"pictures"}
     | {"bounds"},
     "adversary": {"extras", "rng"},
     "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
@@ -57,7 +61,8 @@ ALLOWED = {
     "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
     | {"topology", "tsvd"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
-    | {"plan", "sums"},
+    | {"plan", "sums"}
+    | {"pictures"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},

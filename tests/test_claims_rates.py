@@ -6,6 +6,13 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from decaf_theory import bounds, moments
+from decaf_theory.compare.path import (
+    TURNED,
+    difference,
+    mixing_error,
+    norms,
+    slopes_at_mean,
+)
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS, Clock
 from decaf_theory.problems import approximation
@@ -31,13 +38,6 @@ from verification.instances.quadratics import (
     load,
     run,
     stored,
-)
-from verification.instances.turned import (
-    TURNED,
-    difference,
-    mixing_error,
-    norms,
-    slopes_at_mean,
 )
 
 EPS = np.finfo(float).eps

@@ -9,8 +9,8 @@ import pytest
 from decaf_theory import extras
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS, Clock, fedrot
-from decaf_theory.problems import PROBLEMS
-from decaf_theory.problems.frozen import column_quadratic, curvatures
+from decaf_theory.problems import PROBLEMS, quadratic
+from decaf_theory.problems.frozen import curvatures
 from decaf_theory.stats import bonferroni, mean_interval
 from decaf_theory.topology import TOPOLOGIES, sqrt_rho
 from paper_checks import cli, effects, reported
@@ -96,7 +96,7 @@ def test_each_run_is_the_problem_of_its_seed(kind):
         one = PROBLEMS["P3"](**shared, **more)
         if kind == "curved":
             targets = -one.grad(np.zeros((model.AGENTS, model.D, model.K)))
-            one = column_quadratic(targets, curvatures(**shared, ratio=model.RATIO), radius=1.0)
+            one = quadratic(curvatures(**shared, ratio=model.RATIO), targets)
         # a gradient is a difference of numbers below 8, and a product; a loss sums 48 squares
         assert np.abs(draws.problem.grad(W)[run] - one.grad(W[run])).max() <= 32 * EPS
         np.testing.assert_allclose(draws.problem.loss(W)[run], one.loss(W[run]), rtol=96 * EPS)

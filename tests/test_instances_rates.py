@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from decaf_theory import bounds, moments
+from decaf_theory.compare.path import TURNED, path_of, rate_rounding
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config
@@ -13,8 +14,6 @@ from verification.claim import Context
 from verification.claims.rates import decaf_runs
 from verification.instances import quadratics, targets
 from verification.instances.consensus import spread_along
-from verification.instances.erring import rate_rounding
-from verification.instances.turned import TURNED, path_of
 
 EPS = np.finfo(float).eps
 CTX = Context("instances")

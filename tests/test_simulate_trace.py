@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.linalg import orthogonal_procrustes
 
+from decaf_theory import measure
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS
@@ -27,6 +29,17 @@ def norm(X):
 
 def spread_of(X):
     return sum(np.sum((x - X.mean(axis=0)) ** 2) for x in X) / len(X)
+
+
+def aligned(factors):
+    """Xi of [B; A'] turned onto agent 0, then twice onto the mean, or as it is if that is less."""
+    Z = np.concatenate([factors.B, factors.A.swapaxes(1, 2)], axis=1)
+    reference = Z[0]
+    turned = Z
+    for _ in range(3):
+        turned = np.stack([X @ orthogonal_procrustes(X, reference)[0] for X in turned])
+        reference = turned.mean(axis=0)
+    return min(spread_of(turned), spread_of(Z))
 
 
 @pytest.mark.parametrize("method", ["dlora", "decaf", "fedavg", "local", "dlora_fa", "dsgd"])
@@ -55,6 +68,7 @@ def test_every_quantity_is_what_its_definition_gives(method, s):
         "gradient": np.sum(problem.grad(W.mean(axis=0)[None]).mean(axis=0) ** 2),
         "consensus_factors": spread_of(mixed.B) + spread_of(mixed.A),
         "consensus_products": spread_of(P),
+        "consensus_aligned": aligned(mixed) if method != "dsgd" else spread_of(mixed.B),
         "interference": norm(I).mean(),
         "truncation": norm(M - P).mean() if method == "decaf" else 0.0,
         "adapter_norm": norm(scale * P).mean(),
@@ -152,3 +166,48 @@ def test_a_bad_number_at_the_mean_alone_is_found_when_it_is_recorded():
     config = Config(problem=replace(problem, grad=bad_at_the_mean), Pi=PI, rank=2, lr=0.1, steps=1)
     with pytest.raises(SimulationError, match="gradient at the mean point of agent 2 in run 0"):
         simulate(config)
+
+
+def turned_at_random(factors, rng):
+    """Factors of the same products, each agent's in a frame of its own."""
+    O = np.linalg.qr(rng.standard_normal((len(factors.B), factors.rank, factors.rank)))[0]  # noqa: E741
+    return Factors(factors.B @ O, O.swapaxes(1, 2) @ factors.A)
+
+
+def test_the_aligned_distance_is_of_no_gauge_and_at_most_the_plain_one():
+    rng = np.random.default_rng(1)
+    for r in (2, 3):
+        factors = gaussian(r=r)
+        plain, found = measure.consensus_distance(factors), measure.aligned_consensus(factors)
+        assert found <= plain
+        common = factors.map(lambda X: np.stack([X[0]] * 4))
+        equal = turned_at_random(common, rng)
+        # turning an entry takes three sums of r products, and as many in the cross matrix
+        size = np.sum(equal.B**2) + np.sum(equal.A**2)
+        assert measure.aligned_consensus(equal) <= (40 * r * EPS) ** 2 * size
+        assert measure.consensus_distance(equal) > 0.1
+        near = common.map(lambda X: X + 1e-3 * rng.standard_normal(X.shape))
+        ours = measure.aligned_consensus(turned_at_random(near, rng))
+        assert ours == pytest.approx(measure.aligned_consensus(near), rel=1e-9)
+
+
+def test_of_a_product_method_the_factors_are_apart_and_the_aligned_ones_agree():
+    problem = PROBLEMS["P3"](N=8, d=6, k=5)
+    trace = simulate(Config(problem=problem, Pi=TOPOLOGIES["ring"](8), rank=2, lr=0.1, steps=60))
+    assert np.all(trace.consensus_aligned <= trace.consensus_factors)
+    P = product(trace.final)[0]
+    sigma = np.linalg.svd(P, compute_uv=False)[:, 1].min()
+    # T20-distance, each agent's factors turned onto those of agent 0; the mean is nearer still
+    bound = (1 + 2**0.5) * np.mean(norm(P - P[0]) ** 2) / sigma
+    assert trace.consensus_aligned[0, -1] <= bound
+
+
+def test_the_aligned_distance_weighs_agents_by_their_shares():
+    factors = gaussian()
+    shares = np.array([0.4, 0.3, 0.2, 0.1])
+    equal = measure.aligned_consensus(factors, np.full(4, 0.25))
+    assert equal == pytest.approx(measure.aligned_consensus(factors), rel=1e-12)
+    alone = np.array([1.0, 0.0, 0.0, 0.0])
+    assert measure.aligned_consensus(factors, alone) == 0
+    weighted = measure.aligned_consensus(factors, shares)
+    assert 0 < weighted <= measure.consensus_distance(factors, shares)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from decaf_theory.adapters.advice import FINE
@@ -12,12 +11,12 @@ from decaf_theory.adapters.agents import count
 from decaf_theory.adapters.diagnosis import Numbers, pool
 from decaf_theory.adapters.reasons import share
 from decaf_theory.adapters.tables import kept_ranks, percentage, short_name, stem_of
+from decaf_theory.pictures import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Layers = dict[int | str, list[Numbers]]  # the matrices of one kind, by layer or by name
-FORMATS = ("svg", "png", "pdf")
 COLUMNS = 4  # panels next to each other
 PANEL = (2.6, 3.1)  # in, of losses and angles of one kind of matrix
 LOSSES = {  # in the colours of Okabe and Ito
@@ -29,38 +28,11 @@ ANGLES = {
     "angle_A": ("angle of rows of A", "#009E73", "v"),
     "angle_B": ("angle of columns of B", "#CC79A7", "D"),
 }
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "legend.frameon": False,
-    "savefig.dpi": 200,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "decaf-theory",  # else the ids in the file are random
-}
-METADATA: dict[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
-    "png": {},
-}
 
 
 def draw(sites: Sequence[Numbers], kind: str, topology: str) -> bytes:
-    """Return the bytes of the picture of `diagnose`'s sites, kind one of FORMATS.
-
-    Equal numbers give equal bytes: matplotlib's defaults count, not the user's settings.
-    """
-    import matplotlib
-
-    out = BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        picture(sites, topology).savefig(out, format=kind, metadata=METADATA[kind])
-    return out.getvalue()
+    """Return the bytes of the picture of `diagnose`'s sites, kind one of FORMATS."""
+    return rendered(lambda: picture(sites, topology), kind)
 
 
 def picture(sites: Sequence[Numbers], topology: str) -> Figure:

@@ -48,8 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
     from decaf_theory import adapters
     from decaf_theory.adapters.drawing import draw
+    from decaf_theory.pictures import format_of
 
-    form = picture_format(args.plot) if args.plot else ""
+    form = format_of(args.plot, "--plot") if args.plot else ""
     check_targets(args.json, args.plot, force=args.force)
     agents = adapters.load_agents(args.folders)
     Pi = adapters.mixing_matrix(args.topology, len(agents.names))
@@ -64,17 +65,6 @@ def run(args: argparse.Namespace) -> int:
         args.json,
     )
     return 0
-
-
-def picture_format(file: str) -> str:
-    """Return the format of a picture by the end of its file's name; ValueError: another."""
-    from decaf_theory.adapters.drawing import FORMATS
-
-    form = place(file).suffix.lower().removeprefix(".")
-    if form not in FORMATS:
-        known = ", ".join(f".{each}" for each in FORMATS)
-        raise ValueError(f"--plot must end in one of {known}, got {file!r}; rename it")
-    return form
 
 
 def text(agents: Agents, topology: str, sites: list[dict[str, Any]], every: bool) -> str:

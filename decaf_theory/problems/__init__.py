@@ -1,5 +1,9 @@
 """Exactly specified problems with proved constants, by number. Add a new one as a line below.
 
+    from decaf_theory.problems import check_problem, quadratic
+    problem = quadratic(curvatures, targets, tau=0.1)    # least squares of your own
+    print(check_problem(problem))                        # its constants against searched points
+
 Each builder takes keyword-only parameters, all with defaults, and returns a `Problem`; draws are
 seeded by its `seed`.
 """
@@ -20,8 +24,10 @@ from decaf_theory.problems.approximation import (
     rank_competition,
 )
 from decaf_theory.problems.base import Constants, Problem, entry_noise
+from decaf_theory.problems.checking import check_problem
 from decaf_theory.problems.frames import FRAMES
 from decaf_theory.problems.frozen import frozen_curvature, frozen_heterogeneous
+from decaf_theory.problems.quadratic import quadratic
 from decaf_theory.problems.scalar import bernoulli_logit, huber, indefinite_pair, scalar_lora
 from decaf_theory.problems.sequence import TaskSequence, planted_sequence, sequence
 from decaf_theory.problems.trap import rank_trap
@@ -33,9 +39,11 @@ __all__ = [
     "Problem",
     "TaskSequence",
     "approximation",
+    "check_problem",
     "entry_noise",
     "least_loss",
     "planted_sequence",
+    "quadratic",
     "sequence",
 ]
 

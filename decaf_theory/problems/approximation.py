@@ -8,7 +8,15 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, namespace
 from decaf_theory.lowrank import Factors, product
-from decaf_theory.problems.base import Constants, NoiseKind, Problem, entry_noise, require, sizes
+from decaf_theory.problems.base import (
+    Constants,
+    NoiseKind,
+    Problem,
+    entry_noise,
+    finite,
+    require,
+    sizes,
+)
 from decaf_theory.problems.frames import FRAMES, mercedes, sign_flip
 from decaf_theory.rng import generator
 
@@ -30,7 +38,7 @@ def approximation(
     L = 1, attained by every pair. G(s, c) = s c^2 + max_i |W_i*|_op, attained at
     s B A = -s c^2 u v' with u, v the leading singular vectors of the largest target.
     kappa^2 = (1/N) sum_i |W_i* - Wbar|_F^2 at every W. sigma^2 = tau^2 d k, attained.
-    F(W) = |W - Wbar|_F^2 / 2 + kappa^2 / 2, hence F_star = kappa^2 / 2.
+    F(W) = |W - Wbar|_F^2 / 2 + kappa^2 / 2, hence F_star = kappa^2 / 2, mu = 1 and m = 0.
 
     Examples:
         >>> import numpy as np
@@ -39,8 +47,8 @@ def approximation(
         >>> problem.N, problem.constants.L, round(problem.constants.kappa, 4)  # kappa = sqrt(3)
         (2, 1.0, 1.7321)
     """
-    W_star = np.array(targets, dtype=np.float64)
-    if W_star.ndim != 3 or 0 in W_star.shape or not np.all(np.isfinite(W_star)):
+    W_star = finite("targets", targets)
+    if W_star.ndim != 3 or 0 in W_star.shape:
         raise ValueError(f"targets must be finite [N, d, k], got shape {W_star.shape}")
     N, d, k = W_star.shape
     kappa_squared = float(np.mean(np.sum((W_star - W_star.mean(axis=0)) ** 2, axis=(1, 2))))
@@ -60,6 +68,8 @@ def approximation(
         kappa=kappa_squared**0.5,
         sigma=tau * (d * k) ** 0.5,
         F_star=kappa_squared / 2,
+        m=0.0,
+        mu=1.0,
     )
     W0 = np.zeros((d, k))
     return Problem(

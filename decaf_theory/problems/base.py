@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from decaf_theory.arrays import Array, integer
+from decaf_theory.arrays import Array, Host, host, integer, require_plain
 from decaf_theory.lowrank import Factors
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -28,6 +28,8 @@ class Constants:
     within: kappa holds for |W|_F <= within. third: a bound on the third derivative of every f_i
     along unit directions, 0 for piecewise quadratics. upper: which of "G" and "kappa" are upper
     bounds only: G that no point attains, kappa that is not the deviation at every W.
+    m: every f_i + m |W|^2 / 2 is convex, 0 for convex losses. mu: |grad F|^2 >= 2 mu (F - F_star)
+    at every W (Polyak-Lojasiewicz).
     """
 
     L: float | None = None
@@ -38,6 +40,8 @@ class Constants:
     within: float = math.inf
     third: float = 0.0
     upper: tuple[str, ...] = ()
+    m: float | None = None
+    mu: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,16 @@ def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:
         return drawn.reshape(-1)[:numbers].reshape(shape)
 
     return gauss if kind == "gauss" else rademacher
+
+
+def finite(name: str, given: Any) -> Host:
+    """Return numbers in float64; ValueError unless they are real and finite, none masked."""
+    require_plain(name, type(given))
+    X = host(given)
+    if X.dtype.kind not in "fiu" or not np.all(np.isfinite(X)):
+        got = X.dtype if X.dtype.kind not in "fiu" else "NaN or infinite entries"
+        raise ValueError(f"{name} must be finite and real, got {got}")
+    return X.astype(np.float64)
 
 
 def sizes(**values: int) -> None:

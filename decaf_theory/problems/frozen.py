@@ -1,7 +1,7 @@
 """Problems in B alone, A frozen: P5 (isotropic) and P10 (heterogeneous curvature), both quadratic.
 
-`column_quadratic` is the loss in W, `frozen` the same loss in B. Running a method that trains and
-mixes only B on the first is the same as running full-matrix DSGD on the second, noise included.
+`quadratic` is the loss in W, `frozen` the same loss in B. Running a method that trains and mixes
+only B on the first is the same as running full-matrix DSGD on the second, noise included.
 """
 
 from __future__ import annotations
@@ -11,86 +11,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, convert, namespace, transpose
+from decaf_theory.arrays import Array, convert, transpose
 from decaf_theory.problems.approximation import heterogeneous, planted, spread
-from decaf_theory.problems.base import (
-    Constants,
-    Noise,
-    NoiseKind,
-    Problem,
-    entry_noise,
-    require,
-    sizes,
-)
+from decaf_theory.problems.base import Constants, Noise, NoiseKind, Problem, require, sizes
+from decaf_theory.problems.quadratic import quadratic, quadratic_minimum
 from decaf_theory.rng import generator
 
 Real: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def column_quadratic(
-    targets: Real,
-    curvature: Real,
-    *,
-    radius: float,
-    name: str = "P10",
-    tau: float = 0.0,
-    noise: NoiseKind = "gauss",
-) -> Problem:
-    """Return f_i(W) = |(W - W_i*) X_i|_F^2 / 2 with X_i X_i' = S_i = diag(h_i), W0 = 0.
-
-    targets W_i* [N, d, k], curvature h [N, k] >= 0. grad f_i = (W - W_i*) S_i, so L = max h,
-    attained along that column. G(s, c) = max_i (s c^2 max_j h_ij + |W_i* S_i|_op), upper.
-    grad f_i - grad F = W (S_i - Sbar) - (C_i - Cbar) with C_i = W_i* S_i: with curvatures that
-    differ it has no bound on the whole space. On |W|_F <= radius, by Minkowski, kappa <=
-    radius max_j std_i(h_ij) + ((1/N) sum_i |C_i - Cbar|_F^2)^(1/2), upper. sigma^2 = tau^2 d k.
-    F_star: column by column, F is a quadratic with curvature hbar_j and minimizer cbar_j / hbar_j
-    (0 where hbar_j = 0, as then all c_ij vanish).
-    """
-    W_star = np.array(targets, dtype=np.float64)
-    h = np.array(curvature, dtype=np.float64)
-    N, d, k = W_star.shape
-    if h.shape != (N, k) or not np.all(h >= 0):
-        raise ValueError(f"curvature must be [{N}, {k}] and >= 0, got shape {h.shape}")
-    require("radius", radius, ">= 0", radius >= 0)
-    rows = h[:, None, :]
-    C = W_star * rows
-
-    def grad(W: Array) -> Array:
-        return (W - convert(W_star, W)) * convert(rows, W)
-
-    def loss(W: Array) -> Array:
-        xp = namespace(W)
-        return xp.sum((W - convert(W_star, W)) ** 2 * convert(rows, W), axis=(-2, -1)) / 2
-
-    constants = Constants(
-        L=float(h.max()),
-        G=lambda s, c: float(
-            np.max(s * c**2 * h.max(axis=1) + np.linalg.norm(C, ord=2, axis=(1, 2)))
-        ),
-        kappa=float(
-            radius * np.max(h.std(axis=0)) + np.sqrt(np.sum((C - C.mean(axis=0)) ** 2) / N)
-        ),
-        sigma=tau * (d * k) ** 0.5,
-        F_star=quadratic_minimum(W_star, [np.diag(row) for row in h]),
-        within=radius,
-        upper=("G", "kappa"),
-    )
-    return Problem(name, N, d, k, loss, grad, constants, np.zeros((d, k)), entry_noise(tau, noise))
-
-
-def quadratic_minimum(targets: Real, S: Any, A: Real | None = None, s: float = 1.0) -> float:
-    """Return min over B of (1/N) sum_i tr (W - W_i*) S_i (W - W_i*)' / 2, W = s B A or free.
-
-    The normal equations are B (s A Sbar A') = Cbar A' with Cbar the mean of W_i* S_i, solved in
-    the least-squares sense, which is exact: they are consistent as Cbar lies in Sbar's range.
-    """
-    S = np.asarray(S, dtype=np.float64)
-    k = targets.shape[-1]
-    panel = np.eye(k) if A is None else s * A
-    mean_C = np.mean(targets @ S, axis=0)
-    B = mean_C @ panel.T @ np.linalg.pinv(panel @ S.mean(axis=0) @ panel.T, hermitian=True)
-    gap = B @ panel - targets
-    return float(np.mean(np.sum((gap @ S) * gap, axis=(1, 2))) / 2)
 
 
 def frozen(
@@ -110,7 +37,7 @@ def frozen(
     The gradient is s grad f_i(W) A' and the noise s (noise) A': the same draws as in W. Of the
     constants, those given are the caller's; G(s', c') = s |A|_op G_W(s |A|_op s', c'), because
     adapters s' B' A' of B in Omega_c' make W - W0 = (s |A|_op s') B' (A' A / |A|_op) with both
-    factors in Omega_c', upper.
+    factors in Omega_c', upper; m is s^2 |A|_op^2 times that in W.
     """
     A = np.array(A, dtype=np.float64)
     r, k = A.shape
@@ -129,7 +56,7 @@ def frozen(
         return s * base(rng, (*shape[:-1], k)) @ A.T
 
     noise: Noise | None = None if base is None else pulled_back
-    G_W = problem.constants.G
+    G_W, m = problem.constants.G, problem.constants.m
     assert G_W is not None  # of the problems here
     constants = Constants(
         L,
@@ -139,6 +66,7 @@ def frozen(
         F_star,
         within,
         upper=("G",) if within == math.inf else ("G", "kappa"),
+        m=None if m is None else m * (s * size) ** 2,
     )
     return Problem(
         name,
@@ -220,7 +148,7 @@ def frozen_curvature(
     noise: NoiseKind = "gauss",
     seed: int = 0,
 ) -> Problem:
-    """Return P10: `column_quadratic` with A = `frozen_A(r, k, seed)` frozen, as a problem in B.
+    """Return P10: `quadratic` with A = `frozen_A(r, k, seed)` frozen, as a problem in B.
 
     Targets as in P3 (rank r, |D|^2 = kappa^2); curvatures h = `curvatures`.
     The Hessian in B is s^2 A S_i A' for each row: L = max_i s^2 |A S_i A'|_op, attained.
@@ -235,9 +163,7 @@ def frozen_curvature(
     )
     h = curvatures(N=N, k=k, ratio=ratio, seed=seed)
     S = h[:, None, :] * np.eye(k)
-    problem = column_quadratic(
-        targets, h, radius=s * radius * float(np.linalg.norm(A, ord=2)), tau=tau, noise=noise
-    )
+    problem = quadratic(h, targets, tau=tau, noise=noise)
     C, H = targets @ S, A @ S @ A.T
     bend = np.mean((H - H.mean(axis=0)) @ (H - H.mean(axis=0)), axis=0)
     pull = np.sqrt(np.sum(((C - C.mean(axis=0)) @ A.T) ** 2) / N)

@@ -47,7 +47,7 @@ def bernoulli_logit(*, p: Sequence[float] = (1 / 4, 1 / 2, 3 / 4, 9 / 10)) -> Pr
     gradient sig(w) - y, so the noise p_i - y does not depend on w and has variance p_i (1 - p_i):
     sigma^2 = max_i. F' = 0 at w* = logit(pbar), where F is the entropy of pbar: F_star =
     -pbar log pbar - (1 - pbar) log(1 - pbar). |f_i^(3)| = sig (1 - sig) |1 - 2 sig| <= 1/(6 sqrt3).
-    All of these hold on the whole line.
+    f_i is convex: m = 0. All of these hold on the whole line.
     """
     share = np.array(p, dtype=np.float64)
     if share.ndim != 1 or share.size == 0 or not np.all((share > 0) & (share < 1)):
@@ -77,6 +77,7 @@ def bernoulli_logit(*, p: Sequence[float] = (1 / 4, 1 / 2, 3 / 4, 9 / 10)) -> Pr
         F_star=-mean * math.log(mean) - (1 - mean) * math.log1p(-mean),
         third=1 / (6 * math.sqrt(3)),
         upper=("G",),
+        m=0.0,
     )
     noise: Noise = labels
     return Problem("P8", share.size, 1, 1, loss, grad, constants, np.zeros((1, 1)), noise)
@@ -96,8 +97,8 @@ def huber(
     """Return P9: f(W) = h(W_11) with h' = clip(L (x - x0), -G, G), the same for all agents.
 
     L and G hold on the whole space (h' is L-Lipschitz and bounded by G, and the gradient is
-    h' E_11, of rank one), both attained; kappa = 0; F_star = h(x0) = 0. With x0 = s c^2 - G/L this
-    is the extremal of the sharp smoothness constant s (2 s L c^2 + G) at A = B' = c e_1 u'.
+    h' E_11, of rank one), both attained; kappa = m = 0; F_star = h(x0) = 0. With x0 = s c^2 - G/L
+    this is the extremal of the sharp smoothness constant s (2 s L c^2 + G) at A = B' = c e_1 u'.
     """
     sizes(N=N, d=d, k=k)
     require("L", L, "> 0", L > 0)
@@ -121,7 +122,7 @@ def huber(
         value = xp.where(xp.abs(slope) < G, quadratic, linear)
         return xp.broadcast_to(value, points(W, N)[:-2])
 
-    constants = Constants(L, lambda s, c: G, 0.0, tau * (d * k) ** 0.5, 0.0)
+    constants = Constants(L, lambda s, c: G, 0.0, tau * (d * k) ** 0.5, 0.0, m=0.0)
     middle = x0 * (np.eye(d, 1) @ np.eye(1, k))
     drawn = entry_noise(tau, noise)
     return Problem("P9", N, d, k, loss, grad, constants, noise=drawn, stiffest=middle)
@@ -138,8 +139,8 @@ def indefinite_pair(
 ) -> Problem:
     """Return P11: f_1 = L x^2/2 + b x, f_2 = -(L - eps) x^2/2 - b x on 1 x 1 matrices.
 
-    0 < eps <= L, so that both are L-smooth (f_1 attains it). F = eps x^2 / 4: strongly convex with
-    F_star = 0 at x = 0, where both agents pull apart with +-b.
+    0 < eps <= L, so that both are L-smooth (f_1 attains it), and m = L - eps. F = eps x^2 / 4:
+    strongly convex, mu = eps / 2, with F_star = 0 at x = 0, where both agents pull apart with +-b.
     kappa(x) = |f_1' - f_2'|/2 = |(L - eps/2) x + b| has no bound on the whole line: kappa is its
     supremum over |x| <= radius, (L - eps/2) radius + |b|, attained at the end of b's sign.
     G(s, c) = L s c^2 + |b|, attained by f_1. No noise. With lr small, two agents settle at
@@ -165,5 +166,7 @@ def indefinite_pair(
         F_star=0.0,
         within=radius,
         upper=("kappa",),
+        m=L - eps,
+        mu=eps / 2,
     )
     return Problem("P11", 2, 1, 1, loss, grad, constants, np.zeros((1, 1)))

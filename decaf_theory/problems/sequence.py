@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from decaf_theory.arrays import integer
 from decaf_theory.problems.approximation import planted, spread
 from decaf_theory.problems.base import NoiseKind, Problem, require
-from decaf_theory.problems.frozen import column_quadratic
+from decaf_theory.problems.quadratic import quadratic
 
 Real: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -83,8 +83,8 @@ def sequence(
 ) -> TaskSequence:
     """Return the tasks of these targets [T, N, d, k] and weights of inputs [T, k] >= 0.
 
-    Constants of each task as in `column_quadratic`; of curvatures that are equal at all agents,
-    kappa^2 = (1/N) sum_i |(W_ti* - Wbar_t) H|_F^2 at every W. tau, noise: of the gradients.
+    Constants of each task as in `quadratic`, whose curvatures here are equal at all agents. tau,
+    noise: of the gradients.
     ValueError: other shapes, entries that are not finite, weights that are negative or all zero.
     """
     W_star, h = np.array(targets, dtype=np.float64), np.array(inputs, dtype=np.float64)
@@ -97,16 +97,10 @@ def sequence(
             f"got shape {h.shape}; ones are tasks that see every column"
         )
     tasks = tuple(
-        _task(W, np.tile(row, (N, 1)), f"task {t + 1}", tau, noise)
+        quadratic(np.tile(row, (N, 1)), W, name=f"task {t + 1}", tau=tau, noise=noise)
         for t, (W, row) in enumerate(zip(W_star, h, strict=True))
     )
     return TaskSequence(tasks, W_star, h)
-
-
-def _task(targets: Real, curvature: Real, name: str, tau: float, noise: NoiseKind) -> Problem:
-    problem = column_quadratic(targets, curvature, radius=0.0, name=name, tau=tau, noise=noise)
-    everywhere = replace(problem.constants, within=np.inf, upper=("G",))  # curvatures are equal
-    return replace(problem, constants=everywhere)
 
 
 def planted_sequence(

@@ -15,8 +15,8 @@ def rank_trap(
     """Return P12: f(W) = ((W_11 - 1)^2 + (W_22 - W_11)^2 + sum of all other W_ij^2) / 2.
 
     Equal at all agents, so kappa = 0. The Hessian on (W_11, W_22) is [[2, -1], [-1, 1]], identity
-    elsewhere: L = (3 + sqrt5)/2, attained. The one minimizer is E_11 + E_22: F_star = 0.
-    |grad f|_op <= |grad f|_F <= L |W - E_11 - E_22|_F, so G(s, c) =
+    elsewhere: L = (3 + sqrt5)/2, attained, mu = (3 - sqrt5)/2 and m = 0. The one minimizer
+    is E_11 + E_22: F_star = 0. |grad f|_op <= |grad f|_F <= L |W - E_11 - E_22|_F, so G(s, c) =
     L (s c^2 sqrt(min(d, k)) + sqrt2), upper. sigma^2 = tau^2 d k.
 
     The start is LoRA's, B = 0, with A = [E_11; E_22] of rank 2; the gradient at 0 is -E_11, so the
@@ -59,6 +59,8 @@ def rank_trap(
         tau * (d * k) ** 0.5,
         0.0,
         upper=("G",),
+        m=0.0,
+        mu=(3 - 5**0.5) / 2,
     )
     A = np.broadcast_to(np.eye(2, k), (N, 2, k)).copy()
     start = Factors(np.zeros((N, d, 2)), A)

@@ -27,13 +27,20 @@ class Trace:
     agents are weighted by `Config.target` where it is given.
 
     loss = F(Wbar); agent_loss = mean of f_i(W_i); gradient = |grad F(Wbar)|_F^2;
-    consensus_factors = Xi of (B, A); consensus_products = Xi of B A;
+    consensus_factors = Xi of (B, A); consensus_products = Xi of B A; consensus_aligned = Xi of
+    (B, A) with the agents turned onto a common frame (`measure.aligned_consensus`);
     interference, truncation = mean over agents of |I_i|_F and |E_i|_F in the mix that led to this
     step, both in units of B A (times s for weights), 0 where there was no mix;
     adapter_norm = mean of |W_i - W0|_F; sigma_max = the largest sigma_1 of any factor (the c of
     Assumption 2); imbalance = the largest |B'B - AA'|_F / |BA|_F (inf where only BA is zero);
     numerical_rank = the least of any agent; comm_bytes = bytes sent by all agents so far, of
     unequal ranks those of the largest, to which factors are padded.
+    Which Xi a bound means: of methods that mix factors (DLoRA, DLoRA-FA) and of the full matrix the
+    bounds of T25, T35 and T37 are on consensus_factors, in whose frame agents average. A product
+    method (DeCAF) leaves each agent's frame to its SVD, so that its consensus_factors are of no
+    meaning: products that agree may have factors that are far apart. Its agreement is
+    consensus_products (T20-distance bounds consensus_aligned by it); the Xi of T29 and
+    T30-certificate is that in T30's frame, which `compare` follows along the run.
     Of a form that `with_form` gives, interference is what averaging B, A and its variables apart
     would lose of W - W0, and consensus_factors, sigma_max and imbalance are of B and A alone.
     Quantities that `Config.record` leaves out are None. Of methods that merge into W0, W_i holds
@@ -55,6 +62,7 @@ class Trace:
     gradient: Recorded = None
     consensus_factors: Recorded = None
     consensus_products: Recorded = None
+    consensus_aligned: Recorded = None
     interference: Recorded = None
     truncation: Recorded = None
     adapter_norm: Recorded = None
@@ -108,6 +116,13 @@ def _update(visit: Visit) -> Array:
     return visit.config.named.form.update(visit.state, 1.0)
 
 
+def _consensus_aligned(visit: Visit) -> Array:
+    # the full matrix has A = I at all agents, and no frame
+    low_rank = visit.config.named.form.low_rank
+    measured = measure.aligned_consensus if low_rank else measure.consensus_distance
+    return measured(visit.factors, visit.config.shares)
+
+
 def _adapter_norm(visit: Visit) -> Array:
     if visit.config.named.form.factored:
         norms = measure.product_norm(visit.factors)
@@ -137,7 +152,7 @@ def _numerical_rank(visit: Visit) -> Array:
     return namespace(ranks).min(ranks, axis=-1)
 
 
-# name -> its value at a step, [runs]; the last four take a decomposition of every agent's factors
+# name -> its value at a step, [runs]; the last five take a decomposition of every agent's factors
 QUANTITIES: dict[str, Callable[[Visit], Array]] = {
     "loss": _loss,
     "agent_loss": _agent_loss,
@@ -150,6 +165,7 @@ QUANTITIES: dict[str, Callable[[Visit], Array]] = {
     ),
     "truncation": _truncation,
     "interference": _interference,
+    "consensus_aligned": _consensus_aligned,
     "adapter_norm": _adapter_norm,
     "sigma_max": _sigma_max,
     "imbalance": _imbalance,

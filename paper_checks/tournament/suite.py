@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from decaf_theory.problems import PROBLEMS, Problem
+from decaf_theory.problems import PROBLEMS, Problem, quadratic
 from decaf_theory.problems.approximation import planted, spread
-from decaf_theory.problems.frozen import column_quadratic, curvatures
+from decaf_theory.problems.frozen import curvatures
 from paper_checks.tournament import trained
 from paper_checks.tournament.simulated import Build, Setting, problem_task
 from paper_checks.tournament.tasks import Task
@@ -20,10 +20,9 @@ KAPPA = 1.0  # size of the agents' deviations from the mean target
 def bent(seed: int) -> Problem:
     """Return targets as those of P3, with curvatures that differ by agent and column."""
     mean = planted(d=SHAPE["d"], k=SHAPE["k"], rank=2, seed=seed)
-    return column_quadratic(
-        mean + spread(**SHAPE, kappa=KAPPA, seed=seed),
+    return quadratic(
         curvatures(N=SHAPE["N"], k=SHAPE["k"], ratio=10.0, seed=seed),
-        radius=2.0,
+        mean + spread(**SHAPE, kappa=KAPPA, seed=seed),
         name="curvature",
         tau=NOISE,
     )

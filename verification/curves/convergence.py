@@ -15,6 +15,7 @@ import numpy as np
 
 from decaf_theory import bounds, moments
 from decaf_theory.arrays import host
+from decaf_theory.compare.path import TURNED, Path, path_of, rate_rounding, slopes_at_mean
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import Method
 from decaf_theory.problems.approximation import approximation, planted, spread
@@ -25,10 +26,8 @@ from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import tsvd
 from verification.claim import Context, Row, Value
 from verification.evidence import at_most, ulps
-from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import Case, constants, size
 from verification.instances.targets import at_all_agents, loss_gap, smoothness
-from verification.instances.turned import TURNED, Path, path_of, slopes_at_mean
 
 N, D, K, R = 6, 4, 3, 2
 GRAPHS = ("ring", "complete", "bipartite")

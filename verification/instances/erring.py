@@ -13,7 +13,6 @@ import numpy as np
 from decaf_theory import moments
 from decaf_theory.arrays import host, namespace
 from verification.claim import Context, Instance
-from verification.evidence import ulps
 from verification.instances.quadratics import Case, constants, size
 
 
@@ -101,22 +100,6 @@ def suprema(case: Case, errors: Errors, steps: int) -> Suprema:
     values = moments.trace(erring(case, errors), case.start, squares, steps)
     Xi, kappa, spread, points = (host(values[name]).max(axis=-1) for name in squares)
     return Suprema(Xi, np.sqrt(kappa), np.sqrt(spread + _of_noise(case, errors, apart)), points)
-
-
-def rate_rounding(bound: Any, points: Any, *, terms: int, lr: float) -> Any:
-    """Return how far rounding moves the mean squared gradient of a run against a bound of T29.
-
-    A computed round is an exact one with one more error of mixing, as the errors are measured. It
-    is at most 4 `terms` eps |y| where a mix sums N numbers of size |y| = `points` and a step d, k
-    and r products, `terms` being the sum of these, and where lr L <= 1, by which a step and the
-    gradient that is measured are no larger than a few |y| and |y|/lr. With eta this error over lr,
-    each form of the bound grows by at most 4 eta sqrt(bound) + 2 eta^2: (D + eps/lr)^2 by
-    2 eta sqrt(bound) + eta^2, and by as much for the noise on which rounding may depend (the
-    cross term of T29-sharp); 2 eps^2/lr^2 and T29-joint for errors that depend on the noise by
-    2 sqrt(2) eta sqrt(bound) + 2 eta^2.
-    """
-    eta = ulps(4 * terms, points) / lr
-    return 4 * eta * bound**0.5 + 2 * eta**2
 
 
 def _noise(problem: moments.Quadratics) -> Any:

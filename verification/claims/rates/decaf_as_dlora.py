@@ -11,6 +11,7 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host, namespace, transpose
+from decaf_theory.compare.path import TURNED, difference, norms
 from decaf_theory.lowrank import Factors, align, mix_factors, product, spectrum
 from decaf_theory.measure import factor_gradients, interference_norm, product_distance
 from decaf_theory.simulate import visits
@@ -20,7 +21,6 @@ from verification.evidence import at_most, attained, same, ulps
 from verification.instances.mixes import Mix, allowance, load, mixes, stored
 from verification.instances.omega import each
 from verification.instances.targets import at_all_agents, fitted, setting
-from verification.instances.turned import TURNED, difference, norms
 
 R = 2
 S = 0.75

@@ -12,6 +12,15 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
+from decaf_theory.compare.path import (
+    TURNED,
+    Path,
+    means_of,
+    mixing_error,
+    norms,
+    path_of,
+    rate_rounding,
+)
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.problems.approximation import approximation
 from decaf_theory.simulate import Config, simulate, start_factors, visits
@@ -21,7 +30,6 @@ from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Instance, Row, Value
 from verification.curves.convergence import of_decaf
 from verification.evidence import at_most, ulps
-from verification.instances.erring import rate_rounding
 from verification.instances.quadratics import network
 from verification.instances.targets import (
     at_all_agents,
@@ -30,7 +38,6 @@ from verification.instances.targets import (
     setting,
     smoothness,
 )
-from verification.instances.turned import TURNED, Path, means_of, mixing_error, norms, path_of
 
 R = 2
 S = 0.75

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from decaf_theory.compare.path import TURNED, mixing_error, norms, slopes_at_mean
 from decaf_theory.lowrank import align, product
 from decaf_theory.simulate import Config, visits
 from decaf_theory.small_steps import added_by_mixing
@@ -17,7 +18,6 @@ from decaf_theory.tsvd import tsvd
 from verification.claim import Claim, Context, Row, Value
 from verification.evidence import EPS, at_most, ulps
 from verification.instances.targets import Setting, fitted, last_visit, setting
-from verification.instances.turned import TURNED, mixing_error, norms, slopes_at_mean
 
 STEPS = 2.0 ** -np.arange(6, 10)  # step sizes, each half of the one before
 ROOT = sqrt(2)  # corrections are in powers of sqrt(lr)

@@ -1,0 +1,197 @@
+"""Follow a run, and hold what it did against the bounds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decaf_theory import bounds
+from decaf_theory.arrays import host, namespace
+from decaf_theory.compare import covered
+from decaf_theory.compare.lines import OPEN, VIOLATED, Line, expected, judged
+from decaf_theory.compare.mixes import Mixes
+from decaf_theory.compare.path import EPS, Recorder
+from decaf_theory.compare.rates import APART, GRADIENT, SPREAD, Run, rate_lines, spread_line
+from decaf_theory.files import place, write_atomically
+from decaf_theory.pictures import format_of, rendered
+from decaf_theory.simulate import Config, Trace, Visit, simulate, start_factors
+from decaf_theory.simulate.visit import points
+
+WIDTH = 28  # of the words for what is measured
+
+
+class ViolatedWarning(UserWarning):
+    """A run exceeds a bound whose assumptions hold: constants or gradients are wrong, or we are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A run against the bounds: one line for each, the c that it reached, and its trace.
+
+    run: the run as the rates see it, None where none applies. c: the largest sigma_1 of any factor,
+    also of those about to be mixed; None of the full matrix.
+    """
+
+    lines: tuple[Line, ...]
+    c: float | None
+    trace: Trace
+    run: Run | None
+
+    @property
+    def violated(self) -> tuple[Line, ...]:
+        """The lines whose measured value is above the bound."""
+        return tuple(line for line in self.lines if line.verdict == VIOLATED)
+
+    def __getitem__(self, claim: str) -> Line:
+        """Return the first line of a claim; KeyError: none."""
+        for line in self.lines:
+            if line.claim == claim:
+                return line
+        known = dict.fromkeys(line.claim for line in self.lines)
+        raise KeyError(f"claim must be one of {', '.join(known)}, got {claim!r}")
+
+    def __str__(self) -> str:
+        """Return the table, what is violated first."""
+        head = f"{'claim':17}{'what':{WIDTH}}{'measured':>10}{'bound':>10}{'ratio':>7}  verdict"
+        shouts = [
+            f"!!! VIOLATED: {line.claim}, {line.what}: {line.measured:.6g} > {line.bound:.6g} !!!"
+            for line in self.violated
+        ]
+        notes = [] if self.c is None else [f"c = {self.c:.4g}: the run stays in Omega_c"]
+        if any(line.verdict == OPEN for line in self.lines):
+            notes.append(f"{OPEN}: the interval over the runs does not decide; take more runs")
+        return "\n".join([*shouts, head, *map(_row, self.lines), *notes])
+
+    def draw(self, file: str | Path) -> None:
+        """Draw curves and bars to a file, .svg, .png or .pdf; ValueError: another."""
+        from decaf_theory.compare.drawing import picture
+
+        form = format_of(file)
+        write_atomically(place(file), rendered(lambda: picture(self), form))
+
+
+def _row(line: Line) -> str:
+    start = f"{line.claim:17}{line.what:{WIDTH}}"
+    if line.bound is None or line.measured is None:
+        return f"{start}{'-':>10}{'-':>10}{'-':>7}  {line.why}"
+    ratio = "-" if line.ratio is None else f"{line.ratio:.3f}"
+    return f"{start}{line.measured:>10.3g}{line.bound:>10.3g}{ratio:>7}  {line.verdict}"
+
+
+class _Watch:
+    """What is looked at in every visit of a run."""
+
+    def __init__(self) -> None:
+        self.recorder, self.mixes = Recorder(), Mixes()
+        self.size = 0.0  # the largest |W| at which mean gradients are taken
+        self.at_mean: list[np.ndarray] = []  # F there, [runs]
+
+    def __call__(self, visit: Visit) -> bool:
+        config = visit.config
+        mean = visit.state.each(lambda X: namespace(X).mean(X, axis=-3, keepdims=True))
+        W = points(config, mean)
+        self.at_mean.append(host(config.problem.loss(W)).mean(axis=-1))
+        if visit.step < config.steps:
+            self.size = max(self.size, float(np.sqrt(np.sum(host(W) ** 2, axis=(-2, -1))).max()))
+        self.recorder(visit)
+        if config.named.form.low_rank:
+            self.mixes(visit)
+        return False
+
+
+def compare(config: Config) -> Comparison:
+    """Return a run against every bound that applies: T25, T28-T30, T34-T38; T10-T18 of its mixes.
+
+    The simulation is run once, the products of DeCAF in the frame of T30; local steps one by one.
+    ViolatedWarning where a measured value is above a bound whose assumptions hold. ValueError: as
+    `simulate`; a run without steps or that diverged.
+    """
+    if config.steps < 1:
+        raise ValueError(f"steps must be >= 1 to compare with bounds, got {config.steps}")
+    why = covered.against(config)
+    found = _of_mixes(config, why) if why else _of_run(config)
+    for line in found.violated:
+        text = f"{line.claim}: {line.what} is {line.measured:.6g}, its bound {line.bound:.6g}"
+        hint = "are gradient and constants right? (problems.check_problem)"
+        warnings.warn(f"{text}, and its assumptions hold; {hint}", ViolatedWarning, stacklevel=2)
+    return found
+
+
+def _of_mixes(config: Config, why: str) -> Comparison:
+    """Run a method that no rate covers; its mixes are looked at where W - W0 is s B A."""
+    mixes = Mixes()
+
+    def watch(visit: Visit) -> bool:
+        if config.named.form.label == "lora":
+            mixes(visit)
+        return False
+
+    trace = simulate(config, watch=watch).require_finished()
+    claim = "T36" if "momentum" in config.rule.start(trace.final) else "T25"
+    lines = (Line(claim, GRADIENT, why=why), Line(claim, SPREAD, why=why), *mixes.lines())
+    return Comparison(lines, mixes.c or None, trace, None)
+
+
+def _of_run(config: Config) -> Comparison:
+    """Run a method that the rates cover, and look at every step."""
+    problem = config.problem
+    watch = _Watch()
+    trace = simulate(covered.followed(config), watch=watch).require_finished()
+    path = watch.recorder.path
+    kind = covered.kind_of(config)
+    low_rank = config.named.form.low_rank
+    c = float(path.c.max()) if low_rank else None
+    loss = float(watch.at_mean[0].mean())
+    letters = covered.letters_of(config, kind, c or 0.0, watch.size, loss)
+    F_star = problem.constants.F_star
+    start = start_factors(config)
+    run = Run(
+        path=path,
+        letters=letters,
+        net=covered.network_of(config),
+        lr=float(np.max(config.step_sizes(0))),
+        N=problem.N,
+        order="CB" if config.order == "combine" else "MS",
+        exact=covered.averages(config.rule),
+        noisy=config.noise is not False and not (config.noise is True and problem.noise is None),
+        equal=all(bool(np.all(host(X) == host(X)[:, :1])) for X in start),
+        terms=problem.N + problem.d + problem.k + start.rank,
+        last_gap=None if F_star is None else watch.at_mean[-1] - F_star,
+    )
+    lines = [*rate_lines(run), spread_line(run), *watch.mixes.lines()]
+    if kind == "B, A" and run.exact:
+        lines.append(_along_the_path(config, run, watch.mixes, c or 0.0))
+    return Comparison(tuple(lines), max(c, watch.mixes.c) if c else None, trace, run)
+
+
+def _along_the_path(config: Config, run: Run, mixes: Mixes, c: float) -> Line:
+    """Return T14's line: what mixing costs on DLoRA's path, on the Omega_c of all its factors."""
+    what, problem = "mean s |I|_*", config.problem
+    known, largest = problem.constants, max(c, mixes.c)
+    net = covered.network_of(config)
+    why = net.why or run.letters.lacking("L", "sigma", "kappa")
+    if not why and (run.order != "MS" or net.claim != "T25"):
+        why = f"order: q and S of a fixed graph in order MS, not {net.claim} {run.order}"
+    if not why and not run.equal:
+        why = APART
+    if why or known.L is None or known.G is None:
+        return Line("T14", what, why=why)
+    s = config.s
+    S = bounds.network_S(eigenvalues=net.eigenvalues, order="CB")
+    q = bounds.network_q(lam=net.lam, order="CB")
+    L_hat = bounds.smoothness_sharp(L=known.L, c=largest, G=known.G(s, largest), s=s)
+    letters: dict[str, Any] = {"lr": run.lr, "s": s, "c": largest, "N": run.N, "L_hat": L_hat}
+    letters |= {"sigma_W": (known.sigma or 0.0) if run.noisy else 0.0, "kappa_W": known.kappa}
+    nuclear = s * np.array(mixes.nuclear)
+    worst = int(np.argmax(nuclear.mean(axis=1)))
+    return judged(
+        "T14",
+        what,
+        expected(nuclear[worst], run.noisy, among=len(nuclear)),
+        lambda k: bounds.interference_trajectory(q=q, S=S, **letters),
+        10 * run.terms * run.N * EPS * s * largest**2,
+    )

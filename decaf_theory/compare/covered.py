@@ -1,0 +1,234 @@
+"""What a run is to the theory: its graph, its method and its constants, or why they do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decaf_theory import bounds
+from decaf_theory.arrays import host
+from decaf_theory.compare.path import turned
+from decaf_theory.methods import Clock, Method
+from decaf_theory.methods.base import along_the_gradient, of_numbers
+from decaf_theory.methods.factor import average_factors
+from decaf_theory.methods.form import FULL_MATRIX, LORA
+from decaf_theory.methods.product import truncate_products
+from decaf_theory.simulate import Config, start_factors
+from decaf_theory.topology import mixing_eigenvalues
+from decaf_theory.topology.checks import is_sparse, parts
+
+ROUNDING = 1e-9  # |Pi - J| this near to one is no mixing: a gap that T ~ 1e9 rounds would not see
+
+
+class Network(NamedTuple):
+    """The letters of a graph, and the claim whose constants they are; `why` if there are none."""
+
+    claim: str
+    q: float = np.inf
+    S: float = np.inf
+    lam: float = 1.0
+    why: str = ""
+    eigenvalues: tuple[float, ...] = ()  # but the leading 1, of one symmetric Pi
+
+
+class Letters(NamedTuple):
+    """The constants in the variables that the method trains, None where they are not known.
+
+    missing: why a constant is not known, by its letter.
+    """
+
+    L: float | None
+    sigma: float | None
+    kappa: float | None
+    F_gap: float | None
+    m: float | None
+    mu: float | None
+    missing: dict[str, str]
+
+    def lacking(self, *names: str) -> str:
+        """Return why the first of these constants that is not known is not; "" if all are."""
+        return next((self.missing[n] for n in names if getattr(self, n) is None), "")
+
+
+def kind_of(config: Config) -> str:
+    """Return what trains: "W", "B" (A frozen and common) or "B, A"; else, "" for no such thing."""
+    rule = config.rule
+    K = config.local_steps
+    seen = {rule.trains(Clock(t, j, K)) for t in range(config.steps) for j in range(K)}
+    if rule.form == FULL_MATRIX:
+        return "W" if seen == {("B",)} else ""
+    A = host(start_factors(config).A)
+    common = bool(np.all(A == A[:, :1]))
+    if seen == {("B",)} and common and rule.receive is average_factors:
+        return "B" if "A" not in rule.send(of_numbers(rule), Clock()) else ""
+    return "B, A" if seen == {("B", "A")} else ""
+
+
+def against(config: Config) -> str:
+    """Return why no bound on rates holds for a run, "" if some may."""
+    rule, name = config.rule, config.named.name
+    if rule.form not in (LORA, FULL_MATRIX):
+        return f"method: W - W0 of {name} is {rule.form.name}"
+    if rule.step is not along_the_gradient:
+        return f"method: a local step of {name} is not along the gradient"
+    if rule.pools != "none":
+        return f"method: {name} averages gradients"
+    if not kind_of(config):
+        return f"method: not every factor of {name} trains in every step"
+    if config.target is not None:
+        return "target: constants are those of equal weights"
+    if callable(config.lr) or np.ptp(config.step_sizes(0)) > 0:
+        return "step size: not one number for all rounds and runs"
+    if config.order == "combine" and not averages(rule):
+        return f"order: errors of mixing of {name} are known for order MS"
+    if config.local_steps > 1 and not averages(rule):
+        return f"local steps: with errors of mixing ({name}) one is covered"
+    return ""
+
+
+def averages(rule: Method) -> bool:
+    """Whether the mix is the mean of all that trains, in every round: no error of mixing."""
+    sent = set(rule.send(of_numbers(rule), Clock()))
+    return rule.receive is average_factors and set(rule.trains(Clock())) <= sent
+
+
+def followed(config: Config) -> Config:
+    """Return the run as it is followed: each local step a round, products in T30's frame.
+
+    A local step without a mix is a round on the identity, and a product method is DLoRA with errors
+    of mixing once its outputs are turned onto the mean factors.
+    """
+    rule, K = config.rule, config.local_steps
+    if rule.receive is truncate_products:
+        return replace(config, method=turned(config.named))
+    if K == 1:
+        return config
+    N, graph = config.problem.N, config.graph
+    eye = np.eye(N)
+
+    def rounds(t: int) -> Any:
+        if t % K < K - 1:
+            return eye
+        return graph(t // K) if callable(graph) else graph
+
+    return replace(config, local_steps=1, steps=K * config.steps, Pi=rounds)
+
+
+# ---------------------------------------------------------------- the graph
+
+
+def network_of(config: Config) -> Network:
+    """Return q, S and lam of the bounds on the consensus distance (T25, T35, T37)."""
+    rule, K = config.rule, config.local_steps
+    N = config.problem.N
+    order = "CB" if config.order == "combine" else "MS"
+    clocks = [Clock(t, K - 1, K) for t in range(config.steps)]
+    if rule.meets == "none" or not all(rule.mixes(clock) for clock in clocks):
+        return Network("T25", why=f"graph: {config.named.name} does not mix in every round")
+    if rule.meets == "graph" and callable(config.graph):
+        return _changing(config, order)
+    Pi = np.full((N, N), 1 / N) if rule.meets == "server" else dense(config.graph)
+    if not np.allclose(Pi, Pi.T, rtol=0, atol=ROUNDING):
+        return _varying([Pi], order, K, "graph: directed, and q and S are known for")
+    # of J all are 0, and not what rounding leaves of them
+    eigenvalues = [0.0] * (N - 1) if np.ptp(Pi) == 0 else spectrum(Pi)
+    lam = max(map(abs, eigenvalues), default=0.0)
+    if not lam < 1 - ROUNDING:
+        return Network("T35" if K > 1 else "T25", why=_unmixed(Pi, lam))
+    if K > 1:
+        q, S = bounds.local_steps_q_S(lam=lam, eigenvalues=eigenvalues, N=N, K=K)
+        return Network("T35", q, S, lam, eigenvalues=tuple(eigenvalues))
+    q = bounds.network_q(lam=lam, order=order)
+    S = bounds.network_S(eigenvalues=eigenvalues, order=order)
+    return Network("T25", q, S, lam, eigenvalues=tuple(eigenvalues))
+
+
+def spectrum(Pi: np.ndarray) -> list[float]:
+    """Return the eigenvalues of a symmetric Pi but the leading 1."""
+    return [float(mu) for mu in mixing_eigenvalues(Pi)]
+
+
+def _changing(config: Config, order: str) -> Network:
+    graph = config.graph
+    assert callable(graph)
+    if hasattr(graph, "rho"):
+        return Network("T37", why="graph: drawn once, T37-random bounds the mean over draws")
+    seen = {id(Pi): Pi for Pi in map(graph, range(config.steps))}
+    Pis = [dense(Pi) for Pi in seen.values()]
+    return _varying(Pis, order, config.local_steps, "graph: changes, and q and S are known for")
+
+
+def _varying(Pis: list[np.ndarray], order: str, K: int, words: str) -> Network:
+    """Return T37's letters: any doubly stochastic matrices with |Pi_t - J|_op <= lam < 1."""
+    if order != "MS" or K > 1:
+        return Network("T37", why=f"{words} order MS with one local step")
+    N = len(Pis[0])
+    sizes = [float(np.linalg.norm(Pi - 1 / N, ord=2)) for Pi in Pis]
+    lam = max(sizes)
+    if not lam < 1 - ROUNDING:
+        return Network("T37", why=_unmixed(Pis[int(np.argmax(sizes))], lam))
+    q = bounds.network_q(lam=lam, order="MS")
+    return Network("T37", q, bounds.time_varying_S(lam=lam, N=N), lam)
+
+
+def _unmixed(Pi: np.ndarray, lam: float) -> str:
+    count = parts(Pi != 0)
+    hint = f"disconnected, {count} components" if count > 1 else f"|Pi - J|_op = {lam:.6g}"
+    return f"graph: does not mix ({hint})"
+
+
+def dense(Pi: Any) -> np.ndarray:
+    """Return a mixing matrix of any kind as a dense one on the host."""
+    return np.asarray(Pi.toarray() if is_sparse(Pi) else host(Pi), dtype=np.float64)
+
+
+# ---------------------------------------------------------------- the constants
+
+
+def letters_of(config: Config, kind: str, c: float, points: float, start_loss: float) -> Letters:
+    """Return the constants in what trains, on Omega_c where that is both factors.
+
+    points: the largest |W| at which gradients of the mean are taken, where kappa must hold.
+    start_loss: F at the mean of the start. Of B alone, W = W0 + s B A is linear: norms grow by
+    s sigma_1(A) at most (T6). Of both factors: T2 and T5.
+    """
+    problem, s = config.problem, config.s
+    known = problem.constants
+    missing = {name: f"problem: {name} is not declared" for name in ("sigma", "kappa", "m", "mu")}
+    missing |= {"F_gap": "problem: F_star is not declared", "L": "problem: L is not declared"}
+    noisy = config.noise is True and problem.noise is not None
+    sigma = known.sigma if noisy else 0.0
+    if not isinstance(config.noise, bool):
+        sigma, missing["sigma"] = None, "noise: of given draws no sigma is known"
+    kappa = known.kappa
+    if kappa is not None and points > known.within:
+        kappa = None
+        reached = f"the run reached {points:.4g}"
+        missing["kappa"] = f"kappa holds for |W| <= {known.within:.4g}, {reached}"
+    F_gap = None if known.F_star is None else start_loss - known.F_star
+    L, m, mu = known.L, known.m, known.mu
+    if kind == "W":
+        return Letters(L, sigma, kappa, F_gap, m, mu, missing)
+    missing["mu"] = "method: mu is that of W, not of factors"
+    if kind == "B":
+        a = float(np.linalg.norm(host(start_factors(config).A), ord=2, axis=(-2, -1)).max())
+        grow = s * a
+        L = None if L is None else bounds.frozen_smoothness(s=s, L=L, sigma_max_A=a)
+        m = None if m is None else m * grow**2
+        return Letters(L, _times(grow, sigma), _times(grow, kappa), F_gap, m, None, missing)
+    missing["m"] = "method: in two factors no loss is known to be convex"
+    if L is not None and known.G is None:
+        L, missing["L"] = None, "problem: G is not declared"
+    if L is not None and known.G is not None:
+        L = bounds.smoothness_sharp(L=L, c=c, G=known.G(s, c), s=s)
+    if sigma is not None:
+        sigma = bounds.factor_sigma(s=s, c=c, sigma_W=sigma)
+    if kappa is not None:
+        kappa = bounds.factor_kappa(s=s, c=c, kappa_W=kappa)
+    return Letters(L, sigma, kappa, F_gap, None, None, missing)
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value

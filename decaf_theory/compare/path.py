@@ -1,0 +1,165 @@
+"""A run as the bounds on rates see it, DeCAF in the frame in which it is DLoRA with an error (T30).
+
+The same functions serve DLoRA, whose error of mixing is zero, and other methods that step along the
+gradient: what they do beyond averaging is their error of mixing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decaf_theory.arrays import Array, host, namespace
+from decaf_theory.lowrank import Factors, align, mix_factors
+from decaf_theory.measure import consensus_distance, sigma_max
+from decaf_theory.methods import METHODS, Clock, Method, State
+from decaf_theory.methods.base import Mixed
+from decaf_theory.methods.state import Message
+from decaf_theory.simulate import Config, Visit, visits
+from decaf_theory.simulate.visit import points
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def turned(method: Method) -> Method:
+    """Return a product method each output of which is turned onto the mean of the factors (T30)."""
+
+    def receive(own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
+        mixed = method.receive(own, sent, weights, clock)
+        means = mix_factors(Factors(sent["B"], sent["A"]), weights)
+        turned = align(mixed.state.factors, means)
+        return mixed._replace(state=mixed.state._replace(factors=turned))
+
+    return replace(method, name=f"{method.name} turned onto dlora", receive=receive)
+
+
+TURNED = turned(METHODS["decaf"])
+
+
+def means_of(visit: Visit) -> Factors:
+    """Return DLoRA's mix of the factors that entered the mix before this step."""
+    before, weights = visit.mix.before, visit.mix.weights
+    assert before is not None  # of a step after a mix
+    return mix_factors(before, weights)
+
+
+def mixing_error(visit: Visit) -> Factors:
+    """Return e_i, the agents' factors less DLoRA's mix of those that entered it; 0 without a mix.
+
+    Of order "combine", where a step follows the mix, it is not known; of means it is 0.
+    """
+    if visit.mix.before is None or visit.config.order == "combine":
+        return visit.factors.map(lambda X: 0 * X)
+    return difference(visit.factors, means_of(visit))
+
+
+def difference(left: Factors, right: Factors) -> Factors:
+    """Return the factors of the left less those of the right."""
+    return left.map(lambda X, Y: X - Y, right)
+
+
+def norms(e: Factors) -> Any:
+    """Return the Euclidean norm of (B, A) for each agent, [..., N]."""
+    xp = namespace(e.B)
+    return (xp.sum(e.B**2, axis=(-2, -1)) + xp.sum(e.A**2, axis=(-2, -1))) ** 0.5
+
+
+def slopes_at_mean(visit: Visit) -> tuple[Any, Any]:
+    """Return |grad Phi|^2 and (1/N) sum |grad phi_i - grad Phi|^2 at the mean factors, [runs].
+
+    The gradients are those in the factors that the method trains.
+    """
+    config, form = visit.config, visit.config.named.form
+    mean = visit.state.each(lambda X: namespace(X).mean(X, axis=-3, keepdims=True))
+    g = config.problem.grad(points(config, mean))
+    xp = namespace(g)
+    common = xp.mean(g, axis=-3, keepdims=True)
+    trained = config.named.trains(Clock(visit.step))
+
+    def square(gradient: Any) -> Any:
+        slopes = form.gradients(gradient, mean, config.s)._asdict()
+        return sum(xp.sum(slopes[name] ** 2, axis=(-2, -1)) for name in trained)
+
+    return square(common)[..., 0], xp.mean(square(g - common), axis=-1)
+
+
+class Path(NamedTuple):
+    """What T25 and T29 need of runs, [steps, runs] if nothing is said."""
+
+    gradient: np.ndarray  # |grad Phi|^2 at the mean factors
+    kappa: np.ndarray  # root of (1/N) sum |grad phi_i - grad Phi|^2 there
+    Xi: np.ndarray  # consensus distance of the factors
+    ebar: np.ndarray  # |mean_i e_i|
+    apart: np.ndarray  # |e~|_F
+    norm_B: np.ndarray  # largest |B_i|_F
+    norm_A: np.ndarray
+    c: np.ndarray  # [runs] largest sigma_1 of any factor, at the end, too
+
+
+class Recorder:
+    """Takes the visits of a run one by one, as `simulate`'s watch; `path` is what was seen."""
+
+    def __init__(self) -> None:
+        """Begin without a visit."""
+        self.last: Visit | None = None
+        self.columns: list[tuple[Any, ...]] = []
+        self.tops: list[np.ndarray] = []
+
+    def __call__(self, after: Visit) -> None:
+        """Record the step before, now that the mix that followed it is known."""
+        self.tops.append(_largest(sigma_max(after.factors)))
+        at, self.last = self.last, after
+        if at is None:
+            return
+        gradient, heterogeneity = slopes_at_mean(at)
+        e = mixing_error(after)
+        ebar = norms(e.map(lambda X: namespace(X).mean(X, axis=-3)))
+        apart = (consensus_distance(e) * at.config.problem.N) ** 0.5
+        spread = consensus_distance(at.factors)
+        sizes = _sizes(at.factors)
+        self.columns.append((gradient, heterogeneity**0.5, spread, ebar, apart, *sizes))
+
+    @property
+    def path(self) -> Path:
+        """What was recorded."""
+        columns = zip(*self.columns, strict=True)
+        stacked = (np.stack([host(x) for x in column]) for column in columns)
+        return Path._make([*stacked, np.max(self.tops, axis=0)])
+
+
+def path_of(config: Config) -> Path:
+    """Run the simulation; return what bounds need of its steps."""
+    recorder = Recorder()
+    for visit in visits(config):
+        recorder(visit)
+    return recorder.path
+
+
+def rate_rounding(bound: Any, points: Any, *, terms: int, lr: float) -> Any:
+    """Return how far rounding moves the mean squared gradient of a run against a bound of T29.
+
+    A computed round is an exact one with one more error of mixing, as the errors are measured. It
+    is at most 4 `terms` eps |y| where a mix sums N numbers of size |y| = `points` and a step d, k
+    and r products, `terms` being the sum of these, and where lr L <= 1, by which a step and the
+    gradient that is measured are no larger than a few |y| and |y|/lr. With eta this error over lr,
+    each form of the bound grows by at most 4 eta sqrt(bound) + 2 eta^2: (D + eps/lr)^2 by
+    2 eta sqrt(bound) + eta^2, and by as much for the noise on which rounding may depend (the
+    cross term of T29-sharp); 2 eps^2/lr^2 and T29-joint for errors that depend on the noise by
+    2 sqrt(2) eta sqrt(bound) + 2 eta^2.
+    """
+    eta = 4 * terms * EPS * points / lr
+    return 4 * eta * bound**0.5 + 2 * eta**2
+
+
+def _sizes(factors: Factors) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest |B_i|_F and |A_i|_F, [runs]."""
+    B, A = (_largest(namespace(X).linalg.matrix_norm(X, ord="fro")) for X in factors)
+    return B, A
+
+
+def _largest(x: Any) -> np.ndarray:
+    """Return the largest over agents, [runs]."""
+    largest: np.ndarray = host(x).max(axis=-1)
+    return largest
