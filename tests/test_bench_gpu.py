@@ -1,4 +1,4 @@
-"""What is timed on a GPU, on the CPU: the bytes of the floor, the peer, and how runs are counted."""
+"""What is timed on a GPU, on the CPU: the bytes of the floor, the peer, how runs are counted."""
 
 import numpy as np
 import pytest

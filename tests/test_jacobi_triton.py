@@ -203,17 +203,3 @@ def test_where_triton_is_missing_the_message_says_what_to_do():
     )
     assert done.returncode != 0
     assert "needs triton >= 3.6 (Linux): pip install 'decaf-theory[gpu]'" in done.stderr
-
-
-@needs_triton
-@pytest.mark.gpu
-@pytest.mark.parametrize("n", [1, 2, 5, 16, 33, 64])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_on_a_gpu_hard_matrices_pass_by_kernel_and_by_array_operations(dtype, n):
-    from decaf_theory.tsvd.jacobi_triton import svd as kernel
-
-    stack = hard(np.random.default_rng(n), n, dtype)
-    for solver in (kernel, svd):
-        found = [x.cpu().numpy() for x in solver(torch.from_numpy(stack).cuda())]
-        for one in zip(stack, *found, strict=True):
-            assert np.all(ratios(*one) < THRESHOLD)
