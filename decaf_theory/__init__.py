@@ -17,7 +17,7 @@ All of these names can be imported from here, `from decaf_theory import Factors,
 loaded when it is first used.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -43,7 +43,10 @@ __all__ = [
     "tsvd",
     "tsvd_of_mix",
 ]
-__version__ = version("decaf-theory")
+try:
+    __version__ = version("decaf-theory")
+except PackageNotFoundError:  # the files alone, on a machine where nothing can be installed
+    __version__ = "0+not.installed"
 
 if TYPE_CHECKING:
     from decaf_theory import (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from decaf_theory.plan.models import CLIP_TEXT, CLIP_VISION, LLAMA2_7B, MODELS
+from decaf_theory.plan.models import CLIP_TEXT, CLIP_VISION, LLAMA2_7B, MODELS, Tower
 
 META = torch.device("meta")
 
@@ -42,20 +42,25 @@ class Architecture(NamedTuple):
 
 def llama2_7b() -> nn.Module:
     """Return LlamaForCausalLM with the sizes of LLaMA-2-7B."""
+    return llama(LLAMA2_7B, heads=32, words=32000, device=META)
+
+
+def llama(sizes: Tower, *, heads: int, words: int, device: torch.device) -> nn.Module:
+    """Return LlamaForCausalLM of these sizes on a device, with random weights where it has any."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=32000,
-        hidden_size=LLAMA2_7B.width,
-        intermediate_size=LLAMA2_7B.inner,
-        num_hidden_layers=LLAMA2_7B.layers,
-        num_attention_heads=32,
-        num_key_value_heads=32,
+        vocab_size=words,
+        hidden_size=sizes.width,
+        intermediate_size=sizes.inner,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=4096,
         rms_norm_eps=1e-5,
         tie_word_embeddings=False,
     )
-    with META:
+    with device:
         model: nn.Module = LlamaForCausalLM(config)
     return model
 

@@ -119,10 +119,10 @@ def dry_run(config: Config, *, gpu: str = "A100 80 GB", utilisation: float = UTI
     dtype, sizes = str(config.model.get("dtype", "float32")), sizes_of(config)
     stacked = build(config, architecture, dtype)
     every = steps_a_round(config, sizes)
-    together, flops = _memory(stacked, config, architecture, sizes)
+    together, flops = step_needs(stacked, config, architecture, sizes)
     parts = parts_of(config, stacked, architecture, sizes, every)
     with stacked.only(0):
-        sequential, _ = _memory(stacked, config, architecture, sizes._replace(agents=1))
+        sequential, _ = step_needs(stacked, config, architecture, sizes._replace(agents=1))
     return Report(
         config=config,
         base=base,
@@ -211,7 +211,7 @@ def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
     return Traffic(mixed + pooled, links, links * (mixed + steps * pooled), total)
 
 
-def _memory(
+def step_needs(
     stacked: Stacked, config: Config, architecture: Architecture, sizes: Sizes
 ) -> tuple[Memory, int]:
     """Return the memory and the flops of a step."""

@@ -101,13 +101,26 @@ def finetune(
 
 
 def prepare(config: Config, *, device: str, adapters: Sequence[str | Path] = ()) -> Run:
-    """Load the task, partition its data, and stack the agents at their common start."""
-    lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
-    device, half = devices.require(device), config.train.autocast
+    """Load the task and stamp the run; see `assembled`."""
+    device = devices.require(device)
     devices.require_dtype(device, str(config.model.get("dtype")))
-    devices.autocast(device, half)  # before anything is loaded
+    devices.autocast(device, config.train.autocast)  # before anything is loaded
     task = load_task(config)
     stamped = stamp.of(config, adapters, device) | stamp.of_loaded(task)
+    return assembled(config, task, stamped, device=device, adapters=adapters)
+
+
+def assembled(
+    config: Config,
+    task: Task,
+    stamped: dict[str, Any],
+    *,
+    device: str,
+    adapters: Sequence[str | Path] = (),
+) -> Run:
+    """Partition the data of a loaded task, and stack the agents at their common start."""
+    lora, data, mix, rule = config.lora, config.data, config.mix, config.mix.rule
+    half = config.train.autocast
     task.model.to(device)
     task = task._replace(
         scores=devices.on_device(task.scores, device, half),

@@ -243,7 +243,7 @@ def test_the_command_never_replaces_a_file_unasked(monkeypatch, tmp_path, capsys
     [
         (
             ["--only", "G0"],
-            "unknown goal 'G0'; known: G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, sizes",
+            "unknown goal 'G0'; known: G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, sizes, gpu",
         ),
         (["--only", "G10", "--json", "/no/where"], "/no/where: there is no folder /no; make"),
     ],

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import decaf_theory
+
 HOUSE = ("decaf_theory", "verification", "paper_checks")
 LIBRARIES = ("numpy", "scipy", "torch", "networkx", "array-api-compat", "safetensors")
 
@@ -103,7 +105,7 @@ def configuration(*, size: str, seed: int, device: str) -> dict[str, Any]:
     """Return what the numbers of a run depend on; results of two configurations are not mixed."""
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
     return {
-        "version": importlib.metadata.version("decaf-theory"),
+        "version": decaf_theory.__version__,
         "commit": commit(),
         "code": code_sum(),
         "python": platform.python_version(),

@@ -96,9 +96,12 @@ def machine(settings: Settings) -> Row:
     """Return the row that says what the other rows were measured on."""
     found = {"kind": "machine", "device": settings.device, "quick": settings.quick}
     found |= {"rounds": settings.rounds, "processor": platform.processor() or platform.machine()}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed"
-    return found
+    return found | {library: version_of(library) for library in LIBRARIES}
+
+
+def version_of(library: str) -> str:
+    """Return the version of a library, or that it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

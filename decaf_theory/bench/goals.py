@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from decaf_theory.bench import accuracy, memory, merging, peers, whole
+from decaf_theory.bench import accuracy, gpu, memory, merging, peers, whole
 from decaf_theory.bench.cases import Case, Inputs, draw, on_torch
 from decaf_theory.bench.race import Limit, Peer, Settings, entrants, race
 from decaf_theory.bench.rows import Row, skipped, verdict
@@ -234,4 +234,5 @@ GOALS: dict[str, Goal] = {
     **{"G1": g1, "G2": g2, "G3": g3, "G4": g4, "G5": whole.g5, "G6": whole.g6, "G7": whole.g7},
     **{"G8": g8, "G9": g9, "G10": g10},
     "sizes": sizes,
+    "gpu": gpu.goal,
 }

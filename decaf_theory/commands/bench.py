@@ -29,7 +29,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="goals (default), or scaling, which goes on from what --json FILE already has",
     )
     p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, under a minute")
-    p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes (default: all)")
+    p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes gpu (default: all)")
     p.add_argument(
         "--device",
         choices=("cpu", "cuda"),

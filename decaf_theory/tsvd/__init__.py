@@ -17,6 +17,7 @@ from decaf_theory.arrays import Array, host, integer, namespace, require_real, w
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
+from decaf_theory.tsvd.full_precision import in_full_precision
 from decaf_theory.tsvd.gradients import with_finite_gradients
 from decaf_theory.tsvd.grouping import groups, joined
 from decaf_theory.tsvd.mixing import (
@@ -85,6 +86,7 @@ def tsvd(M: Array, rank: int) -> TSVD:
     return truncated
 
 
+@in_full_precision
 def tsvd_of_mix(
     factors: Factors,
     Pi: Array,

@@ -52,6 +52,7 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     """
     xp = namespace(A)
     tall, exponent = prepare(A)
+    check_finite(A)
     p, q = tall.shape[-2:]
     one = xp.eye(q, dtype=tall.dtype, device=tall.device)
     one = xp.broadcast_to(one, (*tall.shape[:-2], q, q))
@@ -60,19 +61,21 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     S = xp.sqrt(xp.sum(rows[..., :p] ** 2, axis=-1))
     S = xp.where(S < shortest(S), xp.zeros_like(S), S)
     U = transpose(_unit_rows(rows[..., :p], S))
-    return finish(A, U, S, rows[..., p:], exponent)
+    found = finish(A, U, S, rows[..., p:], exponent)
+    check_range(found[1])
+    return found
 
 
 def prepare(A: Array) -> tuple[Array, Array]:
-    """Return A 2^-e, turned to p >= q, with |A|_F up to the root of overflow, and e; check A."""
+    """Return A 2^-e, turned to p >= q, with |A|_F up to the root of overflow, and e.
+
+    ValueError: dtype or shape.
+    """
     require_real("A", A)
     if A.ndim < 2 or 0 in A.shape[-2:]:
         raise ValueError(f"A must be [..., p, q] with p, q >= 1, got shape {tuple(A.shape)}")
     xp = namespace(A)
     A = working(A)
-    finite = xp.all(xp.isfinite(A), axis=(-2, -1))
-    if not bool(xp.all(finite)):
-        raise ValueError(f"A is not finite at batch index {first_false(finite)}")
     top = int(log2(float(xp.finfo(A.dtype).max) / prod(A.shape[-2:])) / 2) - 1
     exponent = exponent_of(xp.max(xp.abs(A), axis=(-2, -1))) - top
     scaled = scale_by(A, -exponent[..., None, None])
@@ -80,17 +83,29 @@ def prepare(A: Array) -> tuple[Array, Array]:
 
 
 def finish(A: Array, U: Array, S: Array, Vh: Array, exponent: Array) -> tuple[Array, Array, Array]:
-    """Undo `prepare` on the results; ValueError if a singular value overflows."""
-    xp = namespace(S)
-    with np.errstate(over="ignore"):
+    """Undo `prepare` on the results."""
+    with np.errstate(over="ignore"):  # an error, see `check_range`
         S = scale_by(S, exponent[..., None])
+    return (U, S, Vh) if A.shape[-2] >= A.shape[-1] else (transpose(Vh), S, transpose(U))
+
+
+def check_finite(A: Array) -> None:
+    """Raise ValueError unless every entry of A [..., p, q] is finite."""
+    xp = namespace(A)
+    finite = xp.all(xp.isfinite(A), axis=(-2, -1))
+    if not bool(xp.all(finite)):
+        raise ValueError(f"A is not finite at batch index {first_false(finite)}")
+
+
+def check_range(S: Array) -> None:
+    """Raise ValueError if a largest singular value, of [..., m], is infinite."""
+    xp = namespace(S)
     finite = xp.isfinite(S[..., 0])
     if not bool(xp.all(finite)):
         raise ValueError(
             f"a singular value at batch index {first_false(finite)} overflows {S.dtype}; "
             f"scale A down"
         )
-    return (U, S, Vh) if A.shape[-2] >= A.shape[-1] else (transpose(Vh), S, transpose(U))
 
 
 def check_settled(settled: Array) -> None:

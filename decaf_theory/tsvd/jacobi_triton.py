@@ -4,11 +4,12 @@ from decaf_theory.tsvd.jacobi_triton import svd
 U, S, Vh = svd(A)               # as jacobi.svd, torch tensors [..., p, q] on CUDA, p, q <= 64
 
 The rounds, rotations, tolerance and range are those of `jacobi`, and so are checks and messages;
-only the order of summation differs. Needs Triton, which is an extra: pip install
-"decaf-theory[gpu]".
+only the order of summation differs. Needs Triton 3.6 or later, which CUDA builds of torch bring
+along; without them it is an extra: pip install "decaf-theory[gpu]".
 
 Its speed is not known: it was run in Triton's interpreter, which shows that the results are right,
-and compiled for sm_80 and sm_90, which shows the registers it takes, but not timed on a GPU.
+and compiled for sm_80, sm_90 and sm_100, which shows the registers it takes, but not timed on a
+GPU.
 
 python -m decaf_theory.tsvd.jacobi_triton prints a table of registers and spills, without a GPU.
 """
@@ -27,7 +28,15 @@ import numpy as np
 from array_api_compat import device, is_torch_array
 
 from decaf_theory.arrays import Array, eps, namespace, transpose
-from decaf_theory.tsvd.jacobi import SWEEPS, check_settled, finish, prepare, shortest
+from decaf_theory.tsvd.jacobi import (
+    SWEEPS,
+    check_finite,
+    check_range,
+    check_settled,
+    finish,
+    prepare,
+    shortest,
+)
 
 try:
     import triton
@@ -36,12 +45,12 @@ try:
     from triton.compiler import ASTSource
 except ImportError as error:
     raise ImportError(
-        "the Jacobi kernel needs triton 3.7 (Linux): pip install 'decaf-theory[gpu]'; "
+        "the Jacobi kernel needs triton >= 3.6 (Linux): pip install 'decaf-theory[gpu]'; "
         "decaf_theory.tsvd.jacobi.svd gives the same without it"
     ) from error
 
 SIDES = (8, 16, 32, 64)  # what it is compiled for; smaller matrices are padded with zeros
-TARGETS = (80, 90)
+TARGETS = (80, 90, 100)
 
 
 def svd(A: Array) -> tuple[Array, Array, Array]:
@@ -65,9 +74,15 @@ def svd(A: Array) -> tuple[Array, Array, Array]:
     settled = xp.empty(many, dtype=xp.bool, device=rows.device)
     if many:
         _solve[(many,)](rows, Ut, S, Vh, settled, p, q, **constants(p, q, rows))
-    check_settled(xp.reshape(settled, tuple(batch)))
+    settled = xp.reshape(settled, tuple(batch))
     U, S, Vh = (xp.reshape(x, (*batch, *x.shape[1:])) for x in (transpose(Ut), S, Vh))
-    return finish(A, U, S, Vh, exponent)
+    found = finish(A, U, S, Vh, exponent)
+    # one look for all checks: each makes the CPU wait
+    if not bool(xp.all(settled) & xp.all(xp.isfinite(S)) & xp.all(xp.isfinite(found[1]))):
+        check_finite(A)
+        check_settled(settled)
+        check_range(found[1])
+    return found
 
 
 def constants(p: int, q: int, x: Array) -> dict[str, Any]:
