@@ -33,9 +33,9 @@ def shares_stack(N: int, n: int, m: int, r: int, rank: int) -> bool:
     """Return whether one stack for all rows costs less than one stack per row.
 
     In multiply-adds per r^2 d: N^2/2 for the Gram matrix (its symmetric half) and N n rank/r for
-    the output, compared with n m^2/2, n m rank/r, and n m copied entries, each worth some 16/r.
+    the output, compared with n m^2/2, n m rank/r, and n m copied entries, each worth some 40/r.
     """
-    return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 16 / r)
+    return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 40 / r)
 
 
 def panel_rows(
