@@ -143,7 +143,11 @@ def working(x: Array) -> Array:
 
 def like(x: Array, reference: Array) -> Array:
     """Return x in the dtype of `reference`."""
-    return x if x.dtype == reference.dtype else namespace(x).astype(x, reference.dtype)
+    if x.dtype == reference.dtype:
+        return x
+    if isinstance(x, np.ndarray):
+        return x.astype(reference.dtype)
+    return namespace(x).astype(x, reference.dtype)
 
 
 def convert(x: Array, reference: Array) -> Array:

@@ -242,7 +242,8 @@ def _expressed(L: Array, weights: Array, V: Array, US: Array, S: Array) -> Array
     """Return X_B and X_A [2, ..., rows, n, q] from q columns of V and U S, and their values S."""
     xp = namespace(L)
     S = S[..., None, :]
-    return weights[..., None] * (xp.flip(L, axis=0) @ (xp.stack([V, US / S]) / S**0.5))
+    root = S**0.5
+    return weights[..., None] * xp.stack([L[1] @ (V / root), L[0] @ (US / S / root)])
 
 
 def _largest_product(X: Array, enough: Array) -> Array:

@@ -256,7 +256,7 @@ def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> 
 
 def check_overflow(singular_values: Array) -> None:
     """Raise ValueError if a singular value, of [..., r], is infinite: it exceeds its dtype."""
-    finite = np.isfinite(host(singular_values[..., 0]))
+    finite = np.isfinite(host(singular_values)[..., 0])
     if not finite.all():
         raise ValueError(
             f"the product at index {first_false(finite)} overflows {singular_values.dtype}; "
