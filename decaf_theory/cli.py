@@ -1,4 +1,4 @@
-"""The command line `decaf`: diagnose and merge adapters, check aggregation, list the methods."""
+"""The command line `decaf`: diagnose, merge, check aggregation, list the methods, plan a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from decaf_theory.commands import bench, check, diagnose, merge, methods
+from decaf_theory.commands import bench, check, diagnose, merge, methods, plan
 from decaf_theory.faults import without_traceback
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.terminal import prepare
@@ -19,6 +19,7 @@ COMMANDS = {
     "check": check,
     "methods": methods,
     "bench": bench,
+    "plan": plan,
 }
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -41,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ended(args: argparse.Namespace) -> int:
     """Run a command; return the exit code. What the user can mend is said in one line."""
+    command = COMMANDS[args.command]
     return without_traceback(
-        lambda: COMMANDS[args.command].run(args),
+        lambda: command.run(args),
         program="decaf: ",
         known=(ValueError,),
-        elsewhere="--json",
+        elsewhere=getattr(command, "ELSEWHERE", "--json"),
     )
 
 
@@ -63,11 +65,29 @@ def refuse_unknown(p: argparse.ArgumentParser, words: Sequence[str]) -> None:
         p.error(f"unknown command {words[0]!r}; the nearest of {known} is {near}")
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose help ends with lines that are found out when it is asked for."""
+
+    more_help = staticmethod(str)
+
+    def format_help(self) -> str:
+        """Return the help."""
+        return super().format_help() + self.more_help()
+
+
+def codes(command: object) -> str:
+    """Return what the exit codes of a command mean."""
+    one = getattr(command, "ONE", None)
+    return f"0 done, {f'1 {one}, ' if one else ''}2 bad usage or input, 130 interrupted"
+
+
+def parser() -> Parser:
     """Return the parser of the command line."""
-    p = argparse.ArgumentParser(prog="decaf", description="Mix LoRA adapters of several agents.")
+    p = Parser(prog="decaf", description="Mix LoRA adapters of several agents.")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        example = f"example: {command.EXAMPLE}"
-        command.add_arguments(commands.add_parser(name, help=command.HELP, epilog=example))
+        example = f"example: {command.EXAMPLE} | exit code: {codes(command)}"
+        one = commands.add_parser(name, help=command.HELP, epilog=example)
+        one.more_help = getattr(command, "more_help", one.more_help)
+        command.add_arguments(one)
     return p

@@ -75,6 +75,21 @@ def require_writable(folder: Path) -> None:
         raise UnwritableError(error.errno, error.strerror, str(folder)) from error
 
 
+def require_free(path: Path, *, overwrite: bool = False) -> None:
+    """Raise ValueError or UnwritableError if a file must not, or could not, be written here.
+
+    One that exists is replaced only under `overwrite`; what is not a file never is.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is not a file; name another")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: exists already; overwrite it (--force) or name another")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{path}: {above} is a file, not a folder; name another")
+    require_writable(above)
+
+
 def temporary(path: Path) -> str:
     """Return how the temporary names of this process for a file or folder begin."""
     return f"{_begin(path)}{os.getpid()}."

@@ -1,8 +1,10 @@
-"""Tables by name, which answer an unknown name with the nearest that they have."""
+"""Names: tables that answer an unknown one with the nearest, and what a command line asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -17,3 +19,23 @@ class Table(dict[str, T]):
         near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.0)
         hint = f"; the nearest name is {by_lower[near[0]]}" if near else ""
         raise KeyError(f"name must be one of {', '.join(self)}, got {name!r}{hint}")
+
+
+def picked(
+    words: Iterable[str], known: Sequence[str], unknown: Callable[[str], Exception]
+) -> list[str]:
+    """Return the names that words ask for, in that order, each once.
+
+    A word is a name in any case, a pattern (T13*), or several of them with commas between. What
+    fits nothing raises `unknown` of it.
+    """
+    found: list[str] = []
+    for word in words:
+        for part in word.split(",") if "," in word else [word]:
+            if not part.strip() and "," in word:  # "T1, T2" comes as "T1," and "T2"
+                continue
+            fitting = [name for name in known if fnmatchcase(name.lower(), part.strip().lower())]
+            if not fitting:
+                raise unknown(part)
+            found += fitting
+    return list(dict.fromkeys(found))

@@ -75,10 +75,13 @@ def unseal_bytes(data: bytes) -> bytes:
     return payload
 
 
-def sum_of_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """Return the SHA-256 sum of arrays with their names, types and shapes, in any order."""
+def sum_of_arrays(arrays: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
+    """Return the SHA-256 sum of NumPy arrays with their names, types and shapes.
+
+    Of a mapping in any order; pairs of name and array come one at a time, in the order of names.
+    """
     total = hashlib.sha256()
-    for name, X in sorted(arrays.items()):
+    for name, X in sorted(arrays.items()) if isinstance(arrays, Mapping) else arrays:
         total.update(f"{name} {X.dtype.str} {X.shape}\n".encode())
         total.update(np.ascontiguousarray(X).data)
     return total.hexdigest()

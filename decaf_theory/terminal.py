@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+from collections.abc import Iterable
+from contextlib import suppress
 
 WIDTH = 96
 # a line stays a line, and nothing moves the cursor or changes colours
@@ -33,3 +35,25 @@ def printable(text: object) -> str:
 def paragraph(text: str) -> str:
     """Return a text in lines of at most WIDTH columns, names and paths whole."""
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def say(lines: Iterable[str], done: str) -> int:
+    """Print lines after work that is `done`, in words; return 0, or what `unsaid` returns."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        raise
+    except OSError as error:  # a full disk, or a terminal that has gone
+        with suppress(OSError, ValueError):  # or the same fails again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return unsaid(error, done)
+    return 0
+
+
+def unsaid(error: OSError, done: str) -> int:
+    """Say on stderr that all is done but for an output that failed; return 1."""
+    with suppress(OSError):
+        print(printable(f"decaf: {done}; what follows failed: {error}"), file=sys.stderr)
+    return 1

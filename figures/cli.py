@@ -11,11 +11,12 @@ from typing import Any
 from decaf_theory.faults import OK, USAGE, without_traceback
 from decaf_theory.files import place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
+from decaf_theory.names import picked
 from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
-from verification.options import hint_for
+from verification.options import UsageError, hint_for
 
 MISSING = 1
 PAGE = "report"
@@ -90,18 +91,23 @@ def ended(args: argparse.Namespace) -> int:
     return without_traceback(lambda: draw_all(args), elsewhere="--out or --report")
 
 
+def unknown(name: str) -> UsageError:
+    """Return the error of a figure that there is not, with those that there are."""
+    known = [*FIGURES, PAGE]
+    hint = hint_for(name, known, "none is near")
+    return UsageError(f"unknown figure {name!r} of {', '.join(known)}; {hint}")
+
+
 def draw_all(args: argparse.Namespace) -> int:
     """Draw the requested figures, or say what each of them lacks; return the exit code."""
-    known = [*FIGURES, PAGE]
-    for name in args.only or ():
-        if name not in known:
-            hint = hint_for(name, known, "none is near")
-            names = ", ".join(known)
-            print(f"error: unknown figure {name!r} of {names}; {hint}", file=sys.stderr)
-            return USAGE
+    try:
+        asked = picked(args.only or (), [*FIGURES, PAGE], unknown)
+    except UsageError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return USAGE
     require_writable(args.out)
     missing = []
-    for name in args.only or (list(FIGURES) if args.no_report else known):
+    for name in asked or [*FIGURES, *([] if args.no_report else [PAGE])]:
         try:
             print(f"{name}: {', '.join(map(printable, draw(name, args)))}", flush=True)
         except (store.StoreError, ValueError) as error:

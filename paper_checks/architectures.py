@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from decaf_theory.plan.models import CLIP_TEXT, CLIP_VISION, LLAMA2_7B, MODELS
+
 META = torch.device("meta")
 
 
@@ -44,9 +46,9 @@ def llama2_7b() -> nn.Module:
 
     config = LlamaConfig(
         vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
+        hidden_size=LLAMA2_7B.width,
+        intermediate_size=LLAMA2_7B.inner,
+        num_hidden_layers=LLAMA2_7B.layers,
         num_attention_heads=32,
         num_key_value_heads=32,
         max_position_embeddings=4096,
@@ -72,16 +74,16 @@ def clip_vit_b16() -> nn.Module:
 
     text = {
         "vocab_size": 49408,
-        "hidden_size": 512,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 12,
+        "hidden_size": CLIP_TEXT.width,
+        "intermediate_size": CLIP_TEXT.inner,
+        "num_hidden_layers": CLIP_TEXT.layers,
         "num_attention_heads": 8,
         "max_position_embeddings": 77,
     }
     vision = {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
+        "hidden_size": CLIP_VISION.width,
+        "intermediate_size": CLIP_VISION.inner,
+        "num_hidden_layers": CLIP_VISION.layers,
         "num_attention_heads": 12,
         "image_size": 224,
         "patch_size": 16,
@@ -118,10 +120,10 @@ def causal(length: int) -> Tensor:
 
 ARCHITECTURES = {
     "meta-llama/Llama-2-7b-hf": Architecture(
-        6_738_415_616, 32, ("q_proj", "v_proj"), "prompt", llama2_7b, answer_scores
+        6_738_415_616, 32, MODELS["llama2-7b"].targets, "prompt", llama2_7b, answer_scores
     ),
     "openai/clip-vit-base-patch16": Architecture(
-        149_620_737, 12, ("q_proj", "k_proj", "v_proj"), "image", clip_vit_b16, clip_scores
+        149_620_737, 12, MODELS["clip-vit-b16"].targets, "image", clip_vit_b16, clip_scores
     ),
 }
 

@@ -25,6 +25,7 @@ from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
 from paper_checks.effects import command as effects
 from paper_checks.ensemble import command as ensemble
 from paper_checks.forms import command as forms
+from paper_checks.merging import command as merging
 from paper_checks.prism import command as prism
 from paper_checks.record import Stored, read
 from paper_checks.rules import HEADS_ONLY, IN_TURN, near
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     effects.add_to(commands)
     forms.add_to(commands)
     ensemble.add_to(commands)
+    merging.add_to(commands)
     prism.add_to(commands)
     sequences.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
@@ -337,6 +339,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "effects": effects.main,
     "forms": forms.main,
     "ensemble": ensemble.main,
+    "merging": merging.main,
     "prism": prism.main,
     "sequences": sequences.main,
     "table": show_table,

@@ -135,6 +135,9 @@ def read(name: str, overrides: Mapping[str, Any] | None = None, **kept: Any) -> 
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: brackets are nested too deeply") from None
+    for pair in EXCLUSIVE:
+        if overrides and pair <= {*overrides}:
+            raise ConfigError(f"{path.name}: give exactly one of {' and '.join(sorted(pair))}")
     for setting, value in (overrides or {}).items():
         put(tables, setting, value)
     try:

@@ -45,6 +45,7 @@ def require_together(config: Config) -> None:
     if train.lr_min > train.lr:
         raise ConfigError(f"train.lr_min must be <= train.lr = {train.lr}, got {train.lr_min}")
     _check_scale(lora)
+    _check_targets(lora)
     _check_rounds(config)
     _check_half_types(config)
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
@@ -309,6 +310,11 @@ def _check_scale(lora: Lora) -> None:
             f"lora.eta, or lora.alpha, must give a scale (lora.scaling) in [{least:.1e}, "
             f"{most:.1e}], the range of float32; it gives {lora.scale:g}"
         )
+
+
+def _check_targets(lora: Lora) -> None:
+    if len(set(lora.targets)) < len(lora.targets):
+        raise ConfigError(f"lora.targets must be different names, got {list(lora.targets)}")
 
 
 def _check_rounds(config: Config) -> None:

@@ -50,9 +50,13 @@ TESTS = {
         "tests/test_contacts.py",
         "tests/test_reversible.py",
     ],
+    "decaf_theory/plan/networks.py": ["tests/test_plan_networks.py"],
+    "decaf_theory/plan": ["tests/test_plan.py"],
+    "decaf_theory/commands/plan.py": ["tests/test_plan.py"],
     "decaf_theory/conformance": ["tests/test_conformance.py"],
     "decaf_theory/lowrank.py": ["tests/test_lowrank.py", "tests/test_measure.py"],
     "decaf_theory/measure.py": ["tests/test_measure.py"],
+    "decaf_theory/names.py": ["tests/test_names.py"],
     "decaf_theory/concentration.py": ["tests/test_concentration.py"],
     "decaf_theory/tsvd/flops.py": ["tests/test_cost.py"],
     "decaf_theory/tsvd/grouping.py": [
@@ -73,6 +77,7 @@ TESTS = {
     "decaf_theory/bench/goals.py": ["tests/test_bench_goals.py"],
     "decaf_theory/bench/accuracy.py": ["tests/test_bench_goals.py"],
     "decaf_theory/bench/memory.py": ["tests/test_bench_goals.py"],
+    "decaf_theory/bench/merging.py": ["tests/test_bench_merging.py"],
     "decaf_theory/bench/simulation.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/whole.py": ["tests/test_bench_whole.py"],
     "decaf_theory/bench/decent.py": ["tests/test_bench_whole.py"],
@@ -116,6 +121,7 @@ TESTS = {
         "tests/test_contracts.py",
         "tests/test_cli.py",
     ],
+    "decaf_theory/distributed": ["tests/test_distributed.py"],
     "decaf_theory/simulate/trace.py": [*TRACED, "tests/test_methods_merging.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
@@ -133,9 +139,41 @@ TESTS = {
     "decaf_theory/faults.py": ["tests/test_endings.py"],
     "decaf_theory/terminal.py": ["tests/test_doors.py"],
     "decaf_theory/adapters/sealing.py": ["tests/test_adapters_merging.py"],
+    **{
+        f"decaf_theory/adapters/{name}.py": ["tests/test_adapters_namings.py"]
+        for name in ("agents", "lone", "namings", "pairing")
+    },
+    "decaf_theory/adapters/records.py": ["tests/test_adapters_namings.py"],
+    "decaf_theory/adapters/stored.py": [
+        "tests/test_adapters.py",
+        "tests/test_adapters_namings.py",
+    ],
+    **{
+        f"decaf_theory/adapters/{name}.py": ["tests/test_adapters_merge_to.py"]
+        for name in ("combining", "merging", "parts", "rounding")
+    },
+    "decaf_theory/adapters/rules.py": ["tests/test_merge_command.py"],
+    "decaf_theory/adapters/certificate.py": ["tests/test_merge_command.py"],
+    "decaf_theory/commands/merge.py": ["tests/test_merge_command.py"],
+    "decaf_theory/adapters/streams.py": ["tests/test_adapters_merging.py"],
+    "decaf_theory/adapters/targets.py": [
+        "tests/test_merge_command.py",
+        "tests/test_adapters_merging.py",
+        "tests/test_doors.py",
+    ],
     "decaf_theory/files.py": ["tests/test_files.py"],
     "decaf_theory/interrupts.py": ["tests/test_interrupts.py"],
     "decaf_theory/sums.py": ["tests/test_sums.py"],
+    "decaf_theory/adapters/geometry.py": ["tests/test_adapters_geometry.py"],
+    "decaf_theory/adapters/sizes.py": ["tests/test_adapters_geometry.py"],
+    "decaf_theory/adapters/diagnosis.py": [
+        "tests/test_adapters_diagnosis.py",
+        "tests/test_adapters_geometry.py",
+    ],
+    **{
+        f"decaf_theory/{path}.py": ["tests/test_adapters_advice.py"]
+        for path in ("adapters/advice", "adapters/reasons", "adapters/drawing", "commands/targets")
+    },
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],
@@ -193,6 +231,7 @@ TESTS = {
     "paper_checks/calibration.py": ["tests/test_calibration.py"],
     "paper_checks/observe.py": ["tests/test_endpoints.py"],
     "paper_checks/ensemble": ["tests/test_ensemble.py"],
+    "paper_checks/merging": ["tests/test_merging.py"],
     "paper_checks/prism": ["tests/test_prism.py"],
     "paper_checks/benchmark": ["tests/test_benchmark.py"],
     "paper_checks/benchmark/controls.py": ["tests/test_benchmark_runs.py"],

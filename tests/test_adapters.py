@@ -3,12 +3,13 @@
 import math
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from decaf_theory import adapters
-from decaf_theory.adapters.reading import pattern_value
+from decaf_theory.adapters.settings import pattern_value
 from tests.adapter_files import EPS, PATTERNS, SHAPES, STORED, gaussian, sites_of, write
 
 
@@ -95,3 +96,39 @@ def test_the_stored_adapters_are_four_trained_apart_from_a_common_start():
         "classifier.weight": (4, 10, 32),
     }
     assert sum(f.stat().st_size for folder in STORED for f in folder.iterdir()) < 200_000
+
+
+def test_an_opened_adapter_reads_one_site_at_a_time(tmp_path, rng):
+    sites = {f"layer{i}": gaussian(rng, 64, 48, 8) for i in range(20)}
+    folder = write(tmp_path / "x", sites, r=8, lora_alpha=4)
+    found = adapters.opened(folder)
+    whole = adapters.load(folder)
+    tracemalloc.start()
+    for name, site in found.sites.items():
+        assert (site.shape, site.rank, site.scale) == ((64, 48), 8, 0.5)
+        for X, Y in zip(site.read(), whole.sites[name], strict=True):
+            assert np.array_equal(X, Y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # of a site of 7 kB in float64, some copies; never the file of 140 kB
+    assert peak < 60_000
+
+
+def test_a_checksum_is_compared_when_an_adapter_is_opened(tmp_path):
+    adapters.save(adapters.load(STORED[0]), tmp_path / "x")
+    assert adapters.opened(tmp_path / "x").sites
+    weights = tmp_path / "x" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged: the checksum in"):
+        adapters.opened(tmp_path / "x")
+
+
+def test_a_file_that_is_cut_short_after_it_was_opened_is_named(tmp_path, rng):
+    folder = write(tmp_path / "x", sites_of(rng))
+    found = adapters.opened(folder)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"damaged or cut short: it ends within .*: site head"):
+        [site.read() for site in found.sites.values()]

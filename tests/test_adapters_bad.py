@@ -92,7 +92,7 @@ def no_site(tmp_path, rng):
 
 
 def convolution(tmp_path, rng):
-    sites = {"conv": (("B", np.ones((4, 2, 1, 1))), ("A", np.ones((2, 3, 3, 3))))}
+    sites = {"conv": (("B", np.ones((4, 2, 3, 3))), ("A", np.ones((2, 3, 3, 3))))}
     return write(tmp_path / "bad", sites)
 
 
@@ -118,11 +118,11 @@ BAD = [
     (with_config(use_dora=True), "{bad}: DoRA adds a magnitude vector (use_dora), so its update"),
     (
         with_tensor("a.q.lora_magnitude_vector", np.ones(7)),
-        "{bad}: tensor a.q.lora_magnitude_vector is DoRA's: only LoRA of linear layers",
+        "{bad}: tensor a.q.lora_magnitude_vector is DoRA's; its update is not s B A: unsupported",
     ),
     (
         with_tensor("emb.lora_embedding_A", np.ones((2, 9))),
-        "{bad}: tensor emb.lora_embedding_A is neither lora_A nor lora_B: only LoRA of linear",
+        "{bad}: site emb: lora_embedding_A has no partner in the file",
     ),
     (with_config(use_qalora=True), "{bad}: QALoRA pools the input of A (use_qalora)"),
     (with_config(lora_bias=True), "{bad}: lora_bias adds a bias to B (lora_bias)"),
@@ -144,7 +144,7 @@ BAD = [
     (no_site, "{bad}: adapter_model.safetensors holds no lora_A and lora_B tensors"),
     (
         convolution,
-        "{bad}: site conv: lora_B and lora_A must be matrices d x r and r x k, got shapes",
+        "{bad}: site conv: lora_B and lora_A must be matrices d x r and r x k, or d x r",
     ),
     (
         with_config(r=4),

@@ -76,8 +76,12 @@ def test_a_merge_of_one_agent_is_that_agent(tmp_path, rng):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "dsgd"}, r"method must be one of \('decaf', 'dlora'\), got 'dsgd'"),
-        ({"method": "dlora", "rank": 2}, "rank belongs to method 'decaf'"),
+        (
+            {"method": "dsgd"},
+            "method dsgd cannot merge adapters: it trains W itself",
+        ),
+        ({"method": "x"}, "method must be one of fedavg, dlora, .*, got 'x'"),
+        ({"method": "dlora", "rank": 2}, "rank belongs to methods that mix products, such as dec"),
         ({"rank": 0}, r"rank must be in 1 \.\.\. min\(d, k\) = 5 for 7 x 5 matrices, got 0"),
         ({"rank": 4}, r"rank must be in 1 \.\.\. min\(d, k\) = 3 for 3 x 3 matrices, got 4"),
         ({"weights": [0.5, 0.5]}, "weights must be 3 numbers, one per agent, got 2"),

@@ -44,13 +44,20 @@ ALLOWED = {
     "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "formats", "terminal", "lowrank", "tsvd", "topology"}
-    | {"methods", "measure", "adapters", "files", "sums"},
+    | {"methods", "measure", "adapters", "files", "sums"}
+    | {"bounds"},
     "adversary": {"extras", "rng"},
     "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
     | {"conformance"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
-    | {"methods", "problems", "simulate", "sums"},
-    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"},
+    | {"methods", "problems", "simulate", "sums"}
+    | {"plan"},
+    "distributed": {"__init__", "arrays", "faults", "interrupts", "terminal", "lowrank", "tsvd"}
+    | {"topology", "methods", "problems", "simulate"},
+    "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
+    | {"topology", "tsvd"},
+    "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
+    | {"plan", "sums"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
@@ -66,6 +73,7 @@ ROOM_ALLOWED = {
         *("decaf_theory.files", "decaf_theory.formats", "decaf_theory.topology"),
         *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
         "decaf_theory.faults",
+        "decaf_theory.names",
         "decaf_theory.terminal",
     ),
     "paper_checks": (

@@ -225,6 +225,19 @@ def test_the_command_fails_where_a_goal_is_missed_by_more_than_a_fifth(
     assert err == "G9: A goal on a fake clock.\n"
 
 
+def test_the_command_never_replaces_a_file_unasked(monkeypatch, tmp_path, capsys):
+    clock, path = FakeClock(), tmp_path / "rows.jsonl"
+    monkeypatch.setattr(bench, "GOALS", one_goal(4))
+    monkeypatch.setattr(race, "clock_of", lambda device: clock)
+    path.write_text("mine")
+    command = ["bench", "--quick", "--only", "G9", "--json", str(path)]
+    assert cli.main(command) == 2
+    assert f"{path}: exists already; overwrite it (--force)" in capsys.readouterr().err
+    assert (path.read_text(), clock.log) == ("mine", [])
+    assert cli.main([*command, "--force"]) == 0
+    assert {row["kind"] for row in unseal_lines(path.read_bytes())} >= {"machine", "seconds"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

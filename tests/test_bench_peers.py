@@ -53,6 +53,21 @@ def test_the_kernel_and_the_qr_loops_truncate_the_mix(inputs):
     assert_near(loop.reshape(best.shape), best)
 
 
+def test_the_ways_to_merge_truncate_the_weighted_mean(inputs):
+    N = inputs.factors.B.shape[1]
+    merge = inputs._replace(Pi=mixing("merge", N))
+    best = truncations(merge)
+    for build in (peers.qr_loop, peers.core_space):
+        found = np.stack([np.asarray(product(factors)) for factors in build(merge)()])
+        assert_near(found.reshape(best.shape), best)
+    assert_near(product(peers.kernel(merge)()), best)
+
+
+def test_a_merge_is_one_row_of_weights_that_differ():
+    Pi = mixing("merge", 4)
+    assert np.array_equal(Pi, [[0.1, 0.2, 0.3, 0.4]])
+
+
 def test_the_dense_peers_truncate_the_first_agents_mix(inputs):
     best, r = truncations(inputs), inputs.rank
     assert_near(product(peers.dense_aggregation(inputs)()), best[0, 0])
@@ -143,3 +158,18 @@ def test_peft_truncates_the_same_mix_again_and_again():
     run, best = peers.peft(inputs), truncations(inputs)[0, 0]
     for _ in range(2):
         assert_near(product(run()), best)
+
+
+@pytest.mark.slow
+def test_peft_cat_is_the_exact_mean():
+    pytest.importorskip("peft", reason="peft is not installed")
+    drawn = draw(TINY)
+    inputs = on_torch(drawn._replace(Pi=mixing("merge", TINY.N)), "cpu")
+    found = peers.peft(inputs, "cat")()
+    assert found.rank == TINY.N * TINY.r
+    B, A = (X[0].astype(np.float64) for X in drawn.factors)
+    exact = np.einsum("j,jab->ab", inputs.Pi[0], B @ A)
+    got = np.asarray(found.B, np.float64) @ np.asarray(found.A, np.float64)
+    # the weight and its product with A are rounded once each, by half a spacing; B is only copied
+    room = np.einsum("j,jab->ab", inputs.Pi[0], np.abs(B) @ np.abs(A)) * EPS32
+    assert np.all(np.abs(got - exact) <= room)

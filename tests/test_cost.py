@@ -14,7 +14,7 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS, Clock, error_feedback
 from decaf_theory.methods.cost import round_flops
 from decaf_theory.methods.form import LORA
-from decaf_theory.methods.listing import listing
+from decaf_theory.methods.listing import listing, rows
 from decaf_theory.problems import Constants, Problem
 from decaf_theory.simulate import Config, simulate, visit
 from decaf_theory.topology import TOPOLOGIES
@@ -258,7 +258,7 @@ def test_a_form_of_its_own_is_not_counted():
     method = replace(METHODS["dlora"], name="mine", form=own)
     Pi = TOPOLOGIES["ring"](5)
     assert round_flops(method, Pi, d=D, k=K, r=R) is None
-    line = listing({"mine": method}, Pi, d=D, k=K, r=R).splitlines()[1]
+    line = listing(rows({"mine": method}, Pi, d=D, k=K, r=R)).splitlines()[1]
     assert "  not counted  " in line
 
 

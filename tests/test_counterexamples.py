@@ -63,10 +63,12 @@ def test_a_program_that_knows_numpy_alone_finds_the_same_numbers(name, tmp_path)
         assert abs(float(numbers[name]) - stored) <= slip
 
 
-def test_a_claim_given_for_a_file_is_answered_with_its_file(capsys):
-    assert main(["replay", FALSE[0]]) == 2
-    again = f"python -m verification replay verification/counterexamples/{FALSE[0]}.json"
-    assert again in capsys.readouterr().err
+def test_a_claim_given_for_a_file_stands_for_its_counterexample(capsys):
+    by_file = main(["replay", str(LEDGER.counterexample(FALSE[0]))]), capsys.readouterr()
+    assert (main(["replay", FALSE[0].lower()]), capsys.readouterr()) == by_file
+    assert by_file[0] == 0
+    assert main(["replay", "T17"]) == 2
+    assert "claim T17 has no counterexample" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from decaf_theory import adapters, cli
 from decaf_theory.adapters.agents import natural
+from decaf_theory.commands.merge import weights
 from decaf_theory.files import place
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
@@ -74,7 +75,7 @@ def test_names_of_tensors_are_plain_and_unlike(tmp_path, rng):
     with pytest.raises(ValueError, match=r"tensor '.*\\x1b\[0m': names must be printable"):
         adapters.load(folder)
     both = {"head": np.zeros(2), "base_model.model.head": np.ones(2)}
-    folder = write(tmp_path / "b", sites_of(rng), others=both, prefix="base_model.model.")
+    folder = write(tmp_path / "b", sites_of(rng), others=both, prefix="")
     with pytest.raises(ValueError, match="are one; keep one of them"):
         adapters.load(folder)
 
@@ -101,13 +102,13 @@ def test_force_replaces_plain_files_only(tmp_path, rng):
 
 
 def test_weights_that_sum_to_one_in_float32_are_weights():
-    weights = np.full(10, 0.1, dtype=np.float32)
-    assert abs(weights.astype(np.float64).sum() - 1) > 1e-9
-    assert adapters.check_weights(weights, 10).dtype == np.float64
+    row = np.full(10, 0.1, dtype=np.float32)
+    assert abs(row.astype(np.float64).sum() - 1) > 1e-9
+    assert adapters.check_weights(row, 10).dtype == np.float64
     with pytest.raises(ValueError, match="weights must sum to one"):
-        adapters.check_weights(weights.astype(np.float64), 10)
+        adapters.check_weights(row.astype(np.float64), 10)
     with pytest.raises(ValueError, match="weights must sum to one"):
-        adapters.check_weights(weights * np.float32(1.001), 10)
+        adapters.check_weights(row * np.float32(1.001), 10)
 
 
 GOOD = '{"question": "q", "passage": "p", "answer": true}'
@@ -177,4 +178,4 @@ def test_a_scalar_of_a_head_stays_one(tmp_path, rng):
 @pytest.mark.parametrize("text", ["1e999,0", "1/0,1", "a", "0.5;0.5"])
 def test_weights_are_numbers(text):
     with pytest.raises(argparse.ArgumentTypeError, match="must be numbers separated by commas"):
-        cli.weights(text)
+        weights(text)

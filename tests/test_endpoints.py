@@ -127,6 +127,17 @@ def test_equal_agents_are_their_own_ensemble():
         assert found[f"ensemble_{name}"] == pytest.approx(found[name], abs=4 * EPS32)
 
 
+def test_scores_of_validation_are_those_of_its_own_examples():
+    stacked, task = apart()
+    first = task.test._replace(
+        inputs={name: x[:5] for name, x in task.test.inputs.items()}, labels=task.test.labels[:5]
+    )
+    found = endpoints.scored(stacked, task._replace(validation=first), 5)
+    alone = endpoints.scored(stacked, task._replace(test=first), 5)
+    assert found["validation_loss"] == alone["test_loss"] != found["test_loss"]
+    assert found["validation_score"] == alone["score"]
+
+
 # ---------------------------------------------------------------- without adapters
 
 

@@ -1,8 +1,5 @@
 """Forms for tasks in turn: SD-LoRA and the pool of pairs, against their rules and plain LoRA."""
 
-from dataclasses import replace
-from fractions import Fraction as Q
-
 import numpy as np
 import pytest
 
@@ -10,7 +7,6 @@ from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import (
     METHODS,
     Clock,
-    State,
     keeping_directions,
     rank1_pool,
     sd_lora,
@@ -18,7 +14,7 @@ from decaf_theory.methods import (
 )
 from decaf_theory.methods.form import LORA
 from decaf_theory.methods.pool import mask, overlap_slope
-from decaf_theory.problems import Problem, planted_sequence
+from decaf_theory.problems import planted_sequence
 from decaf_theory.simulate import Config, learn, simulate
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import tsvd
@@ -104,59 +100,6 @@ def test_the_gradients_are_those_of_the_loss(form):
 
 
 # ---------------------------------------------------------------- SD-LoRA
-
-PATH = [[Q(2, 3), Q(1, 3)], [Q(1, 3), Q(2, 3)]]
-S, LR, START = Q(1, 2), Q(1, 4), Q(4, 5)
-B_OF, A_OF, TARGETS = [Q(1), Q(-2)], [Q(3, 2), Q(1)], [[Q(2), Q(1)], [Q(-1), Q(3)]]
-
-
-def exact_sd_lora():
-    """Two rounds of each of two tasks, dlora on two agents, all matrices numbers."""
-    old, path = [Q(0), Q(0)], []
-    for targets in TARGETS:
-        B, A = list(B_OF), list(A_OF)
-        a_old, a = [START] * 2, [START] * 2
-        for _ in range(2):
-            for i in range(2):
-                W = S * (a_old[i] * old[i] + a[i] * B[i] * A[i])
-                G = S * (W - targets[i])
-                steps = G * old[i], G * B[i] * A[i], G * a[i] * A[i], G * a[i] * B[i]
-                a_old[i], a[i] = a_old[i] - LR * steps[0], a[i] - LR * steps[1]
-                B[i], A[i] = B[i] - LR * steps[2], A[i] - LR * steps[3]
-            B, A, a_old, a = (
-                [sum(w * x for w, x in zip(row, X, strict=True)) for row in PATH]
-                for X in (B, A, a_old, a)
-            )
-        path.append([S * (a_old[i] * old[i] + a[i] * B[i] * A[i]) for i in range(2)])
-        # of a number over its size the sign is left
-        old = [Q(1) if b * c > 0 else Q(-1) for b, c in zip(B, A, strict=True)]
-    return path
-
-
-def test_two_tasks_of_sd_lora_in_rational_numbers():
-    form, path = sd_lora(2), exact_sd_lora()
-    fresh = Factors(*(np.array(x, dtype=float).reshape(1, 2, 1, 1) for x in (B_OF, A_OF)))
-    state = with_form(METHODS["dlora"], form).begin(fresh)
-    for t, targets in enumerate(TARGETS):
-        T = np.array(targets, dtype=float).reshape(2, 1, 1)
-        problem = Problem(
-            "numbers",
-            2,
-            1,
-            1,
-            lambda W, T=T: ((W - T) ** 2)[..., 0, 0] / 2,
-            lambda W, T=T: W - T,
-        )
-        state = form.begins(state, t, fresh, None)
-        holding = replace(form, start=lambda factors, state=state: state.memory)
-        numbers = {"Pi": np.array(PATH, dtype=float), "s": float(S), "lr": float(LR), "steps": 2}
-        trace = simulate(
-            Config(problem=problem, method="dlora", form=holding, start=state.factors, **numbers)
-        )
-        state = State(trace.final, trace.memory)
-        W = form.update(state, float(S))[0, :, 0, 0]
-        # two rounds of fewer than 50 roundings of numbers below 4
-        assert np.abs(W - np.array(path[t], dtype=float)).max() <= 100 * EPS * 4
 
 
 def test_an_old_pair_has_unit_norm_and_its_number_starts_anew_or_is_carried_on():

@@ -15,7 +15,7 @@ from decaf_theory import adapters, lowrank, measure, methods, moments, small_ste
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
 from decaf_theory.methods.cost import round_bytes
-from decaf_theory.methods.listing import listing
+from decaf_theory.methods.listing import listing, rows
 from decaf_theory.problems import approximation
 from decaf_theory.simulate import Config, simulate
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES
@@ -199,7 +199,7 @@ TABLE = {
         ANY,
     ),
     "methods.listing.listing": (
-        lambda Pi: float("dlora" in listing({"dlora": METHODS["dlora"]}, Pi, d=D, k=K, r=R)),
+        lambda Pi: float("dlora" in listing(rows({"dlora": METHODS["dlora"]}, Pi, d=D, k=K, r=R))),
         lambda Pi: 1.0,
         ANY,
     ),

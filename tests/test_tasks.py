@@ -259,9 +259,9 @@ def test_a_long_prompt_loses_its_passage_and_keeps_its_question(folder):
     path = folder / "boolq/train.jsonl"
     row = {"question": "is it so", "passage": "word " * 300, "answer": True}
     path.write_text(json.dumps(row) + "\n")
-    kept = {"data_dir": str(folder)}
+    kept, long = {"data_dir": str(folder)}, {"model.max_position_embeddings": 400}
     task = load("tiny-llama", {"task.name": "boolq", "data.max_length": 30}, **kept)
-    whole = load("tiny-llama", {"task.name": "boolq", "data.max_length": 400}, **kept)
+    whole = load("tiny-llama", {"task.name": "boolq", "data.max_length": 400} | long, **kept)
     at, end = int(task.train.inputs["last"][0]), int(whole.train.inputs["last"][0])
     tail = 12  # "Question: is it so? Answer yes or no. Answer:" in words and marks
     short, full = task.train.inputs["input_ids"][0], whole.train.inputs["input_ids"][0]

@@ -174,6 +174,16 @@ def test_only_adds_to_the_results_of_the_same_run_and_prints_its_own(call, tmp_p
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
 
 
+@pytest.mark.parametrize(
+    "words", [["t1", "t2-SQUARE"], ["T1,T2-square"], ["T[12]*"], ["t1,", "T2*"]]
+)
+def test_claims_are_chosen_in_any_case_by_commas_and_by_patterns(call, words):
+    code, out, _ = call("list", *words)
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 0
+    assert [name for name in names if name.startswith("T")] == ["T1", "T2-square"]
+
+
 def test_results_of_another_size_are_not_mixed_in_and_the_reason_is_printed(
     call, tmp_path, monkeypatch
 ):
@@ -230,7 +240,9 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
     [
         (["--only", "T11"], "unknown claim 'T11'; did you mean T1"),
         (["--only", "square"], "did you mean T2-square?"),
-        (["--only", "t1"], "did you mean T1"),
+        (["--only", "T1,T11"], "unknown claim 'T11'; did you mean T1"),
+        (["--only", "T9*"], "unknown claim 'T9*'"),
+        (["explain", "T*"], "explain: shows one claim, and 'T*' fits T1, T2-square"),
         (["--only", "???"], "unknown claim '???'; see python -m verification list"),
         (["explain", "T33"], "did you mean T3"),
         (["--jobs", "0"], "argument --jobs: must be a whole number >= 1, got '0'"),
@@ -250,7 +262,6 @@ def test_size_and_seed_reach_the_claims(call, tmp_path):
         (["explian", "T1"], "unknown command 'explian'; did you mean explain?"),
         (["rnu"], "unknown command 'rnu'; did you mean run?"),
         (["???"], "unknown command '???'; see python -m verification --help"),
-        (["--only", "T1,T3"], "unknown claim 'T1,T3'; separate claims by spaces: T1 T3"),
         (
             ["explain", "T1", "T3"],
             "explain: unrecognized arguments: T3; see python -m verification",

@@ -41,6 +41,8 @@ lora.targets=[""] => lora.targets | a list of strings
 lora.targets={} => lora.targets | a list of strings
 lora.targets=["fc3"] => target 'fc3' | near: fc2
 lora.targets=["classifier"] => classifier | both a target and part of a head
+lora.targets=["fc1","fc1"] => lora.targets | different names | ['fc1', 'fc1']
+lora.eta=4 lora.alpha=4 => exactly one of lora.alpha and lora.eta
 lora.equal_start=1 => lora.equal_start | true or false
 lora.equal_start="yes" => lora.equal_start | true or false
 mix.method=dlora_fa lora.equal_start=false => lora.equal_start | dlora_fa
@@ -175,6 +177,25 @@ mix.every=1.5 => mix.every | an integer
 mix.every=7 => mix.every | train.steps = 6
 mix.every_epochs=0 => mix.every_epochs | >= 1
 mix.every_epochs=4 => mix.every_epochs = 4 | 20 steps | train.steps = 6
+mix.every=2 mix.every_epochs=1 => exactly one of mix.every and mix.every_epochs
+mix.form=sorra => mix.form | near: sora
+mix.form=3 => mix.form | a string
+mix.form=sora => mix.form | 'keep' | use 'drop'
+mix.form=sora mix.zero_directions=drop mix.lam=-1 => mix.lam | >= 0
+mix.form=sora mix.zero_directions=drop mix.lam=nan => mix.lam | got nan
+mix.form=sora mix.zero_directions=drop mix.moments=rotate => mix.moments | 'rotate'
+mix.form=sora mix.method=flora => mix.form | 'flora' | base
+mix.form=sora mix.zero_directions=drop mix.active=2 => mix.active | no effect | 'rank1_pool'
+mix.form=sora lora.train_adapters=false => mix.form | lora.train_adapters
+mix.lam=0.5 => mix.lam | no effect | 'sora'
+mix.form=sd_lora => mix.form | task.sequence
+mix.form=sd_lora mix.carried=1 => mix.carried | true or false
+mix.form=rank1_pool mix.overlap=-1 => mix.overlap | >= 0
+task.name=digits task.sequence=5 mix.form=rank1_pool mix.merged=2 => mix.active | lora.rank = 2
+task.name=digits task.sequence=5 => train.steps | multiple of 5
+task.name=digits task.sequence=3 mix.every=4 => mix.every | divide the 2 steps
+task.name=digits task.sequence=3 data.validation=5 => data.validation | left out
+task.sequence=3 => sequence | [task]
 mix.after=0 => mix.after | >= 1
 mix.after=2.5 => mix.after | an integer
 mix.after=7 => mix.after | train.steps = 6
@@ -188,6 +209,9 @@ observe.every=0 => observe.every | >= 1
 observe.every=1.5 => observe.every | an integer
 observe.eval_every=0 => observe.eval_every | >= 1
 observe.eval_every="2" => observe.eval_every | an integer
+observe.share=1 => observe.share | < 1
+protocol.primary=decaf => protocol.primary | METHOD - METHOD
+protocol.primary=3 => protocol.primary | a string
 observe.patience=0 => observe.patience | >= 1
 observe.patience=2 => observe.patience | data.validation
 --steps=0 => train.steps | >= 1

@@ -25,7 +25,7 @@ from decaf_theory.files import write_atomically
 from decaf_theory.sums import sealed
 from verification.claim import Claim, Instance, Outcome, Row
 from verification.options import MAIN
-from verification.replay import ReplayError, Stored, dump, find, load, recompute
+from verification.replay import ReplayError, Stored, dump, load, picked, recompute
 from verification.run import Ledger
 from verification.store import StoreError, read_records, strict
 
@@ -97,7 +97,7 @@ def chosen(names: Sequence[str], ledger: Ledger) -> list[Claim]:
     attacked = [claim for claim in ledger.claims if claim.attacks]
     if list(names) == ["all"]:
         return attacked
-    claims = [find(ledger.claims, name) for name in names]
+    claims = picked(ledger.claims, names)
     for claim in claims:
         if claim.expected == Outcome.VIOLATED:
             kept = os.path.relpath(ledger.counterexample(claim.id))

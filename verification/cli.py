@@ -40,12 +40,9 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
 
 
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
-    """Return the requested claims, in reading order. UsageError: an unknown id."""
-    ids = [claim.id for claim in claims]
-    for name in args.ids or ():
-        if name not in ids:
-            raise UsageError(replay.nearest(name, ids))
-    return [claim for claim in claims if not args.ids or claim.id in args.ids]
+    """Return the requested claims, in reading order. ReplayError: an unknown id."""
+    wanted = replay.picked(claims, args.ids) if args.ids else claims
+    return [claim for claim in claims if claim in wanted]
 
 
 def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
@@ -140,7 +137,10 @@ def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
 
 def explain(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print a claim's text, the stored rows that decided it, its regimes, its counterexample."""
-    claim = replay.find(ledger.claims, args.id)
+    (claim, *others) = replay.picked(ledger.claims, [args.id])
+    if others:
+        those = ", ".join(each.id for each in (claim, *others))
+        raise UsageError(f"explain: shows one claim, and {args.id!r} fits {those}")
     if args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out must be a folder of results, got the file {args.out}")
     print(f"{claim.id} ({claim.area}, {claim.status}; expected: {claim.expected})\n")
@@ -169,11 +169,7 @@ def shown(path: Path) -> Path:
 
 def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print one line of numbers: does a stored instance still give the same?"""
-    kept = ledger.counterexample(args.file.name)
-    if not args.file.exists() and kept.exists():
-        again = f"{MAIN} replay {shown(kept)}"
-        raise UsageError(f"{args.file} is a claim; its counterexample is in a file: {again}")
-    found = replay.load(args.file)
+    found = replay.load(instance_of(args.file, ledger))
     claim = replay.find(ledger.claims, found.claim)
     if args.script:
         print(replay.program(claim, found, ledger), end="")
@@ -182,6 +178,18 @@ def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
     print(replay.line(claim, row, found))
     same = replay.equal(row, found) and row.outcome == claim.expected
     return OK if same else DIFFERS
+
+
+def instance_of(file: Path, ledger: Ledger) -> Path:
+    """Return the file to replay: the one named, or the counterexample of the claim so named."""
+    by_id = {claim.id.lower(): claim.id for claim in ledger.claims}
+    name = by_id.get(str(file).lower())
+    if file.exists() or name is None:
+        return file
+    kept = ledger.counterexample(name)
+    if not kept.exists():
+        raise UsageError(f"claim {name} has no counterexample; {MAIN} explain {name} shows it")
+    return kept
 
 
 def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:

@@ -91,7 +91,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
         Stage(
             "bench",
             "the kernel is timed, quickly",
-            [python, "-c", BENCH, "bench", "--quick", *cuda, "--json", str(timed)],
+            [python, "-c", BENCH, "bench", "--quick", *cuda, "--force", "--json", str(timed)],
             [library],
             [timed],
             {name: configuration[name] for name in ("python", "libraries")},

@@ -153,7 +153,7 @@ def device(text: str) -> str:
     return text
 
 
-IDS = option("ids", nargs="*", metavar="ID", help="only these claims (default: all)")
+IDS = option("ids", nargs="*", metavar="ID", help="only these claims, T13* too (default: all)")
 SIZE = option(
     "--size",
     choices=("quick", "full"),
@@ -198,9 +198,17 @@ COMMANDS = {
         "judge the claims (the default)",
         "Stores the rows of every claim and its verdict, and prints a table of the verdicts.\n"
         "The word `run` may be left out.",
-        ("", "--only T17 T18", "--size full --jobs 2 --resume", "--seed 1 --out results/seed1"),
         (
-            option("--only", nargs="+", dest="ids", metavar="ID", help="judge only these claims"),
+            "",
+            "--only T17 T18",
+            "--only 'T13*',T18",
+            "--size full --jobs 2 --resume",
+            "--seed 1 --out results/seed1",
+        ),
+        (
+            option(
+                "--only", nargs="+", dest="ids", metavar="ID", help="only these claims, T13* too"
+            ),
             SIZE,
             SEED,
             DEVICE,
@@ -231,11 +239,17 @@ COMMANDS = {
         "recompute a stored instance, such as a counterexample",
         "Prints one line of numbers; the exit code is 1 if they are not those stored.",
         (
+            "replay T18-op",
             "replay verification/counterexamples/T18-op.json",
             "replay verification/counterexamples/T18-op.json --script | python -",
         ),
         (
-            option("file", type=place, metavar="FILE", help="a stored instance (JSON)"),
+            option(
+                "file",
+                type=place,
+                metavar="FILE",
+                help="a stored instance (JSON), or a false claim",
+            ),
             option("--script", action="store_true", help="print a program that needs only NumPy"),
         ),
     ),

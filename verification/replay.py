@@ -15,6 +15,7 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+from decaf_theory import names
 from decaf_theory.files import from_json, write_atomically
 from decaf_theory.formats import size
 from verification.claim import RELATIONS, Claim, Outcome, Row
@@ -58,11 +59,17 @@ class Stored:
 
 def nearest(claim: str, ids: Sequence[str]) -> str:
     """Return the ids closest to an unknown one, for an error message."""
-    if "," in claim:
-        hint = f"separate claims by spaces: {' '.join(claim.replace(',', ' ').split())}"
-    else:
-        hint = hint_for(claim, ids, f"see {MAIN} list", n=3)
-    return f"unknown claim {claim!r}; {hint}"
+    return f"unknown claim {claim!r}; {hint_for(claim, ids, f'see {MAIN} list', n=3)}"
+
+
+def picked(claims: Iterable[Claim], words: Iterable[str]) -> list[Claim]:
+    """Return the claims that words ask for. ReplayError: unknown, with the nearest ids."""
+    by_id = {claim.id: claim for claim in claims}
+
+    def unknown(word: str) -> ReplayError:
+        return ReplayError(nearest(word, list(by_id)))
+
+    return [by_id[name] for name in names.picked(words, list(by_id), unknown)]
 
 
 def load(path: Path) -> Stored:

@@ -1,31 +1,35 @@
-"""Mix the adapters of several agents into one, and write an adapter in peft's file format."""
+"""Mix the adapters of several agents into one, or into one per agent: in memory, or on disk."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
-from decaf_theory.adapters.agents import Agents, base_name, count
-from decaf_theory.adapters.reading import CONFIG, PREFIX, WEIGHTS, Adapter
-from decaf_theory.adapters.sealing import in_order, sum_of_adapter
-from decaf_theory.arrays import Array, integer
-from decaf_theory.files import place, remove_torn, temporary, torn
-from decaf_theory.lowrank import Factors, balance, pad_rank
-from decaf_theory.methods import METHODS
-from decaf_theory.sums import SUM
-from decaf_theory.tsvd import tsvd_of_mix
+import decaf_theory
+from decaf_theory.adapters.agents import Agents, count, matched, parts
+from decaf_theory.adapters.certificate import certificate, numbers_of
+from decaf_theory.adapters.combining import Rule
+from decaf_theory.adapters.namings import Naming, Site
+from decaf_theory.adapters.namings import parts as parts_of
+from decaf_theory.adapters.parts import Job, Piece, computed, workplace
+from decaf_theory.adapters.reading import Adapter, Opened
+from decaf_theory.adapters.rounding import check_type, widest
+from decaf_theory.adapters.rules import make_rule, title
+from decaf_theory.adapters.targets import fresh
+from decaf_theory.adapters.writing import PARTS, all_rounded, write_adapter
+from decaf_theory.files import place, temporary
+from decaf_theory.lowrank import Factors, pad_rank
+from decaf_theory.sums import sum_of_files
 
-MERGES = ("decaf", "dlora")
-ASIDE = "-old"  # ends the name of a folder that is being replaced
+# peft's settings that leave out some of its target modules
+CHOOSING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
 def merge(
@@ -33,174 +37,154 @@ def merge(
     *,
     weights: Sequence[float] | None = None,
     method: str = "decaf",
-    rank: int | None = None,
+    rank: int | str | None = None,
+    energy: float | None = None,
+    exact: bool = False,
 ) -> Adapter:
     """Return one adapter, the mix of the agents with `weights` (equal weights by default).
 
     "decaf" mixes the products, TSVD_r(sum_j pi_j B_j A_j); `rank` is r at every site, by default
-    the largest of the agents' ranks there, at most min(d, k). "dlora" averages the factors, with
-    the scale in B. Heads and biases are averaged in both. The factors returned are balanced. Rank
-    directions that the mix does not use are zero in both factors, and training does not revive
-    them (T23). ValueError: weights that are not a probability row, method, rank.
+    the largest of the agents' ranks there, at most min(d, k), or "auto": the smallest that keeps
+    the share `energy` (.99) of |M|_F^2. exact: M itself, by stacked factors. "dlora" averages the
+    factors, with the scale in B, and the others of `MERGES` do what `METHODS` says. Heads and
+    biases are averaged in all. Unless exact, the factors returned are balanced. Rank directions
+    that the mix does not use are zero in both factors, and training does not revive them (T23).
+    ValueError: weights that are not a probability row, method, rank, energy.
     """
-    if method not in MERGES:
-        raise ValueError(f"method must be one of {MERGES}, got {method!r}")
-    if method == "dlora" and rank is not None:
-        raise ValueError("rank belongs to method 'decaf': averaged factors keep the agents' rank")
-    row = check_weights(weights, len(agents.names))[None, :]
-    sites = {site: _mix(factors, row, method, rank) for site, factors in agents.factors.items()}
-    others = {name: np.tensordot(row[0], X, axes=1) for name, X in agents.others.items()}
+    N = len(agents.names)
+    rule = make_rule(N, weights=weights, method=method, rank=rank, energy=energy, exact=exact)
+    for factors in agents.factors.values():
+        rule.ranks(factors.shape, [factors.rank])
+    sites = {}
+    for site, factors in agents.factors.items():
+        pairs = [Factors(B, A) for B, A in zip(*factors, strict=True)]
+        (found,) = rule.mix(site, pairs)
+        sites[site] = found.factors
+    others = {name: np.tensordot(rule.rows[0], X, axes=1) for name, X in agents.others.items()}
+    name = f"{title(rule)} of {count(N)}"
     scales = dict.fromkeys(sites, 1.0)
-    return Adapter(f"{method} of {count(len(agents.names))}", agents.config, sites, scales, others)
+    return Adapter(name, agents.config, sites, scales, others, agents.other_kind)
 
 
-def check_weights(weights: Sequence[float] | None, N: int) -> Array:
-    """Return the agents' weights [N], equal if None; ValueError: not a probability row."""
-    if weights is None:
-        return np.full(N, 1.0 / N)
-    given = np.asarray(weights)
-    if given.dtype.kind not in "fiu":
-        raise ValueError(f"weights must be {N} numbers, one per agent, got {weights!r}")
-    row = given.astype(np.float64)
-    if row.shape != (N,):
-        raise ValueError(f"weights must be {N} numbers, one per agent, got {row.size}")
-    if not np.all(np.isfinite(row)) or np.any(row < 0):
-        raise ValueError(f"weights must be nonnegative numbers, got {row.tolist()}")
-    # room for decimals that were typed with ten digits, or for the rounding of what they came in
-    room = N * float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else 0.0
-    if abs(row.sum() - 1.0) > max(1e-9, room):
-        raise ValueError(f"weights must sum to one, got sum {row.sum():.10g}; divide by it")
-    return row
+def merge_to(
+    out: str | Path,
+    adapters: Sequence[Opened],
+    *,
+    topology: str | None = None,
+    missing: str = "refuse",
+    dtype: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write the mix of adapters to a folder, one site in memory at a time; return its certificate.
 
-
-def _mix(factors: Factors, row: Array, method: str, rank: int | None) -> Factors:
-    """Return the balanced factors of one site's mix."""
-    if METHODS[method].space == "products":
-        r = min(factors.rank, *factors.shape) if rank is None else integer("rank", rank)
-        mixed = tsvd_of_mix(factors, row, r).factors
-    else:
-        mixed = balance(METHODS[method].mix(factors, row, 0))
-    return Factors(mixed.B[0], mixed.A[0])
-
-
-def save(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write an adapter that peft loads: float32, one rank r at all sites, alpha = r (scale one).
-
-    Sites of smaller rank are zero-padded. The rounding to float32 changes a product by at most
-    2^-23 |B|_F |A|_F. The folder appears whole or not at all, with a checksum in the weights'
-    metadata; one that exists already is replaced only under `overwrite`, and only if it holds
-    nothing but an adapter. Of a link, the folder it points to is written. ValueError: that rule, or
-    a number beyond float32. OSError: a place that cannot be written.
+    Of a topology, one adapter per agent, in folders `names_of`. dtype: by default the widest of the
+    inputs', at most float32. resume: what is computed is kept next to `out` until all is, and what
+    an earlier call kept is taken up. options: as `merge`. The certificate has, for every site of
+    every merge, |M|_F of the mix, what the rank drops and what rounding to dtype changes, and both
+    relative to |M|_F. ValueError: as `merge` and `save`; parts of another merge. OSError.
     """
-    from safetensors.numpy import save as to_bytes
+    sites = matched(adapters, missing)
+    rule = make_rule(len(adapters), topology=topology, **options)
+    padded = max(_rank(rule, held) for held in sites.values())
+    dtype = widest(_types(adapters)) if dtype is None else check_type(dtype)
+    names = names_of([each.name for each in adapters]) if topology is not None else []
+    naming = adapters[0].naming
+    jobs: list[Job] = [partial(_site, rule, naming, held, padded, dtype) for held in sites.values()]
+    jobs += [partial(_other, rule, adapters, name, dtype) for name in adapters[0].others]
+    folder = Path(os.path.realpath(place(out)))
 
-    folder = Path(os.path.realpath(place(folder)))
-    recover(folder)
-    check_target(folder, overwrite=overwrite)
-    r = max(factors.rank for factors in adapter.sites.values())
-    tensors = _tensors(adapter, r)
-    made = [path for path in folder.absolute().parents if not path.exists()]
-    fresh = folder.with_name(f"{temporary(folder)}{uuid4().hex}")
-    config = _portable(adapter.config, r)
-    named = {name.removeprefix(PREFIX): X for name, X in tensors.items()}
-    metadata = {"format": "pt", SUM: sum_of_adapter(named, config)}
-    try:
-        fresh.mkdir(parents=True)
-        (fresh / WEIGHTS).write_bytes(in_order(to_bytes(tensors, metadata=metadata)))
-        text = json.dumps(config, indent=2, sort_keys=True)
-        (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
-        _replace(fresh, folder)
-    except BaseException as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        for path in made:  # inmost first
-            with suppress(OSError):
-                path.rmdir()
-        if isinstance(error, OSError):
-            raise _unwritable(folder, error) from error
-        raise
+    def plan() -> Any:
+        inputs = sum_of_files([place(each.name) for each in adapters])
+        chosen = {name: str(value) for name, value in options.items()}
+        return [
+            *(version(name) for name in ("decaf-theory", "numpy", "scipy")),
+            sum_of_files([Path(decaf_theory.__file__).parent]),
+            inputs,
+            missing,
+            dtype,
+            rule.rows.tolist(),
+            sorted(chosen.items()),
+        ]
 
-
-def recover(folder: Path) -> None:
-    """Undo what a process that was killed while it replaced a folder left behind."""
-    for left in torn(folder):
-        if left.name.endswith(ASIDE) and not folder.exists():
-            left.rename(folder)
-    remove_torn(folder)
-
-
-def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Raise ValueError or OSError if `save` could not or must not write to this folder."""
-    folder = place(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        foreign = sorted(path.name for path in folder.iterdir() if not _is_of_an_adapter(path))
-        if foreign:
-            raise ValueError(f"{folder}: holds {foreign[0]!r}, which is not part of an adapter")
-        if not overwrite:
-            raise ValueError(f"{folder}: exists already; overwrite it (--force) or name another")
-    elif folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; name a folder")
-    above = next(path for path in folder.absolute().parents if path.exists())
-    try:  # and not os.access, which root passes everywhere
-        Path(tempfile.mkdtemp(dir=above)).rmdir()
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _is_of_an_adapter(path: Path) -> bool:
-    """Return whether a path is a plain file with one of the two names: no folder, no link."""
-    return path.name in (CONFIG, WEIGHTS) and path.is_file() and not path.is_symlink()
-
-
-def _unwritable(folder: Path, error: OSError) -> OSError:
-    """Return an error of the same kind that says in words why a target cannot be written."""
-    reason = error.strerror or str(error)
-    return type(error)(f"{folder}: cannot be written: {reason}; name another folder (--out)")
-
-
-def _replace(fresh: Path, folder: Path) -> None:
-    """Move `fresh` to `folder`; what was there is put aside first and removed last."""
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    aside = fresh.with_name(f"{fresh.name}{ASIDE}")
-    folder.rename(aside)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside)
-
-
-def _tensors(adapter: Adapter, r: int) -> dict[str, Array]:
-    """Return the float32 tensors by peft's names; ValueError: beyond float32, or lost in it."""
-    tensors = {PREFIX + name: X for name, X in adapter.others.items()}
-    for site, factors in adapter.sites.items():
-        B, A = pad_rank(factors, r)
-        tensors[f"{PREFIX}{site}.lora_B.weight"] = B
-        tensors[f"{PREFIX}{site}.lora_A.weight"] = A
-    largest = np.finfo(np.float32).max
-    for name, X in tensors.items():
-        if not np.all(np.abs(X) <= largest):
-            raise ValueError(f"tensor {name} holds numbers beyond float32; scale the adapters down")
-        if X.any() and not X.astype(np.float32).any():
-            raise ValueError(f"tensor {name} is zero in float32; scale the adapters up")
-    # and not ascontiguousarray alone, which makes a scalar a vector of one
-    return {
-        name: np.ascontiguousarray(X, dtype=np.float32).reshape(X.shape)
-        for name, X in tensors.items()
+    kept = folder.with_name(f".{folder.name}.resume")
+    with fresh(folder, overwrite=overwrite, names=names) as new:
+        work = kept if resume else new.with_name(f"{new.name}{PARTS}")
+        with workplace(work, plan if resume else None) as parts_at:
+            merges = computed(parts_at, jobs, len(rule.rows), dtype)
+            places = [new / name for name in names] or [new]
+            # one merge has the first agent's settings, those of a topology have their own
+            for at, made, each in zip(places, merges, adapters, strict=False):
+                at.mkdir(exist_ok=True)
+                write_adapter(at, naming, made, settings_for(each, sites))
+    if resume:
+        gone = kept.rename(folder.with_name(f"{temporary(folder)}{PARTS}"))  # at once, or not
+        shutil.rmtree(gone, ignore_errors=True)
+    numbers = [[part.numbers for part in made if part.numbers] for made in merges]
+    about = {
+        "method": title(rule),
+        "inputs": [each.name for each in adapters],
+        "weights": rule.rows.tolist(),
+        "dtype": dtype,
+        "others": len(adapters[0].others),
     }
+    return certificate(about, names or [""], numbers)
 
 
-def _portable(config: Mapping[str, Any], r: int) -> dict[str, Any]:
-    """Return peft's settings for rank r and scale one, the base model by name, not by path."""
-    own = {
-        "r": r,
-        "lora_alpha": r,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "use_rslora": False,
-        "init_lora_weights": True,
-        "base_model_name_or_path": base_name(config.get("base_model_name_or_path")) or None,
+def names_of(folders: Sequence[str | Path]) -> list[str]:
+    """Return the names of the merges of a topology: those of the inputs, or agent0, agent1, ..."""
+    names = [Path(os.path.realpath(place(folder))).name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    return [f"agent{i}" for i in range(len(names))]
+
+
+def settings_for(adapter: Opened, sites: Mapping[str, Sequence[Site | None]]) -> dict[str, Any]:
+    """Return an adapter's settings, with all sites named if some adapters lack some."""
+    config = dict(adapter.config)
+    if all(site is not None for held in sites.values() for site in held):
+        return config
+    for part in parts_of(config) or [""] * adapter.naming.has_config:
+        own = [site.removeprefix(part) for site in sites if site.startswith(part)]
+        config |= {f"{part}{key}": None for key in CHOOSING if f"{part}{key}" in config}
+        config[f"{part}target_modules"] = own
+    return config
+
+
+def _types(adapters: Sequence[Opened]) -> set[str]:
+    """Return the types in which the tensors of adapters are stored."""
+    factors = {
+        X.dtype for each in adapters for site in each.sites.values() for X in (site.B, site.A)
     }
-    return {**config, **own}
+    return factors | {X.dtype for each in adapters for X in each.others.values()}
+
+
+def _rank(rule: Rule, held: Sequence[Site | None]) -> int:
+    """Return the rank of a site's merges, where it is known beforehand."""
+    given = [site for site in held if site is not None]
+    return rule.ranks(given[0].shape, [site.rank for site in given])
+
+
+def _site(
+    rule: Rule, naming: Naming, held: Sequence[Site | None], padded: int, dtype: str
+) -> list[Piece]:
+    """Return the pieces of one site, one per merge."""
+    like = next(site for site in held if site is not None)
+    pieces = []
+    for mixed in rule.mix(like.name, parts(held)):
+        B, A = mixed.factors if rule.ranks_differ else pad_rank(mixed.factors, padded)
+        named = {f"{like.name}.lora_B": B, f"{like.name}.lora_A": A}
+        stored = Factors(*all_rounded(named, dtype).values())
+        numbers = numbers_of(like.name, mixed, stored)
+        pieces.append(Piece(naming.tensors(like, stored), numbers))
+    return pieces
+
+
+def _other(rule: Rule, adapters: Sequence[Opened], name: str, dtype: str) -> list[Piece]:
+    """Return the averages of a tensor that is not a factor, one per merge."""
+    X = np.stack([each.others[name].read() for each in adapters])
+    return [
+        Piece(all_rounded({each.naming.other(name): np.tensordot(row, X, axes=1)}, dtype), {})
+        for each, row in zip(adapters, rule.rows, strict=False)
+    ]

@@ -1,231 +1,74 @@
-"""One trained LoRA adapter in peft's file format -> its factors, with the scale folded into B."""
+"""One trained LoRA adapter -> its factors, with the scale folded into B."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, deserialize
-
-from decaf_theory.adapters.patterns import PatternError, matches
+from decaf_theory.adapters import lone, pairing
+from decaf_theory.adapters.namings import PEFT, PEFT_FORMS
+from decaf_theory.adapters.pairing import Stated
+from decaf_theory.adapters.records import Adapter, Opened
 from decaf_theory.adapters.sealing import require_sum
-from decaf_theory.arrays import Array
-from decaf_theory.files import from_json, place
-from decaf_theory.lowrank import Factors
+from decaf_theory.adapters.settings import CONFIG, rank_and_scale, read_config
+from decaf_theory.adapters.stored import INDEX, whole
+from decaf_theory.files import place
 from decaf_theory.terminal import printable
 
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-PREFIX = "base_model.model."
-FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<factor>[AB])\.weight")
-DTYPES = ("F64", "F32", "F16", "BF16")
+WEIGHTS, PICKLE = PEFT.weights, "adapter_model.bin"
 
-# settings of peft under which the update is not s B A alone, each with what it adds
-VARIANTS = {
-    "use_dora": "DoRA adds a magnitude vector",
-    "use_qalora": "QALoRA pools the input of A",
-    "use_bdlora": "BD-LoRA makes a factor block-diagonal over devices",
-    "kasa_config": "KaSA adds a diagonal between the factors",
-    "monteclora_config": "MonteCLoRA samples the factors",
-    "arrow_config": "Arrow routes between adapters",
-    "alora_invocation_tokens": "activated LoRA adds the update at some tokens only",
-    "lora_bias": "lora_bias adds a bias to B",
-    "target_parameters": "target_parameters adapts stacked parameters, not linear layers",
-    "trainable_token_indices": "trainable_token_indices adapts rows of an embedding",
-}
-# the settings that are read, with their kinds in JSON; null and what is missing are the default
-KINDS = {
-    **{"rank_pattern": dict, "alpha_pattern": dict},
-    **{"use_rslora": bool, "fan_in_fan_out": bool, "base_model_name_or_path": str},
-}
-# initializations that subtract their start from the base weights, by the prefix of their name
-REBASED = ("pissa", "corda", "olora", "loftq", "lora_ga")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA adapter: W = W0 + B A at every site, and what was trained along with it.
-
-    name: where it comes from. config: peft's settings. sites: float64 factors B [d, r], A [r, k] by
-    module name, the LoRA scale folded into B. scales: that scale. others: the tensors that are not
-    factors (heads of `modules_to_save`, biases), by name.
-    """
-
-    name: str
-    config: Mapping[str, Any]
-    sites: dict[str, Factors]
-    scales: dict[str, float]
-    others: dict[str, Array]
+__all__ = ["CONFIG", "WEIGHTS", "Adapter", "Opened", "load", "opened"]
 
 
 def load(folder: str | Path) -> Adapter:
-    """Return the adapter of a folder that holds adapter_config.json and adapter_model.safetensors.
+    """Return an adapter, all of it read; ValueError: what `opened` raises, nan, inf.
 
-    The scale of a site is alpha / r, with rsLoRA alpha / sqrt(r); r and alpha by `pattern_value`.
-    Half-precision files are read exactly. With fan_in_fan_out peft adds (B A)' to a weight that is
-    stored transposed: the factors are the same. ValueError names folder, site and rule: not an
-    adapter folder, a kind other than plain LoRA, a file that is cut short, a factor without
-    its partner, shapes and ranks that do not fit, nan or inf.
+    Half-precision files are read exactly.
+    """
+    return opened(folder).read()
+
+
+def opened(folder: str | Path) -> Opened:
+    """Return the adapter of a folder that peft or diffusers wrote, or of a file of safetensors.
+
+    With adapter_config.json the scale of a site is alpha / r, with rsLoRA alpha / sqrt(r), r and
+    alpha by `pattern_value`; without it alpha is a tensor, or in the file's metadata, or r. With
+    fan_in_fan_out peft adds (B A)' to a weight that is stored transposed: the factors are the same.
+    A checksum in the metadata is compared, one tensor in memory at a time. ValueError names place,
+    site and rule: not an adapter, a kind other than plain LoRA, a file that is cut short, a factor
+    without its partner, shapes and ranks that do not fit.
     """
     folder = place(folder)
-    config = _read_config(folder)
-    tensors = _read_tensors(folder)
-    require_sum(folder / WEIGHTS, tensors, config)
-    pairs, others = _split(folder, tensors)
-    scales = {site: _scale(folder, site, pair, config) for site, pair in pairs.items()}
-    with np.errstate(over="ignore"):  # found below
-        sites = {site: Factors(pair.B * scales[site], pair.A) for site, pair in pairs.items()}
-    for site, factors in sites.items():
-        for name, X in zip("BA", factors, strict=True):
-            _require_finite(f"{folder}: site {site}: lora_{name}", X)
-    for name, X in others.items():
-        _require_finite(f"{folder}: tensor {name}", X)
-    return Adapter(printable(folder), config, sites, scales, others)
+    if folder.name in (WEIGHTS, WEIGHTS + INDEX) and (folder.parent / CONFIG).is_file():
+        folder = folder.parent
+    if (folder / CONFIG).is_file():
+        return _of_peft(folder)
+    return lone.opened(lone.file_of(folder))
 
 
-def pattern_value(patterns: Mapping[str, Any] | None, site: str, default: Any) -> Any:
-    """Return the entry of a rank_pattern or alpha_pattern for a site, by peft's rule.
-
-    Keys are regular expressions; the first that matches the site's whole name, or its end after a
-    dot, counts. A key that is literally the name counts too; if none does, it is the default.
-    """
-    patterns = patterns or {}
-    for key, value in patterns.items():
-        if matches(rf"(.*\.)?({key})$", site):
-            return value
-    return patterns.get(site, default)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the settings of a plain LoRA adapter; ValueError if they are of another kind."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give one folder per trained adapter")
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder}: not an adapter folder: {CONFIG} is missing")
-    try:
-        config: dict[str, Any] = from_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise ValueError(f"{path}: peft_type must be 'LORA', got {kind!r}")
-    for key, reason in VARIANTS.items():
-        if config.get(key):
-            raise ValueError(f"{folder}: {reason} ({key}), so its update is not s B A: unsupported")
-    for key, kind in KINDS.items():
-        if not isinstance(config.get(key) or kind(), kind):
-            name = "an object of numbers" if kind is dict else f"of type {kind.__name__}"
-            raise ValueError(f"{path}: {key} must be {name}, got {config[key]!r}")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(REBASED):
-        raise ValueError(
-            f"{folder}: init_lora_weights = {start!r} changed the base weights, so its update is "
-            f"not s B A; save it with peft's path_initial_model_for_weight_conversion"
+def _of_peft(folder: Path) -> Opened:
+    """Return the adapter of a folder with peft's settings."""
+    config = read_config(folder)
+    path = _weights(folder)
+    stored, metadata = whole(path)
+    tensors = pairing.plain_names(path, stored, PEFT.prefix)
+    require_sum(path, metadata, tensors, config)
+    pairs, others = pairing.split(folder, tensors, PEFT_FORMS)
+    if not pairs:
+        raise ValueError(f"{folder}: {path.name} holds no lora_A and lora_B tensors")
+    sites = {
+        site: pairing.site(
+            folder, site, pair, Stated(*rank_and_scale(folder, config, site), CONFIG)
         )
-    return config
+        for site, pair in pairs.items()
+    }
+    return Opened(printable(folder), config, PEFT, sites, others)
 
 
-def _read_tensors(folder: Path) -> dict[str, Array]:
-    """Return every tensor of the weights file in float64, by name without peft's prefix."""
-    path = folder / WEIGHTS
-    if not path.is_file() and (folder / PICKLE).is_file():
-        raise ValueError(
-            f"{folder}: {PICKLE} is a pickle, which can run code and is not read; "
-            f"load it in peft and save it again with safe_serialization=True"
-        )
-    if not path.is_file():
-        raise ValueError(f"{folder}: not an adapter folder: {WEIGHTS} is missing")
-    try:
-        stored = dict(deserialize(path.read_bytes()))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged or cut short: {error}") from None
-    for name, tensor in stored.items():
-        if not name.isprintable():
-            raise ValueError(f"{path}: tensor {name!r}: names must be printable")
-        if tensor["dtype"] not in DTYPES:
-            raise ValueError(
-                f"{path}: tensor {name}: dtype must be in {DTYPES}, got {tensor['dtype']}"
-            )
-        if name != (short := name.removeprefix(PREFIX)) and short in stored:
-            raise ValueError(f"{path}: tensors {name} and {short} are one; keep one of them")
-    return {name.removeprefix(PREFIX): _float64(**stored[name]) for name in sorted(stored)}
-
-
-def _float64(dtype: str, shape: list[int], data: bytes) -> Array:
-    """Return the numbers of a tensor of safetensors as an array in float64."""
-    if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
-        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        X = wide.view(np.float32)
-    else:
-        X = np.frombuffer(data, f"<f{int(dtype[1:]) // 8}")
-    return X.astype(np.float64).reshape(shape)
-
-
-def _split(
-    folder: Path, tensors: Mapping[str, Array]
-) -> tuple[dict[str, Factors], dict[str, Array]]:
-    """Return the factors by site, scale not applied, and all other tensors."""
-    found: dict[str, dict[str, Array]] = {}
-    others = {}
-    for name, X in tensors.items():
-        match = FACTOR.fullmatch(name)
-        if match:
-            found.setdefault(match["site"], {})[match["factor"]] = X
-        elif ".lora_" in name:
-            reason = "DoRA's" if "lora_magnitude_vector" in name else "neither lora_A nor lora_B"
-            raise ValueError(
-                f"{folder}: tensor {name} is {reason}: only LoRA of linear layers is supported"
-            )
-        else:
-            others[name] = X
-    if not found:
-        raise ValueError(f"{folder}: {WEIGHTS} holds no lora_A and lora_B tensors")
-    for site, pair in found.items():
-        if len(pair) == 1:
-            (has,) = pair
-            raise ValueError(f"{folder}: site {site}: lora_{has} has no partner in the file")
-    return {site: Factors(**pair) for site, pair in found.items()}, others
-
-
-def _scale(folder: Path, site: str, factors: Factors, config: Mapping[str, Any]) -> float:
-    """Return alpha / r or alpha / sqrt(r); ValueError unless the shapes are those of rank r."""
-    B, A = factors
-    r = _number(folder, config, "rank_pattern", "r", site)
-    alpha = _number(folder, config, "alpha_pattern", "lora_alpha", site)
-    if r != int(r) or r < 1:
-        raise ValueError(f"{folder}: site {site}: r must be a positive integer, got {r}")
-    if B.ndim != 2 or A.ndim != 2 or 0 in (*B.shape, *A.shape):
-        raise ValueError(
-            f"{folder}: site {site}: lora_B and lora_A must be matrices d x r and r x k, "
-            f"got shapes {B.shape} and {A.shape}"
-        )
-    if B.shape[1] != r or A.shape[0] != r:
-        raise ValueError(
-            f"{folder}: site {site}: {CONFIG} says r = {int(r)}, "
-            f"but lora_B is {B.shape[0]} x {B.shape[1]} and lora_A {A.shape[0]} x {A.shape[1]}"
-        )
-    return alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r
-
-
-def _number(folder: Path, config: Mapping[str, Any], patterns: str, key: str, site: str) -> float:
-    """Return a setting of one site as a finite number."""
-    try:
-        value = pattern_value(config.get(patterns), site, config.get(key, 8))  # peft's default
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if fits and math.isfinite(value):
-            return float(value)
-    except PatternError as error:
-        raise ValueError(f"{folder}: {patterns}: {error}") from None
-    except OverflowError:  # of an integer with more than 308 digits
-        value = "an integer beyond float64"
-    raise ValueError(f"{folder}: site {site}: {key} must be a number, got {value!r}")
-
-
-def _require_finite(where: str, X: Array) -> None:
-    if not np.all(np.isfinite(X)):
-        raise ValueError(f"{where} holds nan or inf")
+def _weights(folder: Path) -> Path:
+    """Return the file of the tensors that go with peft's settings, or the index of several."""
+    for name in (WEIGHTS, WEIGHTS + INDEX):
+        if (folder / name).is_file():
+            return folder / name
+    if (folder / PICKLE).is_file():
+        raise lone.pickled(folder, PICKLE)
+    raise ValueError(f"{folder}: not an adapter folder: {WEIGHTS} is missing")

@@ -1,56 +1,83 @@
-"""The numbers of a diagnosis as plain text of at most 100 columns: a table, and what it means."""
+"""The numbers of a diagnosis as plain text: a table, and what it means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
 
-from decaf_theory.adapters.agents import Agents, count, twins
-from decaf_theory.adapters.diagnosis import LOSSES, pool
+from decaf_theory.adapters.agents import Agents, count
+from decaf_theory.adapters.diagnosis import LOSSES, Numbers, pool
+from decaf_theory.adapters.oversights import remarks
 from decaf_theory.formats import digits
+from decaf_theory.terminal import WIDTH
 
-Numbers = Mapping[str, Any]
-
-NAME_WIDTH = 30
+NAME_WIDTH, NAME_LEAST = 30, 15
 NEGLIGIBLE = 1e-11  # of |M|: max(d, k) eps for the largest layers in use
 LEGEND = """\
-r: rank kept.  ranks: least of an agent's product / largest of a mix.  Xi_A, Xi_B: consensus
-distances of the factors, squared.  |M|: mixed update.  In % of |M|: I, lost by averaging factors;
-E, lost by truncating the mix; D, the difference of the two results.  c: largest singular value of
-a factor.  bal: largest |B'B - AA'| / |BA|.  All norms are Frobenius norms, root mean square over
-the agents that mix; the total pools all matrices (root of the sum of squares).  B carries the LoRA
-scale."""
+r        rank kept
+ranks    least of an agent's product / largest of a mix
+Xi_A, B  consensus distances of the factors, squared
+|M|      mixed update; I, E and D are in % of it
+I        lost by averaging the factors
+E        lost by truncating the mix of the products
+D        difference of the two results
+c        largest singular value of a factor
+bal      balance, largest |B'B - AA'| / |BA| of an agent; 0 for balanced factors
+Norms are Frobenius norms, root mean square over the agents that mix. The total pools all
+matrices (root of the sum of squares). B carries the LoRA scale."""
 
 
-def table(sites: Sequence[Numbers]) -> str:
-    """Return one line per site and a line for all together; the sites' common stem is cut off."""
+def table(sites: Sequence[Numbers], shown: Sequence[Numbers] | None = None) -> str:
+    """Return one line per site, of those `shown` if not of all, and a line for all together.
+
+    The common stem of the sites' names is cut off.
+    """
+    stem = stem_of(sites)
+    where = f"matrices of {stem[:-1]}\n" if stem else ""
+    lines = [_cells(site, stem) for site in (sites if shown is None else shown)]
+    return where + columns(HEAD, lines, _cells(pool(sites)))
+
+
+def stem_of(sites: Sequence[Numbers]) -> str:
+    """Return the components with which the names of all layers begin, with a dot behind each.
+
+    Layers have a number in their names; if there are none, the names of all sites count.
+    """
     paths = [str(site["site"]).split(".")[:-1] for site in sites]
-    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    stem = "".join(f"{parts[0]}." for parts in common)
-    named = [{**site, "site": str(site["site"]).removeprefix(stem)} for site in sites]
-    lines = [list(HEAD), *map(_cells, named), _cells(pool(sites))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    layers = [path for path in paths if any(part.isdecimal() for part in path)]
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*(layers or paths), strict=False))
+    return "".join(f"{parts[0]}." for parts in common)
+
+
+def columns(head: Sequence[str], lines: Sequence[Sequence[str]], last: Sequence[str]) -> str:
+    """Return a table: names to the left, numbers to the right, a rule above the last line.
+
+    Names are shortened until the table is WIDTH columns wide, but not to less than NAME_LEAST.
+    """
+    every = [head, *lines, last]
+    others = [max(len(line[i]) for line in every) for i in range(1, len(head))]
+    room = min(NAME_WIDTH, max(NAME_LEAST, WIDTH - sum(others) - 2 * len(others)))
+    head, *lines, last = ([_shorten(line[0], room), *line[1:]] for line in every)
+    widths = [max(len(line[0]) for line in (head, *lines, last)), *others]
 
     def row(line: Sequence[str]) -> str:
         name, *numbers = (f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
         return "  ".join([f"{name.strip():<{widths[0]}}", *numbers]).rstrip()
 
-    where = f"matrices of {stem[:-1]}\n" if stem else ""
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return where + "\n".join([row(lines[0]), *map(row, lines[1:-1]), rule, row(lines[-1])])
+    return "\n".join([row(head), *map(row, lines), rule, row(last)])
 
 
 HEAD = ("matrix", "d x k", "r", "ranks", *"Xi_A Xi_B |M|".split(), "I %", "E %", "D %", "c", "bal")
 
 
-def _cells(site: Numbers) -> list[str]:
+def _cells(site: Numbers, stem: str = "") -> list[str]:
     shape = ["", "", ""]
     if "d" in site:
         ranks = f"{site['agent_rank']}/{site['mix_rank']}"
         shape = [f"{site['d']}x{site['k']}", str(site["r"]), ranks]
     return [
-        _shorten(site["site"]),
+        str(site["site"]).removeprefix(stem),
         *shape,
         *(digits(site[name]) for name in ("Xi_A", "Xi_B", "mix")),
         *(percentage(site[f"relative_{name}"]) for name in LOSSES),
@@ -63,17 +90,20 @@ def percentage(ratio: float) -> str:
     return digits(100 * ratio) if ratio > NEGLIGIBLE else "0"
 
 
-def _shorten(name: str) -> str:
-    """Return a name, its middle cut out if it is too long."""
-    half = (NAME_WIDTH - 3) // 2
-    return name if len(name) <= NAME_WIDTH else f"{name[:half]}...{name[-half:]}"
+def short_name(site: Numbers, stem: str = "") -> str:
+    """Return the name of a site without the stem, its middle cut out if it is too long."""
+    return _shorten(str(site["site"]).removeprefix(stem), NAME_WIDTH)
+
+
+def _shorten(name: str, width: int) -> str:
+    half = (width - 3) // 2
+    return name if len(name) <= width else f"{name[:half]}...{name[-half:]}"
 
 
 def plain_words(sites: Sequence[Numbers], N: int) -> str:
     """Return one paragraph: what averaging the factors loses compared with mixing the products."""
     total = pool(sites)
-    ranks = sorted({site["r"] for site in sites})
-    kept = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    kept = kept_ranks(sites)
     lost, cut = total["relative_interference"], total["relative_truncation"]
     words = [
         f"Averaging the factors of {'these ' * (N > 1)}{count(N)} would lose "
@@ -91,6 +121,12 @@ def plain_words(sites: Sequence[Numbers], N: int) -> str:
     return " ".join(words)
 
 
+def kept_ranks(sites: Sequence[Numbers]) -> str:
+    """Return "rank 4", or "ranks 2 to 4" of sites that keep different ranks."""
+    ranks = sorted({site["r"] for site in sites})
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+
+
 def notes(agents: Agents) -> list[str]:
     """Return what a reader must know besides the numbers: other tensors, and `remarks`."""
     found = []
@@ -101,24 +137,3 @@ def notes(agents: Agents) -> list[str]:
             f"not LoRA factors ({names})."
         )
     return found + remarks(agents)
-
-
-def remarks(agents: Agents) -> list[str]:
-    """Return what looks like an oversight: a single agent, one given twice, bases that differ."""
-    found = []
-    if len(agents.names) == 1:
-        found.append(
-            "A single agent has nobody to mix with, so averaging its factors loses nothing: "
-            "give one folder per agent."
-        )
-    for first, again in twins(agents):
-        found.append(
-            f"{agents.names[first]} and {agents.names[again]} hold equal factors: an agent given "
-            f"twice counts twice."
-        )
-    if len(set(agents.bases)) > 1:
-        found.append(
-            f"The agents name different base models ({', '.join(sorted(set(agents.bases)))}): "
-            f"their updates can be mixed only if these are one and the same."
-        )
-    return found

@@ -19,7 +19,7 @@ class Case(NamedTuple):
     k: int
     r: int
     N: int
-    graph: str  # a topology, or "unequal": all agents weight all, by rows that differ
+    graph: str  # a topology, "unequal": all agents weight all, by rows that differ, or "merge"
     dtype: str = "float32"
     layers: int = 1
     apart: float = 1.0  # size of an agent's own part, the common one has 1; 1: no common part
@@ -58,7 +58,12 @@ def draw(case: Case) -> Inputs:
 
 
 def mixing(graph: str, N: int) -> Host:
-    """Return the mixing matrix of a topology; "unequal" is the mean of complete and ring."""
+    """Return the mixing matrix of a topology; "unequal" is the mean of complete and ring.
+
+    "merge" is one row [1, N], whose weights are in the ratio 1 : 2 : ... : N.
+    """
+    if graph == "merge":
+        return np.arange(1.0, N + 1)[None, :] / (N * (N + 1) / 2)
     if graph == "unequal":
         return (mixing("complete", N) + mixing("ring", N)) / 2
     Pi: Host = TOPOLOGIES[graph](N)

@@ -1,50 +1,19 @@
-"""A million agents and more, on paper: rounds to consensus, and what they cost.
-
-`gap` is 1 - sqrt(rho) of the matrices of `topology`, written so that it keeps its digits where
-sqrt(rho) itself rounds to one: at a billion agents the ring's gap is 1.3e-17.
-"""
+"""A million agents and more, on paper: rounds to consensus, and what they cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil, inf, log, log1p, log2, pi, sin, sqrt
+from math import ceil, log2
 from typing import NamedTuple
 
 from decaf_theory.bench.rows import Row
 from decaf_theory.bench.scaling import GRAPHS, Case, D, K, R, a_round, compared
 from decaf_theory.formats import digits
+from decaf_theory.plan import networks as plan
 
 ACCURACY = 1e-3
 MANY = (10**6, 10**7, 10**8, 10**9)
 SAMPLE = 1024  # agents of a graph on which a round is counted: a square and a power of two
-
-
-def ring_gap(N: float) -> float:
-    """Return 4 sin^2(pi/N) / 3, for N >= 5: 1 - cos x = 2 sin^2(x/2) in `bounds.sqrt_rho_ring`."""
-    return 4 * sin(pi / N) ** 2 / 3
-
-
-def torus_gap(N: float) -> float:
-    """Return 4 sin^2(pi/n) / 5 of the n x n torus, N = n^2 >= 9, from `bounds.sqrt_rho_torus`."""
-    return 4 * sin(pi / sqrt(N)) ** 2 / 5
-
-
-def exponential_gap(N: float) -> float:
-    """Return 2/tau of the undirected exponential graph, N = 2^tau >= 32.
-
-    Each agent has 2 tau - 1 neighbours, at hops of 2^l in both directions, the last of which meet;
-    all weights are 1/(2 tau). So frequency j has the eigenvalue 1 - loss/(2 tau),
-
-        loss = sum_{l < tau - 1} 2 (1 - cos(2^l x)) + 1 - cos(2^(tau - 1) x),   x = 2 pi j / N.
-
-    2^l x doubles from hop to hop until it is pi, where 1 - cos is 2, and is a multiple of 2 pi from
-    then on. If it is pi at the last hop (j odd), this loses 2, and the hop before, at an odd
-    multiple of pi/2, another 2; at any other hop pi alone loses 4, and at the first hop
-    (j = N/2) nothing else does. So the least loss is 4. Two hops in a row, of cosines c and
-    2 c^2 - 1, lose 6 - 2 c - 4 c^2 <= 6.25, all together less than 4 tau - 4 from tau = 5 on: no
-    eigenvalue is below 2/tau - 1, and that of j = N/2 is the largest in size.
-    """
-    return 2 / log2(N)
 
 
 class Law(NamedTuple):
@@ -55,9 +24,9 @@ class Law(NamedTuple):
 
 
 LAWS = {
-    "ring": Law(ring_gap, "(4/3) sin^2(pi/N): ~ N^2 rounds"),
-    "torus": Law(torus_gap, "(4/5) sin^2(pi/sqrt N): ~ N rounds"),
-    "exponential": Law(exponential_gap, "2/log2(N): ~ log N rounds"),
+    "ring": Law(plan.ring_gap, "(4/3) sin^2(pi/N): ~ N^2 rounds"),
+    "torus": Law(plan.torus_gap, "(4/5) sin^2(pi/sqrt N): ~ N rounds"),
+    "exponential": Law(plan.exponential_gap, "2/log2(N): ~ log N rounds"),
     "one_peer_exponential": Law(None, "exact after log2(N) rounds"),
 }
 
@@ -71,8 +40,7 @@ def rounds_to(accuracy: float, graph: str, N: float) -> int:
     gap = LAWS[graph].gap
     if gap is None:
         return ceil(log2(N))
-    rate = log1p(-gap(N)) if gap(N) < 1 else -inf
-    return max(1, ceil(log(accuracy) / rate))
+    return plan.rounds_to(accuracy, gap(N))
 
 
 def table(rows: Sequence[Row]) -> str:

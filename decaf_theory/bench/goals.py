@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from decaf_theory.bench import accuracy, memory, peers, whole
+from decaf_theory.bench import accuracy, memory, merging, peers, whole
 from decaf_theory.bench.cases import Case, Inputs, draw, on_torch
 from decaf_theory.bench.race import Limit, Peer, Settings, entrants, race
 from decaf_theory.bench.rows import Row, skipped, verdict
@@ -170,7 +170,7 @@ def hard(
 
 
 def g9(settings: Settings) -> Iterator[Row]:
-    """What libraries ship today, on the same factors."""
+    """What libraries ship today, on the same factors; then merges of some adapters into one."""
     for d, least in ((768, 500),) if settings.quick else ((768, 500), (2048, 5000)):
         case = Case(d, d, 4, 4, "ring")
         agents = float(case.N)
@@ -188,6 +188,7 @@ def g9(settings: Settings) -> Iterator[Row]:
         ]
         yield from race("G9", case, field, limits, settings)
         yield from peer_errors("G9", case, field, settings)
+    yield from merging.merges("G9", settings)
 
 
 def peer_errors(goal: str, case: Case, field: Sequence[Peer], settings: Settings) -> Iterator[Row]:

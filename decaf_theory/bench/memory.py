@@ -18,6 +18,7 @@ from decaf_theory.rng import generator
 from decaf_theory.tsvd import tsvd_of_mix
 
 STATUS = Path("/proc/self/status")
+PEAK = Path("/proc/self/clear_refs")
 
 
 def added_bytes(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]:
@@ -27,6 +28,14 @@ def added_bytes(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]:
     factors in place. ValueError if the system does not report it.
     """
     code = f"from decaf_theory.bench.memory import tell; tell({layers}, {N}, {d}, {k}, {r})"
+    return told_by(code)
+
+
+def told_by(code: str) -> dict[str, int]:
+    """Return the JSON that a program prints in a process of its own, which measures its memory.
+
+    ValueError: the system does not report a process's peak, or the program failed.
+    """
     if not STATUS.exists():
         raise ValueError(f"the peak of resident memory is read from {STATUS}, which is missing")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -64,6 +73,11 @@ def added_on_cuda(layers: int, N: int, d: int, k: int, r: int) -> dict[str, int]
     results = sum(X.numel() * X.element_size() for X in arrays)
     added = torch.cuda.max_memory_allocated() - before - results
     return {"factors": 4 * (B.numel() + A.numel()), "results": results, "added": added}
+
+
+def reset_peak() -> None:
+    """Let VmHWM begin anew from what is resident now. OSError: the system does not allow it."""
+    PEAK.write_text("5", encoding="utf-8")
 
 
 def resident(name: str) -> int:

@@ -33,9 +33,9 @@ def stacked_qr(inputs: Inputs) -> Callable[[], Factors]:
 def qr_loop(inputs: Inputs) -> Callable[[], list[Factors]]:
     """Return a loop over layers and agents: thin QR of the neighbours' factors, SVD of the core."""
     xp, (B, A), r = namespace(inputs.factors.B), inputs.factors, inputs.rank
-    L, N, rank_in = B.shape[0], B.shape[1], inputs.factors.rank
-    near = [[int(j) for j in inputs.neighbours(i)] for i in range(N)]
-    weights = [convert(np.repeat(inputs.Pi[i, near[i]], rank_in), B) for i in range(N)]
+    L, rows, rank_in = B.shape[0], range(len(inputs.Pi)), inputs.factors.rank
+    near = [[int(j) for j in inputs.neighbours(i)] for i in rows]
+    weights = [convert(np.repeat(inputs.Pi[i, near[i]], rank_in), B) for i in rows]
 
     def one(layer: int, i: int) -> Factors:
         Q, R = xp.linalg.qr(xp.concat([B[layer, j] for j in near[i]], axis=-1))
@@ -44,7 +44,29 @@ def qr_loop(inputs: Inputs) -> Callable[[], list[Factors]]:
         root = xp.sqrt(S[:r])
         return Factors(Q @ (U[:, :r] * root), (root[:, None] * Vh[:r]) @ transpose(P))
 
-    return lambda: [one(layer, i) for layer in range(L) for i in range(N)]
+    return lambda: [one(layer, i) for layer in range(L) for i in rows]
+
+
+def core_space(inputs: Inputs) -> Callable[[], list[Factors]]:
+    """Return core space merging (arXiv 2509.17786) for the first row of Pi, cut to the rank.
+
+    Reference bases of all B and all A by an SVD of each stack, the cores U' B_j A_j V, their mean.
+    In the type of the data; the authors' code takes float64 and forms the mean's d x k product.
+    """
+    xp, (B, A), r = namespace(inputs.factors.B), inputs.factors, inputs.rank
+    near = [int(j) for j in inputs.neighbours(0)]
+
+    def one(layer: int) -> Factors:
+        U = xp.linalg.svd(xp.concat([B[layer, j] for j in near], axis=-1), full_matrices=False)[0]
+        V = xp.linalg.svd(xp.concat([A[layer, j] for j in near], axis=-2), full_matrices=False)[2]
+        cores = (
+            float(inputs.Pi[0, j]) * ((transpose(U) @ B[layer, j]) @ (A[layer, j] @ transpose(V)))
+            for j in near
+        )
+        P, S, Q = xp.linalg.svd(sum(cores), full_matrices=False)
+        return Factors(U @ (P[:, :r] * S[:r]), Q[:r] @ V)
+
+    return lambda: [one(layer) for layer in range(B.shape[0])]
 
 
 def concatenated(inputs: Inputs, i: int) -> tuple[Array, Array]:
@@ -137,8 +159,11 @@ def randomized_svd(inputs: Inputs) -> Callable[[], Factors]:
     return run
 
 
-def peft(inputs: Inputs) -> Callable[[], Factors]:
-    """Return peft's `add_weighted_adapter("svd")` for one agent: torch, one layer."""
+def peft(inputs: Inputs, combination: str = "svd") -> Callable[[], Factors]:
+    """Return peft's `add_weighted_adapter` for the first row of Pi: torch, one layer.
+
+    combination: "svd", or "cat", which keeps the rank of all adapters together.
+    """
     library = importlib.import_module("peft")
     import torch
 
@@ -158,7 +183,12 @@ def peft(inputs: Inputs) -> Callable[[], Factors]:
 
     def run() -> Factors:
         name = next(names)
-        model.add_weighted_adapter(agents, weights, name, combination_type="svd", svd_rank=r)
+        model.add_weighted_adapter(
+            *(agents, weights, name),
+            combination_type=combination,
+            svd_rank=r,
+            svd_full_matrices=False,  # the default also forms directions that are then cut
+        )
         return Factors(site.lora_B[name].weight.data, site.lora_A[name].weight.data)
 
     return run

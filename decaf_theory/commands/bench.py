@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 
+from decaf_theory.commands.targets import check_targets
 from decaf_theory.files import place
 from decaf_theory.terminal import printable
 
 HELP = "how fast is the kernel, against what others use?"
 EXAMPLE = "decaf bench --quick --only G1 sizes"
+ONE = "a goal that ran is missed by more than 20 percent"  # what exit code 1 means
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `bench`."""
     p.description = (
         "Time the kernel and its peers in one run on one thread, and check its accuracy: one line "
-        "per goal. Exit code 1 if a goal that ran is missed by more than 20 %. With scaling: what "
-        "a step costs with each of six methods and 10 to 100,000 agents, and on paper beyond."
+        "per goal. With scaling: what a step costs with each of six methods and 10 to 100,000 "
+        "agents, and on paper beyond."
     )
     p.add_argument(
         "part",
@@ -35,6 +37,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="cuda: torch only, wall time; speed on GPUs has not been measured yet",
     )
     p.add_argument("--json", metavar="FILE", help="store every measurement, one JSON line each")
+    p.add_argument("--force", action="store_true", help="goals: replace FILE if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.part == "scaling":
         return scale(args)
+    check_targets(args.json, force=args.force)
     rows = bench.run(
         bench.chosen(args.only, quick=args.quick),
         bench.settings(quick=args.quick, device=args.device),
@@ -60,6 +64,8 @@ def scale(args: argparse.Namespace) -> int:
 
     if args.only or args.device != "cpu":
         raise ValueError("--only and --device belong to the goals; scaling runs whole, on the CPU")
+    if args.force:
+        raise ValueError("--force belongs to the goals; scaling goes on from what FILE has")
     rows = scaling.run(
         bench.settings(quick=args.quick),
         to=place(args.json) if args.json else None,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from decaf_theory.files import place, to_json, write_atomically
+from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 HELP = "is somebody's aggregation function right?"
 EXAMPLE = "decaf check mix.py:aggregate --rule fedavg"
+ONE = "something is wrong"  # what exit code 1 means
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -16,7 +17,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "Feed adapters of every kind (square and not, 1 to 11 agents, unequal weights and ranks, "
         "gauges, signs, zero, near consensus, half precision) to an aggregation function, compare "
         "the update that it returns with the rule's exact one, and say in words what is wrong. "
-        "Your module is executed. Exit code 1 if something is wrong."
+        "Your module is executed."
     )
     p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
     p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")
@@ -31,13 +32,14 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--samples", action="store_true", help="weights are numbers of samples")
     p.add_argument("--no-heads", action="store_true", help="adapters have factors alone")
     p.add_argument("--seed", type=int, default=0, help="of the random adapters (default: 0)")
-    p.add_argument("--json", metavar="FILE", help="write the report as JSON, too")
+    add_json(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is wrong with somebody's aggregation function; return the exit code."""
     from decaf_theory import conformance
 
+    check_targets(args.json, force=args.force)
     report = conformance.check(
         conformance.load(args.function),
         args.rule,
@@ -47,7 +49,5 @@ def run(args: argparse.Namespace) -> int:
         heads=not args.no_heads,
         seed=args.seed,
     )
-    print(report)
-    if args.json:
-        write_atomically(place(args.json), to_json(report.to_json()))
+    deliver(report.to_json(), str(report), args.json)
     return 0 if report else 1

@@ -1,21 +1,29 @@
-"""The command `decaf diagnose`: what would averaging the factors lose?"""
+"""The command `decaf diagnose`: what would averaging the factors lose, why, and what to do?"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING, Any
 
+from decaf_theory.commands.targets import add_json, check_targets, deliver
+from decaf_theory.files import place, write_atomically
 from decaf_theory.terminal import paragraph
 
-HELP = "what would averaging the factors lose?"
-EXAMPLE = "decaf diagnose agent0 agent1 agent2 --topology ring"
+if TYPE_CHECKING:
+    from decaf_theory.adapters import Agents
+
+HELP = "what would averaging the factors lose, why, and what to do?"
+EXAMPLE = "decaf diagnose agent0 agent1 agent2 --topology ring --plot losses.svg"
+ELSEWHERE = "--json or --plot"
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add the arguments of `diagnose`."""
     p.description = (
         "Report, for each adapted matrix and in total, how far the agents' factors are "
-        "apart, and how much of the mixed update is lost by averaging the factors or by "
-        "truncating the mixed product."
+        "apart, and how much of the mixed update is lost by averaging the factors, as they are or "
+        "aligned, or by truncating the mixed product; say which matrices matter, and what to do."
     )
     p.add_argument(
         "folders", nargs="+", metavar="DIR", help="adapter folders in peft's format, one per agent"
@@ -29,18 +37,81 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="who mixes with whom: complete (default), ring, star, ...",
     )
+    p.add_argument("--plot", metavar="FILE", help="draw it by layer: .svg, .png or .pdf")
+    p.add_argument("--all", action="store_true", help="show every matrix, however many there are")
+    add_json(p)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table of the numbers of each adapted matrix, and what they mean."""
+    """Print the numbers of each adapted matrix, what they mean, and one sentence of advice."""
+    from tqdm import tqdm
+
+    from decaf_theory import adapters
+    from decaf_theory.adapters.drawing import draw
+
+    form = picture_format(args.plot) if args.plot else ""
+    check_targets(args.json, args.plot, force=args.force)
+    agents = adapters.load_agents(args.folders)
+    Pi = adapters.mixing_matrix(args.topology, len(agents.names))
+    total, quiet = len(agents.factors), not sys.stderr.isatty()
+    with tqdm(total=total, unit="matrix", leave=False, disable=quiet) as bar:
+        sites = adapters.diagnose(agents, Pi, args.rank, done=bar.update)
+    if form:
+        write_atomically(place(args.plot), draw(sites, form, args.topology))
+    deliver(
+        report(agents, args.topology, sites),
+        text(agents, args.topology, sites, args.all),
+        args.json,
+    )
+    return 0
+
+
+def picture_format(file: str) -> str:
+    """Return the format of a picture by the end of its file's name; ValueError: another."""
+    from decaf_theory.adapters.drawing import FORMATS
+
+    form = place(file).suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        known = ", ".join(f".{each}" for each in FORMATS)
+        raise ValueError(f"--plot must end in one of {known}, got {file!r}; rename it")
+    return form
+
+
+def text(agents: Agents, topology: str, sites: list[dict[str, Any]], every: bool) -> str:
+    """Return the tables, their legends, and what they mean in words, the advice last."""
     from decaf_theory import adapters
 
-    agents = adapters.load_agents(args.folders)
     N = len(agents.names)
-    sites = adapters.diagnose(agents, adapters.mixing_matrix(args.topology, N), args.rank)
-    print(f"{adapters.count(N)}, {args.topology} graph")
-    print(adapters.table(sites))
-    print(f"\n{adapters.LEGEND}\n")
-    for text in (adapters.plain_words(sites, N), *adapters.notes(agents)):
-        print(paragraph(text))
-    return 0
+    shown = sites if every else adapters.worst(sites)
+    left = len(sites) - len(shown)
+    cut = f"the {len(shown)} that lose most by averaging; {left} more are in the total (--all)"
+    found = adapters.advise(sites)
+    words = (adapters.plain_words(sites, N), adapters.where(sites), *adapters.notes(agents))
+    return "\n".join(
+        [
+            f"{adapters.count(N)}, {topology} graph" + (f", {cut}" if left else ""),
+            f"{adapters.table(sites, shown)}\n\n{adapters.LEGEND}\n",
+            f"{adapters.causes(sites, shown)}\n\n{adapters.CAUSES}\n",
+            *(paragraph(each) for each in words if each),
+            paragraph(f"Advice: {found.text}"),
+        ]
+    )
+
+
+def report(agents: Agents, topology: str, sites: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return all that a diagnosis found, for JSON."""
+    from decaf_theory import adapters
+
+    total = adapters.pool(sites)
+    shares = {"share_of_interference": "interference", "share_of_truncation": "truncation"}
+    parts = [
+        {name: adapters.share(site, total, loss) for name, loss in shares.items()} for site in sites
+    ]
+    return {
+        "agents": list(agents.names),
+        "topology": topology,
+        "total": total,
+        "sites": [site | own for site, own in zip(sites, parts, strict=True)],
+        "advice": adapters.advise(sites)._asdict(),
+        "notes": adapters.notes(agents),
+    }

@@ -1,14 +1,23 @@
-"""The command `decaf merge`: one adapter, the mix of the agents'."""
+"""The command `decaf merge`: one adapter, the mix of the agents', or one per agent."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import textwrap
+from collections.abc import Mapping
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
-from decaf_theory.terminal import paragraph, printable
+from decaf_theory.files import place, require_free, require_writable, to_json, write_atomically
+from decaf_theory.terminal import paragraph, printable, say, unsaid
 
-HELP = "write one adapter, the mix of the agents'"
+HELP = "write one adapter, the mix of the agents', or one per agent"
+OPTIONS = ("topology", "weights", "method", "rank", "energy", "exact", "missing", "dtype", "resume")
 EXAMPLE = "decaf merge agent0 agent1 agent2 --weights 1/2,1/4,1/4 --out merged"
+ONE = "written, but not all could be printed or reported"  # what exit code 1 means
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -17,25 +26,76 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "Mix the agents' adapters into one adapter that peft loads. Heads and biases are averaged."
     )
     p.add_argument(
-        "folders", nargs="+", metavar="DIR", help="adapter folders in peft's format, one per agent"
-    )
-    p.add_argument(
-        "--rank", type=int, metavar="R", help="rank of the mix (default: that of the agents)"
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="adapters, one per agent: folders of peft or diffusers, or files of safetensors",
     )
     p.add_argument("--out", required=True, metavar="DIR", help="folder of the new adapter")
-    p.add_argument(
-        "--method",
-        choices=("decaf", "dlora"),
-        default="decaf",
-        help="decaf: truncated mix of the products (default); dlora: average of the factors",
-    )
     p.add_argument(
         "--weights",
         type=weights,
         metavar="W,W,...",
         help="weights of the agents, nonnegative with sum one, e.g. 1/2,1/4,1/4 (default: equal)",
     )
-    p.add_argument("--force", action="store_true", help="replace an existing adapter")
+    p.add_argument(
+        "--topology",
+        metavar="NAME",
+        help="one adapter per agent, mixed with its neighbours on a ring, star, ...: folders in "
+        "DIR by the names of the inputs, or agent0, agent1, ...",
+    )
+    p.add_argument(
+        "--method", default="decaf", metavar="NAME", help="how to mix, see below (default: decaf)"
+    )
+    p.add_argument(
+        "--rank",
+        type=rank,
+        metavar="R",
+        help="rank of the mix (default: that of the agents); auto: the least that keeps --energy",
+    )
+    p.add_argument(
+        "--energy",
+        type=float,
+        metavar="E",
+        help="share of the mix's squared norm that --rank auto keeps at each site (default: .99)",
+    )
+    p.add_argument(
+        "--exact", action="store_true", help="drop nothing: the rank is the sum of the ranks"
+    )
+    p.add_argument(
+        "--missing",
+        default="refuse",
+        metavar="HOW",
+        help="zero: a matrix that an agent lacks counts as an update of zero (default: refuse)",
+    )
+    p.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        help="float32, float16 or bfloat16 (default: the widest of the inputs')",
+    )
+    p.add_argument(
+        "--report", metavar="FILE", help="store what each site kept, dropped and rounded as JSON"
+    )
+    p.add_argument("--force", action="store_true", help="replace an existing adapter or report")
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep what is computed if stopped, and go on with what an earlier call kept",
+    )
+
+
+def more_help() -> str:
+    """Return the methods that merge, each with its rule, as lines below the help."""
+    from decaf_theory.adapters import MERGES
+    from decaf_theory.methods import METHODS
+
+    rules = ((name, METHODS[name].origin) for name in MERGES)
+    lines = [
+        textwrap.fill(f"{name}: {origin.rule}", 78, initial_indent="  ", subsequent_indent="    ")
+        for name, origin in rules
+        if origin
+    ]
+    return "\nmethods:\n" + "\n".join(lines) + "\n"
 
 
 def weights(text: str) -> list[float]:
@@ -47,20 +107,67 @@ def weights(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def rank(text: str) -> int | str:
+    """Return a whole number, or "auto"."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        message = f"must be a whole number or auto, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def left_by(args: argparse.Namespace) -> str:
+    """Return what a merge leaves that is interrupted."""
+    if args.resume:
+        return f"{args.out} is not written; the same command goes on where it stopped"
+    return "nothing is written"
+
+
 def run(args: argparse.Namespace) -> int:
-    """Write the mix of the agents' adapters, and print one line about it."""
+    """Write the mix of the agents' adapters, and print a few lines about it."""
     from decaf_theory import adapters
 
-    adapters.check_target(args.out, overwrite=args.force)
-    agents = adapters.load_agents(args.folders)
-    mixed = adapters.merge(agents, weights=args.weights, method=args.method, rank=args.rank)
-    adapters.save(mixed, args.out, overwrite=args.force)
-    rank = max(factors.rank for factors in mixed.sites.values())
-    print(
-        f"{mixed.name}: {len(mixed.sites)} matrices of rank {rank}"
-        + (f", {len(mixed.others)} other tensors averaged" if mixed.others else "")
-        + f" -> {printable(args.out)}"
-    )
-    for remark in adapters.remarks(agents):
-        print(paragraph(remark))
-    return 0
+    names = adapters.names_of(args.folders) if args.topology else ()
+    adapters.check_target(args.out, overwrite=args.force, names=names)
+    report = _report_path(args)
+    opened = [adapters.opened(folder) for folder in args.folders]
+    for remark in adapters.oversights(opened, args.missing):
+        with suppress(OSError):
+            print(paragraph(remark), file=sys.stderr, flush=True)
+    options = {name: getattr(args, name) for name in OPTIONS}
+    found = adapters.merge_to(args.out, opened, overwrite=args.force, **options)
+    done = f"the merge is written to {args.out}"
+    if report:
+        try:
+            write_atomically(report, to_json(found))
+        except OSError as error:
+            return unsaid(error, done)
+    return say(_lines(found, printable(args.out)), done)
+
+
+def _report_path(args: argparse.Namespace) -> Path | None:
+    """Return where the report is stored, a place that can be written; ValueError: within --out."""
+    if not args.report:
+        return None
+    path = place(args.report).absolute()
+    if path.is_relative_to(place(args.out).absolute()):
+        raise ValueError(
+            f"{args.report}: is in --out, which holds an adapter alone; name another place "
+            f"(--report)"
+        )
+    require_free(path, overwrite=args.force)
+    require_writable(path.parent)
+    return path
+
+
+def _lines(found: Mapping[str, Any], out: str) -> list[str]:
+    """Return what is printed of a certificate."""
+    from decaf_theory.adapters import certificate_words, count
+
+    sites = {row["site"] for row in found["sites"]}
+    ranks = sorted({row["rank"] for row in found["sites"]})
+    rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    others = f", {found['others']} other tensors averaged" if found["others"] else ""
+    several = f" for each of {', '.join(found['adapters'])}" if any(found["adapters"]) else ""
+    first = f"{found['method']} of {count(len(found['inputs']))}: {len(sites)} matrices of {rank}"
+    return [f"{first}{others}{several} -> {out}", paragraph(certificate_words(found))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from decaf_theory.commands.targets import add_json, check_targets, deliver
+
 HELP = "which methods are there, and what each sends"
 EXAMPLE = "decaf methods --topology star --agents 16 --rank 4"
 
@@ -31,15 +33,18 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--topology", default="ring", metavar="NAME", help="of the graph (default: ring)"
     )
+    add_json(p)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of methods."""
     from decaf_theory import adapters
     from decaf_theory.methods import METHODS
-    from decaf_theory.methods.listing import listing
+    from decaf_theory.methods.listing import listing, rows
 
+    check_targets(args.json, force=args.force)
     Pi = adapters.mixing_matrix(args.topology, args.agents)
     d, k = args.shape
-    print(listing(METHODS, Pi, d=d, k=k, r=args.rank))
+    found = rows(METHODS, Pi, d=d, k=k, r=args.rank)
+    deliver(found, listing(found), args.json)
     return 0

@@ -49,7 +49,7 @@ class Report:
 
     def __str__(self) -> str:
         """Return the report in words."""
-        verdict = "as the rule has it" if self else "NOT as the rule has it"
+        verdict = "as the rule has it" if self else "NOT as the rule has it: right"
         head = [
             f"{self.function}, rule {self.rule}: {verdict} in {self.passed} of {self.asked} cases",
             f"called with {self.called}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
@@ -17,7 +18,7 @@ from decaf_theory.tsvd.mixing import entries
 
 def round_bytes(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[int, int]:
     """Return the bytes that all agents send in the first and in the second round, in float32."""
-    state = _begun(method, d, k, r)
+    state = begun(method, d, k, r)
     first, second = (_sent(method, state, Pi, Clock(t)) for t in (0, 1))
     return first, second
 
@@ -40,7 +41,7 @@ def round_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> tuple[f
     """
     if method.form not in (LORA, MERGED, FULL_MATRIX):
         return None
-    state = _begun(method, d, k, r)
+    state = begun(method, d, k, r)
     first, second = (_in_round(method, state, Pi, Clock(t)) for t in (0, 1))
     return first, second
 
@@ -49,12 +50,14 @@ def mixing_flops(method: Method, Pi: Array, *, d: int, k: int, r: int) -> float 
     """Return the flops of a mix alone, as `round_flops` counts them in the second round."""
     if method.form not in (LORA, MERGED, FULL_MATRIX):
         return None
-    return _of_mix(method, _begun(method, d, k, r), Pi, Clock(1))
+    return _of_mix(method, begun(method, d, k, r), Pi, Clock(1))
 
 
-def _begun(method: Method, d: int, k: int, r: int) -> State:
-    """Return the state of one agent at the start, in float32."""
-    zero = Factors(np.zeros((1, d, r), np.float32), np.zeros((1, r, k), np.float32))
+def begun(
+    method: Method, d: int, k: int, r: int, n: int = 1, dtype: DTypeLike = np.float32
+) -> State:
+    """Return the state of n agents at the start, all factors zero."""
+    zero = Factors(np.zeros((n, d, r), dtype), np.zeros((n, r, k), dtype))
     return method.begin(method.form.begin(zero, 1.0))
 
 

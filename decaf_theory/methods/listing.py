@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,42 +16,67 @@ from decaf_theory.methods.cost import round_bytes, round_flops
 from decaf_theory.methods.state import Clock
 from decaf_theory.tsvd import check_rank
 
+Row: TypeAlias = dict[str, Any]
+
 WIDTH = 96
+ROUNDS = ("first", "second")
+SENDS = [f"sends_{time}" for time in ROUNDS]
+BYTES = [f"bytes_{time}" for time in ROUNDS]
+FLOPS = [f"flops_{time}" for time in ROUNDS]
 HEAD = ("method", "preserves", "sends", "bytes", "flops", "sure")
 
 
-def listing(methods: Mapping[str, Method], Pi: Array, *, d: int, k: int, r: int) -> str:
-    """Return the table of methods as text, with bytes and flops for one d x k matrix in float32.
+def rows(methods: Mapping[str, Method], Pi: Array, *, d: int, k: int, r: int) -> list[Row]:
+    """Return a flat record of each method, for one d x k matrix in float32.
 
-    They are what all agents send and compute in a round of one local step (`cost.round_flops`), the
-    first and the second where these differ, on the graph Pi or by a server. Rule and source stand
-    below each line. ValueError: a shape or rank that no matrix has.
+    Bytes and flops are what all agents send and compute in a round of one local step
+    (`cost.round_flops`), on the graph Pi or by a server; they and what is sent are those of the
+    first and of the second round, flops None where they are not counted. ValueError: a shape or
+    rank that no matrix has.
     """
     if min(d, k) < 1:
         raise ValueError(f"shape must be two numbers >= 1, got {d} {k}")
     check_rank(r, d, k)
-    lines = [HEAD] + [_line(method.on(Pi), Pi, d, k, r) for method in methods.values()]
+    return [_row(method.on(Pi), Pi, d, k, r) for method in methods.values()]
+
+
+def listing(found: Iterable[Row]) -> str:
+    """Return records of `rows` as a table in text; rule and source stand below each line.
+
+    What differs between the first two rounds is shown for both.
+    """
+    found = list(found)
+    lines = [HEAD, *map(_cells, found)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [_row(HEAD, widths)]
-    for line, method in zip(lines[1:], methods.values(), strict=True):
-        assert method.origin is not None  # each of the table has one
-        text += [_row(line, widths), *_below(method.origin.rule), *_below(method.origin.source)]
+    text = [_aligned(HEAD, widths)]
+    for line, row in zip(lines[1:], found, strict=True):
+        text += [_aligned(line, widths), *_below(row["rule"]), *_below(row["source"])]
     return "\n".join(text)
 
 
-def _line(method: Method, Pi: Array, d: int, k: int, r: int) -> tuple[str, ...]:
-    assert method.origin is not None
+def _row(method: Method, Pi: Array, d: int, k: int, r: int) -> Row:
+    assert method.origin is not None  # each of the table has one
     sizes = {"d": d, "k": k, "r": r}
-    flops = round_flops(method, Pi, **sizes)
     tiny = Factors(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
-    sent = [list(method.send(method.begin(tiny), Clock(t))) for t in (0, 1)]
+    flops = round_flops(method, Pi, **sizes) or (None, None)
+    found: Row = {"method": method.name, "preserves": ", ".join(method.keeps)}
+    sent = [", ".join(method.send(method.begin(tiny), Clock(t))) for t in (0, 1)]
+    found |= dict(zip(SENDS, sent, strict=True))
+    found |= dict(zip(BYTES, round_bytes(method, Pi, **sizes), strict=True))
+    found |= dict(zip(FLOPS, flops, strict=True))
+    about = method.origin
+    return found | {"sure": about.confidence, "rule": about.rule, "source": about.source}
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    flops = [row[name] for name in FLOPS]
     return (
-        method.name,
-        ", ".join(method.keeps) or "nothing",
-        _both(", ".join(each) for each in sent) or "nothing",
-        _both(f"{number:,}" for number in round_bytes(method, Pi, **sizes)),
-        _both(map(digits, flops)) if flops else "not counted",
-        method.origin.confidence,
+        row["method"],
+        row["preserves"] or "nothing",
+        _both(row[name] for name in SENDS) or "nothing",
+        _both(f"{row[name]:,}" for name in BYTES),
+        "not counted" if None in flops else _both(map(digits, flops)),
+        row["sure"],
     )
 
 
@@ -59,7 +85,7 @@ def _both(texts: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(texts))
 
 
-def _row(cells: tuple[str, ...], widths: list[int]) -> str:
+def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 

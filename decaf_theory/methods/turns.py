@@ -51,7 +51,12 @@ def switching_interval(lam: float, constant: float = 1.0) -> float:
     """
     if not constant > 0:
         raise ValueError(f"constant must be > 0, got {constant}")
-    return math.inf if lam >= 1 else max(1.0, float(round(constant / math.sqrt(1 - lam**2))))
+    return interval_at(1 - lam**2, constant)
+
+
+def interval_at(gap: float, constant: float = 1.0) -> float:
+    """Return `switching_interval` by the gap 1 - rho itself, which lam near one has lost."""
+    return math.inf if gap <= 0 else max(1.0, float(round(constant / math.sqrt(gap))))
 
 
 def tad_lora(constant: float = 1.0) -> Method:

@@ -157,7 +157,7 @@ def torus(N: int, *, sparse: bool = False) -> Matrix:
     """Return the n x n torus with weights 1/5, for N = n^2; coinciding neighbours add theirs."""
     N = _agents(N)
     n = isqrt(N)
-    _require_member("torus", N, "a square", {n**2, (n + 1) ** 2})
+    require_member("torus", N, "a square", {n**2, (n + 1) ** 2})
     i = np.arange(N)
     row, column = np.divmod(i, n)
     down = (row + 1) % n * n + column
@@ -177,7 +177,7 @@ def hypercube(N: int, *, sparse: bool = False) -> Matrix:
 def bipartite(N: int, *, sparse: bool = False) -> Matrix:
     """Return K_{n,n} with Metropolis weights, for N = 2 n; agents below n on one side."""
     N = _agents(N)
-    _require_member("bipartite", N, "even", {max(2, N - N % 2), N + N % 2})
+    require_member("bipartite", N, "even", {max(2, N - N % 2), N + N % 2})
     require_room(N, BYTES * N**2 // 2, FULL_HINT)
     left, right = np.indices((N // 2, N // 2)).reshape(2, -1)
     return metropolis_weights(_links(N, left, right + N // 2, sparse))
@@ -251,11 +251,12 @@ def _agents(N: int) -> int:
 def dimension(name: str, N: int) -> int:
     """Return D for N = 2^D; ValueError otherwise."""
     D = N.bit_length() - 1
-    _require_member(name, N, "a power of two", {2**D, 2 ** (D + 1)})
+    require_member(name, N, "a power of two", {2**D, 2 ** (D + 1)})
     return D
 
 
-def _require_member(name: str, N: int, rule: str, nearby: set[int]) -> None:
+def require_member(name: str, N: int, rule: str, nearby: set[int]) -> None:
+    """Raise ValueError unless N is one of the sizes nearby that the graph can have."""
     if N not in nearby:
         valid = ", ".join(map(str, sorted(nearby)))
         raise ValueError(f"N must be {rule} for the {name}, got {N}; valid nearby: {valid}")

@@ -38,13 +38,16 @@ def tad(p: float) -> Method:
     return adf_lora(switching_interval(sqrt(contact(p, 0).rho())))
 
 
-METHODS_HERE = {
-    **{name: METHODS[name] for name in ("dlora", "fedavg", "rolora")},
-    "rolora on a graph": ROLORA_ON_A_GRAPH,
-    "adf(1)": adf_lora(1),
-    "adf(5)": adf_lora(5),
-    **{f"tad(p = {p:g})": tad(p) for p in CONTACTS},
-}
+@cache
+def methods_here() -> dict[str, Method]:
+    """Return the methods that are compared, by name."""
+    return {
+        **{name: METHODS[name] for name in ("dlora", "fedavg", "rolora")},
+        "rolora on a graph": ROLORA_ON_A_GRAPH,
+        "adf(1)": adf_lora(1),
+        "adf(5)": adf_lora(5),
+        **{f"tad(p = {p:g})": tad(p) for p in CONTACTS},
+    }
 
 
 @cache
@@ -52,7 +55,7 @@ def scores(kind: str, name: str, graph: str, effort: Effort) -> tuple[Array, flo
     """Return a method's excess at its tuned step size on each seed, and the step size."""
 
     def score(lr: float, some: Sequence[int]) -> Array:
-        return excess(kind, METHODS_HERE[name], GRAPHS[graph], lr, some).mean(axis=-1)
+        return excess(kind, methods_here()[name], GRAPHS[graph], lr, some).mean(axis=-1)
 
     return tuned(score, effort.seeds, effort.tuning)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from paper_checks.config import Config
 from paper_checks.tasks import own
 from paper_checks.tasks.data import Example, read
-from paper_checks.tasks.models import language_model, overridden, require
+from paper_checks.tasks.models import language_model, overridden, require, require_positions
 from paper_checks.tasks.records import Data, Task
 
 if TYPE_CHECKING:  # torch is imported where it is needed
@@ -45,6 +45,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
         part: _encode(prompt, rows, tokenizer, config.data.max_length or 256)
         for part, rows in examples.items()
     }
+    require_positions(model, max(int(part.inputs["last"].max()) + 1 for part in parts.values()))
     return Task(
         name=name,
         model=model,
@@ -80,15 +81,25 @@ def _tiny(words: int, settings: Mapping[str, Any]) -> Any:
 
 
 def checked_prompt(name: str, prompt: Sequence[str], fields: Iterable[str]) -> Sequence[str]:
-    """Return the three texts of a prompt. ValueError: a field that the data set does not have."""
+    """Return the three texts of a prompt.
+
+    ValueError: a field that the data set does not have, or none of those that it has.
+    """
+    fields = tuple(fields)
+    known, without, some = ", ".join(f"{{{field}}}" for field in fields), "", ""
     for text in prompt:
         try:
-            text.format(**dict.fromkeys(fields, ""))
+            without += text.format(**dict.fromkeys(fields, ""))
+            some += text.format(**dict.fromkeys(fields, "x"))
         except (KeyError, IndexError, ValueError) as error:
-            known = ", ".join(f"{{{field}}}" for field in fields)
             raise ValueError(
                 f"task.prompt may name the fields {known} of task {name}; got {text!r} ({error})"
             ) from None
+    if without == some:
+        raise ValueError(
+            f"task.prompt must name one of the fields {known} of task {name}, or all examples read "
+            f"alike; got {list(prompt)}"
+        )
     return prompt
 
 

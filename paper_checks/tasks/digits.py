@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decaf_theory.files import UnwritableError, write_atomically
+from decaf_theory.plan.models import VIT_DIGITS
 from decaf_theory.rng import generator
 from decaf_theory.sums import seal_bytes, unseal_bytes
 from paper_checks.config import Config
 from paper_checks.tasks import cache
-from paper_checks.tasks.models import drawn, frozen, overridden, require
+from paper_checks.tasks.models import drawn, frozen, overridden, require, require_divides
 from paper_checks.tasks.records import Data, Task, divided
 
 if TYPE_CHECKING:  # torch is imported where it is needed
@@ -42,9 +43,10 @@ if TYPE_CHECKING:  # torch is imported where it is needed
 SEEN = (0, 2, 4, 6, 8)  # digits of the pretraining; 6 and 9 differ by a half turn and are apart
 UNSEEN = (1, 3, 5, 7, 9)  # classes 0..4 of the fine-tuning
 TESTED = 100  # images of every unseen digit that are kept for the test
-SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-SIZES |= {"intermediate_size": 96, "patch_size": 2}
+SIZES = {"hidden_size": VIT_DIGITS.width, "num_hidden_layers": VIT_DIGITS.layers}
+SIZES |= {"num_attention_heads": 4, "intermediate_size": VIT_DIGITS.inner, "patch_size": 2}
 HEAD = "classifier"
+SIDE = 8
 FORMS = 8  # of the square: four turns, mirrored or not
 PRETRAINING = {"steps": 3000, "batch": 128, "lr": 2e-3, "weight_decay": 0.01}
 
@@ -53,6 +55,7 @@ def load(config: Config, data_dir: Path | None) -> Task:
     """Return the task of the five unseen digits; nothing is downloaded."""
     require("transformers", "sklearn")
     sizes = overridden(SIZES, config.model)
+    require_divides("model.patch_size", sizes["patch_size"], "the side of an image", SIDE)
     training = overridden(PRETRAINING, config.model)
     if config.model["from"] == "pretrained":
         model, base = pretrained(sizes, training), "vit-digits"
@@ -84,7 +87,7 @@ def build(sizes: Mapping[str, int], classes: int = len(UNSEEN)) -> nn.Module:
     """Return a ViT of these sizes for 8 x 8 grey images, with random weights."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    config = ViTConfig(image_size=8, num_channels=1, num_labels=classes, **sizes)
+    config = ViTConfig(image_size=SIDE, num_channels=1, num_labels=classes, **sizes)
     model: nn.Module = ViTForImageClassification(config)
     return model
 

@@ -36,6 +36,8 @@ PACKAGES = {
     ),
 }
 
+WHOLES = {"num_attention_heads": "hidden_size", "num_key_value_heads": "num_attention_heads"}
+
 
 class Source(NamedTuple):
     """The source of a model: a folder or hub name, a GGUF file in it, the portable name."""
@@ -192,8 +194,31 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def overridden(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults, overridden by the settings that name them."""
-    return {name: settings.get(name, value) for name, value in defaults.items()}
+    """Return the defaults, overridden by the settings that name them.
+
+    ValueError: a width that heads do not divide, or heads that those of keys and values do not.
+    """
+    sizes = {name: settings.get(name, value) for name, value in defaults.items()}
+    for name, whole in WHOLES.items():
+        if name in sizes:
+            require_divides(f"model.{name}", sizes[name], f"model.{whole}", sizes[whole])
+    return sizes
+
+
+def require_divides(setting: str, part: int, what: str, whole: int) -> None:
+    """Raise ValueError unless a size divides another one."""
+    if whole % part:
+        raise ValueError(f"{setting} must divide {what} = {whole}, got {part}")
+
+
+def require_positions(model: Any, longest: int) -> None:
+    """Raise ValueError if a text has more tokens than the model has positions."""
+    positions = getattr(model.config, "max_position_embeddings", None) or longest
+    if longest > positions:
+        raise ValueError(
+            f"data.max_length must be <= {positions}, the positions of the model "
+            f"(max_position_embeddings), as a text has {longest} tokens; lower it"
+        )
 
 
 def require(*modules: str) -> None:

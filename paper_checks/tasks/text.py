@@ -9,7 +9,7 @@ from typing import Any
 from paper_checks.config import Config
 from paper_checks.tasks import own
 from paper_checks.tasks.data import Example, TextSet, read
-from paper_checks.tasks.models import language_model, overridden, require
+from paper_checks.tasks.models import language_model, overridden, require, require_positions
 from paper_checks.tasks.records import Data, Task
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -36,6 +36,8 @@ def load(config: Config, data_dir: Path | None) -> Task:
         part: _encode(texts, rows, tokenizer, config.data.max_length or 128)
         for part, rows in examples.items()
     }
+    masks = (part.inputs["attention_mask"] for part in parts.values())
+    require_positions(model, max(int(mask.sum(1).max()) for mask in masks))
     return Task(
         name=name,
         model=model,
@@ -68,6 +70,16 @@ def _pair(texts: TextSet, example: Example) -> tuple[str, str | None]:
     return first.format(**example.fields), second and second.format(**example.fields)
 
 
+def _require_room(tokenizer: Any, max_length: int, texts: int) -> None:
+    """Raise ValueError if nothing of a text would be left next to the marks of its ends."""
+    least = tokenizer.num_special_tokens_to_add(pair=texts == 2) + texts
+    if max_length < least:
+        raise ValueError(
+            f"data.max_length must be >= {least}, the marks of ends and a token of every text; got "
+            f"{max_length}"
+        )
+
+
 def _encode(texts: TextSet, examples: list[Example], tokenizer: Any, max_length: int) -> Data:
     """Tokenize once: ids, mask and segments [n, max_length]; texts that are too long are cut."""
     import torch
@@ -75,6 +87,7 @@ def _encode(texts: TextSet, examples: list[Example], tokenizer: Any, max_length:
     pairs = [_pair(texts, example) for example in examples]
     first = [a for a, _ in pairs]
     second = [b for _, b in pairs]
+    _require_room(tokenizer, max_length, 1 if second[0] is None else 2)
     inputs = tokenizer(
         first,
         second if second[0] is not None else None,

@@ -86,6 +86,12 @@ def _results(folder: Path) -> None:
 
 
 ADAPTERS = [str(path) for path in STORED]
+
+
+def _merge(folder: Path, number: int, *more: str) -> list[str]:
+    return ["merge", *ADAPTERS, "--force", "--out", str(folder / "out" / "merged"), *more]
+
+
 PROGRAMS = {
     "verification": Program(_verify, verify),
     "adapters": Program(lambda f, _: ["adapters", *ADAPTERS, "--out", str(f / "out")], verify),
@@ -106,8 +112,9 @@ PROGRAMS = {
         _paper,
         _config,
     ),
-    "merge": Program(
-        lambda f, _: ["merge", *ADAPTERS, "--force", "--out", str(f / "out" / "merged")], decaf.main
+    "merge": Program(_merge, decaf.main),
+    "resumed merge": Program(
+        lambda f, n: _merge(f, n, "--topology", "ring", "--resume"), decaf.main
     ),
 }
 TIMES = ("seconds", "mixing_share", "sum")  # differ from run to run

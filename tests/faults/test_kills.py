@@ -29,7 +29,7 @@ def killed(program, folder, seed, trials):
 
 
 # the others take 20 to 40 s each
-OFTEN = ("verification", "run", "merge")
+OFTEN = ("verification", "run", "merge", "resumed merge")
 
 
 @pytest.mark.slow

@@ -1,0 +1,157 @@
+"""A simulation's problem served by ranks: each steps its own agents and mixes with neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from decaf_theory.arrays import Array, Host
+from decaf_theory.distributed.joining import enter
+from decaf_theory.distributed.neighbourhood import (
+    Neighbourhood,
+    blocks_of,
+    require_neighbours,
+    spread,
+)
+from decaf_theory.distributed.wire import RankError
+from decaf_theory.methods import Clock, Method, State, keeping_directions, limiting_ranks
+from decaf_theory.problems.base import Problem
+from decaf_theory.simulate import Config, Mix, SimulationError, Visit, start_factors
+from decaf_theory.simulate.noise import draws
+from decaf_theory.simulate.rounds import Rounds
+
+SETTINGS = ("lr", "steps", "order", "local_steps", "runs", "seed", "s", "ranks", "zero_directions")
+
+
+class Ran(NamedTuple):
+    """What a rank did: its agents' numbers and state [runs, n, ., .], its bytes, and its times."""
+
+    own: list[int]
+    state: State
+    sent_bytes: int
+    seconds: list[float]  # of each mix
+
+
+def run(config: Config, *, timeout: float = 60.0) -> Ran:
+    """Return what this rank's agents hold after the rounds of the configuration.
+
+    Starts, noise and step sizes are those of `simulate`, whose records are not made here.
+    RankError: other ranks are missing, late, or have another configuration; a number is not finite.
+    ValueError: a method that does not meet on a graph.
+    """
+    require_neighbours(config.named)
+    rank, ranks = enter(timeout)
+    own = blocks_of(config.problem.N, ranks)[rank]
+    graph, rule = config.graph, rule_of(config)
+    if config.ranks is not None:
+        rule = limiting_ranks(rule, [config.ranks[i] for i in own])
+    start = start_factors(config)
+    factors = start.map(lambda X: X[..., own, :, :])
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    named = {name: value for name, value in settings.items() if not callable(value)}
+    named["problem"] = config.problem.name
+    neighbourhood = Neighbourhood(rule, graph, factors, timeout=timeout, settings=named)
+    state = config.rule.begin(start).take(own)
+    rounds = _Served(_of_agents(config, own, rule), neighbourhood)
+    final = _through(rounds, config, own, state)
+    return Ran(own, final, neighbourhood.sent_bytes, rounds.seconds)
+
+
+def rule_of(config: Config) -> Method:
+    """Return the method as it runs, on its graph, but for limits to agents' ranks."""
+    rule = config.named.on(config.graph)
+    return keeping_directions(rule) if config.zero_directions == "keep" else rule
+
+
+class _Served(Rounds):
+    """The rounds of this rank's agents, whose mixes go through the neighbourhood."""
+
+    def __init__(self, config: Config, neighbourhood: Neighbourhood) -> None:
+        super().__init__(config)
+        self.neighbourhood = neighbourhood
+        self.seconds: list[float] = []
+
+    def after(self, visit: Visit, drawn: list[Host | None]) -> Visit:
+        """Return the next step; RankError: a number on the way is not finite."""
+        try:
+            following = self.advance(visit, drawn, check=True)
+        except SimulationError as error:
+            served = self.neighbourhood
+            raise RankError(
+                f"rank {served.rank}: {error}, counted from 0 among its agents {served.own}"
+            ) from None
+        assert following is not None  # or its name was raised
+        return following
+
+    def mix(self, state: State, t: int) -> tuple[State, Mix]:
+        """Return the state after the mix that ends round t, and that there was one."""
+        K = self.config.local_steps
+        begun = perf_counter()
+        mixed = self.neighbourhood.exchange({"": state}, Clock(t, K - 1, K))[""]
+        self.seconds.append(perf_counter() - begun)
+        return mixed.state, Mix()
+
+
+def _through(rounds: _Served, config: Config, own: Sequence[int], state: State) -> State:
+    """Return the state after all rounds."""
+    noise, mix = draws(config), Mix()
+    if config.order == "mix_first":
+        state, mix = rounds.mix(state, 0)
+    visit = Visit(rounds.config, 0, state, mix, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is looked for, by name
+        for _ in range(config.steps):
+            drawn = [
+                None if draw is None else draw[..., own, :, :]
+                for draw in islice(noise, config.local_steps)
+            ]
+            visit = rounds.after(visit, drawn)
+    return visit.state
+
+
+def _of_agents(config: Config, own: Sequence[int], rule: Method) -> Config:
+    """Return the configuration of these agents alone, for their local steps."""
+    given = config.problem.start if config.start is None else config.start
+    return replace(
+        config,
+        problem=problem_of(config.problem, own),
+        method=rule,
+        form=None,
+        Pi=np.eye(len(own)),
+        target=None,
+        ranks=None,
+        # the first mix, of one that mixes first, is made here
+        order="combine" if config.order == "combine" else "step_first",
+        zero_directions="drop",
+        start=None if given is None else given.map(lambda X: X[..., own, :, :]),
+        noise=False,
+    )
+
+
+def problem_of(problem: Problem, own: Sequence[int]) -> Problem:
+    """Return the problem of these agents, n of the N, at their own points [..., n, d, k].
+
+    The others' losses are computed at the point of the first of them, and left out.
+    """
+    places = spread(problem.N, own)
+
+    def everyone(X: Array) -> Array:
+        return X[..., places, :, :]
+
+    noise_at = problem.noise_at
+    return replace(
+        problem,
+        N=len(own),
+        loss=lambda W: problem.loss(everyone(W))[..., own],
+        grad=lambda W: problem.grad(everyone(W))[..., own, :, :],
+        noise=None,
+        noise_at=None
+        if noise_at is None
+        else lambda drawn, W: noise_at(everyone(drawn), everyone(W))[..., own, :, :],
+        Pi=None,
+        start=None,
+    )

@@ -1,0 +1,1 @@
+"""Real adapters merged into one at several ranks, and what the merged models score."""

@@ -1,0 +1,232 @@
+"""Ranks of torch.distributed do what one process does, bit for bit; their faults are one line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decaf_theory.distributed import Neighbourhood
+from decaf_theory.distributed.neighbourhood import blocks_of, heard_by, require_neighbours
+from decaf_theory.distributed.running import problem_of
+from decaf_theory.distributed.wire import packed, room, unpacked
+from decaf_theory.lowrank import Factors
+from decaf_theory.methods import METHODS
+from decaf_theory.problems import PROBLEMS
+from decaf_theory.topology import TOPOLOGIES
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITED = [m.name for m in METHODS.values() if (m.meets, m.pools) == ("graph", "none")]
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+ALONE = dict.fromkeys(THREADS, "1") | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+class Ended:
+    """What the ranks of all scenes left."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.codes = json.loads((directory / "codes.json").read_text())
+
+    def said(self, scene: str, rank: int, kind: str = "err") -> str:
+        return (self.directory / f"{scene}.{rank}.{kind}").read_text()
+
+    def error(self, scene: str, rank: int) -> str:
+        """Return the one line with which the rank ended."""
+        assert self.codes[scene][rank] == 2
+        lines = [line for line in self.said(scene, rank).splitlines() if line]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("error: ")
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("ranks")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ranks", str(directory)],
+        cwd=ROOT,
+        env=os.environ | ALONE,
+        timeout=240,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return Ended(directory)
+
+
+@pytest.fixture(scope="module")
+def rows(ended):
+    assert ended.codes["equal"] == [0] * 4, ended.said("equal", 0)
+    found = [json.loads(line) for line in ended.said("equal", 0, "txt").splitlines()]
+    return {row["name"]: row for row in found}
+
+
+def test_ranks_do_what_one_process_does_bit_for_bit(rows):
+    assert {row["name"]: row["far"] for row in rows.values() if row["far"] != 0} == {}
+    assert all(row["moved"] for row in rows.values())
+    for name in SUITED:
+        fixed = METHODS[name].one_graph or METHODS[name].tuned
+        graphs = ["ring", "complete", "bipartite"] + ([] if fixed else ["one peer"])
+        assert {f"{name} on {graph}" for graph in graphs} <= set(rows)
+
+
+def test_means_of_exact_numbers_are_those_of_the_whole_stack(rows):
+    means = {f"{name} exactly" for name in SUITED if METHODS[name].space == "factors"}
+    assert len(means) >= 8
+    assert means <= set(rows)
+
+
+def test_bytes_are_those_that_the_method_declares(rows):
+    for name, row in rows.items():
+        assert row["sent"] > 0
+        if "six agents" not in name:
+            runs = 2 if name == "two runs" else 1
+            assert row["sent"] == runs * row["declared"], name
+
+
+def test_agents_of_one_rank_send_each_other_nothing(rows):
+    # of the 12 links of a ring of six in blocks of 2, 2, 1, 1 four stay within a block
+    for name in ("six agents", "six agents of unequal rank"):
+        assert rows[name]["sent"] * 12 == rows[name]["declared"] * 8
+
+
+def test_a_model_of_several_sites_mixes_in_one_message(rows):
+    assert rows["model"]["kinds"] == ["torch.float32", "torch.float64"]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_dead_rank_is_named_by_its_neighbours(ended, rank):
+    line = ended.error("dead", rank)
+    assert re.match(rf"rank {rank} cannot mix in round 2: .*rank 1 has ended", line), line
+    assert ended.codes["dead"][1] == -9
+
+
+def test_the_others_of_a_dead_rank_end_as_well(ended):
+    assert re.match(r"rank 3 cannot mix in round \d: .*rank [02] ", ended.error("dead", 3))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_slow_rank_is_named_with_the_limit(ended, rank):
+    line = ended.error("slow", rank)
+    assert "cannot mix in round 2: " in line
+    assert "rank 1 did not answer within 5 s" in line
+    assert ended.codes["slow"][1] == 2  # it finds the others gone
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_sender_of_a_message_that_is_not_finite_is_named(ended, rank):
+    line = ended.error("nonfinite", rank)
+    assert line == (
+        f"rank {rank}: the message of agent 1 at rank 1 in round 2 holds nan or inf; "
+        f"take smaller steps there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scene", "ranks", "words"),
+    [
+        ("other_method", 3, r"rank 2 joined with method dlora \(.*rank 0 with method decaf \("),
+        ("other_step", 2, r"rank 1 joined with lr 0\.2, rank 0 with lr 0\.1; start all ranks ali"),
+        ("other_version", 3, r"rank 2 joined with decaf-theory 0\.0\.1, rank 0 with decaf-theory "),
+    ],
+)
+def test_ranks_that_differ_are_refused_at_the_start_and_both_named(ended, scene, ranks, words):
+    for rank in range(ranks):
+        assert re.match(words, ended.error(scene, rank))
+
+
+def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_asked(ended):
+    for rank in (0, 1):
+        assert ended.error("missing", rank).startswith("not all ranks joined within 5 s: ")
+
+
+def test_the_example_runs_in_an_own_loop(ended):
+    assert ended.codes["own_loop"] == [0, 0], ended.said("own_loop", 0)
+    told = [ended.said("own_loop", rank, "txt") for rank in (0, 1)]
+    # B and A in float32, once a round to the one neighbour
+    sent = 20 * 4 * (8 * 4 + 4 * 16)
+    assert all(re.fullmatch(rf"rank \d: loss \d\.\d+, {sent} bytes sent\n", text) for text in told)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in SUITED])
+def test_a_method_that_does_not_meet_on_a_graph_is_refused_with_the_reason(name):
+    reason = {
+        "server": "meets by a server",
+        "none": "sends nothing" if METHODS[name].pools == "none" else "pools gradients before",
+    }[METHODS[name].meets]
+    with pytest.raises(ValueError, match=rf"{name} {reason}.*; choose one that .*decaf"):
+        Neighbourhood(METHODS[name], TOPOLOGIES["ring"](2), Factors(*np.ones((2, 1, 1, 1))))
+
+
+def test_suited_methods_are_accepted_unless_they_pool_gradients():
+    for name in SUITED:
+        require_neighbours(METHODS[name])
+        with pytest.raises(ValueError, match=f"{name} pools gradients before each step"):
+            require_neighbours(replace(METHODS[name], pools="graph"))
+
+
+def test_mix_refuses_a_method_with_local_steps_of_its_own(ended):
+    assert ended.codes["own_steps"] == [2]
+    assert "heavy_ball has local steps of its own" in ended.error("own_steps", 0)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_buffer_holds_the_bytes_of_the_messages_and_gives_them_back(kind):
+    rng = np.random.default_rng(0)
+    message = {
+        "B": rng.standard_normal((2, 3, 4, 1)).astype("f4"),
+        "places": rng.integers(0, 9, (2, 3, 1, 3), dtype=np.int32),  # odd, so that A is not aligned
+        "A": rng.standard_normal((2, 3, 1, 5)),
+    }
+    if kind == "torch":
+        message = {name: torch.from_numpy(X) for name, X in message.items()}
+    buffer = packed([message, message], [2, 0])
+    assert (
+        buffer.nbytes == 2 * 2 * 2 * (4 * 4 + 4 * 3 + 8 * 5) == room([message, message], 2).nbytes
+    )
+    for found in unpacked(buffer, [message, message], 2):
+        assert list(found) == list(message)
+        for name, X in message.items():
+            assert type(found[name]) is type(X)
+            np.testing.assert_array_equal(found[name], X[:, [2, 0]])
+
+
+def test_blocks_hold_all_agents_and_hear_whom_they_weight():
+    assert blocks_of(6, 4) == [[0, 1], [2, 3], [4], [5]]
+    Pi = TOPOLOGIES["ring"](6)
+    assert heard_by(Pi, [2, 3], [0, 1]) == [1]
+    assert heard_by(Pi, [5], [0, 1]) == [0]
+    assert heard_by(Pi, [4], [0, 1]) == []
+
+
+@pytest.mark.parametrize("own", [[1], [2, 3, 4]])
+def test_the_problem_of_some_agents_has_their_losses_and_gradients(own):
+    problem = PROBLEMS["P3"](N=5, d=3, k=2, seed=1)
+    W = np.random.default_rng(2).standard_normal((2, 5, 3, 2))
+    some = problem_of(problem, own)
+    np.testing.assert_array_equal(some.loss(W[:, own]), problem.loss(W)[:, own])
+    np.testing.assert_array_equal(some.grad(W[:, own]), problem.grad(W)[:, own])
+
+
+@pytest.mark.night
+def test_torchrun_runs_a_problem_and_the_example():
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    local = ["--master-addr", "127.0.0.1", "--master-port", "29533"]
+    for program in (["-m", "decaf_theory.distributed", "--steps", "5"], ["examples/own_loop.py"]):
+        done = subprocess.run(
+            [*torchrun, *local, *program],
+            cwd=ROOT,
+            env=os.environ | ALONE,
+            timeout=240,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "bytes sent" in done.stdout
