@@ -135,14 +135,19 @@ def require_unit_sums(
 
 def working(x: Array) -> Array:
     """Return x in the dtype in which factorizations run: half types raised to float32."""
+    if x.dtype.itemsize >= 4:
+        return x
     xp = namespace(x)
-    # finfo and not a list of names: bfloat16 exists in torch only
-    return xp.astype(x, xp.float32) if xp.finfo(x.dtype).bits < 32 else x
+    return xp.astype(x, xp.float32)
 
 
 def like(x: Array, reference: Array) -> Array:
     """Return x in the dtype of `reference`."""
-    return x if x.dtype == reference.dtype else namespace(x).astype(x, reference.dtype)
+    if x.dtype == reference.dtype:
+        return x
+    if isinstance(x, np.ndarray):
+        return x.astype(reference.dtype)
+    return namespace(x).astype(x, reference.dtype)
 
 
 def convert(x: Array, reference: Array) -> Array:

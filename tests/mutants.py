@@ -59,7 +59,12 @@ TESTS = {
     "decaf_theory/names.py": ["tests/test_names.py"],
     "decaf_theory/concentration.py": ["tests/test_concentration.py"],
     "decaf_theory/tsvd/flops.py": ["tests/test_cost.py"],
-    "decaf_theory/tsvd/grouping.py": ["tests/test_tsvd_grouping.py", "tests/test_measure.py"],
+    "decaf_theory/tsvd/grouping.py": [
+        "tests/test_tsvd_grouping.py",
+        "tests/test_measure.py",
+        *PANEL,
+        *TSVD,
+    ],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
     "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
     "decaf_theory/tsvd/panel.py": [*PANEL, *TSVD],

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from decaf_theory.topology import TOPOLOGIES
 from decaf_theory.tsvd import PATHS, grouping, tsvd_of_mix
@@ -16,6 +17,7 @@ KINDS = ["numpy", "torch"]
 def apart(monkeypatch):
     """Let rows go apart whatever it costs."""
     monkeypatch.setattr(grouping, "WORTH", 0)
+    monkeypatch.setattr(grouping, "_remembered", grouping._remembered.__wrapped__)
 
 
 def unlike_rows():
@@ -93,3 +95,25 @@ def test_a_hub_may_go_by_another_path_than_its_leaves():
     exact = tsvd_of_mix(factors, TOPOLOGIES["star"](40), 2, method="dense")
     gap = np.abs(found.singular_values - exact.singular_values).max()
     assert gap <= slack(factors, TOPOLOGIES["star"](40))
+
+
+def test_a_matrix_changed_in_place_is_a_new_one():
+    """Also for factors of another rank, and another number of rows with the same numbers."""
+    factors, Pi = gaussian(4, 6, 5, 1), np.full((4, 4), 0.25)
+    wider = gaussian(4, 6, 5, 2)
+    tsvd_of_mix(factors, Pi, 1)
+    Pi[0, 1], Pi[0, 2] = 0.0, 0.5
+    for given, rows in ((factors, Pi), (wider, Pi), (wider, Pi[:1]), (factors, Pi.T)):
+        found = tsvd_of_mix(given, rows, 1)
+        exact = tsvd_of_mix(given, csr_array(rows), 1)  # not remembered
+        assert np.array_equal(found.factors.B, exact.factors.B)
+        assert np.array_equal(found.singular_values, exact.singular_values)
+
+
+def test_small_dense_matrices_are_found_once_and_others_are_not_kept():
+    Pi = TOPOLOGIES["ring"](32)
+    once = grouping.plan(Pi, 32, 2)
+    assert grouping.plan(np.asfortranarray(Pi.copy()), 32, 2) is once
+    assert grouping.plan(Pi.astype(np.float32), 32, 2) is not once
+    large = TOPOLOGIES["ring"](33)
+    assert grouping.plan(large, 33, 2) is not grouping.plan(large, 33, 2)

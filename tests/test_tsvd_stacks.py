@@ -122,13 +122,13 @@ def test_agents_who_mix_with_nobody_keep_their_product(N, dtype):
 
 
 def test_the_switch_lies_where_the_costs_are_equal():
-    """As many rows as agents, rank = r = 4: 3/2 N <= m (m/2 + 5)."""
-    for m, N in ((40, 666), (30, 400)):  # at 666.7, and at 400 exactly
+    """As many rows as agents, rank = r = 4: 3/2 N <= m (m/2 + 11)."""
+    for m, N in ((40, 826), (30, 520)):  # at 826.7, and at 520 exactly
         assert panel.shares_stack(N, N, m, 4, 4)
         assert not panel.shares_stack(N + 1, N + 1, m, 4, 4)
-    # one row of m = 20, r = 2, rank 4: N^2/2 + 2 N <= 20 (10 + 2 + 8) = 400
-    assert panel.shares_stack(26, 1, 20, 2, 4)
-    assert not panel.shares_stack(27, 1, 20, 2, 4)
+    # one row of m = 20, r = 2, rank 4: N^2/2 + 2 N <= 20 (10 + 2 + 20) = 640
+    assert panel.shares_stack(33, 1, 20, 2, 4)
+    assert not panel.shares_stack(34, 1, 20, 2, 4)
 
 
 def recorded(module, name, monkeypatch):

@@ -19,17 +19,16 @@ from decaf_theory.tsvd.core import REASONS, Precision, attainable
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.full_precision import in_full_precision
 from decaf_theory.tsvd.gradients import with_finite_gradients
-from decaf_theory.tsvd.grouping import groups, joined
+from decaf_theory.tsvd.grouping import Group, joined, plan
 from decaf_theory.tsvd.mixing import (
     TSVD,
     Info,
     carry_gradients,
     check_overflow,
-    entries,
     exponent_of,
     first_false,
     gather,
-    neighbours,
+    given_back,
     nonfinite_agents,
     normalized,
     on_host,
@@ -130,50 +129,52 @@ def tsvd_of_mix(
         raise ValueError(f"method must be one of {('auto', *PATHS)}, got {method!r}")
     if on_nonfinite not in ("raise", "skip"):
         raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
-    found = entries(Pi, int(factors.B.shape[-3]))
-    longest = max(int(found.counts.max()), 1)
-    width = max(min(longest * r_in, d, k) - rank, 0)
+    groups = plan(Pi, int(factors.B.shape[-3]), r_in)
     factors = with_finite_gradients(factors)
-    rows = groups(found.counts, r_in)
-    parts = [
-        _together(factors, *neighbours(found, own), rank, method, on_nonfinite) for own in rows
-    ]
-    return parts[0] if len(parts) == 1 else joined(parts, rows, width)
+    parts = [_together(factors, group, rank, method, on_nonfinite) for group in groups]
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(group.weights.shape[1] for group in groups)
+    width = max(min(longest * r_in, d, k) - rank, 0)
+    return joined(parts, [group.rows for group in groups], width)
 
 
-def _together(
-    factors: Factors, index: Host, weights: Host, rank: int, method: str, on_nonfinite: str
-) -> TSVD:
+def _together(factors: Factors, group: Group, rank: int, method: str, on_nonfinite: str) -> TSVD:
     """Return the truncation of rows whose stacks are equally long; the arguments are checked."""
-    n, m = weights.shape
+    n, m = group.weights.shape
     stacked = m * factors.rank
     if method == "auto":
         method = chosen_path(stacked, factors)
     width = max(min(stacked, *factors.shape) - rank, 0)
-    alike = len(index) == 1 and bool(np.all(weights == weights[:1]))
-    rows = weights[:1] if alike else weights  # one truncation serves all rows that are equal
     if method == "panel":
-        truncated, bad, why = _by_panels(factors, index, rows, rank, width, on_nonfinite)
+        truncated, bad, why = _by_panels(factors, group, rank, width, on_nonfinite)
     else:
-        bad = _nonfinite(factors, index, weights, on_nonfinite)
-        panels = gather(_without(factors, bad), index)
-        unit, own, exponent = normalized(Factors(working(panels.B), working(panels.A)), rows)
+        bad = _nonfinite(factors, group, on_nonfinite)
+        panels = gather(_without(factors, bad), group.index)
+        weights = group.different.weights
+        unit, own, exponent = normalized(Factors(working(panels.B), working(panels.A)), weights)
         path = {"dense": dense_rows, "qr": qr_rows}[method]
         truncated = path(unit, own, rank, width)
         truncated = rescaled(truncated, exponent, factors.B, truncated.info)
         why = np.zeros((), dtype=np.int8)  # nothing is redone
     check_overflow(truncated.singular_values)
-    lost = _rows_that_use(bad, index, weights)
-    skipped = tuple(tuple(int(i) for i in at) for at in np.argwhere(lost))
-    why = np.where(lost, 0, why)
-    fell_back = tuple(
-        (REASONS[why[tuple(at)]], tuple(int(i) for i in at)) for at in np.argwhere(why)
-    )
-    info = Info(method, lost.size - len(skipped), skipped, fell_back)
-    if alike:
+    if group.different is not group:
         truncated = _repeated(truncated, n)
+    elements = prod(factors.B.shape[:-3]) * n
+    if not (bad.any() or why.any()):
+        return truncated._replace(info=Info(method, elements))
+    lost = _rows_that_use(bad, group)
+    skipped = _places(lost)
+    why = np.where(lost, 0, why)
+    fell_back = tuple((REASONS[why[at]], at) for at in _places(why))
+    info = Info(method, elements - len(skipped), skipped, fell_back)
     result = truncated._replace(info=info)
     return _with_nan(result, lost) if skipped else result
+
+
+def _places(mask: Host) -> tuple[tuple[int, ...], ...]:
+    """Return where a mask [...] is not zero."""
+    return tuple(tuple(int(i) for i in at) for at in np.argwhere(mask))
 
 
 def chosen_path(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel"]:
@@ -193,40 +194,40 @@ def chosen_path(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel
 
 
 def _by_panels(
-    factors: Factors, index: Host, weights: Host, rank: int, width: int, on_nonfinite: str
+    factors: Factors, group: Group, rank: int, width: int, on_nonfinite: str
 ) -> tuple[TSVD, Host, Host]:
     """Return the truncation by panels, the bad agents, and why elements were redone by qr."""
-    xp = namespace(factors.B)
-    batch, N = factors.B.shape[:-3], int(factors.B.shape[-3])
-    layers = on_host(Factors(*(xp.reshape(X, (-1, *X.shape[-3:])) for X in factors)))
-    truncated, refused, unfit = panel_rows(layers, index, weights, rank, width)
-    bad = np.zeros((prod(batch), N), dtype=bool)
+    batch, N, rows = factors.B.shape[:-3], group.N, group.different
+    layers = Factors(*(X.reshape((-1, *X.shape[-3:])) for X in on_host(factors)))
+    truncated, refused, unfit = panel_rows(layers, rows, rank, width)
+    bad = np.zeros((len(layers.B), N), dtype=bool)
     if unfit:
-        bad = np.reshape(_nonfinite(factors, index, weights, on_nonfinite), (-1, N))
-    why = np.where(_rows_that_use(bad, index, weights), 0, host(refused))
+        bad = np.reshape(_nonfinite(factors, group, on_nonfinite), (-1, N))
+    why = host(refused)
     if why.any():
-        redo(truncated, _without(layers, bad), index, weights, why != 0, rank)
+        why = np.where(_rows_that_use(bad, rows), 0, why)
+        redo(truncated, _without(layers, bad), rows.index, rows.weights, why != 0, rank)
 
     def unfold(X: Array) -> Array:
-        return xp.reshape(xp.asarray(X), (*batch, *X.shape[1:]))
+        return given_back(X.reshape((*batch, *X.shape[1:])), factors.B)
 
     unfolded = TSVD(
-        Factors(*(unfold(X) for X in truncated.factors)),
+        truncated.factors.map(unfold),
         unfold(truncated.singular_values),
         unfold(truncated.tail),
         truncated.info,
     )
-    return unfolded, np.reshape(bad, (*batch, N)), np.reshape(why, (*batch, len(weights)))
+    return unfolded, np.reshape(bad, (*batch, N)), np.reshape(why, (*batch, len(rows.rows)))
 
 
-def _nonfinite(factors: Factors, index: Host, weights: Host, on_nonfinite: str) -> Host:
+def _nonfinite(factors: Factors, group: Group, on_nonfinite: str) -> Host:
     """Return the mask [..., N] of agents with nan or inf.
 
     ValueError: some row weights such an agent, and that is not allowed.
     """
     bad = nonfinite_agents(factors)
     if on_nonfinite == "raise":
-        weighted = np.broadcast_to(index, weights.shape)[weights != 0]
+        weighted = np.broadcast_to(group.index, group.weights.shape)[group.weights != 0]
         used = np.isin(np.arange(bad.shape[-1]), weighted)
         if np.any(bad & used):
             raise ValueError(_name_agent(bad & used))
@@ -276,11 +277,9 @@ def _without(factors: Factors, bad: Host) -> Factors:
     return Factors(*(xp.where(mask, xp.zeros_like(X), X) for X in factors))
 
 
-def _rows_that_use(bad: Host, index: Host, weights: Host) -> Host:
+def _rows_that_use(bad: Host, group: Group) -> Host:
     """Return a mask [..., n] of the rows that put weight on a bad agent."""
-    if not bad.any():
-        return np.zeros((*bad.shape[:-1], len(weights)), dtype=bool)
-    used: Host = np.any(bad[..., index] & (weights != 0), axis=-1)
+    used: Host = np.any(bad[..., group.index] & (group.weights != 0), axis=-1)
     return used
 
 

@@ -12,7 +12,8 @@ docs/kernel.md derives the errors and switches below; u = eps/2 of float64 is UN
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,9 +41,15 @@ class Precision(NamedTuple):
     @classmethod
     def of(cls, x: Array) -> Precision:
         """Return the precision of the dtype of x, float32 or float64."""
-        info = namespace(x).finfo(x.dtype)
-        double, eps = info.bits == 64, float(info.eps)
-        return cls(double, eps / 2, 1e-13 if double else 1e-6, eps / float(info.smallest_normal))
+        return _precision(namespace(x), x.dtype)
+
+
+@lru_cache
+def _precision(xp: Any, dtype: Any) -> Precision:
+    info = xp.finfo(dtype)
+    double, eps = info.bits == 64, float(info.eps)
+    promised = 1e-13 if double else 1e-6
+    return Precision(double, eps / 2, promised, eps / float(info.smallest_normal))
 
 
 def attainable(n: int, longest: int, precision: Precision) -> bool:
@@ -107,7 +114,12 @@ def balance(G: Array, unfit: Array, weights: Array, reach: float) -> Terms:
     """Return the terms of every row, their lengths, and the rows whose numbers are out of range."""
     xp = namespace(G)
     size = xp.sqrt(xp.linalg.diagonal(G))
-    weights, w, outside = _weighed(size, unfit, weights, reach)
+    with np.errstate(over="ignore", invalid="ignore"):
+        w = weights * (size[0] * size[1])
+    if _plain(size, abs(w), unfit, reach):
+        outside = xp.zeros(w.shape[:-1], dtype=xp.bool, device=w.device)
+        return Terms(G, size, weights, (w**2).sum(-1), outside)
+    weights, w, outside = _weighed(size, unfit, weights, w, reach)
     used = weights != 0
     if not bool(xp.all(used)):  # so that nothing depends on what a row does not use
         axis = xp.eye(int(G.shape[-1]), dtype=G.dtype, device=G.device)
@@ -117,7 +129,17 @@ def balance(G: Array, unfit: Array, weights: Array, reach: float) -> Terms:
     return Terms(G, size, weights, total, outside)
 
 
-def _weighed(size: Array, unfit: Array, weights: Array, reach: float) -> tuple[Array, Array, Array]:
+def _plain(size: Array, w: Array, unfit: Array, reach: float) -> bool:
+    """Return whether all |w| and lengths are in range, by their extremes: mostly they are."""
+    low, high = float(w.min()), float(w.max())
+    if unfit.any() or not (low > 1 / LARGEST and high < LARGEST):
+        return False
+    return bool(size.min() >= high**0.5 / reach and size.max() <= low**0.5 * reach)
+
+
+def _weighed(
+    size: Array, unfit: Array, weights: Array, w: Array, reach: float
+) -> tuple[Array, Array, Array]:
     """Return weights and w [..., rows, n], zero where a direction adds nothing, and bad rows.
 
     size [2, ..., g, n]: lengths of the directions. Out of range are rows whose w, or a coefficient
@@ -125,7 +147,6 @@ def _weighed(size: Array, unfit: Array, weights: Array, reach: float) -> tuple[A
     """
     xp = namespace(size)
     with np.errstate(over="ignore", invalid="ignore"):
-        w = weights * (size[0] * size[1])
         top = xp.max(xp.abs(w), axis=-1)
         scale = top[..., None] ** 0.5
         near = xp.all((size >= scale / reach) & (size <= scale * reach), axis=0)
@@ -162,9 +183,11 @@ def solve(L: Array, terms: Terms, rank: int, precision: Precision) -> Solution:
     first = S[..., 0]
     error = rounding * terms.total**0.5
     noise = error if precision.double else xp.maximum(error, rounding**0.5 * first)
-    floor = xp.maximum(S, noise[..., None])
-    floor = xp.where(floor > 0, floor, 1.0)
-    S = xp.where(S > noise[..., None], S, 0.0)
+    floor, loud = S, S > noise[..., None]
+    if not loud.all():
+        floor = xp.maximum(S, noise[..., None])
+        floor = xp.where(floor > 0, floor, 1.0)
+        S = xp.where(loud, S, 0.0)
     return Solution(V, US, S, floor, first, error, xp.maximum(error, slip * first))
 
 
@@ -183,14 +206,19 @@ def _singular(
         slip = xp.full_like(S[..., 0], tolerance(C, int(C.shape[-2])))
         return transpose(Vh), S, U * S[..., None, :], slip
     squares, V = xp.linalg.eigh(transpose(C) @ C)
-    US, V = xp.flip(C @ V, axis=-1), xp.flip(V, axis=-1)
-    S = xp.flip(xp.clip(squares, min=0.0), axis=-1) ** 0.5
+    US, V = _reversed(C @ V), _reversed(V)
+    S = _reversed(squares).clip(0.0) ** 0.5
     first, kept = S[..., 0], S[..., min(rank, S.shape[-1]) - 1]
     small = (S[..., -1] < limits[0] * first) | (kept < limits[1] * first)
-    if bool(xp.any(small)):
+    if small.any():
         U, values, Vh = xp.linalg.svd(C[small])
         V[small], S[small], US[small] = transpose(Vh), values, U * values[:, None, :]
     return V, S, US, xp.astype(small, S.dtype) * DEFLATION
+
+
+def _reversed(x: Array) -> Array:
+    """Return x with its last axis in reverse."""
+    return x[..., ::-1] if isinstance(x, np.ndarray) else namespace(x).flip(x, axis=-1)
 
 
 def _coefficients(
@@ -199,21 +227,23 @@ def _coefficients(
     """Return X_B and X_A [2, ..., rows, n, r], and where |X'X|_F of either exceeds `enough`."""
     xp = namespace(L)
     columns = (solution.V, solution.US, solution.floor)
-    crowded = terms.total * xp.sum(1 / solution.floor, axis=-1) > enough  # bounds |X'X|_F
+    crowded = terms.total * (1 / solution.floor).sum(-1) > enough  # bounds |X'X|_F
     unbalanced = crowded
-    if bool(xp.any(crowded)):
+    if crowded.any():
         X = _expressed(L, terms.weights, *columns)
         unbalanced = crowded & (_largest_product(X * terms.size[..., None], enough) > enough)
     else:  # dropped columns need not be formed
         X = _expressed(L, terms.weights, *(x[..., :rank] for x in columns))
-    return xp.where(solution.S[..., None, :rank] > 0, X[..., :rank], 0.0), unbalanced
+    X, alive = X[..., :rank], solution.S[..., None, :rank] > 0
+    return X if alive.all() else xp.where(alive, X, 0.0), unbalanced
 
 
 def _expressed(L: Array, weights: Array, V: Array, US: Array, S: Array) -> Array:
     """Return X_B and X_A [2, ..., rows, n, q] from q columns of V and U S, and their values S."""
     xp = namespace(L)
     S = S[..., None, :]
-    return weights[..., None] * (xp.flip(L, axis=0) @ (xp.stack([V, US / S]) / S**0.5))
+    root = S**0.5
+    return weights[..., None] * xp.stack([L[1] @ (V / root), L[0] @ (US / S / root)])
 
 
 def _largest_product(X: Array, enough: Array) -> Array:
@@ -236,18 +266,22 @@ def judge(
     double, unit, promised, _ = precision
     n, rank = X.shape[-2:]
     S, first = solution.S, solution.first
-    least = xp.min(xp.where(S > 0, S, first[..., None])[..., :rank], axis=-1)
+    S = S[..., :rank]
+    least = xp.min(xp.where(S > 0, S, first[..., None]), axis=-1)
     refused = xp.astype(terms.outside, xp.int8) * RANGE
     for reason, fails in (
         (CANCELLATION, solution.error > promised * first),
         (CONDITIONING, unbalanced),
         (GRADING, solution.turned > promised * (first * least) ** 0.5),
     ):
-        refused = xp.where((refused == 0) & fails, reason, refused)
-    longer = xp.max(xp.sum((X * terms.size[..., None]) ** 2, axis=-2), axis=(0, -1))
+        if fails.any():
+            refused = xp.where((refused == 0) & fails, reason, refused)
+    if double:
+        return refused, xp.zeros_like(refused, dtype=xp.bool)
+    longer = xp.max(((X * terms.size[..., None]) ** 2).sum(-2), axis=(0, -1))
     graded = (4 * unit) ** 2 * longer > promised**2 * first
     graded = graded | (n * unit / 4 > promised)
-    return refused, graded & (refused == 0) & (not double)
+    return refused, graded & (refused == 0)
 
 
 def own_solver(C: Array) -> Callable[[Array], tuple[Array, Array, Array]] | None:

@@ -14,13 +14,10 @@ whose small singular values ask for an SVD.
 
 from __future__ import annotations
 
-import numpy as np
-
-from decaf_theory.arrays import Array, Host
+from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors
 from decaf_theory.tsvd import chosen_path
-from decaf_theory.tsvd.grouping import groups
-from decaf_theory.tsvd.mixing import entries, neighbours
+from decaf_theory.tsvd.grouping import Group, plan
 from decaf_theory.tsvd.panel import shares_stack
 
 
@@ -29,27 +26,23 @@ def mix_flops(factors: Factors, Pi: Array, rank: int) -> float:
 
     factors: those of any agents; only their shape, rank and dtype count.
     """
-    found = entries(Pi, int(Pi.shape[1]))
     return sum(
-        _of_group(*neighbours(found, own), found.N, factors, rank)
-        for own in groups(found.counts, factors.rank)
+        _of_group(group, factors, rank) for group in plan(Pi, int(Pi.shape[1]), factors.rank)
     )
 
 
-def _of_group(index: Host, weights: Host, N: int, factors: Factors, rank: int) -> float:
+def _of_group(group: Group, factors: Factors, rank: int) -> float:
     """Return the flops of rows that are treated together."""
     (d, k), r = factors.shape, factors.rank
-    m = int(weights.shape[1])
-    one_stack = len(index) == 1
-    alike = one_stack and bool(np.all(weights == weights[:1]))
-    rows = 1 if alike else len(weights)
+    rows, m = (int(side) for side in group.different.weights.shape)
+    one_stack = len(group.index) == 1
     path = chosen_path(m * r, factors)
     if path == "dense":
         return rows * (2 * d * k * m * r + svd_flops(d, k))
     if path == "qr":
         return qr_path(d, k, m * r, rank, rows, 1 if one_stack else rows)
-    shared = one_stack or shares_stack(N, rows, m, r, rank)
-    stacks, width = (1, N * r) if shared else (rows, m * r)
+    shared = one_stack or shares_stack(group.N, rows, m, r, rank)
+    stacks, width = (1, group.N * r) if shared else (rows, m * r)
     # of a Gram matrix its symmetric half counts
     long_sides = stacks * (d + k) * width**2 + rows * 2 * (d + k) * width * rank
     return long_sides + panel_cores(m * r, rank, rows, 1 if one_stack else rows)

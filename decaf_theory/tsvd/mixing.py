@@ -165,6 +165,13 @@ def on_host(factors: Factors) -> Factors:
     return Factors(*(X.detach().resolve_neg().numpy() for X in factors))
 
 
+def given_back(x: Array, reference: Array) -> Array:
+    """Return what was computed `on_host` as the kind of `reference`, in the same memory."""
+    if isinstance(x, np.ndarray) and is_torch_array(reference):
+        return namespace(reference).from_numpy(x)
+    return x
+
+
 def power_of_two(exponent: Array, reference: Array) -> Array:
     """Return 2^exponent in the dtype of `reference` (`ldexp` of torch overflows in float32)."""
     return 2.0 ** like(exponent, reference)
@@ -249,8 +256,8 @@ def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> 
 
 def check_overflow(singular_values: Array) -> None:
     """Raise ValueError if a singular value, of [..., r], is infinite: it exceeds its dtype."""
-    finite = namespace(singular_values).isfinite(singular_values[..., 0])
-    if not bool(namespace(finite).all(finite)):
+    finite = np.isfinite(host(singular_values)[..., 0])
+    if not finite.all():
         raise ValueError(
             f"the product at index {first_false(finite)} overflows {singular_values.dtype}; "
             f"scale the factors down or use a wider dtype"

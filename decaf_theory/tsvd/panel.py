@@ -21,6 +21,7 @@ import numpy as np
 from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, pad_rank
 from decaf_theory.tsvd.core import SMALLEST, Precision, solve_core
+from decaf_theory.tsvd.grouping import Group
 from decaf_theory.tsvd.mixing import TSVD, Info, padded
 
 Host: TypeAlias = np.ndarray[Any, Any]
@@ -33,30 +34,28 @@ def shares_stack(N: int, n: int, m: int, r: int, rank: int) -> bool:
     """Return whether one stack for all rows costs less than one stack per row.
 
     In multiply-adds per r^2 d: N^2/2 for the Gram matrix (its symmetric half) and N n rank/r for
-    the output, compared with n m^2/2, n m rank/r, and n m copied entries, each worth some 16/r.
+    the output, compared with n m^2/2, n m rank/r, and n m copied entries, each worth some 40/r.
     """
-    return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 16 / r)
+    return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 40 / r)
 
 
-def panel_rows(
-    factors: Factors, index: Host, weights: Host, rank: int, width: int
-) -> tuple[TSVD, Array, bool]:
+def panel_rows(factors: Factors, group: Group, rank: int, width: int) -> tuple[TSVD, Array, bool]:
     """Return TSVD_r(sum_j w_ij B_j A_j), the refused elements, and whether any number was unfit.
 
-    factors B [L, N, d, r], A [L, N, r, k]; index [n, m] or [1, N], weights [n, m]. Refused elements
-    [L, n] hold an index into `core.REASONS`; their results have to be replaced.
+    factors B [L, N, d, r], A [L, N, r, k]. Refused elements [L, n] hold an index into
+    `core.REASONS`; their results have to be replaced.
     """
     B, A = transpose(factors.B), factors.A
     L, N, r, d = B.shape
-    n, m = weights.shape
+    n, m = group.weights.shape
     shared = m == N or shares_stack(N, n, m, r, rank)
     entries = (N if shared else m) * r * max(d, A.shape[-1])
     blocks = list(_blocks(L, n, entries, shared))
     whole: tuple[Array, ...] = ()
     unfit = False
     for layers, rows in blocks:
-        own = index if m == N else index[rows]
-        *piece, odd = _block(Factors(B[layers], A[layers]), own, weights[rows], rank, shared)
+        own = group if shared else group.part(rows)
+        *piece, odd = _block(Factors(B[layers], A[layers]), own, rank, shared)
         unfit = unfit or odd
         if len(blocks) == 1:
             whole = tuple(piece)
@@ -88,50 +87,45 @@ def _room(part: Array, L: int, n: int) -> Array:
 
 
 def _block(
-    factors: Factors, index: Host, weights: Host, rank: int, shared: bool
+    factors: Factors, group: Group, rank: int, shared: bool
 ) -> tuple[Array, Array, Array, Array, bool]:
     """Return B' transposed [c, n, r, d], A', all singular values, refusals, and if any was unfit.
 
     factors here are both [c, N, r, length].
     """
-    N, r = factors.B.shape[1:3]
-    grams = _grams(Factors(*(_stack(X, index, shared) for X in factors)))
+    grams = _grams(Factors(*(_stack(X, group.index, shared) for X in factors)))
     stacks, G, unfit = grams.stacks, grams.G, grams.unfit
-    part_of_all = shared and weights.shape[1] != N
+    part_of_all = shared and group.weights.shape[1] != group.N
     if part_of_all:
-        G, unfit = _of_rows(G, unfit, index, r)
-    w = convert(np.repeat(weights, r, axis=-1), G)
+        G, unfit = _of_rows(G, unfit, group.directions)
+    w = convert(group.by_direction, G)
     longest = max(stacks.B.shape[-1], stacks.A.shape[-1])
     core = solve_core(G, unfit, w, rank, longest, Precision.of(stacks.B))
     X = core.X
     if part_of_all:
-        X = _spread(X, convert(_selection(index, weights, N), G))
+        X = _spread(X, convert(group.selection, G))
     B, A = (like(_multiply(X[side], stacks[side], core.graded), factors[side]) for side in range(2))
     return B, A, core.singular_values, core.refused, grams.odd
 
 
 def _stack(X: Array, index: Host, shared: bool) -> Array:
     """Return [c, 1, N r, d], or the agents of each row [c, n, m r, d], of X [c, N, r, d]."""
-    xp = namespace(X)
     c, N, r, d = X.shape
     if shared:
-        return working(xp.reshape(X, (c, 1, N * r, d)))
+        return working(X.reshape((c, 1, N * r, d)))
+    xp = namespace(X)
     taken = xp.take(X, xp.asarray(index.ravel(), device=X.device), axis=1)
     return working(xp.reshape(taken, (c, len(index), -1, d)))
 
 
-def _gram(X: Array) -> Array:
-    """Return XX' of stacks [c, g, n, d], accumulated in float64."""
-    xp = namespace(X)
-    *batch, n, d = X.shape
-    flat = xp.reshape(X, (-1, n, d))
+def _gram(X: Array, to: Array) -> None:
+    """Put XX' of stacks [c, g, n, d], accumulated in float64, into `to` [c, g, n, n]."""
+    n, d = X.shape[-2:]
+    flat, products = X.reshape((-1, n, d)), to.reshape((-1, n, n))
     step = max(1, CHUNK // (n * d))
-    parts = []
     for at in range(0, len(flat), step):
-        wide = xp.astype(flat[at : at + step], xp.float64, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):  # found on the diagonal
-            parts.append(wide @ transpose(wide))
-    return xp.reshape(xp.concat(parts), (*batch, n, n))
+        wide = like(flat[at : at + step], to)
+        products[at : at + step] = wide @ transpose(wide)
 
 
 class Grams(NamedTuple):
@@ -149,13 +143,14 @@ def _grams(stacks: Factors) -> Grams:
     Squares that are not finite, or so small that digits were lost, need another look at the data:
     a direction of zeros is fit, and so is one that will be multiplied by zeros.
     """
-    xp = namespace(stacks.B)
-    G = xp.stack([_gram(X) for X in stacks])
+    xp, (*batch, n, d) = namespace(stacks.B), stacks.B.shape
+    G = xp.empty((2, *batch, n, n), dtype=xp.float64, device=stacks.B.device)
+    least = max(d, stacks.A.shape[-1]) * SMALLEST
     squares = xp.linalg.diagonal(G)
-    least = max(stacks.B.shape[-1], stacks.A.shape[-1]) * SMALLEST
+    _both(stacks, G)
+    if squares.min() >= least and squares.max() < np.inf:  # neither is true of nan
+        return Grams(stacks, G, xp.zeros((*batch, n), dtype=xp.bool, device=G.device), odd=False)
     odd = ~((squares >= least) & (squares < xp.inf))
-    if not bool(xp.any(odd)):
-        return Grams(stacks, G, odd[0], odd=False)
     zero = xp.stack([xp.max(xp.abs(X), axis=-1) == 0 for X in stacks])
     odd = odd & ~zero
     unfit = xp.any(odd & ~xp.flip(zero, axis=0), axis=0)
@@ -164,34 +159,36 @@ def _grams(stacks: Factors) -> Grams:
     fit = Factors(
         *(xp.where(o[..., None], xp.zeros_like(X), X) for o, X in zip(odd, stacks, strict=True))
     )
-    return Grams(fit, xp.stack([_gram(X) for X in fit]), unfit, odd=True)
+    _both(fit, G)
+    return Grams(fit, G, unfit, odd=True)
 
 
-def _of_rows(G: Array, unfit: Array, index: Host, r: int) -> tuple[Array, Array]:
-    """Return the sub-blocks [2, c, n, m r, m r] of agents index [n, m], and [c, n, m r]."""
-    xp = namespace(G)
-    own = np.reshape(index[:, :, None] * r + np.arange(r), (len(index), -1))
+def _both(stacks: Factors, G: Array) -> None:
+    """Put the Gram matrices of both stacks into G [2, c, g, n, n]."""
+    with np.errstate(over="ignore", invalid="ignore"):  # found on the diagonal
+        for X, to in zip(stacks, G, strict=True):
+            _gram(X, to)
+
+
+def _of_rows(G: Array, unfit: Array, own: Host) -> tuple[Array, Array]:
+    """Return the sub-blocks [2, c, n, m r, m r] of directions own [n, m r], and [c, n, m r]."""
     pairs = own[:, :, None] * G.shape[-1] + own[:, None, :]
 
     def take(X: Array, at: Host) -> Array:
+        if isinstance(X, np.ndarray):
+            return X.take(at, axis=-1)
+        xp = namespace(X)
         flat = xp.asarray(at.ravel(), device=X.device)
         return xp.reshape(xp.take(X, flat, axis=-1), (*X.shape[:-1], *at.shape))
 
-    return take(xp.reshape(G, (*G.shape[:2], -1)), pairs), take(unfit[:, 0], own)
-
-
-def _selection(index: Host, weights: Host, N: int) -> Host:
-    """Return [n, N, m]: one where an agent is a row's neighbour in that place."""
-    chosen: Host = (index[:, None, :] == np.arange(N)[:, None]) & (weights[:, None, :] != 0)
-    return chosen
+    return take(G.reshape((*G.shape[:2], -1)), pairs), take(unfit[:, 0], own)
 
 
 def _spread(X: Array, chosen: Array) -> Array:
     """Return coefficients [..., n, N r, rank] of all agents from [..., n, m r, rank]."""
-    xp = namespace(X)
     *batch, _, rank = X.shape
-    by_agent = xp.reshape(X, (*batch, chosen.shape[-1], -1))
-    return xp.reshape(chosen @ by_agent, (*batch, -1, rank))
+    by_agent = X.reshape((*batch, chosen.shape[-1], -1))
+    return (chosen @ by_agent).reshape((*batch, -1, rank))
 
 
 def _multiply(X: Array, stack: Array, graded: Array) -> Array:
@@ -199,12 +196,14 @@ def _multiply(X: Array, stack: Array, graded: Array) -> Array:
 
     In the type of the stack, and in float64 where `graded` [c, n].
     """
-    xp = namespace(X)
     c, n, q, rank = X.shape
     turned = transpose(X)
     if stack.shape[1] == 1:
-        turned = xp.reshape(turned, (c, 1, n * rank, q))
-    out = xp.reshape(like(turned, stack) @ stack, (c, n, rank, -1))
+        turned = turned.reshape((c, 1, n * rank, q))
+    out = (like(turned, stack) @ stack).reshape((c, n, rank, -1))
+    if not graded.any():
+        return out
+    xp = namespace(X)
     for layer in np.flatnonzero(host(xp.any(graded, axis=-1))):
         at = int(layer)
         wide = xp.reshape(turned[at] @ xp.astype(stack[at], X.dtype), (n, rank, -1))
