@@ -21,7 +21,7 @@ class Batches:
 
     data: the training examples, of which each agent takes `size` of its shard at a step. apart: one
     batch for each agent, instead of one of all agents. shards: of all steps, or a function of the
-    step.
+    step. agents: those whose batches are wanted, None: all.
     """
 
     data: Data
@@ -29,6 +29,7 @@ class Batches:
     seed: int
     size: int
     apart: bool = False
+    agents: Sequence[int] | None = None
     _ahead: tuple[int, Future[list[Data]]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -48,20 +49,26 @@ class Batches:
 
     def _read(self, t: int) -> list[Data]:
         shards = self.shards(t) if callable(self.shards) else self.shards
-        rows = batch(shards, self.seed, t, self.size)
-        draws = [generator(self.seed, "augment", agent, t) for agent in range(len(rows))]
+        agents = range(len(shards)) if self.agents is None else self.agents
+        rows = batch(shards, self.seed, t, self.size, agents)
+        draws = [generator(self.seed, "augment", agent, t) for agent in agents]
         if self.apart:
             return [self.data.take(row, [draw]) for row, draw in zip(rows, draws, strict=True)]
         return [self.data.take(rows.flatten(), draws)]
 
 
-def batch(shards: Sequence[Host], seed: int, t: int, size: int) -> Tensor:
-    """Return the examples [N, size] of step t: each agent goes through its shard in its own order.
+def batch(
+    shards: Sequence[Host], seed: int, t: int, size: int, agents: Sequence[int] | None = None
+) -> Tensor:
+    """Return the examples [n, size] of step t: each agent goes through its shard in its own order.
+
+    agents: whose, None: of all.
 
     If a shard is smaller than the batch, the next passes fill it up: examples occur again.
     """
     rows = []
-    for agent, shard in enumerate(shards):
+    for agent in range(len(shards)) if agents is None else agents:
+        shard = shards[agent]
         at = np.arange(t * size, (t + 1) * size)
         passes = range(at[0] // len(shard), at[-1] // len(shard) + 1)
         orders = [generator(seed, "order", agent, e).permutation(len(shard)) for e in passes]

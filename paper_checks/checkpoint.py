@@ -12,6 +12,7 @@ import json
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from decaf_theory.distributed.collective import of_everyone
+from decaf_theory.distributed.restart import last_common
 from decaf_theory.files import write_atomically
 from decaf_theory.lowrank import Factors
 from decaf_theory.sums import seal_bytes, unseal_bytes
@@ -27,7 +30,7 @@ from paper_checks.observe import trained
 from paper_checks.run import Run
 from paper_checks.stacked import Layer, Stacked
 
-MAGIC = b"decaf checkpoint 4\n"
+MAGIC = b"decaf checkpoint 5\n"
 KEPT = 2
 LATEST, BEST = "checkpoint", "checkpoint/best"
 KEPT_OF = "|"  # in the names of what a method keeps; no site's name holds it
@@ -42,31 +45,43 @@ class Checkpoint(NamedTuple):
 
 
 def write(
-    folder: Path, checkpoint: Checkpoint, stamped: Mapping[str, Any], kept: int = KEPT
+    folder: Path, checkpoint: Checkpoint, stamped: Mapping[str, Any], kept: int | None = KEPT
 ) -> Path:
-    """Write a checkpoint atomically, then remove all but the last `kept`; return its path."""
+    """Write a checkpoint atomically, then remove all but the last `kept`; return its path.
+
+    None: nothing is removed.
+    """
     notes = {"step": checkpoint.step, "stamp": dict(stamped), "meta": checkpoint.meta}
     tensors = {name: X.detach().cpu().contiguous() for name, X in checkpoint.tensors.items()}
     payload = safetensors.save(tensors, metadata={"notes": json.dumps(notes)})
     path = folder / f"step-{checkpoint.step:09d}.ckpt"
     write_atomically(path, MAGIC + seal_bytes(payload))
-    for old in _paths(folder)[kept:]:
-        old.unlink(missing_ok=True)
+    if kept is not None:
+        prune(folder, kept)
     for torn in folder.glob(".step-*"):  # left by a process that was killed while it wrote
         torn.unlink(missing_ok=True)
     return path
 
 
+def prune(folder: Path, kept: int = KEPT) -> None:
+    """Remove all checkpoints but the last `kept`."""
+    for old in _paths(folder)[kept:]:
+        old.unlink(missing_ok=True)
+
+
 def read(
-    folder: Path, stamped: Mapping[str, Any], *, accept_code: bool = False
+    folder: Path, stamped: Mapping[str, Any], *, accept_code: bool = False, last: int | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
     """Return the latest intact checkpoint (None if there is none), and what is to be said of it:
     files that were damaged, other code that is accepted.
 
+    last: the step after which none counts.
     OtherStampError: it has another stamp; the message names the entries that differ.
     """
     notes = []
     for path in _paths(folder):
+        if last is not None and step_of(path) > last:
+            continue
         try:
             checkpoint, old = decode(path.read_bytes())
         except ValueError as error:
@@ -78,6 +93,21 @@ def read(
             notes.append(f"{path} is of other code and accepted ({'; '.join(changed)})")
         return checkpoint, notes
     return None, notes
+
+
+def steps(folder: Path) -> list[int]:
+    """Return the steps of the intact checkpoints, the latest first."""
+    found = []
+    for path in _paths(folder):
+        with suppress(ValueError):
+            decode(path.read_bytes())
+            found.append(step_of(path))
+    return found
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint by its name."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -132,10 +162,11 @@ CHANGES = (
 )
 
 
-def save(run: Run, folder: Path, *, best: bool = False) -> Path:
+def save(run: Run, folder: Path, *, best: bool = False, apart: bool = False) -> Path:
     """Write a checkpoint of all that changes in a `Run`; return its path.
 
-    best: as that of the best round, of which one is kept, in a folder of its own.
+    best: as that of the best round, of which one is kept, in a folder of its own. At ranks all
+    write at the same step, and older ones stay until all have; apart: unless this rank is alone.
     """
     trained_by_name = named(run.stacked)
     moments = optimizer_tensors(run.optimizer, trained_by_name)
@@ -143,8 +174,15 @@ def save(run: Run, folder: Path, *, best: bool = False) -> Path:
     meta = {name: getattr(run, name) for name in CHANGES}
     meta["scaler"] = run.scaler.state_dict() if run.scaler is not None else None
     meta["steps"] = run.config.train.steps
-    place, kept = (BEST, 1) if best else (LATEST, KEPT)
-    return write(folder / place, Checkpoint(run.step, tensors, meta), run.stamp, kept)
+    if best or run.ranks is None:
+        place, kept = (BEST, 1) if best else (LATEST, KEPT)
+        return write(folder / place, Checkpoint(run.step, tensors, meta), run.stamp, kept)
+    meta["sent_bytes"] = run.ranks.neighbourhood.sent_bytes
+    path = write(folder / LATEST, Checkpoint(run.step, tensors, meta), run.stamp, None)
+    if not apart:
+        of_everyone(None, f"at the checkpoint of step {run.step}")
+        prune(folder / LATEST)
+    return path
 
 
 def resume(
@@ -155,7 +193,8 @@ def resume(
     best: from that of the best round. Return what it says of itself, empty if there is none.
     """
     place = folder / (BEST if best else LATEST)
-    found, notes = read(place, run.stamp, accept_code=accept_code)
+    last = None if run.ranks is None else last_common(steps(place), run.ranks.rank, "step")
+    found, notes = read(place, run.stamp, accept_code=accept_code, last=last)
     for note in notes:
         print(note, file=sys.stderr)
     if found is not None:
@@ -164,6 +203,8 @@ def resume(
         run.step = found.step
         for name in CHANGES:
             setattr(run, name, found.meta[name])
+        if run.ranks is not None:
+            run.ranks.neighbourhood.sent_bytes = found.meta["sent_bytes"]
         if run.scaler is not None:
             run.scaler.load_state_dict(found.meta["scaler"])
         run.accepted += [note for note in notes if "accepted" in note]
@@ -178,12 +219,20 @@ def memory_tensors(run: Run) -> dict[str, Tensor]:
     """
     trained = {variable.name for variable in run.config.mix.rule.form.variables}
     return {
-        f"{what}{KEPT_OF}{site}{KEPT_OF}{part}": X
+        name: X
         for site, kept in run.memory.items()
         for what, held in kept.items()
         if what not in trained
-        for part, X in (held._asdict() if isinstance(held, Factors) else {"": held}).items()
+        for name, X in zip(
+            names_of(what, site, held), held if isinstance(held, Factors) else [held], strict=True
+        )
     }
+
+
+def names_of(what: str, site: str, held: Factors | Tensor) -> list[str]:
+    """Return the names of the tensors of what a method keeps at a site."""
+    parts = held._fields if isinstance(held, Factors) else ("",)
+    return [f"{what}{KEPT_OF}{site}{KEPT_OF}{part}" for part in parts]
 
 
 def remember(found: Checkpoint, run: Run) -> None:

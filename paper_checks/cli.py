@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # torch: most commands need none
 
 FAILED = 1
 OUT = Path("results/paper")
+WAIT = 1800.0  # seconds that ranks wait for each other, as while rank 0 scores all agents
 
 
 class UsageError(Exception):
@@ -80,6 +82,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--adapters", nargs="+", default=[], metavar="DIR", help="start from these")
     run.add_argument("--export", type=place, metavar="DIR", help="write agents' adapters for peft")
     run.add_argument("--best", action="store_true", help="with --export: of the best round")
+    run.add_argument(
+        "--distributed", action="store_true", help="as one of the ranks that torchrun started"
+    )
+    run.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help=f"with --distributed: seconds to wait for other ranks (default {WAIT:g})",
+    )
     sweeping.add_options(many)
     tournament.add_to(commands)
     benchmark.add_to(commands)
@@ -193,6 +204,8 @@ def run_one(args: argparse.Namespace) -> int:
             f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {printable(folder)}"
         )
         return OK
+    if args.distributed:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings would join our line
     try:
         with progress(config) as show:
             run = finetune.finetune(
@@ -204,6 +217,7 @@ def run_one(args: argparse.Namespace) -> int:
                 began=show_partition,
                 restart=args.restart,
                 accept_code=args.accept_code,
+                ranks=(args.timeout or WAIT) if args.distributed else None,
             )
     except finetune.TrainingError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
@@ -233,6 +247,8 @@ def run_one(args: argparse.Namespace) -> int:
                 base=run.task.base,
                 overwrite=True,
             )
+    if not run.first:
+        return OK
     stored = read(folder)
     print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
     return FAILED if violated(stored) else OK
@@ -244,6 +260,14 @@ def require_used(args: argparse.Namespace) -> None:
         raise UsageError("--gpu is for estimates: add --dry-run, or choose a GPU with --device")
     if args.best and not args.export:
         raise UsageError("--best says which adapters to write: add --export DIR")
+    if args.timeout is not None and not args.distributed:
+        raise UsageError("--timeout is for ranks: add --distributed, and start by torchrun")
+    if args.timeout is not None and not args.timeout > 0:
+        raise UsageError(f"--timeout must be > 0 seconds, got {args.timeout:g}")
+    if args.distributed and args.export:
+        raise UsageError(
+            "--export writes all agents, of which a rank has some: run it in one process"
+        )
     for option, given in (("--adapters", args.adapters), ("--export", args.export)):
         if args.dry_run and given:
             raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from paper_checks import endpoints, observe, turns
+from paper_checks.ranks import agreed, mean_losses, observed
 from paper_checks.record import clock
 from paper_checks.run import Run
 
@@ -19,7 +20,7 @@ def close_round(run: Run, round_: int, closes: bool, last: bool) -> None:
     record = {
         "step": run.step,
         "round": round_,
-        "loss": float(np.mean(run.losses)),
+        "loss": float(np.mean(mean_losses(run))),
         "comm_bytes": run.sent,
     }
     if run.scaler is not None:
@@ -45,7 +46,10 @@ def evaluated(run: Run, planned: bool) -> dict[str, Any]:
     """
     apart = run.config.train.sequential
     with clock(run, "evaluating"):
-        scores = endpoints.scored(run.stacked, run.task, batch_of(run), sequential=apart)
+        scores = observed(
+            run,
+            lambda: endpoints.scored(run.stacked, run.task, batch_of(run), sequential=apart),
+        )
     score = scores.get("validation_score") if planned else None
     if score is not None and not (run.best and score <= run.best["score"]):
         run.best, run.waited = {"score": score, "step": run.step}, 0
@@ -65,7 +69,8 @@ def scored_in_turn(run: Run) -> dict[str, float]:
 def averaged(run: Run) -> dict[str, Any]:
     """Return how the averaged models score."""
     with clock(run, "evaluating"):
-        return endpoints.averaged(run.stacked, run.task, run.config.mix.rule, batch_of(run))
+        rule = run.config.mix.rule
+        return observed(run, lambda: endpoints.averaged(run.stacked, run.task, rule, batch_of(run)))
 
 
 def batch_of(run: Run) -> int:
@@ -84,7 +89,8 @@ def worth_observing(run: Run, round_: int) -> bool:
     times = len({row["step"] for row in run.rows})
     if choice.share is None or times == 0:
         return True
-    return spent * (times + 1) / times <= choice.share * run.seconds.get("training", 0.0)
+    worth = spent * (times + 1) / times <= choice.share * run.seconds.get("training", 0.0)
+    return agreed(run, worth)
 
 
 def last_mixed(run: Run) -> int:

@@ -26,7 +26,7 @@ def require_finite(run: Run, losses: Tensor, t: int) -> None:
         if not all(mask):
             agent = mask.index(False)
             raise TrainingError(
-                f"the {what} of agent {agent} at step {t} is not finite "
+                f"the {what} of agent {run.own[agent]} at step {t} is not finite "
                 f"(its loss is {float(losses[agent])}); lower train.lr = {run.config.train.lr}"
             )
 

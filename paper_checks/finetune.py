@@ -32,6 +32,7 @@ from paper_checks.cost import recompute
 from paper_checks.failures import TrainingError as TrainingError
 from paper_checks.failures import finite, require_finite
 from paper_checks.optimizer import optimizer_of, step_size
+from paper_checks.ranks import join, meeting, observed, place, post, require_served
 from paper_checks.record import clock
 from paper_checks.rounds import rounds_of
 from paper_checks.run import Run
@@ -55,6 +56,7 @@ def finetune(
     stop: Callable[[], bool] = lambda: False,
     restart: bool = False,
     accept_code: bool = False,
+    ranks: float | None = None,
 ) -> Run:
     """Train, or resume from a checkpoint in `folder`; leave rows.jsonl and run.json there.
 
@@ -63,40 +65,49 @@ def finetune(
     or when stop() is true, the step is finished, a checkpoint is written, and the run returned has
     run.finished false. What is stored there with another stamp is dropped if `restart`; if
     `accept_code`, a difference in code and libraries alone is passed over. began(run): called once,
-    before the first step.
+    before the first step. ranks: for how many seconds this process, one of several that torchrun
+    started, waits for the others; None: it is alone, with all agents.
     TrainingError: a loss or gradient that is not finite. OtherStampError: another stamp.
     """
-    store.require_writable(folder)
-    with store.locked(folder):
+    if ranks is not None:
+        require_served(config)
+    own = folder if ranks is None else place(folder, config.mix.agents, ranks)
+    store.require_writable(own)
+    with store.locked(own):
         run = prepare(config, device=device, adapters=adapters)
+        if ranks is not None:
+            join(run, ranks)
         try:
             record.require_same(run, folder, accept_code=accept_code)
-            found = checkpoint.resume(run, folder, accept_code=accept_code)
+            found = checkpoint.resume(run, own, accept_code=accept_code)
             if found.get("steps", config.train.steps) < config.train.steps:
                 lengthen(run)
         except stamp.OtherStampError:
             if not restart:
                 raise
-            record.remove(folder)
-        follow.begin(folder, run.records)
-        began(run)
+            record.remove(own)
+        if run.first:
+            follow.begin(folder, run.records)
+            began(run)
         with interruptions() as signals:
             while not run.finished and not signals and not stop():
                 try:
                     advance(run)
                 except TrainingError as error:
-                    raise TrainingError(f"{error}; {kept(run, folder)}") from None
+                    raise TrainingError(f"{error}; {kept(run, own)}") from None
                 ended = run.records[-1] if not run.losses else None
-                if ended is not None:
-                    follow.append(folder, ended)
-                show(run.step, ended)
+                if run.first:
+                    if ended is not None:
+                        follow.append(folder, ended)
+                    show(run.step, ended)
                 if run.best.get("step") == run.step:
-                    checkpoint.save(run, folder, best=True)
+                    checkpoint.save(run, own, best=True)
                 if run.step % config.observe.checkpoint_every == 0:
-                    checkpoint.save(run, folder)
+                    checkpoint.save(run, own)
             run.stopped_by = signals[0] if signals else 0
-        checkpoint.save(run, folder)
-        record.write(run, folder)
+        checkpoint.save(run, own, apart=not run.finished)
+        if run.first:
+            record.write(run, folder)
     return run
 
 
@@ -195,8 +206,10 @@ def advance(run: Run) -> None:
         begin_task(run, run.turns.at(t))
     if now.step == 0 and train.order == "mix_first":
         mix(run, now.round)
+    if closes and train.order == "combine":
+        post(run, run.rounds.before(round_))
     with clock(run, "training"):
-        run.losses.append(float(gradients(run, t).mean()))
+        run.losses.append(gradients(run, t).tolist())
     if closes and train.order == "combine":
         mix(run, round_)
     descend(run)
@@ -294,7 +307,8 @@ def mix(run: Run, round_: int) -> None:
 
     Methods that do not mix are measured as if all agents were to be averaged.
     """
-    choice, rule, N = run.config.mix, run.config.mix.rule, run.stacked.agents
+    choice, rule, N = run.config.mix, run.config.mix.rule, run.config.mix.agents
+    now = run.rounds.before(round_)
     planned = worth_observing(run, round_)
     if run.stacked.sites and (planned or round_ == last_mixed(run)):
         before = {"row": len(run.rows), "record": len(run.records)}
@@ -302,7 +316,10 @@ def mix(run: Run, round_: int) -> None:
             names = {"graph": choice.graph, "samples": "server"}
             graph = names.get(choice.weighing, "complete")
             rows = np.full((N, N), 1 / N) if run.Pi is None else np.broadcast_to(run.Pi, (N, N))
-            run.seen, found = observe.theory(run.stacked, rows, graph, round=round_, step=run.step)
+            run.seen, found = observed(
+                run,
+                lambda: observe.theory(run.stacked, rows, graph, round=round_, step=run.step),
+            )
             run.rows += [{"claim": c, **row.as_json()} for c in found for row in found[c]]
         run.unplanned = {} if planned else {**before, "names": [*run.seen]}
     with clock(run, "mixing"):
@@ -311,14 +328,20 @@ def mix(run: Run, round_: int) -> None:
             rule,
             run.Pi,
             run.memory,
-            run.rounds.before(round_),
+            now,
             moments=choice.moments,
             optimizer=run.optimizer,
+            meet=meeting(run, now),
         )
 
 
 def lengthen(run: Run) -> None:
     """Turn the state of a run at its last step, or before, into that of a longer run."""
+    if run.ranks is not None:
+        raise ValueError(
+            f"train.steps must be those of the stored run with --distributed, got "
+            f"{run.config.train.steps}; train a longer one anew in another folder (--out)"
+        )
     longer, extra = run.longer, run.unplanned
     run.longer, run.unplanned = {}, {}
     if longer:
@@ -336,7 +359,7 @@ def lengthen(run: Run) -> None:
 def kept(run: Run, folder: Path) -> str:
     """Save the state of a failed run if it is finite, and say where the last such state is."""
     if run.step and finite(run):
-        return f"the last finite state is {checkpoint.save(run, folder)}"
+        return f"the last finite state is {checkpoint.save(run, folder, apart=True)}"
     return f"earlier states, if any, are in {folder / 'checkpoint'}"
 
 

@@ -7,7 +7,7 @@ All agents share one LoRA scale, so it can stay out of the products that are mix
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,13 @@ from paper_checks.stacked import Stacked, StackedLinear
 
 # site -> what its method keeps, by name; an array that is the same for all agents as one row of it
 Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
+
+# a state before a mix, and after it
+Change: TypeAlias = tuple[State, State]
+# mixes states of sites, one after the other as they are asked for, and heads
+Meet: TypeAlias = Callable[
+    [Iterator[State], Sequence[Tensor]], tuple[Iterator[Change], Iterator[Tensor]]
+]
 
 COMPUTED = (LORA, MERGED, FORMS["sora"], FORMS["sd_lora"])  # what a stacked layer knows, and pools
 
@@ -263,8 +270,11 @@ def mix(
     *,
     moments: str = "reset",
     optimizer: torch.optim.Optimizer | None = None,
+    meet: Meet | None = None,
 ) -> int:
     """Mix all adapters and heads of a stacked model in place; return the bytes sent by all agents.
+
+    meet: how, None: with each other.
 
     moments: "reset" clears the optimizer's, like creating a new optimizer every round; "keep"
     leaves them, in the wrong basis after a truncation; "rotate" moves those of methods that mix
@@ -277,27 +287,33 @@ def mix(
         weights = weights if Pi is None else Pi  # a server's own, too
         sent = mix_bytes(stacked, rule, Pi, memory, clock)
         rotate = moments == "rotate" and rule.space == "products"
-        _mix_adapters(stacked, rule, weights, memory, clock, optimizer if rotate else None)
-        for X in trained_heads(stacked):
-            X.copy_(_mean(X, weights))
+        meet = meet or with_each_other(rule, weights, clock)
+        _mix(stacked, memory, meet, optimizer if rotate else None)
     if moments == "reset" and optimizer is not None:
         optimizer.state.clear()
     return sent
 
 
-def _mix_adapters(
-    stacked: Stacked,
-    rule: Method,
-    weights: Host,
-    memory: Memory,
-    clock: Clock,
-    rotating: torch.optim.Optimizer | None,
+def with_each_other(rule: Method, weights: Host, clock: Clock) -> Meet:
+    """Return how all agents, stacked in one process, mix by the rows of the weights."""
+
+    def meet(
+        states: Iterator[State], heads: Sequence[Tensor]
+    ) -> tuple[Iterator[Change], Iterator[Tensor]]:
+        changes = ((old, rule.exchange(old, weights, clock).state) for old in states)
+        return changes, (_mean(X, weights) for X in heads)
+
+    return meet
+
+
+def _mix(
+    stacked: Stacked, memory: Memory, meet: Meet, rotating: torch.optim.Optimizer | None
 ) -> None:
-    """Mix the adapters in place; move the moments of `rotating`, an optimizer, with them."""
-    factors = stacked.factors()
-    for names in by_shape(factors):
-        old = state_of(factors, memory, names)
-        new = rule.exchange(old, weights, clock).state
+    """Mix adapters and heads in place; move the moments of `rotating`, an optimizer, with them."""
+    factors, heads = stacked.factors(), trained_heads(stacked)
+    groups = by_shape(factors)
+    changes, means = meet((state_of(factors, memory, names) for names in groups), heads)
+    for names, (old, new) in zip(groups, changes, strict=True):
         if rotating is not None:
             sites = [stacked.sites[name] for name in names]
             rotate_all(rotating, sites, old.factors, new.factors)
@@ -305,6 +321,8 @@ def _mix_adapters(
             factors[name].B.copy_(new.factors.B[layer])
             factors[name].A.copy_(new.factors.A[layer])
         _remember(memory, names, new)
+    for X, mixed in zip(heads, means, strict=True):
+        X.copy_(mixed)
 
 
 def _mean(X: Tensor, weights: Host) -> Tensor:

@@ -46,6 +46,7 @@ def write(run: Run, folder: Path) -> None:
         "origin": dict(run.config.origin),
         "metric": run.task.metric,
         "floors": endpoints.floors(run.task),
+        **at_ranks(run),
         "step": run.step,
         "stopped_early": run.early,
         "best": run.best,
@@ -61,6 +62,14 @@ def write(run: Run, folder: Path) -> None:
         "files": {ROWS: hashlib.sha256(data).hexdigest()},
     }
     write_atomically(folder / RUN, to_json(sealed(about)))
+
+
+def at_ranks(run: Run) -> dict[str, Any]:
+    """Return who held which agents, and what ranks have sent each other; {} for one process."""
+    if run.ranks is None:
+        return {}
+    sent = {"agents": run.ranks.neighbourhood.blocks, "sent_bytes": run.ranks.sent_bytes}
+    return {"ranks": sent}
 
 
 def partition_of(run: Run) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +16,9 @@ from paper_checks.rounds import Rounds
 from paper_checks.stacked import Stacked
 from paper_checks.tasks import Task
 from paper_checks.turns import Turns
+
+if TYPE_CHECKING:  # which is about runs
+    from paper_checks.ranks import Ranks
 
 
 @dataclass
@@ -34,11 +38,12 @@ class Run:
     memory: Memory  # the method's state of each site
     stamp: dict[str, Any]  # what must agree where it is resumed
     scaler: torch.amp.GradScaler | None = None  # of the loss, with float16 autocast
+    ranks: Ranks | None = None  # where it holds some of the agents only
     overflowed: bool = False  # this step's gradients, of the scaled loss
     step: int = 0
     sent: int = 0  # bytes, by all agents so far
     skipped: int = 0  # steps that overflowed under the scale of the loss, and were not taken
-    losses: list[float] = field(default_factory=list)  # the agents' mean, of this round's steps
+    losses: list[list[float]] = field(default_factory=list)  # of this round's steps, by agent
     seen: dict[str, Any] = field(default_factory=dict)  # at this round's mix
     records: list[dict[str, Any]] = field(default_factory=list)  # one per round
     rows: list[dict[str, Any]] = field(default_factory=list)  # the theory's, at each mix
@@ -49,6 +54,16 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)  # other code that made a part of it
     stopped_by: int = 0  # the signal, if one ended it early
+
+    @property
+    def own(self) -> Sequence[int]:
+        """The numbers of the agents that are stacked here."""
+        return range(self.stacked.agents) if self.ranks is None else self.ranks.own
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.ranks is None or self.ranks.rank == 0
 
     @property
     def early(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 import decaf_theory
 from decaf_theory.arrays import Array, Host, host
+from decaf_theory.distributed.collective import first_line, of_everyone
 from decaf_theory.distributed.wire import RankError
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
@@ -39,22 +40,15 @@ def enter(timeout: float) -> tuple[int, int]:
                 f"start them by torchrun ({error})"
             ) from None
         except RuntimeError as error:
-            raise RankError(f"not all ranks joined within {timeout:g} s: {_first(error)}") from None
+            raise RankError(
+                f"not all ranks joined within {timeout:g} s: {first_line(error)}"
+            ) from None
     return dist.get_rank(), dist.get_world_size()
 
 
-def agree(record: Record, rank: int, ranks: int, timeout: float) -> None:
+def agree(record: Record) -> None:
     """Raise RankError unless all ranks have the same record; the first that differs is named."""
-    import torch.distributed as dist
-
-    records: list[Any] = [None] * ranks
-    try:
-        dist.all_gather_object(records, record)
-    except RuntimeError as error:
-        raise RankError(
-            f"rank {rank}: another rank ended or was late by {timeout:g} s at the start: "
-            f"{_first(error)}"
-        ) from None
+    records = of_everyone(record, "at the start")
     for other, found in enumerate(records):
         for name in sorted({*records[0], *found}):
             if records[0].get(name) != found.get(name):
@@ -104,7 +98,3 @@ def digest(arrays: Any) -> str:
     for X in arrays:
         found.update(str(X.shape).encode() + np.ascontiguousarray(X).tobytes())
     return found.hexdigest()[:12]
-
-
-def _first(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "").partition("GLHF")[0].strip()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from decaf_theory.arrays import Array, Host, namespace
 from decaf_theory.distributed.joining import Graph, agree, dense, enter, record_of
-from decaf_theory.distributed.wire import RankError, packed, room, swap, unpacked
+from decaf_theory.distributed.wire import RankError, Swap, packed, post, room, unpacked, wait
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.methods import METHODS, Clock, Method, Mixed, State
 from decaf_theory.methods.base import along_the_gradient
@@ -19,12 +19,29 @@ from decaf_theory.tsvd.mixing import stochastic_entries
 Sites = Mapping[str, Factors]
 
 
+class Posted(NamedTuple):
+    """Messages of this rank's agents that are on their way, and whom its agents hear, by rank."""
+
+    sent: Sequence[Message]
+    rows: Host  # of Pi
+    of: Mapping[int, Sequence[int]]
+    swap: Swap
+
+
+class Heard(NamedTuple):
+    """The messages of all whom this rank's agents hear, and their weights [own, heard]."""
+
+    messages: list[Message]
+    weights: Host
+
+
 class Neighbourhood:
     """The agents of this rank and their neighbours, who exchange messages at the end of rounds.
 
     method: one that meets on a graph. graph: Pi [N, N], dense or sparse, or a function of the round
     that returns one, the same at all ranks. factors: those of this rank's agents at the start,
-    B [..., n, d, r] and A [..., n, r, k], or a mapping from names of sites to them. The N agents
+    B [..., n, d, r] and A [..., n, r, k], or a mapping from names of sites to them; it may be empty
+    where the caller keeps states and uses `post`, `wait` and `receive`. The N agents
     are dealt to the ranks in blocks as equal as can be, `blocks`; `own` are this rank's. timeout:
     for how many seconds a rank waits for the others, at the start and in a round. settings: what
     else must be the same at all ranks, by name, as the step size.
@@ -64,7 +81,7 @@ class Neighbourhood:
         given = _by_site(factors)
         _require_own(given, len(self.own))
         self.shapes = _shapes(given)
-        agree(record_of(self.method, graph, given, settings), self.rank, self.ranks, timeout)
+        agree(record_of(self.method, graph, given, settings))
         self.memory = {site: self._begun(pair).memory for site, pair in given.items()}
         self.sent_bytes = 0
 
@@ -110,34 +127,51 @@ class Neighbourhood:
         """
         if not self.method.mixes(clock):
             return {site: Mixed(state) for site, state in states.items()}
-        Pi = self.Pi(clock.round)
         sent = [self.method.send(state, clock) for state in states.values()]
-        heard = self._heard(sent, Pi, clock.round)
-        rows = Pi[self.own]
-        weights = rows[:, rows.any(axis=0)]
-        return {
-            site: self.method.receive(state, message, weights, clock)
-            for (site, state), message in zip(states.items(), heard, strict=True)
-        }
+        heard = self.wait(self.post(sent, clock.round))
+        mixed = self.receive(list(states.values()), heard, clock)
+        return dict(zip(states, mixed, strict=True))
 
-    def _heard(self, sent: Sequence[Message], Pi: Host, t: int) -> list[Message]:
-        """Return the messages of all agents to which this rank's give weight, in their order."""
+    def receive(self, states: Sequence[State], heard: Heard, clock: Clock) -> list[Mixed]:
+        """Return what the agents hold of sites, whose messages come first among those heard."""
+        return [
+            self.method.receive(state, message, heard.weights, clock)
+            for state, message in zip(states, heard.messages, strict=False)
+        ]
+
+    def post(self, sent: Sequence[Message], t: int) -> Posted:
+        """Begin to send messages of this rank's agents to all who hear them in round t.
+
+        They travel while the caller computes, until `wait`. All ranks send messages of the same
+        names, shapes and dtypes, whose third axis from the right are the agents.
+        """
+        Pi = self.Pi(t)
         others = [peer for peer in range(self.ranks) if peer != self.rank]
         to = {peer: heard_by(Pi, self.blocks[peer], self.own) for peer in others}
         of = {peer: heard_by(Pi, self.own, block) for peer, block in enumerate(self.blocks)}
         outgoing = {peer: packed(sent, rows) for peer, rows in to.items() if rows}
         incoming = {peer: room(sent, len(of[peer])) for peer in others if of[peer]}
-        swap(outgoing, incoming, rank=self.rank, round=t, timeout=self.timeout)
-        self.sent_bytes += sum(buffer.nbytes for buffer in outgoing.values())
-        self._require_finite(sent, self.rank, range(len(self.own)), t)
+        swap = post(outgoing, incoming, round=t, timeout=self.timeout)
+        return Posted(sent, Pi[self.own], of, swap)
+
+    def wait(self, posted: Posted) -> Heard:
+        """Return the messages of all agents to which this rank's give weight, in their order.
+
+        RankError: a neighbour that is late or has ended, or a message that is not finite.
+        """
+        sent, rows, of, swap = posted
+        wait(swap, rank=self.rank, timeout=self.timeout)
+        self.sent_bytes += sum(buffer.nbytes for buffer in swap.outgoing.values())
+        self._require_finite(sent, self.rank, range(len(self.own)), swap.round)
         parts = []
-        for peer, rows in of.items():
+        for peer, senders in of.items():
             if peer == self.rank:
-                parts.append([_rows(message, rows) for message in sent])
-            elif rows:
-                parts.append(unpacked(incoming[peer], sent, len(rows)))
-                self._require_finite(parts[-1], peer, rows, t)
-        return [_joined(messages) for messages in zip(*parts, strict=True)]
+                parts.append([_rows(message, senders) for message in sent])
+            elif senders:
+                parts.append(unpacked(swap.incoming[peer], sent, len(senders)))
+                self._require_finite(parts[-1], peer, senders, swap.round)
+        messages = [_joined(messages) for messages in zip(*parts, strict=True)]
+        return Heard(messages, rows[:, rows.any(axis=0)])
 
     def _require_finite(
         self, messages: Sequence[Message], sender: int, rows: Sequence[int], t: int

@@ -14,6 +14,7 @@ from decaf_theory.arrays import Array, Host
 from decaf_theory.distributed.joining import enter
 from decaf_theory.distributed.neighbourhood import (
     Neighbourhood,
+    Posted,
     blocks_of,
     require_neighbours,
     spread,
@@ -75,6 +76,7 @@ class _Served(Rounds):
         super().__init__(config)
         self.neighbourhood = neighbourhood
         self.seconds: list[float] = []
+        self.posted: Posted | None = None
 
     def after(self, visit: Visit, drawn: list[Host | None]) -> Visit:
         """Return the next step; RankError: a number on the way is not finite."""
@@ -88,11 +90,23 @@ class _Served(Rounds):
         assert following is not None  # or its name was raised
         return following
 
+    def gradient(self, at: State, drawn: Host | None, clock: Clock, check: bool) -> Array:
+        """Return the gradient; in order "combine" the messages of the round travel meanwhile."""
+        rule = self.neighbourhood.method
+        if self.config.order == "combine" and rule.mixes(clock):
+            self.posted = self.neighbourhood.post([rule.send(at, clock)], clock.round)
+        return super().gradient(at, drawn, clock, check)
+
     def mix(self, state: State, t: int) -> tuple[State, Mix]:
         """Return the state after the mix that ends round t, and that there was one."""
         K = self.config.local_steps
+        clock, served = Clock(t, K - 1, K), self.neighbourhood
         begun = perf_counter()
-        mixed = self.neighbourhood.exchange({"": state}, Clock(t, K - 1, K))[""]
+        if self.posted is None:
+            mixed = served.exchange({"": state}, clock)[""]
+        else:
+            mixed = served.receive([state], served.wait(self.posted), clock)[0]
+        self.posted = None
         self.seconds.append(perf_counter() - begun)
         return mixed.state, Mix()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import prod
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from array_api_compat import is_torch_array
 
@@ -60,36 +60,51 @@ def _array(data: Tensor, shape: tuple[int, ...], like: Array) -> Array:
     return data.numpy().copy().view(like.dtype).reshape(shape)
 
 
-def swap(
-    outgoing: Mapping[int, Tensor],
-    incoming: Mapping[int, Tensor],
-    *,
-    rank: int,
-    round: int,
-    timeout: float,
-) -> None:
-    """Send to each rank its buffer, and fill those of the ranks from which something comes.
+class Swap(NamedTuple):
+    """Messages of a round that are on their way: what to wait for, and who has failed, by rank.
+
+    outgoing, incoming: the buffers, which are kept until then.
+    """
+
+    round: int
+    outgoing: Mapping[int, Tensor]
+    incoming: Mapping[int, Tensor]
+    works: dict[int, list[Any]]
+    silent: dict[int, str]
+
+
+def post(
+    outgoing: Mapping[int, Tensor], incoming: Mapping[int, Tensor], *, round: int, timeout: float
+) -> Swap:
+    """Begin to send to each rank its buffer, and to fill those of the ranks that send something.
 
     A batch for each neighbour, in the order of ranks, so that an error has a name and no two ranks
-    wait for each other. RankError: some did not answer within `timeout` seconds, or have ended.
+    wait for each other.
     """
-    works: dict[int, list[Any]] = {}
-    silent: dict[int, str] = {}
+    swap = Swap(round, outgoing, incoming, {}, {})
     for peer in sorted({*outgoing, *incoming}):
         try:
-            works[peer] = _started(outgoing.get(peer), incoming.get(peer), peer, round)
+            swap.works[peer] = _started(outgoing.get(peer), incoming.get(peer), peer, round)
         except RuntimeError as error:
-            silent[peer] = _reason(error, timeout)
+            swap.silent[peer] = _reason(error, timeout)
+    return swap
+
+
+def wait(swap: Swap, *, rank: int, timeout: float) -> None:
+    """Wait until everything has arrived.
+
+    RankError: some ranks did not answer within `timeout` seconds from now, or have ended.
+    """
     ends = monotonic() + timeout
-    for peer, begun in works.items():
+    for peer, begun in swap.works.items():
         try:
             for work in begun:
                 work.wait(timedelta(seconds=max(ends - monotonic(), LEAST)))
         except RuntimeError as error:
-            silent[peer] = _reason(error, timeout)
-    if silent:
-        reasons = "; ".join(f"rank {peer} {reason}" for peer, reason in sorted(silent.items()))
-        raise RankError(f"rank {rank} cannot mix in round {round}: {reasons}")
+            swap.silent[peer] = _reason(error, timeout)
+    if swap.silent:
+        reasons = "; ".join(f"rank {peer} {reason}" for peer, reason in sorted(swap.silent.items()))
+        raise RankError(f"rank {rank} cannot mix in round {swap.round}: {reasons}")
 
 
 def _started(out: Tensor | None, into: Tensor | None, peer: int, round: int) -> list[Any]:

@@ -134,13 +134,15 @@ class Rounds:
         """
         config, t = self.config, visit.step
         if config.order == "combine":
+            g = self.gradient(visit.state, drawn[0], Clock(t), check)
             mixed, mix = self.mix(visit.state, t)
-            state, pooled = self.step(mixed, visit.state, drawn[0], Clock(t), check)
+            state, pooled = self.step(mixed, visit.state, g, Clock(t), check)
         else:
             state, pooled = visit.state, 0
             for local, draw in enumerate(drawn):
                 clock = Clock(t, local, config.local_steps)
-                state, sent = self.step(state, state, draw, clock, check)
+                g = self.gradient(state, draw, clock, check)
+                state, sent = self.step(state, state, g, clock, check)
                 pooled += sent
         if config.order != "combine":
             if self.rule.space == "products" and not finite(state.factors):
@@ -150,21 +152,21 @@ class Rounds:
             require_finite_factors(state.factors, t)
         return Visit(config, t + 1, state, mix, visit.comm_bytes + pooled + mix.comm_bytes)
 
-    def step(
-        self, moved: State, at: State, drawn: Host | None, clock: Clock, check: bool
-    ) -> tuple[State, int]:
-        """Return `moved` after a local step along the gradient at `at`, and the bytes of pooling.
-
-        drawn: the noise of the gradient.
-        """
-        config, rule = self.config, self.rule
-        W = points(config, at)
-        g = config.problem.grad(W)
+    def gradient(self, at: State, drawn: Host | None, clock: Clock, check: bool) -> Array:
+        """Return the gradient [..., N, d, k] in W at these states, with the noise that is drawn."""
+        W = points(self.config, at)
+        g = self.config.problem.grad(W)
         if clock.round == 0:
-            require_shape("grad", g, W, config.problem.N)
+            require_shape("grad", g, W, self.config.problem.N)
         if check:
             require_finite("gradient", g, clock.round)
-        g = noisy(config.problem, g, drawn, W)
+        return noisy(self.config.problem, g, drawn, W)
+
+    def step(
+        self, moved: State, at: State, g: Array, clock: Clock, check: bool
+    ) -> tuple[State, int]:
+        """Return `moved` after a local step along the gradient g at `at`, and the pooled bytes."""
+        config, rule = self.config, self.rule
         gradients = rule.form.gradients(g, at, config.s)
         slopes = {v.name: v.gradient(g, at, config.s) for v in rule.form.variables}
         trained = rule.trains(clock)
