@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from figures import style
 from figures.rows import Row, pick
@@ -42,17 +43,28 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw one panel of stacked bars, an agent each, per partition; return the files."""
-    own = shown(rows)
     with style.look():
-        figure, axes = style.panels(len(own), 1.4, sharey=False)
-        for axis, row in zip(axes, own, strict=True):
-            bars(axis, np.array(row["counts"]))
-            axis.set_title(WORDS[row["data.partition"]])
-        axes[-1].set_xlabel("agent")
-        figure.supylabel("training examples", fontsize=8)
-        if len(own[0]["counts"][0]) <= len(style.OKABE_ITO):
-            style.legend_above(figure, axes, columns=4, handlelength=1)
-        return style.save(figure, path)
+        return style.save(panels(shown(rows)), path)
+
+
+def picture(row: Row, path: Path) -> None:
+    """Draw the partition of one run, with its settings and `counts`, to a PNG file at `path`."""
+    with style.look():
+        style.save(panels([row]), path, ("png",))
+
+
+def panels(own: Sequence[Row]) -> Figure:
+    """Return a figure with a panel for each row, and one legend where classes have names."""
+    figure, axes = style.panels(len(own), 1.5, sharey=False)
+    for axis, row in zip(axes, own, strict=True):
+        bars(axis, np.array(row["counts"]))
+        axis.set_title(WORDS[row["data.partition"]])
+        axis.set_ylabel("examples")
+    axes[-1].set_xlabel("agent")
+    classes = len(own[0]["counts"][0])
+    if classes <= len(style.OKABE_ITO):
+        style.legend_above(figure, axes, classes, handlelength=1, columnspacing=1)
+    return figure
 
 
 def bars(axis: Any, counts: np.ndarray) -> None:
@@ -61,7 +73,8 @@ def bars(axis: Any, counts: np.ndarray) -> None:
     tops = np.cumsum(counts, axis=1)
     for label, color in enumerate(colors(classes)):
         held, below = counts[:, label], tops[:, label] - counts[:, label]
-        look = {"color": color, "width": 0.8, "linewidth": 0, "label": f"class {label}"}
+        name = str(label) if label else "class 0"  # short ones: all stand in one line
+        look = {"color": color, "width": 0.8, "linewidth": 0, "label": name}
         axis.bar(np.arange(agents), held, bottom=below, **look)
     axis.set_xticks(range(0, agents, max(1, agents // 10)))
 

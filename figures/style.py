@@ -163,12 +163,12 @@ def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2, **more: 
     figure.legend(list(entries.values()), list(entries), **place, **more)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write PDF, SVG and PNG files called `path` with their endings, each whole or not at all.
+def save(figure: Figure, path: Path, endings: Collection[str] = ()) -> list[Path]:
+    """Write files called `path` with these endings, each whole or not at all; return their paths.
 
-    Returns their paths.
+    By default PDF, SVG and PNG.
     """
-    written = {path.with_suffix(f".{ending}"): ending for ending in METADATA}
+    written = {path.with_suffix(f".{ending}"): ending for ending in endings or METADATA}
     for file, ending in written.items():
         drawn = BytesIO()
         figure.savefig(drawn, format=ending, metadata=METADATA[ending], dpi=300)

@@ -19,7 +19,7 @@ from decaf_theory.interrupts import in_one_line
 from decaf_theory.methods.form import MERGED
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
-from paper_checks import devices, record, shards, sweep, sweeping, table
+from paper_checks import dealt, devices, kept, sweep, sweeping, table
 from paper_checks.asda import command as asda
 from paper_checks.benchmark import command as benchmark
 from paper_checks.config import ADAPTER_METHODS, PARTITIONS, Config
@@ -102,7 +102,12 @@ def parser() -> argparse.ArgumentParser:
     prism.add_to(commands)
     sequences.add_to(commands)
     show = commands.add_parser("table", help="the paper's table of stored runs")
-    show.add_argument("out", nargs="*", type=place, default=[OUT], help=f"folders (default {OUT})")
+    show.add_argument(
+        "out", nargs="*", type=place, default=[OUT], help=f"folders or kept files (default {OUT})"
+    )
+    show.add_argument(
+        "--keep", type=place, metavar="FILE", help="write what the table of one experiment shows"
+    )
     show.add_argument("--against", default="dlora", help="method to compare the others with")
     show.add_argument("--level", type=float, default=0.95, help="of the intervals (default 0.95)")
     for command in (run, many, show):
@@ -206,6 +211,11 @@ def run_one(args: argparse.Namespace) -> int:
         return OK
     if args.distributed:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings would join our line
+
+    def began(run: Run) -> None:
+        dealt.show(run)
+        dealt.draw(run, folder)
+
     try:
         with progress(config) as show:
             run = finetune.finetune(
@@ -214,7 +224,7 @@ def run_one(args: argparse.Namespace) -> int:
                 device=cell.device,
                 adapters=args.adapters,
                 show=show,
-                began=show_partition,
+                began=began,
                 restart=args.restart,
                 accept_code=args.accept_code,
                 ranks=(args.timeout or WAIT) if args.distributed else None,
@@ -271,13 +281,6 @@ def require_used(args: argparse.Namespace) -> None:
     for option, given in (("--adapters", args.adapters), ("--export", args.export)):
         if args.dry_run and given:
             raise UsageError(f"{option} has no effect with --dry-run, which reads no weights")
-
-
-def show_partition(run: Run) -> None:
-    """Print who holds what, on stderr."""
-    found = record.partition_of(run)
-    lines = [shards.table(found["counts"]), *(f"note: {note}" for note in found["notes"])]
-    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def violated(stored: Stored) -> bool:
@@ -340,11 +343,24 @@ def show_table(args: argparse.Namespace) -> int:
     if args.against.removeprefix(HEADS_ONLY) not in ADAPTER_METHODS:
         hint = near(args.against, ADAPTER_METHODS)
         raise UsageError(f"--against must be a method, got {args.against!r}; {hint}")
+    if args.keep is not None:
+        keep(args)
     given = {"against": args.against, "level": args.level, "accept_code": args.accept_code}
     with store.fitting(", ".join(map(str, args.out)), "train the runs again"):
         text = table.text(args.out, **given)
     print(printable(text))
     return OK
+
+
+def keep(args: argparse.Namespace) -> None:
+    """Write the runs of one experiment to a small file, of which `table` makes the same tables."""
+    found, _ = kept.experiments(args.out)
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        raise UsageError(
+            f"--keep takes one experiment, got {names}; give the folder of one of them"
+        )
+    kept.save(found[0], args.keep, accept_code=args.accept_code)
 
 
 def run_tournament(args: argparse.Namespace) -> int:

@@ -85,7 +85,11 @@ def stored(folder: Path) -> Plan | None:
     """Return the plan in the folder of an experiment, if any. StoreError: a damaged one."""
     if not (folder / SWEEP).is_file():
         return None
-    found = read_sealed(folder / SWEEP, "remove it and sweep again")
+    return plan_of(read_sealed(folder / SWEEP, "remove it and sweep again"))
+
+
+def plan_of(found: Mapping[str, Any]) -> Plan:
+    """Return a plan that was stored as plain values."""
     lists = {name: tuple(found[name]) for name in ("rows", "graphs", "partitions", "seeds")}
     return Plan(**lists, grid=found["grid"], primary=tuple(found["primary"]))
 

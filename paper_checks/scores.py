@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from decaf_theory.methods import METHODS
 from decaf_theory.stats import mean_interval
@@ -24,9 +25,14 @@ def last(run: Stored) -> float:
 
 def best(run: Stored) -> float:
     """Return that of the round with the best validation score, or without any the best score."""
+    return float(best_of(run)["score"])
+
+
+def best_of(run: Stored) -> dict[str, Any]:
+    """Return the record of that round."""
     rounds = [record for record in run.records if "score" in record]
     by = "validation_score" if validated(run) else "score"
-    return float(max(rounds, key=lambda record: float(record[by]))["score"])
+    return max(rounds, key=lambda record: float(record[by]))
 
 
 def validated(run: Stored) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from decaf_theory.faults import no_memory
 from decaf_theory.files import UnwritableError, from_json, to_json, write_atomically
 from paper_checks import config as configs
-from paper_checks import stamp
+from paper_checks import dealt, stamp
 from paper_checks.config import Config
 from paper_checks.protocol import Plan, point_name
 from paper_checks.record import share
@@ -132,6 +132,7 @@ def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
             config,
             folder,
             device=cell.device,
+            began=partial(dealt.draw, folder=folder),
             stop=stop,
             restart=cell.restart,
             accept_code=cell.accept_code,
@@ -185,15 +186,16 @@ def count_finished(folder: Path) -> int:
 
 
 def summary(stored: Stored) -> str:
-    """Return one line about a stored run: score, seconds, shares of training, verdicts."""
+    """Return one line about a stored run: score, seconds, shares of training, rounds, verdicts."""
     last = stored.records[-1] if stored.records else {}
     score = f"score {last['score']:.4f}, " if "score" in last else ""
     seconds = sum(stored.run["seconds"].values())
     verdicts = " ".join(f"{c} {v['outcome']}" for c, v in stored.run["verdicts"].items())
     mixing, observing = (share(stored.run["seconds"], what) for what in ("mixing", "observing"))
+    seen = len({row.get("step") for row in stored.rows})
     return (
-        f"{score}{seconds:.1f} s, mixing {mixing:.1%} and observing {observing:.1%} of training; "
-        f"{verdicts}"
+        f"{score}{seconds:.1f} s, mixing {mixing:.1%} and observing {observing:.1%} of training, "
+        f"at {seen} of {len(stored.records)} rounds; {verdicts}"
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from decaf_theory.stats import mean_interval
-from paper_checks import contrasts, reported, selection
-from paper_checks.baseline import BASELINE
+from paper_checks import contrasts, kept, reported, selection
 from paper_checks.contrasts import difference, pairs, word
-from paper_checks.protocol import Plan, of_run
+from paper_checks.kept import Experiment
 from paper_checks.reported import Place, Reported
 from paper_checks.rules import HEADLESS, HEADS_ONLY
 from paper_checks.scores import (
@@ -28,8 +28,7 @@ from paper_checks.scores import (
     scores,
     validated,
 )
-from verification.harness import AGAIN, Stored, read, require_alike
-from verification.store import RUN, StoreError, read_run, read_sealed
+from verification.harness import Stored, require_alike
 
 OWN, AVERAGED = "agents' own models", "averaged model"  # endpoints
 CENTRAL = "centralized"
@@ -43,21 +42,19 @@ def text(
     level: float = 0.95,
     accept_code: bool = False,
 ) -> str:
-    """Return the tables of all runs below the folders, in Markdown.
+    """Return the tables of all runs below the folders, or in files of `kept`, in Markdown.
 
     StoreError: no finished run; a damaged one; runs of one experiment with other settings, code or
     data; one run that is stored twice with unlike scores.
     """
-    runs, unfinished = collect(folders)
+    found, unfinished = kept.experiments(folders)
     given = reported.read()
     parts: list[str] = []
     shown: set[Place] = set()
-    for name in sorted({run.settings["name"] for run in runs}):
-        own = [run for run in runs if run.settings["name"] == name]
-        place, plan = of_run(own[0].folder)
-        require_alike(name, own, accept_code=accept_code, varied=tuple(plan.grid) if plan else ())
-        parts += experiment(name, own, place, plan, against, level, given)
-        shown |= places_of(name, own)
+    for one in found:
+        require_alike(one.name, one.runs, accept_code=accept_code, varied=one.varied)
+        parts += experiment(one, against, level, given)
+        shown |= places_of(one.name, one.runs)
     if unfinished:
         parts.append(f"left out because not finished: {', '.join(unfinished)}")
     if listing := reported.listing(reported.elsewhere(given, shown)):
@@ -72,30 +69,11 @@ def places_of(name: str, runs: Sequence[Stored]) -> set[Place]:
     return {(name, method, *column, metric) for method in found for column in found[method]}
 
 
-def collect(folders: Sequence[Path]) -> tuple[list[Stored], list[str]]:
-    """Return the finished runs below the folders, and the names of the unfinished ones."""
-    places = [path.parent for folder in folders for path in sorted(folder.rglob(RUN))]
-    # the claims' own run.json has none
-    found = [read(place) for place in places if "settings" in read_run(place, AGAIN)]
-    done = [run for run in found if run.finished]
-    if not done:
-        raise StoreError(
-            f"no finished run below {', '.join(map(str, folders))}; train some: "
-            f"python -m paper_checks sweep"
-        )
-    return done, [run.folder.name for run in found if not run.finished]
-
-
 def experiment(
-    name: str,
-    runs: Sequence[Stored],
-    place: Path,
-    plan: Plan | None,
-    against: str,
-    level: float,
-    published: Sequence[Reported],
+    one: Experiment, against: str, level: float, published: Sequence[Reported]
 ) -> Iterator[str]:
     """Yield the parts of one experiment's page: what is chosen, scores, differences, controls."""
+    name, runs, plan = one.name, one.runs, one.plan
     settings, metric = runs[0].settings, runs[0].run["metric"]
     what = f"{settings['mix.agents']} agents, rank {settings['lora.rank']}, "
     yield f"## {name}\n\n{what}{settings['train.steps']} steps; {metric} in %."
@@ -111,7 +89,7 @@ def experiment(
     ends[AVERAGED] = scores(runs, columns, recorded("averaged_score"))
     shown = {endpoint: found for endpoint, found in ends.items() if found}
     yield from contrasts.text(shown, against, columns, level, plan)
-    if found := controls(place, runs, ends[OWN], columns, level):
+    if found := controls(one.baseline, runs, ends[OWN], columns, level):
         yield f"### Controls\n\n{found}"
 
 
@@ -156,15 +134,14 @@ def averaged(runs: Sequence[Stored], columns: Sequence[Column]) -> Scores:
 
 
 def controls(
-    place: Path,
+    baseline: Mapping[str, Any] | None,
     runs: Sequence[Stored],
     own: Scores,
     columns: Sequence[Column],
     level: float,
 ) -> str:
     """Return whether centralized training is above the baseline, and above its heads alone."""
-    path, lines = place / BASELINE, []
-    baseline = read_sealed(path, "remove it and sweep again") if path.is_file() else None
+    lines = []
     if baseline is not None:
         lines.append(f"Baseline, {baseline['what']}: {100 * baseline['score']:.1f}.")
     for column in columns:

@@ -82,7 +82,7 @@ ROOM_ALLOWED = {
         "decaf_theory.terminal",
     ),
     "paper_checks": (
-        *("paper_checks", "decaf_theory"),
+        *("paper_checks", "decaf_theory", "figures.partition"),
         *("verification.claim", "verification.judge", "verification.store"),
         *("verification.adapter_evidence", "verification.adapter_report"),
         *("verification.harness", "verification.provenance", "verification.workers"),

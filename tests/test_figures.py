@@ -6,11 +6,12 @@ import re
 import shutil
 from functools import cache
 
+import numpy as np
 import pytest
 
 from decaf_theory.files import to_json
 from decaf_theory.sums import seal_lines, sealed
-from figures import FIGURES, rows, style, training
+from figures import FIGURES, partition, rows, style, training
 from figures.cli import caption, main
 from tests import figure_rows
 from verification import provenance, store
@@ -244,6 +245,32 @@ def test_the_figure_of_training_leaves_out_no_method(results):
         labels = axes[0].get_legend_handles_labels()[1]
     assert "mine" in labels
     assert len(labels) == len({row["mix.method"] for row in own})
+
+
+def test_the_picture_of_a_partition_has_its_counts_on_each_other_and_classes_in_one_line():
+    counts = np.array([[4, 1, 5], [2, 8, 0]])
+    with style.look():
+        figure = partition.panels([{"data.partition": "skew", "counts": counts.tolist()}])
+    classes = figure.axes[0].containers
+    assert [[bar.get_height() for bar in one] for one in classes] == counts.T.tolist()
+    ends = [[bar.get_y() + bar.get_height() for bar in one] for one in classes]
+    assert ends == counts.cumsum(axis=1).T.tolist()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["class 0", "1", "2"]
+    figure.draw_without_rendering()
+    lines = {round(text.get_window_extent().y0) for text in legend.get_texts()}
+    assert len(lines) == 1
+
+
+def test_the_picture_of_a_run_is_one_file_and_the_same_each_time(tmp_path):
+    row = {"data.partition": "iid", "counts": [[4, 1, 5], [2, 8, 0]]}
+    for name in ("one", "other"):
+        partition.picture(row, tmp_path / f"{name}.png")
+    one, other = sorted(tmp_path.iterdir())
+    assert one.read_bytes() == other.read_bytes()
+    assert one.read_bytes().startswith(b"\x89PNG")
+    partition.picture({**row, "counts": [[4, 1, 5], [2, 0, 8]]}, other)
+    assert one.read_bytes() != other.read_bytes()
 
 
 def test_a_figure_whose_writing_fails_leaves_no_part_of_it(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
-from paper_checks import cli, finetune, record, sweep, sweeping, tasks  # noqa: E402
+from decaf_theory.files import to_json  # noqa: E402
+from figures import partition  # noqa: E402
+from paper_checks import cli, dealt, finetune, record, sweep, sweeping, tasks  # noqa: E402
 from paper_checks import config as configs  # noqa: E402
 from paper_checks.protocol import Plan  # noqa: E402
 from tests import paper_runs  # noqa: E402
@@ -27,6 +29,12 @@ LOAD_TASK = tasks.load_task
 def net(monkeypatch):
     monkeypatch.setattr(finetune, "load_task", paper_runs.task)
     monkeypatch.setattr(tasks, "load_task", paper_runs.task)  # of the baseline
+    monkeypatch.setattr(partition, "picture", quick_picture)
+
+
+def quick_picture(row, path):
+    """Write what `figures.partition` draws, which takes a tenth of a second."""
+    path.write_bytes(to_json({"kind": row["data.partition"], "counts": row["counts"]}))
 
 
 @pytest.fixture
@@ -55,6 +63,15 @@ def test_a_run_leaves_rows_and_says_what_came_out(toml, tmp_path, capsys):
     assert [r["step"] for r in stored.records] == [2, 4, 6]
     assert {"training", "mixing", "observing", "evaluating"} == stored.run["seconds"].keys()
     assert not any("seconds" in row or "time" in row for row in stored.records)
+    assert "at 3 of 3 rounds" in printed.out
+    assert (stored.folder / dealt.PICTURE).read_bytes() == picture_of(stored, tmp_path)
+
+
+def picture_of(stored, folder):
+    """What is drawn of who holds what in a stored run."""
+    row = {**stored.settings, "counts": stored.run["partition"]["counts"]}
+    partition.picture(row, folder / "drawn.png")
+    return (folder / "drawn.png").read_bytes()
 
 
 def test_a_finished_run_is_not_run_again(toml, tmp_path, capsys, monkeypatch):
@@ -205,6 +222,8 @@ def test_a_sweep_runs_each_cell_once_and_skips_finished_ones(toml, tmp_path, cap
     assert cli.main(command) == 0
     first = capsys.readouterr().out
     assert first.count("finished") == len(folders(out)) == 2 * 2 * (1 + 2 + 2)
+    stored = record.read(out / "net" / "decaf-complete-skew-seed2")
+    assert (stored.folder / dealt.PICTURE).read_bytes() == picture_of(stored, tmp_path)
     assert cli.main(command) == 0
     assert capsys.readouterr().out.count("skipped") == 20
     assert cli.main(["table", str(out)]) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from decaf_theory.stats import detectable_difference, paired_interval, paired_p
 from paper_checks import config as configs
-from paper_checks import protocol, selection, table
+from paper_checks import kept, protocol, selection, table
 from paper_checks.choosing import at_an_end, best
 from paper_checks.protocol import Contrast, Plan
 from paper_checks.rules import ConfigError
@@ -69,6 +69,9 @@ def test_every_method_has_the_value_of_its_best_validation_score_whatever_the_te
     assert "Unequal" not in text
     # 66 - 61 with seeds 64 - 60 and 68 - 62
     assert cells(text, DIFFERENCE, "decaf")[0].startswith("+5.0 [")
+    (found,), _ = kept.experiments([tmp_path])
+    kept.save(found, tmp_path / "file")
+    assert table.text([tmp_path / "file"]) == text
 
 
 def test_a_value_that_lacks_a_seed_is_not_chosen_and_unequal_budgets_are_said(tmp_path):
@@ -277,7 +280,7 @@ def test_f1_stands_next_to_its_floors_and_to_accuracy(tmp_path):
 
 def test_a_selection_knows_how_often_every_point_was_tried(tmp_path):
     swept(tmp_path, SCORES)
-    runs, _ = table.collect([tmp_path])
+    runs, _ = kept.collect([tmp_path])
     found = selection.select(runs, PLAN)
     assert found.chosen[("decaf", "iid", "ring")] == (0.04,)
     assert found.tried[("decaf", "iid", "ring")] == {(0.01,): 2, (0.02,): 2, (0.04,): 2}

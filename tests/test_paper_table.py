@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from decaf_theory.stats import (
     paired_p,
 )
 from decaf_theory.sums import sealed
+from paper_checks import cli, protocol, record, reported, rules, table
 from paper_checks import config as configs
-from paper_checks import record, reported, rules, table
 from tests import paper_runs
 from verification import harness, store
 from verification.store import StoreError
@@ -343,3 +344,47 @@ def test_the_baseline_is_logistic_regression_kept_once(tmp_path, monkeypatch, ca
     assert baseline.logistic(task._replace(train=words)) is None
     large = task.train._replace(inputs={"pixel_values": torch.zeros(2, 3, 64, 64)})
     assert baseline.logistic(task._replace(train=large)) is None
+
+
+# ---------------------------------------------------------------- kept in one file
+
+
+def shown(capsys, *arguments):
+    assert cli.main(["table", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_one_file_has_the_tables_of_all_runs(tmp_path, capsys):
+    out, file = tmp_path / "out", tmp_path / "net.jsonl"
+    plan = protocol.Plan(("dlora", "decaf", "local"), ("ring", "complete"), ("iid",), (0, 1))
+    contrast = protocol.contrast_of("decaf - dlora on ring, iid")
+    protocol.keep(out / "net", plan, contrast, 0)
+    about = {"floors": {"majority": {"accuracy": 0.2}}, "verdicts": {"T17": {"outcome": "holds"}}}
+    draw = np.random.default_rng(0)
+    for seed in (0, 1):
+        for method, graph in [
+            *product(("dlora", "decaf"), ("ring", "complete")),
+            ("local", "ring"),
+        ]:
+            first, last, mean = draw.uniform(0.3, 0.9, 3).tolist()
+            where = {"method": method, "graph": graph, "seed": seed, "about": about}
+            stored(out, [first, last], final={"averaged_score": mean}, **where)
+    baseline = {"what": "logistic regression", "score": 0.4}
+    (out / "net" / "baseline.json").write_bytes(to_json(sealed(baseline)))
+    text = shown(capsys, out, "--keep", file)
+    for part in ("Primary contrast", "averaged model", "Best round", "majority", "Baseline"):
+        assert part in text
+    assert shown(capsys, file) == text
+    assert shown(capsys, file, "--keep", tmp_path / "again.jsonl") == text
+    assert (tmp_path / "again.jsonl").read_bytes() == file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(b"decaf", b"dlora", 1))
+    assert cli.main(["table", str(file)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_one_file_is_of_one_experiment(tmp_path, capsys):
+    for name in ("net", "web"):
+        stored(tmp_path / "out", [0.5], name=name)
+    assert cli.main(["table", str(tmp_path / "out"), "--keep", str(tmp_path / "file")]) == 2
+    assert "--keep takes one experiment, got net, web" in capsys.readouterr().err
+    assert not (tmp_path / "file").exists()

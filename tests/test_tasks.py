@@ -501,6 +501,7 @@ WRONG_LABELS = {
     ),
     "boolq": ("dev_mosaic_format.jsonl", '"gold": 1', '"gold": 2', "must be 0 or 1, got 2"),
     "boolq answers": ("dev_mosaic_format.jsonl", '"yes"]', '"Yes"]', "'no' or 'yes', got 'Yes'"),
+    "boolq choices": ("dev_mosaic_format.jsonl", '"no", "yes"]', '"yes"]', "must have 2 choices"),
     "boolq train": (
         "balanced.jsonl",
         ": true",

@@ -247,7 +247,10 @@ def _boolq_test(folder: Path) -> list[Example]:
         fields = {"question": question.strip().removesuffix("?"), "passage": passage}
         if _official(folder) or _held_out(passage):
             gold = _label(row["gold"], (0, 1), where, number)
-            label = _label(row["choices"][gold], ("no", "yes"), where, number)
+            choices = row["choices"]
+            if len(choices) != 2:
+                raise ValueError(f"{where}: line {number}: must have 2 choices, got {choices}")
+            label = _label(choices[gold], ("no", "yes"), where, number)
             examples.append(Example(fields, label))
     return examples
 
