@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import style
-from figures.rows import Row, pick
+from figures.rows import Row, matches, pick
 
 NEEDS = ("adapters",)
 CAPTION = """\
@@ -54,8 +54,8 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
         for name, look in LOST.items():
             by_layer(axes[0], pick(rows, claim="T9", case="|I| fro"), at, look, name, "mix")
         for claim, (case, look) in BOUNDS.items():
-            own = pick(rows, claim=claim, case=case)
-            by_layer(axes[1], own, at, look, "measured", "bound")
+            if own := [row for row in rows if matches(row, {"claim": claim, "case": case})]:
+                by_layer(axes[1], own, at, look, "measured", "bound")
         kinds = kinds_of(at)
         for i, marks in enumerate(MARKS[: len(kinds)]):
             look = {"color": "black", "marker": "o", "linestyle": "none", **marks}
