@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from figures import style
-from figures.rows import Row, pick
+from figures.rows import Row, matches, pick
 
 NEEDS = ("adapters",)
 CAPTION = """\
@@ -36,6 +36,9 @@ BOUNDS = {
     ),
 }
 FACES = ("full", "none", "left", "right", "top", "bottom")
+MARKS = [{"fillstyle": face, "markersize": size} for size in (3.5, 2.0) for face in FACES]
+LAYER = re.compile(r"\.(\d+)\.")
+OTHERS = "others"  # matrices whose names have no number
 
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -45,43 +48,71 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw losses and tightness by layer; return the files."""
+    at = places(rows)
     with style.look():
         figure, axes = style.panels(2, 2.4, sharey=False)
         for name, look in LOST.items():
-            by_layer(axes[0], pick(rows, claim="T9", case="|I| fro"), look, name, "mix")
+            by_layer(axes[0], pick(rows, claim="T9", case="|I| fro"), at, look, name, "mix")
         for claim, (case, look) in BOUNDS.items():
-            by_layer(axes[1], pick(rows, claim=claim, case=case), look, "measured", "bound")
-        for kind, face in zip(kinds_of(rows), FACES, strict=False):
-            look = {"color": "black", "marker": "o", "linestyle": "none", "fillstyle": face}
-            axes[0].plot([], [], **look, label=kind)
+            if own := [row for row in rows if matches(row, {"claim": claim, "case": case})]:
+                by_layer(axes[1], own, at, look, "measured", "bound")
+        kinds = kinds_of(at)
+        for i, marks in enumerate(MARKS[: len(kinds)]):
+            look = {"color": "black", "marker": "o", "linestyle": "none", **marks}
+            axes[0].plot([], [], **look, label=", ".join(kinds[i :: len(MARKS)]))
         axes[1].axhline(1, **style.BOUND, label="bound")
         axes[0].set_ylabel("lost share of the update")
         axes[1].set_ylabel("measured / bound")
         axes[1].set_xlabel("layer")
-        axes[1].xaxis.get_major_locator().set_params(integer=True)
+        ticks(axes[1], at)
         for axis, title in zip(axes, ("(a) what a mix loses", "(b) tightness"), strict=True):
             axis.set_ylim(bottom=0)
             style.legend_over(axis, title, columns=2, handlelength=2)
         return style.save(figure, path)
 
 
-def by_layer(axis: Any, rows: Sequence[Row], look: Any, over: str, under: str) -> None:
-    """Draw a ratio against the layer, one line per kind of matrix (distinguished by markers)."""
-    for i, kind in enumerate(kinds_of(rows)):
-        own = [row for row in rows if kind == row["site"].rpartition(".")[2]]
-        points = [(layer_of(row, place), row[over] / row[under]) for place, row in enumerate(own)]
-        marks = {**look, "fillstyle": FACES[i % len(FACES)]}
+def by_layer(
+    axis: Any, rows: Sequence[Row], at: Mapping[str, int], look: Any, over: str, under: str
+) -> None:
+    """Draw a ratio against the layer, one line per kind of matrix (distinguished by markers).
+
+    A matrix without an update has no ratio and no point.
+    """
+    for i, kind in enumerate(kinds_of(at)):
+        own = [row for row in rows if kind_of(row["site"]) == kind and row[under] > 0]
+        points = sorted((at[row["site"]], row[over] / row[under]) for row in own)
+        marks = {**look, **MARKS[i % len(MARKS)]}
         if i:
             del marks["label"]
-        axis.plot(*zip(*sorted(points), strict=True), **marks)
+        axis.plot([x for x, _ in points], [y for _, y in points], **marks)
 
 
-def layer_of(row: Row, place: int) -> int:
-    """Return the first number in the name of a matrix, or its position if there is none."""
-    number = re.search(r"\.(\d+)\.", row["site"])
-    return int(number[1]) if number else place
+def places(rows: Sequence[Row]) -> dict[str, int]:
+    """Return where each matrix stands: at the number of its layer; without one, alone after all."""
+    sites = list(dict.fromkeys(row["site"] for row in rows))
+    numbered = {site: int(found[1]) for site in sites if (found := LAYER.search(site))}
+    first = max(numbered.values(), default=-1) + 1
+    alone = [site for site in sites if site not in numbered]
+    return numbered | {site: first + i for i, site in enumerate(alone)}
 
 
-def kinds_of(rows: Sequence[Row]) -> list[str]:
-    """Return the kinds of matrices, in the order of the rows."""
-    return list(dict.fromkeys(row["site"].rpartition(".")[2] for row in rows))
+def kind_of(site: str) -> str:
+    """Return the kind of a matrix: the last part of its name, or OTHERS if it has no layer."""
+    return site.rpartition(".")[2] if LAYER.search(site) else OTHERS
+
+
+def kinds_of(sites: Iterable[str]) -> list[str]:
+    """Return the kinds of matrices, in their order."""
+    return list(dict.fromkeys(map(kind_of, sites)))
+
+
+def ticks(axis: Any, at: Mapping[str, int]) -> None:
+    """Label the layers by their numbers, at most a dozen, and the other matrices by their names."""
+    named = {
+        place: site.rpartition(".")[2] for site, place in at.items() if kind_of(site) == OTHERS
+    }
+    numbers = sorted(set(at.values()) - set(named))
+    shown = numbers[:: max(1, -(-len(numbers) // 12))]
+    axis.set_xticks([*shown, *named], [*map(str, shown), *named.values()])
+    if named:
+        axis.tick_params(axis="x", labelrotation=45)

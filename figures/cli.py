@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from decaf_theory.terminal import prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
-from verification.options import UsageError, hint_for
+from verification.options import UsageError, hint_for, whole
+from verification.workers import in_processes
 
 MISSING = 1
 PAGE = "report"
@@ -40,10 +43,23 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="draw runs of the harness that other code or libraries made, refused otherwise",
     )
+    p.add_argument(
+        "--jobs",
+        type=whole(1),
+        default=cores(),
+        metavar="N",
+        help="processes that draw (default: one per core)",
+    )
     page = p.add_mutually_exclusive_group()
     page.add_argument("--report", type=place, metavar="FILE", help="the page (OUT/report.html)")
     page.add_argument("--no-report", action="store_true", help="draw only the figures")
     return p
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def make(name: str, results: Path, out: Path, *, accept_code: bool = False) -> list[Path]:
@@ -106,14 +122,42 @@ def draw_all(args: argparse.Namespace) -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return USAGE
     require_writable(args.out)
-    missing = []
-    for name in asked or [*FIGURES, *([] if args.no_report else [PAGE])]:
-        try:
-            print(f"{name}: {', '.join(map(printable, draw(name, args)))}", flush=True)
-        except (store.StoreError, ValueError) as error:
-            missing.append(name)
-            print(
-                f"{name}: not {'written' if name == PAGE else 'drawn'}: {printable(error)}",
-                flush=True,
-            )
-    return MISSING if missing and args.only else OK
+    names = asked or [*FIGURES, *([] if args.no_report else [PAGE])]
+    pictures = [name for name in names if name != PAGE]
+    done = [say(name, args, files) for name, files in ahead(pictures, args)]
+    done += [say(PAGE, args) for _ in names[len(pictures) :]]  # it shows what is drawn by then
+    return OK if all(done) or not args.only else MISSING
+
+
+def ahead(names: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, list[Path]]]:
+    """Yield figures with their files, drawn by several processes; no files: to be drawn here.
+
+    What stops a figure there stops it here again, where it is said.
+    """
+    if min(args.jobs, len(names)) < 2:
+        return ((name, []) for name in names)
+    work = partial(attempt, args=args)
+    return in_processes(work, names, jobs=args.jobs, name=str, failed=lambda name, died: (name, []))
+
+
+def attempt(name: str, args: argparse.Namespace) -> tuple[str, list[Path]]:
+    """Draw a figure; return its name and files, none if it could not be drawn."""
+    try:
+        return name, draw(name, args)
+    except Exception:  # whatever it is, the figure is tried again where errors are met
+        return name, []
+
+
+def say(name: str, args: argparse.Namespace, files: Sequence[Path] = ()) -> bool:
+    """Print the files of a figure, or of the page, made here unless given; whether there are any.
+
+    What it lacks is printed instead.
+    """
+    try:
+        files = files or draw(name, args)
+    except (store.StoreError, ValueError) as error:
+        kind = "written" if name == PAGE else "drawn"
+        print(f"{name}: not {kind}: {printable(error)}", flush=True)
+        return False
+    print(f"{name}: {', '.join(map(printable, files))}", flush=True)
+    return True

@@ -41,7 +41,9 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
         axes[0].plot(gaps, [scale * b for b in bounds], **style.BOUND, label="bound (T25)")
         noisy = curve(rows, "gap", "bound", part="noise", **held)
         bars = {"color": "black", "marker": "_", "markersize": 7, "linestyle": "none"}
-        axes[1].plot(noisy[0], [scale * b for b in noisy[1]], **bars, label="bound (T25)", zorder=1)
+        axes[1].plot(
+            noisy[0], [scale * b for b in noisy[1]], **bars, label="bound (T25), by graph", zorder=1
+        )
         axes[0].set_xscale("log")
         axes[1].set_yscale("log", base=2)
         axes[1].yaxis.set_major_formatter("{x:g}")

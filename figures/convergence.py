@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from figures import style
 from figures.rows import Row, curve, pick
 
@@ -19,12 +17,12 @@ in the variables that the method trains (D-SGD: the full matrix; DLoRA-FA: B; DL
 A). All start at the same point and see the same noise.
 Lines: means over {runs} simulated runs; bands: their simultaneous 99.9 % confidence intervals.
 Plus signs: the exact moments, where the problem is quadratic in what is trained (rows of T25).
-Dotted: the bounds, T25 with its explicit constants, for DeCAF T29-joint with the measured errors of
-mixing (rows of T30-certificate).
+Dotted, with the open marker of the method: its bound, T25 with its explicit constants, for DeCAF
+T29-joint with the measured errors of mixing (rows of T30-certificate).
 """
-GRAPHS = ("ring", "complete", "bipartite")
 METHODS = ("dsgd", "dlora_fa", "dlora", "decaf")
-EXACT = {**style.line("black", "+", "none"), "label": "exact moments", "zorder": 3}
+PANELS = (("ring", "(a) ring"), ("complete", "(b) complete"), ("bipartite", "(c) bipartite"))
+EXACT = {"color": "black", "marker": "+", "linestyle": "none"}
 
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -33,43 +31,35 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Draw one row of panels per method and one column per graph; return the files."""
+    """Draw one panel per graph, the methods over each other; return the files."""
     with style.look():
-        figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
-        axes = figure.subplots(len(METHODS), len(GRAPHS), sharex=True, sharey=True)
-        for row, method in zip(axes, METHODS, strict=True):
-            for axis, graph in zip(row, GRAPHS, strict=True):
-                panel(axis, rows, method, graph)
-        for axis, graph in zip(axes[0], GRAPHS, strict=True):
-            axis.set_title(graph, loc="center")
-        axes[0, 0].set_xscale("log")
-        axes[0, 0].set_yscale("log")
-        for axis in axes.ravel():
+        figure, axes = style.panels(len(PANELS), 1.7)
+        for axis, (graph, title) in zip(axes, PANELS, strict=True):
+            for method in METHODS:
+                curves(axis, rows, method, graph)
+            axis.set_title(title)
             axis.minorticks_off()
-        figure.supxlabel("steps $T$", fontsize=8)
+        axes[0].plot([], [], **EXACT, label="exact moments")
+        axes[0].plot([], [], **style.BOUND, label="bounds, open markers")
+        axes[0].set_xscale("log")
+        axes[0].set_yscale("log")
+        axes[-1].set_xlabel("steps $T$")
         figure.supylabel("mean squared gradient over $t < T$", fontsize=8)
-        style.legend_above(figure, axes.ravel())
+        style.legend_above(figure, axes)
         return style.save(figure, path)
 
 
-def panel(axis: Any, rows: Sequence[Row], method: str, graph: str) -> None:
-    """Draw one method on one graph."""
+def curves(axis: Any, rows: Sequence[Row], method: str, graph: str) -> None:
+    """Draw one method on one graph: simulated with its band, exact if there are moments, bound."""
     wanted = {"curve": "convergence", "method": method, "topology": graph}
     columns = {
-        y: curve(rows, "T", y, evidence="simulated", **wanted)[1]
+        y: curve(rows, "T", y, evidence="simulated", **wanted)
         for y in ("low", "measured", "high", "bound")
     }
-    T = curve(rows, "T", evidence="simulated", **wanted)[0]
+    T, (low, mid, high) = columns["low"][0], (columns[y][1] for y in ("low", "measured", "high"))
     look = {**style.METHODS[method], "markersize": 2.5}
-    style.band(axis, T, columns["low"], columns["measured"], columns["high"], look)
+    style.band(axis, T, low, mid, high, look)
     if method in ("dsgd", "dlora_fa"):
-        axis.plot(*curve(rows, "T", evidence="exact", **wanted), **EXACT)
-    source = "T29-joint" if method == "decaf" else "T25"
-    axis.plot(T, columns["bound"], **style.BOUND, label="bounds (T25, T29-joint)")
-    axis.annotate(
-        source,
-        (T[len(T) // 2], columns["bound"][len(T) // 2]),
-        (2, 1),
-        fontsize=6,
-        textcoords="offset points",
-    )
+        exact = {**EXACT, "color": look["color"], "markersize": 6}
+        axis.plot(*curve(rows, "T", evidence="exact", **wanted), **exact)
+    axis.plot(*columns["bound"], **style.bound_of(look))

@@ -32,7 +32,6 @@ NORMS = {
 ADAPTER = {**style.line("black", "x", "none"), "label": "its adapter $|sBA|$", "markersize": 2.5}
 RANDOM = {**style.line("green", "^", "none"), "label": "random mixes", "markerfacecolor": "none"}
 FITTED = {**style.line("purple", "D", "-"), "label": "update held fixed"}
-BOUND = {**style.BOUND, "label": "bounds (T13)", "zorder": 3}
 PANELS = (
     (r"(a) $s = \eta/r$", "eta/r"),
     (r"(b) $s = \eta/\sqrt{r}$", "eta/sqrt(r)"),
@@ -70,8 +69,8 @@ def scaled(axis: Any, rows: Sequence[Row], scaling: str) -> None:
 
     for norm, look in NORMS.items():
         plot(look, norm=norm)
-    for norm in NORMS:
-        plot(BOUND, "bound", norm=norm)
+    for norm, look in NORMS.items():
+        plot({**style.bound_of(look), "zorder": 3}, "bound", norm=norm)
         plot(ADAPTER, norm=norm, quantity="adapter")
     plot(RANDOM, norm="fro", family="random")
 
@@ -88,6 +87,7 @@ def relative(axis: Any, rows: Sequence[Row]) -> None:
 def finish(axes: Sequence[Any]) -> None:
     """Label the panels."""
     ranks = list(axes[0].lines[0].get_xdata())
+    axes[0].plot([], [], **style.BOUND, label="bounds (T13)")
     axes[0].set_yscale("log", base=2)
     axes[0].set_yticks([1 / 64, 1 / 8, 1, 8, 64], ["1/64", "1/8", "1", "8", "64"])
     for axis in axes[2:]:

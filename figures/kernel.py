@@ -17,11 +17,11 @@ CAPTION = """\
 One DeCAF round on a ring, rank 4, float32, one thread of {processor} (rows of decaf bench).
 (a) Seconds per agent against the size d of a d x d layer, ten agents: medians over {rounds} rounds
 of the faster of NumPy and torch, bars from the fastest to the slowest round. Open markers: four
-agents, compared with what libraries ship. Black dotted: only the matrix products that any kernel of
+agents, compared with what libraries ship. Black dashed: only the matrix products that any kernel of
 this kind needs. QR loop, stacked QR: plain implementations of the same compressed truncation; the
 others form the d x d mix or iterate on it. Times of single agents are scaled to all agents.
 (b) The error of the truncated mix against a QR loop in float64, over sigma_1, {size} x {size};
-black dotted: the goal for the kernel. svd_lowrank is randomized and stops early by default.
+black dashed: the goal for the kernel. svd_lowrank is randomized and stops early by default.
 """
 LOOKS = {
     "ours": ("tsvd_of_mix", style.line("blue", "o", "-")),
@@ -67,7 +67,7 @@ def speed(axis: Any, rows: Sequence[Row]) -> None:
                 bars = {"yerr": (mid - low, high - mid), "elinewidth": 0.6}
                 axis.errorbar(sizes, mid, **bars, **style_of, label=label)
     floor = times(rows, "GEMM floor", N=10)
-    marks = {**style.BOUND, "marker": "_", "label": "GEMM floor"}
+    marks = {**style.REFERENCE, "marker": "_", "label": "GEMM floor"}
     axis.plot([found[0] for found in floor], [found[2] for found in floor], **marks)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
@@ -114,7 +114,7 @@ def accuracy(axis: Any, rows: Sequence[Row]) -> None:
     ]
     if not goal:
         raise MissingError("no rows of bench with the goal of the error; run decaf bench again")
-    axis.axvline(max(goal), **style.BOUND)
+    axis.axvline(max(goal), **style.REFERENCE)
     axis.annotate("goal", (max(goal), len(names) - 1), (3, 0), textcoords="offset points")
     axis.set_xscale("log")
     axis.set_yticks(range(len(names)), [LOOKS[role][0] for role in names])

@@ -18,7 +18,7 @@ ever truncated (d = k = r = 2, no noise; simulated, rows of claim T30-law).
 whose targets deviate from their mean. Circles: the mean target has a negative eigenvalue, which
 DeCAF cannot cross: sigma_2 falls to a multiple of the step size. Open circles: the mean target lets
 sigma_2 stay above 1/2, from the same F(z_0) - F*. Squares: DLoRA on the first target. Thin lines:
-what each tends to in closed form; dotted: F(z_0) - F*, the leading constant of T28-sharp.
+what each tends to in closed form; dashed: F(z_0) - F*, the leading constant of T28-sharp.
 (b) |grad Phi|^2 over the step size where DeCAF comes to rest, four agents on five graphs; thin
 lines: the closed form K eta. Decentralized SGD would tend to 0.
 """
@@ -47,7 +47,7 @@ def averages(axis: Any, rows: Sequence[Row]) -> None:
         (row,) = pick(rows, curve="average", which=name, N=4)
         axis.plot(levels(row, "T"), levels(row, "value"), **look)
         axis.axhline(row["law"], color=look["color"], **THIN)
-    axis.axhline(row["gap"], **style.BOUND, label="$F(z_0) - F^*$")
+    axis.axhline(row["gap"], **style.REFERENCE, label="$F(z_0) - F^*$")
     axis.set_xscale("log")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("horizon $T$, steps")

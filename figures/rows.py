@@ -42,6 +42,11 @@ def verdicts(results: Path) -> list[dict[str, Any]]:
     return store.read_verdicts(results)
 
 
+def texts(results: Path) -> list[dict[str, Any]]:
+    """Return one row per claim: area, name, statement, in reading order."""
+    return list(store.read_sealed(results / "claims.json")["claims"])
+
+
 def attacks(results: Path) -> list[dict[str, Any]]:
     """Return one row per attack; none if no claim was attacked."""
     path = results / "attacks" / "attacks.json"
@@ -132,6 +137,7 @@ def _exported(results: Path, command: str) -> list[dict[str, Any]]:
 
 SOURCES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "verdicts": verdicts,
+    "texts": texts,
     "attacks": attacks,
     "adapters": adapters,
     "bench": bench,

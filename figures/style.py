@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ RC: dict[Any, Any] = {
 }
 # no dates and no versions in the files: equal rows give equal bytes
 METADATA: dict[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
 
@@ -98,6 +98,9 @@ def methods(names: Collection[str]) -> list[tuple[str, dict[str, Any]]]:
 
 BOUND = {"color": OKABE_ITO["black"], "linestyle": ":", "linewidth": 1.0}
 
+# a number to compare with that is not a bound: a goal, a limit, a floor measured on this machine
+REFERENCE = {"color": OKABE_ITO["black"], "linestyle": "--", "linewidth": 0.8}
+
 
 def bound_of(look: dict[str, Any], label: str = "") -> dict[str, Any]:
     """Return the look of the bound on one curve among several: dotted, with its open markers."""
@@ -106,9 +109,13 @@ def bound_of(look: dict[str, Any], label: str = "") -> dict[str, Any]:
     return {**BOUND, **open_, "markersize": 3, **({"label": label} if label else {})}
 
 
-def look() -> AbstractContextManager[None]:
-    """Return the context in which a figure is made, filled and saved."""
-    return matplotlib.rc_context(RC)
+@contextmanager
+def look() -> Iterator[None]:
+    """Make, fill and save a figure in this context: matplotlib's defaults count, not the user's."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
 
 
 def grid(
@@ -166,11 +173,12 @@ def legend_above(figure: Figure, axes: Sequence[Any], columns: int = 2, **more: 
 def save(figure: Figure, path: Path, endings: Collection[str] = ()) -> list[Path]:
     """Write files called `path` with these endings, each whole or not at all; return their paths.
 
-    By default PDF, SVG and PNG.
+    By default SVG, PDF and PNG. The panels are laid out once, for the first file.
     """
     written = {path.with_suffix(f".{ending}"): ending for ending in endings or METADATA}
     for file, ending in written.items():
         drawn = BytesIO()
         figure.savefig(drawn, format=ending, metadata=METADATA[ending], dpi=300)
+        figure.set_layout_engine("none")
         write_atomically(file, drawn.getvalue())
     return list(written)

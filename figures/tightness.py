@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.rows import Row, pick
 
-NEEDS = ("verdicts", "attacks")
+NEEDS = ("verdicts", "texts", "attacks")
 CAPTION = """\
-Every claim in reading order: the largest measured/bound among its rows (of {rows} in all). 1, the
-dotted line: the bound is attained by an explicit example. Beyond it: claims that are false as
-worded, with their counterexamples. Arrows: outside the range. Crosses: the largest ratio that
-the adversary found from random starts ({attacked} claims attacked). Dashes on the left: identities
-and laws, which have no ratio. {unexpected} of {claims} outcomes differ from what is expected.
+The claims with a bound, by area: the largest measured/bound among the rows of each ({rows} rows in
+all). 1, the dotted line: the bound is attained by an explicit example. Beyond it: claims that are
+false as worded, with their counterexamples. Arrows: outside the range. Crosses: the largest ratio
+that the adversary found from random starts ({attacked} claims attacked). Left out: {left_out}
+identities and laws, which have no ratio. {unexpected} of {claims} outcomes differ from what is
+expected.
 """
 OUTCOMES = {
     "holds": style.line("blue", "o", "none"),
@@ -29,8 +30,13 @@ OUTCOMES = {
     "error": style.line("black", "X", "none"),
 }
 LOW, HIGH = 0.1, 10.0
-BEST = {"color": "black", "marker": "x", "linestyle": "none", "label": "adversary's best"}
-NONE = {"color": style.OKABE_ITO["grey"], "marker": "_", "linestyle": "none", "label": "no ratio"}
+BEST: dict[str, Any] = {
+    "color": "black",
+    "marker": "x",
+    "linestyle": "none",
+    "label": "adversary's best",
+}
+LINE, TEXT = 0.098, 5.5  # in, the height of a line; points
 
 
 def facts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -39,9 +45,22 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "rows": sum(row["rows"] for row in verdicts),
         "claims": len(verdicts),
+        "left_out": len(verdicts) - len(shown(rows)),
         "unexpected": sum(row["outcome"] != row["expected"] for row in verdicts),
         "attacked": len(best_of(rows)),
     }
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """Return the verdicts that have a ratio, with area and name, in reading order by area."""
+    texts = {row["claim"]: row for row in pick(rows, source="texts")}
+    found = [
+        {**row, "title": texts[row["claim"]]["title"], "name": texts[row["claim"]]["name"]}
+        for row in pick(rows, source="verdicts")
+        if row["tightness"] is not None and isfinite(float(row["tightness"]))
+    ]
+    areas = list(dict.fromkeys(row["title"] for row in found))
+    return sorted(found, key=lambda row: areas.index(row["title"]))
 
 
 def best_of(rows: Sequence[Row]) -> dict[str, float]:
@@ -54,37 +73,47 @@ def best_of(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Draw the claims in two columns; return the files."""
-    verdicts, best = pick(rows, source="verdicts"), best_of(rows)
-    half = (len(verdicts) + 1) // 2
+    """Draw one line per claim under the name of its area; return the files."""
+    verdicts, best = shown(rows), best_of(rows)
+    lines: list[str | Row] = []
+    for before, row in zip([None, *verdicts], verdicts, strict=False):
+        if before is None or before["title"] != row["title"]:
+            lines.append(row["title"])
+        lines.append(row)
     with style.look():
-        figure = Figure(figsize=(style.WIDTH, 0.7 + 0.11 * half), layout="constrained")
-        axes = figure.subplots(1, 2, squeeze=False)[0]
-        for axis, part in zip(axes, (verdicts[:half], verdicts[half:]), strict=True):
-            column(axis, part, best)
-            axis.set_ylim(half - 0.3, -0.7)
-        figure.supxlabel("measured / bound, at its largest", fontsize=8)
-        style.legend_above(figure, axes, columns=3, handlelength=1)
+        figure = Figure(figsize=(style.WIDTH, 0.9 + LINE * len(lines)), layout="constrained")
+        axis = figure.subplots()
+        for place, line in enumerate(lines):
+            if not isinstance(line, str):
+                marks(axis, place, line, best.get(line["claim"]))
+        for outcome in sorted({row["outcome"] for row in verdicts}):
+            axis.plot([], [], **OUTCOMES[outcome], label=outcome.replace("_", " "))
+        if best:
+            axis.plot([], [], **BEST)
+        finish(axis, lines)
+        style.legend_above(figure, [axis], columns=3, handlelength=1.5)
         return style.save(figure, path)
 
 
-def column(axis: Any, verdicts: Sequence[Row], best: Mapping[str, float]) -> None:
-    """Draw one claim per line."""
-    for place, row in enumerate(verdicts):
-        ratio, look = row["tightness"], OUTCOMES[row["outcome"]]
-        if ratio is None or not isfinite(ratio := float(ratio)):
-            axis.plot(LOW, place, **{**look, "marker": "_"})
-        else:
-            beyond = "<" if ratio < LOW else ">" if ratio > HIGH else look["marker"]
-            axis.plot(min(max(ratio, LOW), HIGH), place, **{**look, "marker": beyond})
-        if row["claim"] in best:
-            axis.plot(min(max(best[row["claim"]], LOW), HIGH), place, **{**BEST, "markersize": 2.5})
-    for outcome in sorted({row["outcome"] for row in verdicts}):
-        axis.plot([], [], **OUTCOMES[outcome], label=outcome.replace("_", " "))
-    axis.plot([], [], **NONE)
+def marks(axis: Any, place: int, row: Row, best: float | None) -> None:
+    """Draw the ratio of a claim, and the adversary's best."""
+    ratio, look = float(row["tightness"]), OUTCOMES[row["outcome"]]
+    beyond = "<" if ratio < LOW else ">" if ratio > HIGH else look["marker"]
+    axis.plot(min(max(ratio, LOW), HIGH), place, **{**look, "marker": beyond})
+    if best is not None:
+        axis.plot(min(max(best, LOW), HIGH), place, **{**BEST, "markersize": 2.5})
+
+
+def finish(axis: Any, lines: Sequence[str | Row]) -> None:
+    """Draw the bound, and label every line with the claim and its name."""
     axis.axvline(1, **style.BOUND, zorder=0, label="bound")
     axis.set_xscale("log")
     axis.set_xlim(LOW / 1.5, HIGH * 1.5)
+    axis.set_ylim(len(lines) - 0.3, -0.7)
     axis.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
-    axis.set_yticks(range(len(verdicts)), [row["claim"] for row in verdicts], fontsize=5.5)
-    axis.tick_params(axis="y", length=0, pad=1)
+    axis.set_xlabel("measured / bound, at its largest")
+    words = [s if isinstance(s, str) else f"{s['name']}  {s['claim']}" for s in lines]
+    axis.set_yticks(range(len(lines)), words, fontsize=TEXT)
+    for label, line in zip(axis.get_yticklabels(), lines, strict=True):
+        label.set_fontweight("bold" if isinstance(line, str) else "normal")
+    axis.tick_params(axis="y", length=0, pad=2)

@@ -6,15 +6,19 @@ import re
 import shutil
 from functools import cache
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from decaf_theory.files import to_json
 from decaf_theory.sums import seal_lines, sealed
-from figures import FIGURES, partition, rows, style, training
+from figures import FIGURES, adapters, partition, rows, style, training
 from figures.cli import caption, main
-from tests import figure_rows
+from tests import drawn_bounds, figure_rows
 from verification import provenance, store
+from verification.claim import RESOLUTION
+from verification.evidence import EPS
 from verification.run import LEDGER
 
 CLAIMS = {claim.id: claim for claim in LEDGER.claims}
@@ -29,7 +33,7 @@ VALUES += ("own", "mean", "first_interference")
 # a row of each figure, by what it holds: that alone must change the figure
 ONE = {
     "difference": {"r": 8, "scaling": "eta/r", "norm": "fro", "family": "random"},
-    "truncation": {"source": "T16", "r": 4, "family": "trained", "quantile": 0.5},
+    "truncation": {"source": "T17", "r": 4, "family": "trained", "quantile": 0.5},
     "convergence": {"method": "dsgd", "topology": "ring", "T": 16, "evidence": "exact"},
     "rate": {"part": "agents", "topology": "ring", "N": 4},
     "consensus": {"part": "noise", "topology": "torus", "N": 16},
@@ -91,7 +95,9 @@ def figures(results, tmp_path_factory):
     out = tmp_path_factory.mktemp("figures")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert main(["--results", str(results), "--out", str(out), "--no-report"]) == 0
+        assert (
+            main(["--results", str(results), "--out", str(out), "--no-report", "--jobs", "2"]) == 0
+        )
     return out, printed.getvalue()
 
 
@@ -109,6 +115,151 @@ def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, alone
     assert alone(name) == vectors(found, name, tmp_path / "second")
     if name in DRAWN and name not in ONE:
         assert alone(name) != vectors([raised(row) for row in found], name, tmp_path / "third")
+
+
+@pytest.mark.slow
+def test_figures_drawn_by_several_processes_are_those_drawn_by_one(figures, alone):
+    for name in NAMES:
+        assert {".svg": (figures[0] / f"{name}.svg").read_bytes()} == alone(name)
+
+
+HOSTILE = """
+text.usetex: True
+axes.prop_cycle: cycler("color", ["ff0000"])
+axes.facecolor: black
+figure.facecolor: yellow
+savefig.bbox: tight
+lines.marker: o
+font.family: cursive
+patch.edgecolor: red
+patch.force_edgecolor: True
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["difference", "partition"])
+def test_the_settings_of_the_user_do_not_reach_a_figure(results, alone, tmp_path, name):
+    (tmp_path / "matplotlibrc").write_text(HOSTILE)
+    with matplotlib.rc_context(fname=tmp_path / "matplotlibrc"):
+        assert matplotlib.rcParams["text.usetex"]
+        assert vectors(rows_of(results, name), name, tmp_path / "drawn") == alone(name)
+        assert matplotlib.rcParams["text.usetex"]
+
+
+@pytest.fixture(scope="module")
+def axes_of(results):
+    """Return a function that draws a figure, once, and returns it instead of saving it."""
+
+    @cache
+    def unsaved(name):
+        kept = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(style, "save", lambda figure, path: kept.append(figure))
+            FIGURES[name].draw(rows_of(results, name), results / name)
+        return kept[0]
+
+    return unsaved
+
+
+BOUNDED = {"truncation", "difference", "convergence", "rate", "consensus", "start", "smoothness"}
+BOUNDED |= {"tightness", "adapters"}
+
+
+def slip(found):
+    """Return by how much of its bound a point may be beyond it.
+
+    By as much as a row at its bound that counts as rounded, and by the division and the product of
+    both numbers, each rounded once. A verdict's ratio says nothing of its row's rounding; it is
+    called 1 within RESOLUTION.
+    """
+    if any("tightness" in row for row in found):
+        return RESOLUTION
+    at = [row for row in found if row.get("bound") and row.get("measured") == row["bound"]]
+    at += [row for row in found if row.get("outcome") == "holds" and beyond(row)]
+    return max((row["rounding"] / row["bound"] for row in at), default=0.0) + 4 * EPS
+
+
+def beyond(row):
+    over = row["measured"] - row["bound"]
+    return row["bound"] > 0 and (over > 0 if row["relation"] == "<=" else over < 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_drawn_as_a_bound_is_on_its_side_of_what_it_bounds(results, axes_of, name):
+    axes = axes_of(name).axes
+    pairs = [pair for i, axis in enumerate(axes) for pair in drawn_bounds.pairs(name, i, axis)]
+    assert bool(pairs) == (name in BOUNDED)
+    allowed = slip(rows_of(results, name)) if pairs else 0.0
+    for measured, side, bound in pairs:
+        over = measured - bound if side == "<=" else bound - measured
+        assert over <= allowed * abs(bound)
+
+
+def test_a_measured_point_above_its_bound_is_found():
+    with style.look():
+        _, (axis,) = style.panels(1, 1)
+        axis.plot([1, 2, 4], [0.5, 0.7, 0.9], **style.line("blue", "o", "-"))
+        axis.plot([1, 2, 4], [9, 9, 9], **style.line("green", "^", "-"))
+        axis.plot([1, 4], [1.0, 0.8], **style.bound_of(style.line("blue", "o", "-")))
+        found = list(drawn_bounds.pairs("any", 0, axis))
+    assert found == [(0.5, "<=", 1.0), (0.9, "<=", 0.8)]
+
+
+NOT_NAMED = {"schematic"}  # its parts are named where they are
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_NAMED])
+def test_a_legend_names_every_colour_with_markers_and_nothing_else(axes_of, name):
+    figure = axes_of(name)
+    legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
+    named = {to_hex(colour(h)) for legend in legends for h in legend.legend_handles}
+    lines = [line for axis in figure.axes for line in axis.lines if len(line.get_xdata())]
+    marked = {
+        to_hex(line.get_color()) for line in lines if line.get_marker() not in ("None", "none")
+    }
+    bars = {to_hex(bar.get_facecolor()) for axis in figure.axes for bar in axis.patches}
+    assert marked | bars <= named
+    assert named <= {to_hex(line.get_color()) for line in lines} | bars | {"#000000"}
+
+
+def colour(handle):
+    """Return the colour of an entry: of a line, of bars of an error, of a patch."""
+    if hasattr(handle, "get_facecolor") and not hasattr(handle, "get_segments"):
+        return handle.get_facecolor()
+    found = handle.get_color()
+    return found[0] if hasattr(handle, "get_segments") else found
+
+
+def adapter_rows(updates):
+    """Return rows of adapters: the matrices with these sizes of their mix, by name."""
+    cases = {claim: case for claim, (case, _) in adapters.BOUNDS.items()}
+    return [
+        {"claim": claim, "case": case, "site": site, "mix": mix, "r": 2, "measured": mix / 2}
+        | {"bound": mix, "interference": mix / 2, "truncation": mix / 4}
+        for claim, case in cases.items()
+        for site, mix in updates.items()
+    ]
+
+
+def test_adapters_without_an_update_or_a_layer_are_drawn(tmp_path, monkeypatch):
+    sites = ["h.0.q", "h.0.v", "h.1.q", "h.1.v", "head", "base.pooler"]
+    found = adapter_rows(dict(zip(sites, (1.0, 0.0, 2.0, 3.0, 4.0, 5.0), strict=True)))
+    kept = []
+    monkeypatch.setattr(style, "save", lambda figure, path: kept.append(figure))
+    adapters.draw(found, tmp_path / "adapters")
+    top, bottom = kept[0].axes
+    points = {tuple(xy) for line in top.lines for xy in zip(*line.get_data(), strict=True)}
+    losses = {1 / 2, 1 / 4}
+    assert points == {(x, y) for x in (0, 1, 2, 3) for y in losses}  # v of layer 0 has none
+    ticks = dict(zip(bottom.get_xticks(), bottom.get_xticklabels(), strict=True))
+    assert {x: label.get_text() for x, label in ticks.items()} == {
+        **{0: "0", 1: "1"},
+        **{2: "head", 3: "pooler"},
+    }
+    adapters.draw(adapter_rows(dict.fromkeys(sites, 0.0)), tmp_path / "adapters")
+    assert not any(len(line.get_xdata()) for line in kept[1].axes[0].lines)
 
 
 @pytest.mark.slow
@@ -154,6 +305,7 @@ def test_a_caption_stands_beside_the_figure_with_its_numbers_filled_in(results, 
 
 def test_without_rows_a_line_says_which_command_makes_them(tmp_path, capsys):
     arguments = ["--results", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--no-report"]
+    arguments += ["--jobs", "1"]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(NAMES)

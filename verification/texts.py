@@ -1,10 +1,10 @@
 """The texts of the claims for the report page: `<out>/claims.json`, beside the verdicts.
 
     {"notation": [paragraph, ...], "sum": its checksum,
-     "claims": [{"claim", "area", "title", "status", "expected", "statement", "sections", "command",
-                 "explain", "counterexample"}, ...]}
+     "claims": [{"claim", "area", "title", "name", "status", "expected", "statement", "sections",
+                 "command", "explain", "counterexample"}, ...]}
 
-in reading order. A section is [its name, its text], the name of the first ones empty; formulas are
+in reading order. The name is that of the claim's file, in words. A section is [its name, its text], the name of the first ones empty; formulas are
 LaTeX between dollars. A counterexample is null or {"file", "replay", "relation", "measured",
 "bound", "program"}: `program` shows it with NumPy alone.
 """
@@ -43,6 +43,7 @@ def entry(claim: Claim, ledger: Ledger, settings: Settings) -> Record:
         "claim": claim.id,
         "area": claim.area,
         "title": TITLES[claim.area],
+        "name": claim.rows.__module__.rpartition(".")[2].replace("_", " "),
         "status": claim.status,
         "expected": claim.expected,
         "statement": claim.statement,
