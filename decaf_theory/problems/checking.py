@@ -195,7 +195,7 @@ def _slopes(problem: Problem, W: Host, D: Host) -> Slopes:
 
     def quotient(h: float) -> Host:
         change = problem.loss(W + h * D) - problem.loss(W - h * D)
-        return host(change / (2 * h)).astype(np.float64)
+        return np.asarray(change, dtype=np.float64) / (2 * h)
 
     coarse, fine = quotient(h), quotient(h / 2)
     size = norm(W) + norm(D)
