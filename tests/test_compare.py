@@ -344,12 +344,8 @@ def test_a_method_of_ones_own_that_mixes_now_and_then_keeps_the_rate():
     assert reasons == ["graph: rare does not mix in every round"]
 
 
-def test_the_picture_has_stable_bytes_and_shows_every_line(tmp_path):
-    ours, file = found(method="dsgd", steps=8), tmp_path / "bounds.svg"
-    ours.draw(file)
-    first = file.read_bytes()
-    ours.draw(file)
-    assert file.read_bytes() == first
+def test_the_picture_shows_every_line(tmp_path):
+    ours = found(method="dsgd", steps=8)
     axes = picture(ours).axes
     curves = {line.get_label() for line in axes[0].lines}
     assert {"measured", "T25", "T25-sharp", "T34", "T25, bounded Xi"} <= curves
