@@ -59,15 +59,14 @@ class Finding(NamedTuple):
 
 
 class Checked(dict[str, Finding]):
-    """The findings by name; prints as a table."""
+    """The findings by name; prints as a table. The point of each is in its `found.where`."""
 
     def __str__(self) -> str:
         """Return one line for each constant."""
-        lines = [f"{'':12}{'declared':>12}{'found':>12}  what was found, and where"]
+        lines = [f"{'':12}{'declared':>12}{'found':>12}  what was found"]
         for name, finding in self.items():
             known = "-" if finding.declared is None else f"{finding.declared:.6g}"
-            at = f"{finding.found.what} {finding.found.where}"
-            lines.append(f"{name:12}{known:>12}{finding.measured:>12.6g}  {at}")
+            lines.append(f"{name:12}{known:>12}{finding.measured:>12.6g}  {finding.found.what}")
         return "\n".join(lines)
 
 
