@@ -13,6 +13,10 @@ Array: TypeAlias = Any  # a NumPy array or a torch tensor; the same kind, device
 Host: TypeAlias = np.ndarray[Any, Any]  # what `host` returns
 
 DIVIDE = "; divide each by its sum, or take topology.metropolis of the graph"
+NEIGHBOURS = (
+    "of lists of neighbours, topology.metropolis(networkx.from_dict_of_lists(dict(enumerate(Pi)))) "
+    "makes one"
+)
 _NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which alone decide
 
 
@@ -26,8 +30,10 @@ def namespace(*arrays: Array) -> Any:
             _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
         except TypeError:
             got = " and ".join(dict.fromkeys(f"{k.__module__}.{k.__qualname__}" for k in kinds))
+            pair = "; factors are lowrank.Factors(B, A)" if tuple in kinds else ""
             raise ValueError(
-                f"arrays must be NumPy's or torch's, all of one kind, got {got}; convert them first"
+                f"arrays must be NumPy's or torch's, all of one kind, got {got}; "
+                f"convert them first{pair}"
             ) from None
     return _NAMESPACES[kinds]
 
@@ -67,7 +73,9 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
     except TypeError:
         number = None
     if number is None or (least is not None and number < least):
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        shape = getattr(value, "shape", ())
+        got = f"an array of shape {tuple(shape)}" if shape else repr(value)
+        raise ValueError(f"{name} must be {rule}, got {got}")
     return number
 
 
@@ -105,7 +113,7 @@ def _kind_of(rows: Any) -> np.dtype[Any]:
         return np.asarray(rows).dtype
     except ValueError:
         raise ValueError(
-            "Pi must be a matrix, got rows of unequal length; give N in each"
+            f"Pi must be a matrix, got rows of unequal length; give N in each; {NEIGHBOURS}"
         ) from None
 
 

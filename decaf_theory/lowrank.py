@@ -53,8 +53,19 @@ class Factors(NamedTuple):
         return Factors(*(f(*each) for each in zip(self, *others, strict=True)))
 
 
+def require_factors(name: str, given: Any) -> None:
+    """Raise ValueError unless it is a pair of `Factors`."""
+    if not isinstance(given, Factors):
+        raise ValueError(
+            f"{name} must be lowrank.Factors(B, A), got {type(given).__name__}; Factors(*pair) is "
+            f"one of a bare pair"
+        )
+
+
 def common(*pairs: Factors) -> Any:
     """Return the namespace of all factors; ValueError unless real, of one kind, dtype, device."""
+    for pair in pairs:
+        require_factors("factors", pair)
     arrays = [X for pair in pairs for X in pair]
     xp = namespace(*arrays)
     first = arrays[0]
@@ -73,6 +84,7 @@ def common(*pairs: Factors) -> Any:
 
 def check_factors(factors: Factors, name: str = "factors") -> None:
     """Raise ValueError unless B and A are real, and their kinds, dtypes, devices, shapes match."""
+    require_factors(name, factors)
     for letter, X in factors._asdict().items():
         require_real(f"{name}.{letter}", X)
     common(factors)
@@ -159,7 +171,7 @@ def balance(factors: Factors) -> Factors:
         >>> balanced.B.round(12).tolist(), balanced.A.round(12).tolist()
         ([[2.0]], [[2.0]])
     """
-    xp = namespace(factors.B)
+    xp = common(factors)
     Q_B, core, Q_A = orthogonal_core(factors)
     U, S, Vh = xp.linalg.svd(core, full_matrices=False)
     root = xp.sqrt(S)

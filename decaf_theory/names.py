@@ -15,10 +15,14 @@ class Table(dict[str, T]):
 
     def __missing__(self, name: str) -> NoReturn:
         """Raise KeyError with the nearest name, whatever its case, and all names."""
+        raise KeyError(self.unknown("name", name))
+
+    def unknown(self, argument: str, name: str) -> str:
+        """Return what to say of a name that is not there."""
         by_lower = {each.lower(): each for each in self}
         near = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.0)
         hint = f"; the nearest name is {by_lower[near[0]]}" if near else ""
-        raise KeyError(f"name must be one of {', '.join(self)}, got {name!r}{hint}")
+        return f"{argument} must be one of {', '.join(self)}, got {name!r}{hint}"
 
 
 def picked(

@@ -14,11 +14,11 @@ import pytest
 
 from decaf_theory import adapters
 from decaf_theory.adapters import advice, drawing, reasons
-from decaf_theory.pictures import FORMATS
 from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main, parser
 from decaf_theory.commands import diagnose as command
 from decaf_theory.lowrank import Factors
+from decaf_theory.pictures import FORMATS
 from decaf_theory.terminal import WIDTH
 from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import EPS, STORED, pair, write, write_agents

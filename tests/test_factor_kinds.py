@@ -47,6 +47,7 @@ FUNCTIONS = {
 }
 P2 = PROBLEMS["P2"](N=3, d=5, k=4)
 KIND = "arrays must be NumPy's or torch's, all of one kind, got "
+PAIR = " must be lowrank.Factors(B, A), got tuple; Factors(*pair) is one of a bare pair"
 UNLIKE = {
     "lists": (Factors(B.tolist(), A.tolist()), f"{KIND}builtins.list; convert them first"),
     "NumPy's B and torch's A": (
@@ -198,6 +199,15 @@ def test_a_pi_of_another_size_is_named(Pi):
 def test_rows_of_unequal_length_are_no_pi(door):
     with pytest.raises(ValueError, match="Pi must be a matrix, got rows of unequal length"):
         door([[1.0, 0.0, 0.0], [0.5, 0.5], [1.0]])
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FUNCTIONS if n not in ("simulate", "factor_gradients")]
+)
+def test_a_bare_pair_is_refused_by_every_function(name):
+    message = PAIR if name != "consensus_distance" else "factors are lowrank.Factors(B, A)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FUNCTIONS[name]((B, A))
 
 
 def test_a_start_that_is_a_bare_pair_is_refused():

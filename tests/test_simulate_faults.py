@@ -7,14 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import eye_array
 
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, approximation
-from decaf_theory.simulate import DIVERGED, Config, SimulationError, simulate
+from decaf_theory.simulate import (
+    DIVERGED,
+    Config,
+    DisconnectedWarning,
+    SimulationError,
+    simulate,
+)
 from decaf_theory.simulate.divergence import Divergence, advice
 from decaf_theory.simulate.rounds import visits
-from decaf_theory.topology import TOPOLOGIES
+from decaf_theory.topology import SCHEDULES, TOPOLOGIES
 
 EPS = np.finfo(np.float64).eps
 PI = TOPOLOGIES["path"](4)
@@ -236,8 +243,30 @@ def test_zero_data_stay_zero():
 
 def test_a_disconnected_graph_runs():
     Pi = np.kron(np.eye(2), np.full((2, 2), 0.5))
-    trace = simulate(Config(problem=PROBLEMS["P3"](d=5, k=3), Pi=Pi, rank=2, lr=0.2, steps=50))
+    config = Config(problem=PROBLEMS["P3"](d=5, k=3), Pi=Pi, rank=2, lr=0.2, steps=50)
+    with pytest.warns(DisconnectedWarning, match="falls into 2 components, which cannot") as heard:
+        trace = simulate(config)
+    assert len(heard) == 1
+    assert heard[0].filename == __file__
     assert trace.require_finished().consensus_products[0, -1] > 0.01
+
+
+def test_who_wants_components_filters_the_warning_by_its_class():
+    Pi = eye_array(4, format="csr")
+    config = Config(problem=PROBLEMS["P3"](d=5, k=3), Pi=Pi, rank=2, lr=0.2, steps=2)
+    with pytest.warns(DisconnectedWarning, match="falls into 4 components"):
+        simulate(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DisconnectedWarning)
+        simulate(config)
+
+
+@pytest.mark.parametrize("changes", [{"method": "local"}, {"method": "fedavg"}, {"Pi": None}])
+def test_no_warning_where_no_fixed_graph_is_met(changes):
+    graph = {"Pi": np.eye(4), **changes}
+    if graph["Pi"] is None:  # a matching a round is disconnected, and rounds together are not
+        graph["Pi"] = SCHEDULES["one_peer_hypercube"](4)
+    simulate(Config(problem=PROBLEMS["P3"](d=5, k=3), rank=2, lr=0.2, steps=2, **graph))
 
 
 def test_one_agent_and_two_on_a_ring_run():
@@ -257,7 +286,10 @@ P3 = PROBLEMS["P3"](d=5, k=3)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "declora"}, r"method must be one of \['adf_lora', .*\], got 'declora'"),
+        (
+            {"method": "declora"},
+            "method must be one of dsgd, .*, got 'declora'; the nearest",
+        ),
         ({"order": "gossip"}, "order must be one of .*, got 'gossip'"),
         ({"order": "MS"}, "got 'MS'; the bounds' 'MS' is 'step_first' or 'mix_first' here"),
         ({"order": "CB"}, "got 'CB'; the bounds' 'CB' is 'combine' here"),

@@ -3,14 +3,16 @@
 import re
 from dataclasses import replace
 
+import networkx as nx
 import numpy as np
 import pytest
+import torch
 
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, SimulationError, simulate
-from decaf_theory.topology import SCHEDULES, TOPOLOGIES, metropolis
+from decaf_theory.topology import SCHEDULES, TOPOLOGIES, metropolis, sqrt_rho
 
 EPS = np.finfo(np.float64).eps
 PI = TOPOLOGIES["path"](4)
@@ -107,9 +109,79 @@ def test_an_unknown_name_is_answered_with_the_nearest(table, name, near):
     assert table.get(name) is None
 
 
-def test_a_matrix_is_not_a_graph():
-    with pytest.raises(ValueError, match=r"got ndarray; networkx\.from_numpy_array makes one"):
-        metropolis(np.ones((3, 3)))
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (
+            np.ones((3, 3)),
+            "got ndarray; networkx.from_numpy_array makes one of an adjacency matrix",
+        ),
+        ([[1], [0, 2], [1]], "got list; networkx.from_dict_of_lists makes one of the neighbours"),
+        ({0: [1], 1: [0]}, "got dict; networkx.from_dict_of_lists makes one of the neighbours"),
+        ("ring", "got str; networkx.Graph makes one of edges; TOPOLOGIES has matrices by name"),
+    ],
+)
+def test_what_is_not_a_graph_is_answered_with_what_makes_one(given, hint):
+    with pytest.raises(ValueError, match=re.escape(f"graph must be a networkx graph, {hint}")):
+        metropolis(given)
+
+
+LISTS = "networkx.from_dict_of_lists"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("ring", "got 'ring'; TOPOLOGIES['ring'](4) is one"),
+        (TOPOLOGIES["ring"], "got what builds 'ring'; TOPOLOGIES['ring'](4) is one"),
+        (nx.cycle_graph(4), "edges; topology.metropolis(graph) makes one"),
+        ({0: [1], 1: [0, 2], 2: [1, 3], 3: [2]}, "got a dict; of neighbours by agent, topology."),
+        (
+            [[1], [0, 2], [1, 3], [2]],
+            f"topology.metropolis({LISTS}(dict(enumerate(Pi)))) makes one",
+        ),
+        ([[1, 3], [0, 2], [1, 3], [2, 0]], f"{LISTS}(dict(enumerate(Pi)))) makes one"),
+        (nx.to_numpy_array(nx.cycle_graph(4)), "or take topology.metropolis of the graph"),
+        (np.ma.masked_array(PI, PI == 0), "Pi must be plain, got numpy.ma.MaskedArray"),
+    ],
+)
+def test_what_is_not_a_mixing_matrix_is_answered_with_what_makes_one(given, hint):
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        Config(problem=P3, Pi=given, rank=2, lr=0.1, steps=1)
+    if not callable(given) and not isinstance(given, str):
+        with pytest.raises(ValueError, match=re.escape(hint)):
+            sqrt_rho(given)
+
+
+def test_the_hint_of_an_adjacency_list_makes_a_mixing_matrix():
+    Pi = [[1], [0, 2], [1, 3], [2]]
+    made = metropolis(nx.from_dict_of_lists(dict(enumerate(Pi))))
+    np.testing.assert_array_equal(made, TOPOLOGIES["path"](4))
+
+
+def test_a_matrix_in_the_place_of_a_number_is_named_by_its_shape():
+    with pytest.raises(ValueError, match=r"N must be an integer .* got an array of shape \(4, 4\)"):
+        TOPOLOGIES["ring"](PI)
+
+
+def test_kinds_of_arrays_that_serve_and_that_do_not():
+    wide = np.asarray(PI, dtype=np.longdouble)
+    run = {"problem": P3, "rank": 2, "lr": 0.1, "steps": 1}
+    for Pi in (wide, torch.tensor(PI).bfloat16()):  # weights of any real kind
+        simulate(Config(Pi=Pi, **run))
+    half = Factors(torch.zeros(4, 5, 2).bfloat16(), torch.ones(4, 2, 3).bfloat16())
+    final = simulate(Config(Pi=PI, start=half, **run)).final
+    assert final.B.dtype == torch.bfloat16
+    for cast in (lambda X: X.astype(np.longdouble), np.ma.masked_array):
+        start = Factors(np.zeros((4, 5, 2)), np.ones((4, 2, 3))).map(cast)
+        with pytest.raises(ValueError, match=r"must be plain|at most 64 bits"):
+            Config(Pi=PI, start=start, **run)
+
+
+def test_a_problem_by_its_number_or_builder_is_answered_with_what_builds_it():
+    for given in ("P3", PROBLEMS["P3"]):
+        with pytest.raises(ValueError, match=r"PROBLEMS\['P3'\]\(N=8, d=6, k=5\) builds one"):
+            Config(problem=given, Pi=PI, rank=2, lr=0.1, steps=1)
 
 
 # ---------------------------------------------------------------- losses and noise

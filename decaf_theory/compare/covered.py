@@ -17,7 +17,7 @@ from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.product import truncate_products
 from decaf_theory.simulate import Config, start_factors
 from decaf_theory.topology import mixing_eigenvalues
-from decaf_theory.topology.checks import is_sparse, parts
+from decaf_theory.topology.checks import components, is_sparse
 
 ROUNDING = 1e-9  # |Pi - J| this near to one is no mixing: a gap that T ~ 1e9 rounds would not see
 
@@ -174,7 +174,7 @@ def _varying(Pis: list[np.ndarray], order: str, K: int, words: str) -> Network:
 
 
 def _unmixed(Pi: np.ndarray, lam: float) -> str:
-    count = parts(Pi != 0)
+    count = components(Pi)
     hint = f"disconnected, {count} components" if count > 1 else f"|Pi - J|_op = {lam:.6g}"
     return f"graph: does not mix ({hint})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,6 @@ def _rule_of(message: str) -> str:
     return message.split(": ", 1)[1].split(";")[0]
 
 
-def at(k: int, *means: Mean) -> Any:
-    """Return the estimates, the low ends or the high ends of means, which none is below 0."""
-    ends = tuple(max(0.0, mean[k]) for mean in means)
-    return ends[0] if len(ends) == 1 else ends
+def at(k: int, mean: Mean) -> float:
+    """Return the estimate, the low or the high end of a mean of squares, 0 at the least."""
+    return max(0.0, mean[k])

@@ -37,8 +37,8 @@ class Run(NamedTuple):
 
     def until(self, T: int) -> Run:
         """Return the first T steps."""
-        columns = [column[:T] for column in self.path[:-1]]
-        return self._replace(path=Path(*columns, self.path.c))
+        *columns, c = self.path
+        return self._replace(path=Path._make([*(column[:T] for column in columns), c]))
 
     @property
     def T(self) -> int:
@@ -106,7 +106,7 @@ def _of_means(run: Run, common: dict[str, Any]) -> Iterator[Line]:
         yield Line(plain, BOUNDED, why=why)
         yield Line("T28", GRADIENT, why=why)
         return
-    network = {"kappa": letters.kappa, "q": run.net.q, "S": run.net.S}
+    network: dict[str, Any] = {"kappa": letters.kappa, "q": run.net.q, "S": run.net.S}
     drift = partial(_consensus, run)
     yield _line(run, plain, BOUNDED, lambda k: bounds.dsgd_rate(Xi=drift(), **common))
     yield _line(run, sharp, BOUNDED, lambda k: bounds.dsgd_sharp(Xi=drift(), **common))
@@ -156,15 +156,12 @@ def _of_errors(run: Run, common: dict[str, Any]) -> Iterator[Line]:
     """Yield T29 and T29-joint with measured errors of mixing, which noise of the step may move."""
     Xi, square = run.average(run.path.Xi), run.average(run.path.ebar**2)
     errors = "dependent" if run.noisy else "predictable"
-    for claim, rate in (("T29", bounds.mixing_error_rate), ("T30-certificate", bounds.dsgd_sharp)):
-        yield _line(
-            run,
-            claim,
-            GRADIENT,
-            lambda k, rate=rate: rate(
-                Xi=at(k, Xi), ebar=sqrt(at(k, square)), errors=errors, **common
-            ),
-        )
+
+    def of(rate: Callable[..., float]) -> Callable[[int], float]:
+        return lambda k: rate(Xi=at(k, Xi), ebar=sqrt(at(k, square)), errors=errors, **common)
+
+    yield _line(run, "T29", GRADIENT, of(bounds.mixing_error_rate))
+    yield _line(run, "T30-certificate", GRADIENT, of(bounds.dsgd_sharp))
 
 
 # ---------------------------------------------------------------- the consensus distance

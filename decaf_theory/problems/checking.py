@@ -59,15 +59,14 @@ class Finding(NamedTuple):
 
 
 class Checked(dict[str, Finding]):
-    """The findings by name; prints as a table."""
+    """The findings by name; prints as a table. The point of each is in its `found.where`."""
 
     def __str__(self) -> str:
         """Return one line for each constant."""
-        lines = [f"{'':12}{'declared':>12}{'found':>12}  what was found, and where"]
+        lines = [f"{'':12}{'declared':>12}{'found':>12}  what was found"]
         for name, finding in self.items():
             known = "-" if finding.declared is None else f"{finding.declared:.6g}"
-            at = f"{finding.found.what} {finding.found.where}"
-            lines.append(f"{name:12}{known:>12}{finding.measured:>12.6g}  {at}")
+            lines.append(f"{name:12}{known:>12}{finding.measured:>12.6g}  {finding.found.what}")
         return "\n".join(lines)
 
 
@@ -195,7 +194,7 @@ def _slopes(problem: Problem, W: Host, D: Host) -> Slopes:
 
     def quotient(h: float) -> Host:
         change = problem.loss(W + h * D) - problem.loss(W - h * D)
-        return host(change / (2 * h)).astype(np.float64)
+        return np.asarray(change, dtype=np.float64) / (2 * h)
 
     coarse, fine = quotient(h), quotient(h / 2)
     size = norm(W) + norm(D)

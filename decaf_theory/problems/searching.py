@@ -199,7 +199,7 @@ def noise_of(problem: Problem, W: Host, rng: np.random.Generator) -> Found:
     Six standard errors of the square over 2 sigma are its allowance, by chance less than 1e-7.
     """
     shape = (problem.N, problem.d, problem.k)
-    n = int(min(DRAWS, max(64, ROOM // np.prod(shape))))
+    n = min(DRAWS, max(64, ROOM // (problem.N * problem.d * problem.k)))
     assert problem.noise is not None
     top = Found(0.0, "", "", 0.0)
     points = [problem.W0[None, None], *(W[:4, None] if problem.noise_at is not None else ())]

@@ -52,7 +52,13 @@ one mixes every fifth round and trains B and A by turns:
 `visits(config)` yields the states one by one, for quantities that no `Trace` has.
 """
 
-from decaf_theory.simulate.config import ORDERS, Config, DeadStartWarning, start_factors
+from decaf_theory.simulate.config import (
+    ORDERS,
+    Config,
+    DeadStartWarning,
+    DisconnectedWarning,
+    start_factors,
+)
 from decaf_theory.simulate.divergence import DIVERGED
 from decaf_theory.simulate.in_turn import Learned, learn
 from decaf_theory.simulate.rounds import simulate, visits
@@ -64,6 +70,7 @@ __all__ = [
     "ORDERS",
     "Config",
     "DeadStartWarning",
+    "DisconnectedWarning",
     "Learned",
     "Mix",
     "SimulationError",

@@ -25,13 +25,22 @@ from decaf_theory.methods import (
 from decaf_theory.problems.base import Problem
 from decaf_theory.rng import generator
 from decaf_theory.simulate.trace import QUANTITIES
-from decaf_theory.topology import check_mixing_matrix, check_reversible, target_weights
+from decaf_theory.topology import (
+    TOPOLOGIES,
+    check_mixing_matrix,
+    check_reversible,
+    target_weights,
+)
 from decaf_theory.tsvd import check_rank
 
 ORDERS = ("step_first", "mix_first", "combine")
 # the constants by which the bounds call an order -> the orders that have them
 OF_BOUNDS = {"MS": "'step_first' or 'mix_first'", "CB": "'combine'"}
 StepSize: TypeAlias = float | Sequence[float] | Array
+
+
+class DisconnectedWarning(UserWarning):
+    """The graph of a run falls into components, which cannot agree with each other."""
 
 
 class DeadStartWarning(UserWarning):
@@ -67,7 +76,8 @@ class Config:
     agent's factors cost several times a step.
     Full-matrix methods start at W - W0 = s B A and need no rank.
 
-    ValueError names the argument that breaks a rule. DeadStartWarning: see there.
+    ValueError names the argument that breaks a rule. DeadStartWarning: see there, and
+    DisconnectedWarning, once a run begins.
 
     Examples:
         >>> from decaf_theory import PROBLEMS, TOPOLOGIES, Config
@@ -103,6 +113,7 @@ class Config:
         _check_numbers(self)
         _check_noise(self)
         _check_target(self)
+        _check_builder(self)
         self.check_graph(self.graph(0) if callable(self.graph) else self.graph)
         self.step_sizes(0)
         _check_start(self)
@@ -224,11 +235,11 @@ def _check_choices(config: Config) -> None:
     if not isinstance(config.method, str | Method):
         raise ValueError(f"method must be a name in METHODS or a Method, got {config.method!r}")
     if isinstance(config.method, str) and config.method not in METHODS:
-        raise ValueError(f"method must be one of {sorted(METHODS)}, got {config.method!r}")
+        raise ValueError(METHODS.unknown("method", config.method))
     if not isinstance(config.form, str | Form | None):
         raise ValueError(f"form must be a name in FORMS or a Form, got {config.form!r}")
     if isinstance(config.form, str) and config.form not in FORMS:
-        raise ValueError(f"form must be one of {sorted(FORMS)}, got {config.form!r}")
+        raise ValueError(FORMS.unknown("form", config.form))
     for name, allowed in (("order", ORDERS), ("zero_directions", ("drop", "keep"))):
         value = getattr(config, name)
         if value not in allowed:
@@ -258,6 +269,17 @@ def _check_target(config: Config) -> None:
     rule = config.named
     if config.shares is not None and "server" in (rule.meets, rule.pools):
         raise ValueError(f"target must be None for {rule.name}, whose server counts agents alike")
+
+
+def _check_builder(config: Config) -> None:
+    """Raise ValueError where a line of TOPOLOGIES is given, which is no function of the round."""
+    for name, builder in TOPOLOGIES.items():
+        if config.Pi is builder:
+            N = config.problem.N
+            raise ValueError(
+                f"Pi must be a matrix or a function of the round, got what builds {name!r}; "
+                f"TOPOLOGIES[{name!r}]({N}) is one"
+            )
 
 
 def _check_noise(config: Config) -> None:
@@ -328,8 +350,6 @@ def _is_dead(config: Config, start: Factors) -> bool:
 
 def _check_factors(config: Config, given: Factors) -> None:
     problem, runs = config.problem, config.runs
-    if not isinstance(given, Factors):
-        raise ValueError(f"start must be lowrank.Factors(B, A), got {type(given).__name__}")
     check_factors(given, "start")
     leading, inner = tuple(given.B.shape[:-2]), (given.B.shape[-2], given.A.shape[-1])
     if leading not in ((problem.N,), (runs, problem.N)) or inner != (problem.d, problem.k):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from weakref import ref
@@ -13,7 +14,7 @@ from decaf_theory.lowrank import mean_over_agents
 from decaf_theory.methods import Clock, State, for_agents
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import Message, message_bytes
-from decaf_theory.simulate.config import Config, start_factors
+from decaf_theory.simulate.config import Config, DisconnectedWarning, start_factors
 from decaf_theory.simulate.divergence import Divergence, advice
 from decaf_theory.simulate.noise import draws, noisy
 from decaf_theory.simulate.trace import Trace, assemble, quantities
@@ -27,6 +28,7 @@ from decaf_theory.simulate.visit import (
     require_finite_factors,
     require_shape,
 )
+from decaf_theory.topology.checks import components
 
 Watch = Callable[[Visit], object]
 
@@ -108,6 +110,7 @@ class Rounds:
     def __init__(self, config: Config) -> None:
         """Take the configuration of the run."""
         self.config, self.rule = config, config.rule
+        _warn_of_components(config)
         # by identity, as a schedule may cycle, and only while they exist: it may make new ones
         self.known: dict[int, tuple[ref[Array], int]] = {}
 
@@ -211,6 +214,20 @@ class Rounds:
         mixed = self.rule.receive(state, sent, weights, clock)
         comm_bytes = messages * message_bytes(sent)
         return mixed.state, Mix(state.factors, weights, mixed.truncated, comm_bytes, state.memory)
+
+
+def _warn_of_components(config: Config) -> None:
+    """Warn, once a run, where one graph for all rounds is disconnected."""
+    if "graph" not in (config.named.meets, config.named.pools) or callable(config.graph):
+        return
+    count = components(config.graph)
+    if count > 1:
+        warnings.warn(
+            f"the graph of Pi falls into {count} components, which cannot agree with each other; "
+            f"add edges, or filter DisconnectedWarning if that is what you want",
+            DisconnectedWarning,
+            stacklevel=5,
+        )
 
 
 def _for_runs(lr: float | Host, like: Array) -> float | Array:

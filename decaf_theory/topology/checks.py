@@ -8,7 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from decaf_theory.arrays import host, require_unit_sums, require_weights, weight_tolerance
+from decaf_theory.arrays import (
+    NEIGHBOURS,
+    host,
+    require_unit_sums,
+    require_weights,
+    weight_tolerance,
+)
 
 Matrix: TypeAlias = Any  # a NumPy array or a scipy sparse array, [N, N] float
 
@@ -53,13 +59,13 @@ def structure(Pi: Matrix, N: int | None = None, *, columns: bool = True) -> Matr
 
     columns: whether those must sum to one as well.
     """
-    if isinstance(Pi, str):
-        raise ValueError(f"Pi must be a matrix, got {Pi!r}; TOPOLOGIES[{Pi!r}]({N or 'N'}) is one")
+    _require_matrix(Pi, N)
     require_weights(Pi)
     tolerance = weight_tolerance(Pi)
     Pi = Pi.tocsr() if is_sparse(Pi) else host(Pi)
     if Pi.ndim != 2 or Pi.shape[0] != Pi.shape[1] or 0 in Pi.shape:
-        raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}")
+        hint = f"; {NEIGHBOURS}" if Pi.ndim == 2 and Pi.dtype.kind in "iu" else ""
+        raise ValueError(f"Pi must be square with at least one agent, got shape {Pi.shape}{hint}")
     if N is not None and Pi.shape != (N, N):
         raise ValueError(
             f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}; give each agent one row"
@@ -73,6 +79,25 @@ def structure(Pi: Matrix, N: int | None = None, *, columns: bool = True) -> Matr
         hint = "" if axis else MOVES
         require_unit_sums(f"{line}s of Pi", sums, tolerance, line, hint)
     return Pi
+
+
+def _require_matrix(Pi: Any, N: int | None) -> None:
+    """Raise ValueError at what stands for a graph but is no matrix, naming what makes one."""
+    if isinstance(Pi, str):
+        raise ValueError(f"Pi must be a matrix, got {Pi!r}; TOPOLOGIES[{Pi!r}]({N or 'N'}) is one")
+    if hasattr(Pi, "number_of_nodes"):  # a networkx graph; the library loads without networkx
+        raise ValueError(f"Pi must be a matrix, got {Pi}; topology.metropolis(graph) makes one")
+    if isinstance(Pi, dict):
+        raise ValueError(
+            "Pi must be a matrix, got a dict; "
+            "of neighbours by agent, topology.metropolis(networkx.from_dict_of_lists(Pi)) makes one"
+        )
+    if callable(Pi):
+        raise ValueError(f"Pi must be a matrix, got {_name_of(Pi)}; call it for N agents")
+
+
+def _name_of(builder: Any) -> str:
+    return f"the function {getattr(builder, '__name__', builder)}"
 
 
 def symmetric(Pi: Matrix, wanted: str) -> Matrix:
@@ -102,6 +127,12 @@ def require_room(N: int, size: int, hint: str) -> None:
             f"N must be smaller, got {N}: Pi would take {size / 1e9:.3g} GB, "
             f"more than {LARGEST / 1e9:.2g}; {hint}"
         )
+
+
+def components(Pi: Matrix) -> int:
+    """Return the number of connected components of the graph of a mixing matrix."""
+    weights: Matrix = sparse.csr_array(Pi if is_sparse(Pi) else host(Pi))
+    return parts(weights != 0)  # a stored zero is not an edge
 
 
 def parts(pattern: Matrix) -> int:

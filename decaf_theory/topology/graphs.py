@@ -59,9 +59,12 @@ def _links_of(graph: Any) -> Matrix:
     import networkx  # here, so that the library loads without it
 
     if not isinstance(graph, networkx.Graph):
+        rows = "from_dict_of_lists", "of the neighbours by agent"
+        of = {dict: rows, list: rows, str: ("Graph", "of edges; TOPOLOGIES has matrices by name")}
+        maker, source = of.get(type(graph), ("from_numpy_array", "of an adjacency matrix"))
         raise ValueError(
             f"graph must be a networkx graph, got {type(graph).__name__}; "
-            f"networkx.from_numpy_array makes one of an adjacency matrix"
+            f"networkx.{maker} makes one {source}"
         )
     if graph.number_of_nodes() == 0 or graph.is_directed():
         kind = "directed" if graph.is_directed() else "no nodes"
