@@ -21,7 +21,7 @@ PROGRAMS = {
     "ends": PRINTS,
     "fails": PRINTS + "; raise SystemError('in the middle')",
     # with a child of its own, which must not be left behind
-    "hangs": PRINTS + "; import subprocess; subprocess.run(['sleep', '60'])",
+    "hangs": PRINTS + "; import subprocess; subprocess.run(['sleep', '20'])",
     "wrong": 'print(\'{"kind": "test", "name": "t", "outcome": "failed"}\')',
 }
 
