@@ -6,6 +6,7 @@ if on CUDA, and Triton's interpreter where TRITON_INTERPRET=1 says so. That trie
 
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the GPU is reached through torch")
 
 from decaf_theory import extras, measure, tsvd  # noqa: E402
+from decaf_theory.arrays import host  # noqa: E402
 from decaf_theory.bench.cases import mixing  # noqa: E402
 from decaf_theory.bench.lapack import THRESHOLD, TYPES, matrix  # noqa: E402
 from decaf_theory.lowrank import Factors  # noqa: E402
@@ -55,10 +57,13 @@ def as_on_cuda(monkeypatch):
 @pytest.fixture(params=[False, True], ids=["ieee", "tf32"])
 def tf32(request):
     """Torch's switch for TF32, put back afterwards."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = request.param
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)  # cudnn's is on by default
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = request.param
     yield request.param
-    torch.backends.cuda.matmul.allow_tf32 = before
+    for switch, was in zip(switches, before, strict=True):
+        switch.allow_tf32 = was
 
 
 def drawn(layers, d, k, r, dtype):
@@ -85,21 +90,30 @@ def on_host(factors):
 @pytest.mark.filterwarnings("ignore:Please use the new API:UserWarning")
 def test_the_kernel_keeps_its_promise(d, k, r, dtype, method, tf32):
     """Against an SVD in float64 of the mix of the rounded factors, with TF32 on as well."""
-    factors, Pi = drawn(2, d, k, r, dtype), mixing("ring", N)
+    factors, Pi, M, S = reference(d, k, r, dtype)
     found = tsvd_of_mix(factors, Pi, r, method=method)
     assert {str(X.device.type) for X in (*found.factors, *found[1:3])} == {DEVICE}
     assert {X.dtype for X in found.factors} == {factors.B.dtype}
-    B, A = on_host(factors)
-    M = np.einsum("ij,ljdr,ljrk->lidk", Pi, B, A)
-    S = np.linalg.svd(M, compute_uv=False)
-    X = np.matmul(*on_host(found.factors))
+    X = np.matmul(*(X[:, :2] for X in on_host(found.factors)))
     best = np.sqrt(np.sum(S[..., r:] ** 2, axis=-1))
     excess = np.linalg.norm(M - X, axis=(-2, -1)) - best
     # half types: both outputs are rounded, |dB||A| <= u sqrt(r) sigma_1 each
-    unit = float(torch.finfo(factors.B.dtype).eps) / 2 if dtype in ("bfloat16", "float16") else 0.0
-    allowed = PROMISED[dtype] + 2 * unit * r**0.5 + unit**2 * r
-    assert np.all(excess <= allowed * S[..., 0])
+    half = dtype in ("bfloat16", "float16")
+    unit = float(torch.finfo(factors.B.dtype).eps) / 2 if half else 0.0
+    # torch's own QR and SVD are held to LAPACK's threshold, the panels to what is promised
+    backward = THRESHOLD * max(d, k) * float(np.finfo("f8" if dtype == "float64" else "f4").eps)
+    own = PROMISED[dtype] if found.info.path == "panel" else backward
+    assert np.all(excess <= (own + 2 * unit * r**0.5 + unit**2 * r) * S[..., 0])
     assert torch.backends.cuda.matmul.allow_tf32 == tf32
+
+
+@cache
+def reference(d, k, r, dtype):
+    """Factors, weights, and of two agents the mix and its singular values in float64."""
+    factors, Pi = drawn(2, d, k, r, dtype), mixing("ring", N)
+    B, A = on_host(factors)
+    M = np.einsum("ij,ljdr,ljrk->lidk", Pi[:2], B, A, optimize=True)
+    return factors, Pi, M, np.linalg.svd(M, compute_uv=False)
 
 
 def test_a_round_waits_as_often_as_is_written_and_copies_no_data_to_the_host():
@@ -119,7 +133,7 @@ def test_a_round_waits_as_often_as_is_written_and_copies_no_data_to_the_host():
                 tsvd_of_mix(factors, Pi, r)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        places = [f"{wait.filename}:{wait.lineno}" for wait in waits]
+        places = [f"{x.filename}:{x.lineno}" for x in waits if "synchronizing" in str(x.message)]
         assert len(places) <= A_ROUND + A_BLOCK + CROWDED + UPLOADS, places
 
 
@@ -179,15 +193,15 @@ def test_on_cuda_the_kernel_takes_the_triton_solver():
 
 def test_measures_agree_with_the_cpu():
     factors, Pi = drawn(2, 96, 64, 3, "float64"), mixing("ring", N)
-    host = on_host(factors)
+    same = on_host(factors)
     for name in ("fro", "op", "nuc"):
         for of in (measure.product_norm, lambda f, norm: measure.interference_norm(f, Pi, norm)):
-            found, wanted = of(factors, norm=name), of(host, norm=name)
+            found, wanted = of(factors, norm=name), of(same, norm=name)
             assert found.device.type == DEVICE
             # backward stable at either place: a few dozen roundings of the largest
             slip = THRESHOLD * 96 * np.finfo(np.float64).eps * np.max(wanted)
             np.testing.assert_allclose(found.cpu().numpy(), wanted, rtol=0, atol=slip)
-    found, wanted = (measure.consensus_distance(x) for x in (factors, host))
+    found, wanted = (measure.consensus_distance(x) for x in (factors, same))
     np.testing.assert_allclose(found.cpu().numpy(), wanted, rtol=1e-12)
 
 
@@ -199,7 +213,7 @@ def test_the_simulator_agrees_with_the_cpu(method):
     assert found.final.B.device.type == DEVICE
     for name in set(QUANTITIES) - OF_SIGNS:
         np.testing.assert_allclose(
-            getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-12
+            host(getattr(found, name)), getattr(expected, name), rtol=1e-10, atol=1e-12
         )
 
 

@@ -37,13 +37,11 @@ def run(names: Sequence[str], setting: Setting, folder: Path) -> int:
 def measured(name: str, setting: Setting, folder: Path, rows: list[Row]) -> Iterator[Row]:
     """Append a part's rows, stored at each verdict; yield what sums it up."""
     start, first = time.perf_counter(), len(rows)
-    command = [sys.executable, "-m", "paper_checks.gpu", "--part", name]
-    command += ["--device", setting.device, *(["--small"] if setting.small else [])]
     log, late = folder / f"{name}.log", threading.Event()
     with (
         log.open("w", encoding="utf-8") as errors,
         subprocess.Popen(
-            command,
+            command(name, setting),
             cwd=ROOT,
             env=environment(setting),
             stdout=subprocess.PIPE,
@@ -72,9 +70,16 @@ def measured(name: str, setting: Setting, folder: Path, rows: list[Row]) -> Iter
     }
 
 
+def command(name: str, setting: Setting) -> list[str]:
+    """Return the command line of a part."""
+    where = ["--device", setting.device, *(["--small"] if setting.small else [])]
+    return [sys.executable, "-m", "paper_checks.gpu", "--part", name, *where]
+
+
 def environment(setting: Setting) -> dict[str, str]:
     """Return the environment of a part: on the CPU, Triton interprets its kernel."""
-    found = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before = os.environ.get("PYTHONPATH", "")  # with what `.ci/gpu` added
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), before)))}
     return found if setting.device == "cuda" else found | {"TRITON_INTERPRET": "1"}
 
 
