@@ -72,6 +72,7 @@ def _draw(argv: list[str]) -> int:
 
 
 def _config(folder: Path) -> None:
+    from figures import partition  # noqa: F401 - the forks share what is loaded
     from paper_checks import finetune, tasks
     from tests import paper_runs
 
