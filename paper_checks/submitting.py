@@ -112,8 +112,8 @@ def _store(cell: Cell, outcome: Outcome) -> None:
         sweep.failed(cell, folder, outcome.line, outcome.status)
         return
     record.remove(folder)
-    for name in sorted(outcome.files, key=lambda name: name == RUN):
-        write_atomically(folder / name, outcome.files[name])
+    for name, data in sorted(outcome.files, key=lambda file: file[0] == RUN):
+        write_atomically(folder / name, data)
 
 
 def _name(one: Named) -> str:
@@ -136,7 +136,7 @@ def _train(cell: Cell, here: Here) -> Outcome:
         return outcome
     folder = sweep.folder_of(cell.out, cell.read(), cell.point)
     files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
-    held = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    held = [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
     return outcome._replace(files=held)
 
 

@@ -7,14 +7,13 @@ graph are run once for all graphs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import product
 from multiprocessing import parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from decaf_theory.faults import no_memory
@@ -81,7 +80,7 @@ class Outcome(NamedTuple):
     stopped_by: int = 0  # the signal, where one interrupted it
     rows: Sequence[dict[str, Any]] = ()  # where the cell leaves them to its caller
     seconds: float = 0.0
-    files: Mapping[str, bytes] = MappingProxyType({})  # where it was trained elsewhere
+    files: Sequence[tuple[str, bytes]] = ()  # by name, where it was trained elsewhere
 
 
 def add_places(command: Any) -> None:

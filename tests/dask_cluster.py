@@ -42,7 +42,8 @@ class Local:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def launch(self, what, *options, **environment):
-        command = [sys.executable, "-m", "dask", what, *options, "--no-dashboard"]
+        apart = ["--no-dashboard", "--dashboard-address", ":0"]
+        command = [sys.executable, "-m", "dask", what, *options, *apart]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         with (self.folder / f"{what}.log").open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

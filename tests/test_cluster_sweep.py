@@ -1,14 +1,19 @@
 """Sweeps on a Dask cluster leave what sweeps in processes leave, stored by the one that submits."""
 
+import sys
+from threading import current_thread
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 distributed = pytest.importorskip("distributed", reason="a cluster needs Dask: .[cluster]")
 
-from paper_checks import cli, finetune, record, sweep, tasks  # noqa: E402
+from paper_checks import cli, finetune, record, sweep, tasks, trials  # noqa: E402
 from paper_checks.protocol import Plan  # noqa: E402
 from tests import paper_runs  # noqa: E402
+from verification import cli as verification  # noqa: E402
 from verification import harness, store  # noqa: E402
+from verification.cluster import Cluster  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +30,7 @@ def address(tmp_path_factory):
         threads_per_worker=1,
         processes=False,
         protocol="tcp",
-        dashboard_address=None,
+        dashboard_address=":0",
         local_directory=str(tmp_path_factory.mktemp("workers")),
     ) as cluster:
         yield cluster.scheduler_address
@@ -110,3 +115,43 @@ def test_a_cell_of_other_code_is_named_and_neither_taken_nor_trained(
     assert [(folder(cell) / store.RUN).read_bytes() for cell in cells(tmp_path)] == before
     assert cli.main([*command, "--accept-code"]) == 0
     assert capsys.readouterr().out.count("skipped") == 3
+
+
+def play(trial, stop):
+    """A trial that leaves rows to its caller, with the thread that it ran in."""
+    return sweep.Outcome(trial.name, "finished", "played", 0, [{"in": current_thread().name}])
+
+
+def test_a_study_and_the_claims_are_worked_on_by_the_same_workers(tmp_path, address):
+    wanted = [trials.Trial("one"), trials.Trial("two")]
+    found = list(sweep.run_all(wanted, Cluster(address), [], play))
+    assert [outcome.cell for outcome in found] == ["one", "two"]
+    assert all("Dask" in outcome.rows[0]["in"] for outcome in found)
+    rows = {}
+    for places in (["--jobs", "1"], ["--scheduler", address]):
+        out = tmp_path / places[0]
+        assert verification.main(["run", "--only", "T1", "T18-op", *places, "--out", str(out)]) == 0
+        rows[places[0]] = [path.read_bytes() for path in sorted((out / "rows").iterdir())]
+    assert rows["--jobs"] == rows["--scheduler"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--scheduler", "nowhere"], "must be tcp://HOST:PORT or the file of a scheduler, got 'no"),
+        (["--jobs", "2", "--scheduler", "tcp://a:1"], "--scheduler: not allowed with argument"),
+    ],
+)
+def test_a_scheduler_that_cannot_be_one_is_refused(capsys, words, said):
+    sweeps, claims = cli.parser().parse_args, verification.options.parse
+    for parse, command in ((sweeps, ["sweep", "net"]), (claims, ["run"])):
+        with pytest.raises(SystemExit):
+            parse([*command, *words])
+        assert said in capsys.readouterr().err
+
+
+def test_without_dask_a_line_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["sweep", "net", "--scheduler", "tcp://127.0.0.1:8786"])
+    assert "distributed not installed: pip install -e '.[cluster]'" in capsys.readouterr().err

@@ -159,9 +159,11 @@ class _Workers:
 
     def _look(self) -> None:
         """Ask the scheduler for its workers; while it is away, they are those that were known."""
-        found = self.client.scheduler_info(n_workers=-1).get("workers")
-        if found is not None and self.client.status == "running":
-            self.live = [Worker(address, x["local_directory"]) for address, x in found.items()]
+        if self.client.status == "running":
+            # not scheduler_info, which may return what the client asks for meanwhile: no workers
+            with suppress(OSError):
+                found = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
+                self.live = [Worker(address, x["local_directory"]) for address, x in found.items()]
 
     def free(self, busy: Mapping[Worker, Any]) -> Worker | None:
         if self.client.status != "running":
@@ -229,8 +231,9 @@ class _Workers:
     def close(self) -> None:
         for sent in self.sent.values():
             sent.future.cancel()
-        if self.client.status == "running" and self.delivered:
-            self.client.run(_forget, self.delivered, on_error="ignore")
+        with suppress(OSError):  # a scheduler that is lost just now
+            if self.client.status == "running" and self.delivered:
+                self.client.run(_forget, self.delivered, on_error="ignore")
         self.client.close()
 
 
@@ -250,7 +253,8 @@ def _serve(job: Job, item: Any, wanted: Mapping[str, Any], place: Worker) -> Any
     task = worker.state.tasks[worker.get_current_task()]
 
     def stop() -> bool:
-        return task.state == "cancelled" or worker.status is not Status.running
+        at_work = worker.status in (Status.running, Status.paused)
+        return task.state == "cancelled" or not at_work
 
     folder = _folders(worker) / folder_of(wanted)
     folder.mkdir(parents=True, exist_ok=True)
