@@ -16,6 +16,7 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "hypothesis": "test",
     "triton": "gpu",
+    "distributed": "cluster",
 }
 
 

@@ -33,6 +33,7 @@ from paper_checks.rules import HEADS_ONLY, IN_TURN, near
 from paper_checks.sequences import command as sequences
 from paper_checks.tournament import command as tournament
 from verification import store
+from verification.cluster import ClusterError
 
 if TYPE_CHECKING:  # torch: most commands need none
     from paper_checks.run import Run
@@ -136,7 +137,7 @@ def ended(args: argparse.Namespace) -> int:
     """Run a command; return the exit code. What the user can mend is said in one line."""
     return without_traceback(
         lambda: COMMANDS[args.command](args),
-        known=(UsageError, configs.ConfigError, store.StoreError),
+        known=(UsageError, configs.ConfigError, store.StoreError, ClusterError),
         elsewhere="--out (or --export)",
     )
 
@@ -363,13 +364,6 @@ def keep(args: argparse.Namespace) -> None:
     kept.save(found[0], args.keep, accept_code=args.accept_code)
 
 
-def run_tournament(args: argparse.Namespace) -> int:
-    """Play all methods against each other and print the page."""
-    if args.jobs < 1:
-        raise UsageError(f"--jobs must be >= 1, got {args.jobs}")
-    return tournament.main(args)
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": list_configs,
     "asda": asda.main,
@@ -383,5 +377,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "prism": prism.main,
     "sequences": sequences.main,
     "table": show_table,
-    "tournament": run_tournament,
+    "tournament": tournament.main,
 }

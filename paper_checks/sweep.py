@@ -23,14 +23,16 @@ from paper_checks import dealt, stamp
 from paper_checks.config import Config
 from paper_checks.protocol import Plan, point_name
 from paper_checks.record import share
-from paper_checks.rules import settings_of_row
+from paper_checks.rules import ConfigError, settings_of_row
+from verification import cluster
+from verification.cluster import Cluster
 from verification.harness import Stored, read
 from verification.provenance import differences
 from verification.store import RUN, StoreError, locked
 from verification.workers import in_processes
 
 ERROR = "failed.json"  # in a cell's folder
-STATES = ("finished", "running", "unfinished", "failed", "missing")
+STATES = ("finished", "running", "unfinished", "differing", "failed", "missing")
 
 
 class Cell(NamedTuple):
@@ -78,6 +80,20 @@ class Outcome(NamedTuple):
     stopped_by: int = 0  # the signal, where one interrupted it
     rows: Sequence[dict[str, Any]] = ()  # where the cell leaves them to its caller
     seconds: float = 0.0
+    files: Sequence[tuple[str, bytes]] = ()  # by name, where it was trained elsewhere
+
+
+def add_places(command: Any) -> None:
+    """Add the options that say where work is done: --jobs or --scheduler, both as `jobs`."""
+    places = command.add_mutually_exclusive_group()
+    places.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    cluster.add_option(places)
+
+
+def require_jobs(jobs: int | Cluster) -> None:
+    """Raise ConfigError unless there is a process, or a cluster, for cells to run in."""
+    if isinstance(jobs, int) and jobs < 1:
+        raise ConfigError(f"--jobs must be >= 1, got {jobs}")
 
 
 def folder_of(out: Path, config: Config, point: str = "") -> Path:
@@ -111,10 +127,33 @@ def finished(
         stored = read(folder)
     except StoreError:
         return None
+    return stored if stored.finished and not _changed(stored, cell, config, adapters) else None
+
+
+def _changed(
+    stored: Stored, cell: Cell, config: Config, adapters: Sequence[str | Path] = ()
+) -> list[str]:
     wanted = stamp.of(config, adapters, cell.device)
     known = {name: stored.settings.get(name) for name in wanted}
-    changed = differences(known, wanted, accept_code=cell.accept_code)
-    return stored if stored.finished and not changed else None
+    return differences(known, wanted, accept_code=cell.accept_code)
+
+
+def changed(folder: Path, cell: Cell) -> list[str]:
+    """Return how the stamp of the run stored in a folder differs from the cell's; [] if none is.
+
+    More steps of the same run are no difference.
+    """
+    try:
+        stored = read(folder)
+    except StoreError:
+        return []
+    config = cell.read()
+    more = stored.settings[stamp.STEPS] < config.train.steps
+    return [
+        line
+        for line in _changed(stored, cell, config)
+        if not (more and line.startswith(f"{stamp.STEPS}:"))
+    ]
 
 
 def run_cell(cell: Cell, stop: Callable[[], bool] = lambda: False) -> Outcome:
@@ -170,6 +209,8 @@ def state(cell: Cell) -> tuple[str, str]:
         return "running", ""
     if (folder / ERROR).is_file():
         return "failed", str(from_json((folder / ERROR).read_bytes())["error"])
+    if other := changed(folder, cell):
+        return "differing", f"stored with other settings, code or data ({'; '.join(other)})"
     there = (folder / RUN).is_file() or any(folder.glob("checkpoint/*.ckpt"))
     return (
         ("unfinished", "the same command resumes it, or says why not") if there else ("missing", "")
@@ -201,14 +242,20 @@ def summary(stored: Stored) -> str:
 
 def run_all(
     wanted: Sequence[Named],
-    jobs: int,
+    jobs: int | Cluster,
     signals: list[int],
     run: Callable[[Any, Callable[[], bool]], Outcome] = run_cell,
 ) -> Iterator[Outcome]:
     """Yield the outcome of every cell as it ends; once `signals` is not empty no new one starts.
 
-    run(cell, stop): a function that other processes can import; it ends early once stop() is true.
+    jobs: processes, or the cluster that takes them, whose cells are not waited for then. run(cell,
+    stop): a function that other processes can import; it ends early once stop() is true.
     """
+    if isinstance(jobs, Cluster):
+        from paper_checks import submitting
+
+        yield from submitting.run_all(wanted, jobs, signals, run)
+        return
     if jobs == 1:
         for cell in wanted:
             if signals:

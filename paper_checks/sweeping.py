@@ -26,7 +26,7 @@ def add_options(command: Any) -> None:
     command.add_argument("--graphs", nargs="+", metavar="G", help="default: the config's")
     command.add_argument("--partitions", nargs="+", metavar="P", help="default: the config's")
     command.add_argument("--seeds", type=seeds, default=[0], metavar="S", help="e.g. 0-4 or 0,2,5")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    sweep.add_places(command)
     command.add_argument(
         "--primary",
         metavar="CONTRAST",
@@ -54,8 +54,7 @@ def main(args: argparse.Namespace, base: sweep.Cell, grid: dict[str, list[Any]])
 
     base: the settings of all cells; grid: those of which several values are tried, all with all.
     """
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs must be >= 1, got {args.jobs}")
+    sweep.require_jobs(args.jobs)
     if args.primary is not None:
         base = base._replace(overrides=base.overrides | {"protocol.primary": args.primary})
     config = base.read()

@@ -15,8 +15,8 @@ from decaf_theory.files import place, write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.sums import seal_lines, unseal_lines
 from paper_checks import sweep
-from paper_checks.rules import ConfigError
 from verification import provenance, store
+from verification.cluster import Cluster
 
 Row: TypeAlias = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Study(NamedTuple):
         """Add the subcommand with the options that all studies have, and return its parser."""
         p: argparse.ArgumentParser = commands.add_parser(self.name, help=text)
         out = Path("results") / self.name
-        p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+        sweep.add_places(p)
         p.add_argument("--out", type=place, default=out, metavar="DIR", help=f"default {out}")
         p.add_argument(
             "--page", action="store_true", help=f"run nothing, write docs/{self.name}.md"
@@ -67,8 +67,7 @@ class Study(NamedTuple):
 
         order: the names of all trials. ConfigError, StoreError, OSError: the options, the store.
         """
-        if args.jobs < 1:
-            raise ConfigError(f"--jobs must be >= 1, got {args.jobs}")
+        sweep.require_jobs(args.jobs)
         store.require_writable(args.out)
         with store.locked(args.out):
             run = opened(args.out, self.configuration(), order)
@@ -134,7 +133,7 @@ def opened(out: Path, wanted: Mapping[str, Any], order: Sequence[str]) -> store.
 def take(
     run: store.Run,
     wanted: Sequence[sweep.Named],
-    jobs: int,
+    jobs: int | Cluster,
     trial: Callable[[Any, Callable[[], bool]], sweep.Outcome],
 ) -> int:
     """Take the trials that are not stored yet, and store each as it ends; return the exit code."""

@@ -18,6 +18,7 @@ from decaf_theory.interrupts import exit_code, in_one_line
 from decaf_theory.terminal import prepare, printable
 from verification import options, provenance, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome
+from verification.cluster import ClusterError
 from verification.judge import judge, regimes_of
 from verification.ledger import page
 from verification.options import MAIN, UsageError
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
         args = options.parse(argv)
         return ACTIONS[args.command](args, ledger)
 
-    known = (UsageError, replay.ReplayError, store.StoreError)
+    known = (UsageError, replay.ReplayError, store.StoreError, ClusterError)
     line = "interrupted; finished claims are kept"
     return in_one_line(lambda: without_traceback(run, known=known), line)
 

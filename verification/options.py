@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from decaf_theory import extras
 from decaf_theory.files import place
+from verification import cluster
 
 MAIN = "python -m verification"
 DESCRIPTION = """\
@@ -153,6 +154,23 @@ def device(text: str) -> str:
     return text
 
 
+COUNT: dict[str, Any] = {
+    "type": whole(1),
+    "default": 1,
+    "metavar": "N",
+    "help": "processes (default 1)",
+}
+
+
+def places() -> argparse.ArgumentParser:
+    """Return the parser of --jobs or --scheduler, both as `jobs`."""
+    p = argparse.ArgumentParser(add_help=False)
+    either = p.add_mutually_exclusive_group()
+    either.add_argument("--jobs", **COUNT)
+    cluster.add_option(either)
+    return p
+
+
 IDS = option("ids", nargs="*", metavar="ID", help="only these claims, T13* too (default: all)")
 SIZE = option(
     "--size",
@@ -170,7 +188,7 @@ DEVICE = option(
     default="cpu",
     help="cpu: NumPy (default); torch: torch on the CPU; cuda: torch on a GPU",
 )
-JOBS = option("--jobs", type=whole(1), default=1, metavar="N", help="processes (default 1)")
+JOBS = option("--jobs", **COUNT)
 OUT = option(
     "--out",
     type=place,
@@ -212,7 +230,7 @@ COMMANDS = {
             SIZE,
             SEED,
             DEVICE,
-            JOBS,
+            places(),
             OUT,
             option(
                 "--resume",

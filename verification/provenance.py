@@ -101,9 +101,23 @@ def library_versions(*more: str) -> dict[str, str]:
     return found
 
 
+def software(*modules: str) -> dict[str, Any]:
+    """Return the code that the modules load (see `code_sum`), versions, and the BLAS's threads."""
+    return {
+        "code": code_sum(*modules),
+        "python": platform.python_version(),
+        "libraries": library_versions(),
+        "threads": _threads(),
+    }
+
+
+def _threads() -> int | None:
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() else None
+
+
 def configuration(*, size: str, seed: int, device: str) -> dict[str, Any]:
     """Return what the numbers of a run depend on; results of two configurations are not mixed."""
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
     return {
         "version": decaf_theory.__version__,
         "commit": commit(),
@@ -112,7 +126,7 @@ def configuration(*, size: str, seed: int, device: str) -> dict[str, Any]:
         "libraries": library_versions(),
         "device": device,
         "dtype": "float64",
-        "threads": int(threads) if threads.isdigit() else None,
+        "threads": _threads(),
         "seed": seed,
         "size": size,
     }

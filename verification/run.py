@@ -6,15 +6,18 @@ import importlib
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from decaf_theory.bounds import StepSizeWarning
 from decaf_theory.faults import no_memory
 from verification.claim import Claim, Context, Outcome, Row, collect
+from verification.cluster import Cluster, Here, Job, on_cluster
 from verification.judge import Verdict, judge
+from verification.provenance import software
 from verification.workers import in_processes
 
 
@@ -96,20 +99,44 @@ def evaluate(claim: Claim, settings: Settings) -> Evidence:
 
 
 def evaluate_all(
-    claims: Sequence[Claim], settings: Settings, *, jobs: int = 1, ledger: Ledger = LEDGER
+    claims: Sequence[Claim],
+    settings: Settings,
+    *,
+    jobs: int | Cluster = 1,
+    ledger: Ledger = LEDGER,
 ) -> Iterator[Evidence]:
-    """Yield the evidence of each claim as it comes: in order, or from `jobs` processes."""
-    if jobs == 1 or len(claims) < 2:
+    """Yield the evidence of each claim as it comes: in order, or from `jobs` processes.
+
+    Or from the workers of a cluster; ClusterError: see `on_cluster`.
+    """
+    if jobs == 1 or (isinstance(jobs, int) and len(claims) < 2):
         return (evaluate(claim, settings) for claim in claims)
     by_id = {claim.id: claim for claim in claims}
-    return in_processes(
-        partial(_evaluate_id, settings=settings, ledger=ledger),
-        list(by_id),
-        jobs=jobs,
-        name=lambda claim: f"claim {claim}",
-        failed=lambda claim, died: failed(by_id[claim], died),
-    )
+    one = partial(_evaluate_id, settings=settings, ledger=ledger)
+
+    def name(claim: str) -> str:
+        return f"claim {claim}"
+
+    def lost(claim: str, why: str) -> Evidence:
+        return failed(by_id[claim], why)
+
+    if isinstance(jobs, Cluster):
+        job = Job(partial(_evaluate_here, one=one), partial(_stamp, settings=settings), _evaluated)
+        return on_cluster(jobs, job, list(by_id), name=name, failed=lost)
+    return in_processes(one, list(by_id), jobs=jobs, name=name, failed=lost)
 
 
 def _evaluate_id(claim: str, settings: Settings, ledger: Ledger) -> Evidence:
     return evaluate(next(found for found in ledger.claims if found.id == claim), settings)
+
+
+def _evaluate_here(claim: str, here: Here, one: Callable[[str], Evidence]) -> Evidence:
+    return one(claim)
+
+
+def _stamp(claim: str, settings: Settings) -> dict[str, Any]:
+    return {"claim": claim, **asdict(settings), **software()}
+
+
+def _evaluated(evidence: Evidence) -> bool:
+    return evidence.error is None

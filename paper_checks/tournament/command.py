@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
     p.add_argument("--quick", action="store_true", help="about a minute: no training, two networks")
     p.add_argument("--tasks", nargs="+", metavar="T", help="default: all")
     p.add_argument("--methods", nargs="+", metavar="M", help="default: all of METHODS")
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    sweep.add_places(p)
     p.add_argument("--out", type=place, default=OUT, metavar="DIR", help=f"default {OUT}")
     p.add_argument("--rows", type=place, metavar="FILE", help="print the page of these rows only")
 
@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
             text = page(read(args.rows))
         print(printable(text), end="")
         return OK
+    sweep.require_jobs(args.jobs)
     size = "quick" if args.quick else "full"
     chosen = tasks(size)
     require_known("task", args.tasks or (), chosen)
