@@ -17,7 +17,6 @@ All of these names can be imported from here, `from decaf_theory import Factors,
 loaded when it is first used.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "tsvd",
     "tsvd_of_mix",
 ]
-__version__ = version("decaf-theory")
 
 if TYPE_CHECKING:
     from decaf_theory import (
@@ -66,6 +64,8 @@ if TYPE_CHECKING:
     from decaf_theory.simulate import Config
     from decaf_theory.topology import TOPOLOGIES, spectral_gap, sqrt_rho
     from decaf_theory.tsvd import tsvd_of_mix
+
+    __version__: str
 else:  # hidden from type checkers, to which it would make every name known
     from importlib import import_module
 
@@ -81,9 +81,13 @@ else:  # hidden from type checkers, to which it would make every name known
     }
 
     def __getattr__(name):
-        """Return a module of `__all__`, or a name from the module that defines it, loading it."""
+        """Return a name of `__all__`, loading the module that it is or that defines it."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            from importlib.metadata import version  # slow to load
+
+            return version("decaf-theory")
         module = import_module(f"{__name__}.{HOMES.get(name, name)}")
         return getattr(module, name) if name in HOMES else module
 

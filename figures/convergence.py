@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from figures import style
 from figures.rows import Row, curve, pick
 
@@ -35,7 +33,7 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     """Draw one row of panels per method and one column per graph; return the files."""
     with style.look():
-        figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
+        figure = style.empty(4.6, layout="constrained")
         axes = figure.subplots(len(METHODS), len(GRAPHS), sharex=True, sharey=True)
         for row, method in zip(axes, METHODS, strict=True):
             for axis, graph in zip(row, GRAPHS, strict=True):

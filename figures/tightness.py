@@ -7,8 +7,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from figures import style
 from figures.rows import Row, pick
 
@@ -58,7 +56,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     verdicts, best = pick(rows, source="verdicts"), best_of(rows)
     half = (len(verdicts) + 1) // 2
     with style.look():
-        figure = Figure(figsize=(style.WIDTH, 0.7 + 0.11 * half), layout="constrained")
+        figure = style.empty(0.7 + 0.11 * half, layout="constrained")
         axes = figure.subplots(1, 2, squeeze=False)[0]
         for axis, part in zip(axes, (verdicts[:half], verdicts[half:]), strict=True):
             column(axis, part, best)
