@@ -17,7 +17,6 @@ All of these names can be imported from here, `from decaf_theory import Factors,
 loaded when it is first used.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -43,10 +42,6 @@ __all__ = [
     "tsvd",
     "tsvd_of_mix",
 ]
-try:
-    __version__ = version("decaf-theory")
-except PackageNotFoundError:  # the files alone, on a machine where nothing can be installed
-    __version__ = "0+not.installed"
 
 if TYPE_CHECKING:
     from decaf_theory import (
@@ -69,6 +64,8 @@ if TYPE_CHECKING:
     from decaf_theory.simulate import Config
     from decaf_theory.topology import TOPOLOGIES, spectral_gap, sqrt_rho
     from decaf_theory.tsvd import tsvd_of_mix
+
+    __version__: str
 else:  # hidden from type checkers, to which it would make every name known
     from importlib import import_module
 
@@ -84,11 +81,22 @@ else:  # hidden from type checkers, to which it would make every name known
     }
 
     def __getattr__(name):
-        """Return a module of `__all__`, or a name from the module that defines it, loading it."""
+        """Return a name of `__all__`, loading the module that it is or that defines it."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            return version()
         module = import_module(f"{__name__}.{HOMES.get(name, name)}")
         return getattr(module, name) if name in HOMES else module
+
+    def version():
+        """Return the version, also of files alone where nothing can be installed."""
+        from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+        try:
+            return version("decaf-theory")
+        except PackageNotFoundError:
+            return "0+not.installed"
 
     def __dir__():
         """Return the names that this package offers."""

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from decaf_theory.commands import bench, check, diagnose, merge, methods, plan
 from decaf_theory.faults import without_traceback
 from decaf_theory.interrupts import in_one_line
-from decaf_theory.terminal import prepare
+from decaf_theory.terminal import add_version, prepare
 
 COMMANDS = {
     "diagnose": diagnose,
@@ -78,12 +78,13 @@ class Parser(argparse.ArgumentParser):
 def codes(command: object) -> str:
     """Return what the exit codes of a command mean."""
     one = getattr(command, "ONE", None)
-    return f"0 done, {f'1 {one}, ' if one else ''}2 bad usage or input, 130 interrupted"
+    return f"0 done, {f'1 {one}, ' if one else ''}2 bad usage or input, 3 a defect, 130 interrupted"
 
 
 def parser() -> Parser:
     """Return the parser of the command line."""
     p = Parser(prog="decaf", description="Mix LoRA adapters of several agents.")
+    add_version(p)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         example = f"example: {command.EXAMPLE} | exit code: {codes(command)}"

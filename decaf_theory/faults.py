@@ -12,7 +12,7 @@ from decaf_theory import extras
 from decaf_theory.files import UnwritableError
 from decaf_theory.terminal import printable
 
-OK, USAGE = 0, 2
+OK, USAGE, DEFECT = 0, 2, 3
 # of torch, which raises plain RuntimeErrors, and of libraries that could not be mapped
 FULL = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
 

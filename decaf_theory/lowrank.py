@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
+import scipy
 
 from decaf_theory.arrays import (
     Array,
@@ -239,7 +239,7 @@ def mean_over_agents(X: Array, Pi: Array) -> Array:
         with np.errstate(invalid="ignore"):
             mixed = convert(Pi, X) @ rows
         if not xp.isfinite(mixed).all():  # only what has weight may count
-            return mean_over_agents(X, csr_array(host(Pi)))
+            return mean_over_agents(X, scipy.sparse.csr_array(host(Pi)))
         return mixed.reshape((*X.shape[:-3], Pi.shape[0], *X.shape[-2:]))
     # sparse matrices multiply in two dimensions only
     moved = xp.moveaxis(X, -3, 0)
@@ -266,7 +266,7 @@ def _sparse_times(Pi: Array, flat: Array) -> Array:
     dense = host(wide)
     # in the dtype of the dense factor, which scipy would else convert; the indices are shared
     weights = parts[0].astype(dense.dtype, copy=False)
-    matrix = csr_array((weights, *parts[1:]), shape=tuple(Pi.shape))
+    matrix = scipy.sparse.csr_array((weights, *parts[1:]), shape=tuple(Pi.shape))
     if not weights.all():  # a stored zero is no weight, and times nan it would be nan
         matrix = matrix.copy()
         matrix.eliminate_zeros()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import textwrap
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 WIDTH = 96
 # a line stays a line, and nothing moves the cursor or changes colours
@@ -25,6 +27,19 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where a test or a notebook put its own
             stream.reconfigure(errors="backslashreplace")
+
+
+def add_version(p: argparse.ArgumentParser) -> None:
+    """Add --version, which prints the version of the package and ends the program."""
+    p.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        import decaf_theory
+
+        print(f"decaf-theory {decaf_theory.__version__}")
+        parser.exit()
 
 
 def printable(text: object) -> str:

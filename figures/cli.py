@@ -14,7 +14,7 @@ from decaf_theory.faults import OK, USAGE, without_traceback
 from decaf_theory.files import place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.names import picked
-from decaf_theory.terminal import prepare, printable
+from decaf_theory.terminal import add_version, prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
@@ -33,8 +33,10 @@ def parser() -> argparse.ArgumentParser:
         description="Draw the figures from the rows that python -m verification stored, and write "
         "the page that shows claims, evidence and figures. "
         "Exit code 1: a figure requested by name has no rows; 2: bad usage, "
-        "or too little memory.",
+        "or too little memory; 3: a defect.",
     )
+    add_version(p)
+    p.add_argument("--list", action="store_true", help="print the figures and what they show")
     p.add_argument("--only", nargs="+", metavar="NAME", help=f"of: {', '.join([*FIGURES, PAGE])}")
     p.add_argument("--results", type=place, default=Path("results"), help="folder of the rows")
     p.add_argument("--out", type=place, default=Path("figures/out"), help="folder of the figures")
@@ -98,13 +100,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the requested figures; return the exit code."""
     prepare()
     args = parser().parse_args(argv)
-    line = "interrupted; what is drawn is kept"
+    line = "interrupted" if args.list else "interrupted; what is drawn is kept"
     return in_one_line(lambda: ended(args), line)
 
 
 def ended(args: argparse.Namespace) -> int:
     """Draw; return the exit code. What the user can mend is said in one line."""
-    return without_traceback(lambda: draw_all(args), elsewhere="--out or --report")
+    work = list_all if args.list else draw_all
+    return without_traceback(lambda: work(args), elsewhere="--out or --report")
+
+
+def list_all(args: argparse.Namespace) -> int:
+    """Print a line per figure: its name and what it shows."""
+    width = max(map(len, FIGURES))
+    for name, figure in FIGURES.items():
+        print(f"{name:<{width}}  {str(figure.__doc__).splitlines()[0].partition(': ')[2]}")
+    return OK
 
 
 def unknown(name: str) -> UsageError:

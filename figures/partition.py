@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -82,5 +81,7 @@ def bars(axis: Any, counts: np.ndarray) -> None:
 def colors(classes: int) -> list[Any]:
     """Return a colour for each class: named ones for few, of one scale for many."""
     few = list(style.OKABE_ITO.values())
+    import matplotlib
+
     scale = matplotlib.colormaps["viridis"]
     return few[:classes] if classes <= len(few) else list(scale(np.linspace(0, 1, classes)))

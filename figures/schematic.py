@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 from decaf_theory.topology import TOPOLOGIES
 from figures import style
@@ -26,9 +24,7 @@ gradient step on them. (b) Agent 0 mixes the products, not the factors: the mix 
 """
 N, D, K, R = 6, 6, 5, 2
 HEARD = (5, 0, 1)
-COLORS = LinearSegmentedColormap.from_list(
-    "signed", [style.OKABE_ITO["vermilion"], "white", style.OKABE_ITO["blue"]]
-)
+SIGNED = (style.OKABE_ITO["vermilion"], "white", style.OKABE_ITO["blue"])
 
 
 def factors() -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +43,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     sign = np.sign(Vh.sum(axis=1))  # LAPACK's choice differs from one machine to another
     U, Vh = U * sign, sign[:, None] * Vh
     with style.look():
-        figure = Figure(figsize=(style.WIDTH, 4.55))
+        figure = style.empty(4.55)
         axis = figure.add_axes((0, 0, 1, 1))
         axis.set_axis_off()
         axis.set_xlim(0, 34)
@@ -60,10 +56,13 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
 
 def field(axis: Any, X: np.ndarray, x: float, y: float, cell: float = 0.55) -> tuple[float, float]:
     """Draw a matrix with its upper left corner at (x, y); return its lower right corner."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     height, width = X.shape
     edges = x + cell * np.arange(width + 1), y + cell * np.arange(height + 1)
     top = float(np.abs(X).max())
-    look = {"cmap": COLORS, "vmin": -top, "vmax": top, "edgecolors": "grey", "linewidth": 0.25}
+    colors = LinearSegmentedColormap.from_list("signed", SIGNED)
+    look = {"cmap": colors, "vmin": -top, "vmax": top, "edgecolors": "grey", "linewidth": 0.25}
     axis.pcolormesh(*edges, X, **look)
     return float(edges[0][-1]), float(edges[1][-1])
 

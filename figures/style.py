@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from decaf_theory.files import write_atomically
+
+if TYPE_CHECKING:  # matplotlib takes long to load: only where something is drawn
+    from matplotlib.figure import Figure
 
 Dash = str | tuple[int, tuple[int, int]]  # by name, or offset and lengths of stroke and gap
 WIDTH = 3.4  # in, one column of a two-column page
@@ -112,17 +112,26 @@ def bound_of(look: dict[str, Any], label: str = "") -> dict[str, Any]:
 @contextmanager
 def look() -> Iterator[None]:
     """Make, fill and save a figure in this context: matplotlib's defaults count, not the user's."""
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
         yield
 
 
+def empty(height: float, **settings: Any) -> Figure:
+    """Return a figure without panels, `height` in."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), **settings)
+
+
 def grid(
     rows: int, columns: int, height: float, *, sharex: Any = True, sharey: Any = True
 ) -> tuple[Figure, list[Any]]:
     """Return a figure of panels, row by row, each `height` in."""
-    figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
+    figure = empty(rows * height, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     return figure, list(axes.ravel())
 

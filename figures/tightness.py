@@ -7,8 +7,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from figures import style
 from figures.rows import Row, pick
 
@@ -81,7 +79,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
             lines.append(row["title"])
         lines.append(row)
     with style.look():
-        figure = Figure(figsize=(style.WIDTH, 0.9 + LINE * len(lines)), layout="constrained")
+        figure = style.empty(0.9 + LINE * len(lines), layout="constrained")
         axis = figure.subplots()
         for place, line in enumerate(lines):
             if not isinstance(line, str):

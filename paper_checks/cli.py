@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.methods.form import MERGED
-from decaf_theory.terminal import prepare, printable
+from decaf_theory.terminal import add_version, prepare, printable
 from paper_checks import config as configs
 from paper_checks import dealt, devices, kept, sweep, sweeping, table
 from paper_checks.asda import command as asda
@@ -50,6 +48,7 @@ class UsageError(Exception):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(prog="python -m paper_checks", description=DESCRIPTION)
+    add_version(p)
     commands = p.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, and where their settings come from")
     run = commands.add_parser("run", help="train one cell; resumes from its last checkpoint")
@@ -121,16 +120,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 DESCRIPTION = """Fine-tune real models with decentralized LoRA. Exit code 0: done; 1: a run failed,
-or a bound did not hold on it; 2: bad usage, or too little memory; 130 or 143: interrupted after a
-step, resumable."""
+or a bound did not hold on it; 2: bad usage, or too little memory; 3: a defect; 130 or 143:
+interrupted after a step, resumable."""
+
+
+FINISHED = "; what had finished is kept, and the same command resumes from there"
+CHECKPOINT = "; the last checkpoint is kept, and the same command resumes from it"
+LEFT = {  # of what an interrupted command keeps; of those that are not here: FINISHED
+    **{"list": "", "table": "", "effects": "; finished effects are kept"},
+    **{"run": CHECKPOINT, "sweep": CHECKPOINT},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
     prepare()
     args = parser().parse_args(argv)
-    line = "interrupted; the last checkpoint is kept"
-    return in_one_line(lambda: ended(args), line)
+    return in_one_line(lambda: ended(args), f"interrupted{LEFT.get(args.command, FINISHED)}")
 
 
 def ended(args: argparse.Namespace) -> int:
@@ -305,6 +311,8 @@ def dry_run(config: Config, gpu: str | None) -> int:
 @contextmanager
 def progress(config: Config) -> Iterator[Callable[[int, dict[str, Any] | None], None]]:
     """Show a bar on a terminal, otherwise a line per evaluation, on stderr."""
+    from tqdm import tqdm
+
     total, tty = config.train.steps, sys.stderr.isatty()
     with tqdm(total=total, unit="step", disable=not tty) as bar:
 

@@ -189,6 +189,19 @@ def test_a_run_shows_lines_and_stores_rows(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_interrupted_run_stores_what_it_measured(tmp_path):
+    def stopped(settings):
+        """Interrupted."""
+        yield verdict("G8", "case", "a / b", [1.0])
+        raise KeyboardInterrupt
+
+    path, clock = tmp_path / "rows.jsonl", FakeClock()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run({**one_goal(4), "G8": stopped}, Settings(True, "cpu", clock), to=path)
+    kept = [row["goal"] for row in unseal_lines(path.read_bytes()) if row["kind"] == "verdict"]
+    assert kept == ["G9", "G8"]
+
+
 def test_a_run_uses_one_thread_and_gives_the_others_back():
     import torch
 

@@ -302,7 +302,8 @@ def test_the_run_of_many_agents_on_the_page_runs(method, N, rounds):
     [
         ("bench scaling --json kept.jsonl", "kept.jsonl keeps what was measured, and the same"),
         ("bench scaling", "nothing is written"),
-        ("bench --json kept.jsonl", "nothing is written"),
+        ("bench --json kept.jsonl", "kept.jsonl keeps what was measured\n"),
+        ("bench", "nothing is written"),
         ("methods", "nothing is written"),
     ],
 )

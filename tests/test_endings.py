@@ -1,14 +1,18 @@
 """Too little memory, and what no check foresaw: one line and code 2 from every program."""
 
+import importlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from decaf_theory import cli as decaf
-from decaf_theory import faults
+from decaf_theory import faults, programs
 from decaf_theory.commands import methods
 from decaf_theory.files import UnwritableError
 from figures import cli as figures
@@ -84,10 +88,73 @@ def test_a_defect_keeps_its_traceback(program, monkeypatch):
         main(words)
 
 
-def test_a_closed_pipe_is_the_end_and_no_error():
-    program = "import sys; from decaf_theory.cli import main; sys.exit(main(['methods']))"
+ALL = {**{name: call[0] for name, call in PROGRAMS.items()}, "figures": figures.main}
+MODULES = {name: name for name in ALL} | {"decaf": "decaf_theory"}
+# program -> a command line and what an interruption of it says, the rest of a line
+INTERRUPTED = [
+    ("verification", "run", "; finished claims are kept, and --resume goes on after them"),
+    ("verification", "list", ""),
+    ("paper_checks", "run", "; the last checkpoint is kept, and the same command resumes from it"),
+    (
+        "paper_checks",
+        "asda",
+        "; what had finished is kept, and the same command resumes from there",
+    ),
+    ("paper_checks", "list", ""),
+]
+
+
+@pytest.mark.parametrize(("program", "command", "said"), INTERRUPTED)
+def test_an_interrupted_command_says_what_it_keeps(program, command, said, monkeypatch, capsys):
+    table = verification.ACTIONS if program == "verification" else harness.COMMANDS
+    monkeypatch.setitem(table, command, raising(KeyboardInterrupt()))
+    words = [command, "tiny-bert"] if said.endswith("from it") else [command]
+    assert ALL[program](words) == 130
+    assert capsys.readouterr().err == f"interrupted{said}\n"
+
+
+def loading(monkeypatch, main):
+    """Let `program` find this main function in the module that it loads."""
+    monkeypatch.setitem(sys.modules, "some_program", SimpleNamespace(main=main))
+    return programs.program("some_program")
+
+
+def test_a_defect_has_a_code_of_its_own_and_its_traceback(monkeypatch, capsys):
+    assert loading(monkeypatch, raising(TypeError("a defect"))) == faults.DEFECT
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.endswith("TypeError: a defect\n")
+    others = {faults.OK, faults.USAGE, verification.DIFFERS, figures.MISSING, harness.FAILED}
+    assert faults.DEFECT not in others
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 143])
+def test_other_codes_are_those_of_the_program_or_of_its_parser(code, monkeypatch):
+    assert loading(monkeypatch, lambda: code) == code
+    assert loading(monkeypatch, raising(SystemExit(code))) == code
+
+
+def test_a_signal_while_loading_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(importlib, "import_module", raising(KeyboardInterrupt()))
+    assert programs.program("some_program") == 130
+    assert capsys.readouterr().err == f"{programs.LOADING}\n"
+
+
+@pytest.mark.parametrize("program", ALL)
+def test_every_program_says_its_version_and_its_codes(program, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        ALL[program](["--version"])
+    assert capsys.readouterr().out == f"decaf-theory {version('decaf-theory')}\n"
+    with pytest.raises(SystemExit, match=r"^0$"):
+        ALL[program](["methods", "--help"] if program == "decaf" else ["--help"])
+    assert re.search(rf"\b{faults.DEFECT}:?\s+a\s+defect", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("program", MODULES.values())
+def test_a_closed_pipe_is_the_end_and_no_error(program):
+    command = [sys.executable, "-m", program, "--help"]
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == b""

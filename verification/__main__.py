@@ -9,13 +9,6 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 if __name__ == "__main__":  # worker processes import this file under another name
     import sys
 
-    from decaf_theory.faults import without_traceback
-    from decaf_theory.interrupts import in_one_line
+    from decaf_theory.programs import program
 
-    def main() -> int:
-        """Load and run the command line; a signal before it runs is one line, too."""
-        from verification.cli import main
-
-        return main()
-
-    sys.exit(in_one_line(lambda: without_traceback(main), "interrupted while loading"))
+    sys.exit(program("verification.cli"))

@@ -7,10 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
-
-from tqdm import tqdm
 
 from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import write_atomically
@@ -25,19 +24,27 @@ from verification.options import MAIN, UsageError
 from verification.run import LEDGER, Evidence, Ledger, Settings, evaluate_all
 
 DIFFERS = 1
+LEFT = {  # of what an interrupted command keeps
+    "run": "; finished claims are kept, and --resume goes on after them",
+    "attack": "; what was found is kept",
+    "counterexamples": "; those that were printed are stored",
+}
 
 
 def main(argv: Sequence[str] | None = None, *, ledger: Ledger = LEDGER) -> int:
     """Run one command line; return the exit code."""
     prepare()
+    known = (UsageError, replay.ReplayError, store.StoreError, ClusterError)
 
     def run() -> int:
         args = options.parse(argv)
-        return ACTIONS[args.command](args, ledger)
+        work = partial(ACTIONS[args.command], args, ledger)
+        return in_one_line(
+            lambda: without_traceback(work, known=known),
+            f"interrupted{LEFT.get(args.command, '')}",
+        )
 
-    known = (UsageError, replay.ReplayError, store.StoreError, ClusterError)
-    line = "interrupted; finished claims are kept"
-    return in_one_line(lambda: without_traceback(run, known=known), line)
+    return without_traceback(run, known=known)
 
 
 def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
@@ -57,6 +64,8 @@ def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
             )
             yield evidence
         return
+    from tqdm import tqdm
+
     with tqdm(found, total=total, unit="claim", leave=False) as bar:
         for evidence in bar:
             bar.set_postfix_str(evidence.verdict.claim)

@@ -35,7 +35,6 @@ SOURCES = (".py", ".j2", ".css", ".js")
 DRAWING = ("matplotlib", "Jinja2", "latex2mathml")
 PATIENCE_S = 10.0  # time that an interrupted stage has to tidy up
 ROOT = Path(__file__).resolve().parents[1]
-BENCH = "import sys; from decaf_theory.cli import main; sys.exit(main())"  # the command `decaf`
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,17 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
         Stage(
             "bench",
             "the kernel is timed, quickly",
-            [python, "-c", BENCH, "bench", "--quick", *cuda, "--force", "--json", str(timed)],
+            [
+                python,
+                "-m",
+                "decaf_theory",
+                "bench",
+                "--quick",
+                *cuda,
+                "--force",
+                "--json",
+                str(timed),
+            ],
             [library],
             [timed],
             {name: configuration[name] for name in ("python", "libraries")},

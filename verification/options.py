@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from decaf_theory import extras
 from decaf_theory.files import place
+from decaf_theory.terminal import add_version
 from verification import cluster
 
 MAIN = "python -m verification"
@@ -27,8 +28,9 @@ examples:
   {MAIN} COMMAND --help         the options of a command
 
 exit code:
-  0  every outcome is the expected one      2    bad usage, or too little memory
-  1  some outcome differs                   130  interrupted"""
+  0  every outcome is the expected one      3    a defect of the program
+  1  some outcome differs                   130  interrupted
+  2  bad usage, or too little memory"""
 # flags of earlier versions -> the commands that replace them
 MOVED = {
     "--list": "list",
@@ -55,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     refuse_moved(words)
-    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         hint = hint_for(words[0], list(COMMANDS), f"see {MAIN} --help")
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog=MAIN, description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
     )
+    add_version(p)
     subparsers = p.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )

@@ -60,8 +60,9 @@ def run(
 ) -> list[Row]:
     """Return the rows of some goals; show verdicts as they come, store all rows at the end.
 
-    `to` is a file of JSON lines, the last their checksum, written whole or not at all. Before
-    anything is timed: ValueError, its folder does not exist; UnwritableError.
+    `to` is a file of JSON lines, the last their checksum, written whole or not at all; a signal
+    ends the benchmark, and what was measured until then is stored. Before anything is timed:
+    ValueError, its folder does not exist; UnwritableError.
     """
     import torch
 
@@ -80,6 +81,10 @@ def run(
                 rows.append(row)
                 if row["kind"] == "verdict":
                     show(line(row))
+    except KeyboardInterrupt:
+        if to is not None:
+            write_atomically(to, seal_lines(rows))
+        raise
     finally:
         torch.set_num_threads(threads)
     if to is not None:

@@ -77,6 +77,7 @@ def scale(args: argparse.Namespace) -> int:
 
 def left_by(args: argparse.Namespace) -> str:
     """Return what an interrupted benchmark leaves, in words."""
-    if args.part == "scaling" and args.json:
-        return f"{printable(args.json)} keeps what was measured, and the same command goes on"
-    return "nothing is written"
+    if not args.json:
+        return "nothing is written"
+    more = ", and the same command goes on" if args.part == "scaling" else ""
+    return f"{printable(args.json)} keeps what was measured{more}"

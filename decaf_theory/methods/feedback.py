@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import csr_array, eye_array, hstack
+import scipy
 
 from decaf_theory.arrays import Array, namespace
 from decaf_theory.lowrank import Factors, pad_rank
@@ -67,16 +67,18 @@ def _together(products: Factors, residuals: Factors) -> Factors:
     return Factors(*(xp.concat(parts, axis=-3) for parts in zip(*pairs, strict=True)))
 
 
-def with_own(weights: Array, N: int, n: int) -> csr_array:
+def with_own(weights: Array, N: int, n: int) -> scipy.sparse.csr_array:
     """Return the rows [n, N + n] that mix N products and add each agent's own residual.
 
     weights [n, N], or one row for all.
     """
     found = entries(weights, N)
     starts = np.concatenate([[0], np.cumsum(found.counts)])
-    rows = csr_array((found.weights, found.agents, starts), shape=(len(found.counts), N))
+    rows = scipy.sparse.csr_array(
+        (found.weights, found.agents, starts), shape=(len(found.counts), N)
+    )
     each = rows if rows.shape[0] == n else rows[[0] * n]
-    return csr_array(hstack([each, eye_array(n)]))
+    return scipy.sparse.csr_array(scipy.sparse.hstack([each, scipy.sparse.eye_array(n)]))
 
 
 def _split(found: TSVD, r: int) -> tuple[TSVD, Factors]:

@@ -6,7 +6,7 @@ import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from decaf_theory.arrays import (
     NEIGHBOURS,
@@ -47,7 +47,7 @@ def check_mixing_matrix(Pi: Matrix, N: int | None = None) -> None:
         ValueError: columns of Pi must sum to one, got 1.1 in column 1; mixing would ...
     """
     Pi = structure(Pi, N)
-    entries = sparse.coo_array(Pi)
+    entries = scipy.sparse.coo_array(Pi)
     if entries.nnz and entries.data.min() < 0:
         i, j = (axis[entries.data.argmin()] for axis in entries.coords)
         text = f"Pi[{i}, {j}] = {entries.data.min():g} is negative: mixing is not averaging"
@@ -104,7 +104,7 @@ def symmetric(Pi: Matrix, wanted: str) -> Matrix:
     """Return Pi as `structure` does; ValueError unless it is symmetric, as `wanted` needs it."""
     tolerance = weight_tolerance(Pi)
     Pi = structure(Pi)
-    excess = sparse.coo_array(Pi - Pi.T)
+    excess = scipy.sparse.coo_array(Pi - Pi.T)
     if excess.nnz and excess.data.max() > tolerance:
         i, j = (int(axis[excess.data.argmax()]) for axis in excess.coords)
         here, there = f"Pi[{i}, {j}] = {Pi[i, j]:.6g}", f"Pi[{j}, {i}] = {Pi[j, i]:.6g}"
@@ -117,7 +117,8 @@ def symmetric(Pi: Matrix, wanted: str) -> Matrix:
 
 def is_sparse(Pi: Matrix) -> bool:
     """Return whether Pi is one of scipy's sparse arrays or matrices."""
-    return bool(sparse.issparse(Pi))
+    # scipy.sparse takes longer to load than all of this library: not for an array
+    return not isinstance(Pi, np.ndarray) and bool(scipy.sparse.issparse(Pi))
 
 
 def require_room(N: int, size: int, hint: str) -> None:
@@ -131,23 +132,23 @@ def require_room(N: int, size: int, hint: str) -> None:
 
 def components(Pi: Matrix) -> int:
     """Return the number of connected components of the graph of a mixing matrix."""
-    weights: Matrix = sparse.csr_array(Pi if is_sparse(Pi) else host(Pi))
+    weights: Matrix = scipy.sparse.csr_array(Pi if is_sparse(Pi) else host(Pi))
     return parts(weights != 0)  # a stored zero is not an edge
 
 
 def parts(pattern: Matrix) -> int:
     """Return the number of connected components of a graph."""
-    return int(sparse.csgraph.connected_components(pattern)[0])
+    return int(scipy.sparse.csgraph.connected_components(pattern)[0])
 
 
 def obstacle(Pi: Matrix) -> str:
     """Return why the graph of Pi cannot mix, or "" if it can."""
-    weights: Matrix = sparse.csr_array(Pi)
+    weights: Matrix = scipy.sparse.csr_array(Pi)
     pattern = weights != 0  # a stored zero is not an edge
     if parts(pattern) != 1:
         return "the graph is disconnected"
     # walking to and fro between two copies reaches all unless every closed walk is even
-    double_cover: Matrix = sparse.block_array([[None, pattern], [pattern, None]])
+    double_cover: Matrix = scipy.sparse.block_array([[None, pattern], [pattern, None]])
     if parts(double_cover) != 1:
         return "the graph is bipartite without self-weights"
     return ""

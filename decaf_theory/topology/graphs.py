@@ -11,7 +11,7 @@ from math import isqrt, log
 from typing import Any
 
 import numpy as np
-from scipy import sparse as scipy_sparse
+import scipy
 
 from decaf_theory.arrays import Host, integer
 from decaf_theory.names import Table
@@ -89,7 +89,7 @@ def counts(N: int, i: Host, j: Host, sparse: bool, weights: Host | None = None) 
     weights = np.ones(len(i)) if weights is None else weights
     if sparse:
         index = i.astype(np.int32), j.astype(np.int32)
-        return scipy_sparse.csr_array((weights, index), shape=(N, N))
+        return scipy.sparse.csr_array((weights, index), shape=(N, N))
     require_room(N, 8 * N**2, DENSE_HINT)
     dense = np.zeros((N, N))
     np.add.at(dense, (i, j), weights)
@@ -115,7 +115,7 @@ def with_self_weights(edges: Matrix) -> Matrix:
     """
     rest = 1 - edges.sum(axis=1)
     if is_sparse(edges):
-        return (edges + scipy_sparse.diags_array(rest)).tocsr()
+        return (edges + scipy.sparse.diags_array(rest)).tocsr()
     np.fill_diagonal(edges, rest)
     return edges
 
@@ -125,7 +125,7 @@ def _equal(links: Matrix, share: int) -> Matrix:
     N, _ = links.shape
     if not is_sparse(links):
         return (np.eye(N) + links) / share
-    Pi: Matrix = (links + scipy_sparse.eye_array(N, format="csr")).tocsr()
+    Pi: Matrix = (links + scipy.sparse.eye_array(N, format="csr")).tocsr()
     Pi.data /= share  # and not Pi / share, which multiplies by 1 / share
     return Pi
 
@@ -138,7 +138,7 @@ def complete(N: int, *, sparse: bool = False) -> Matrix:
     N = _agents(N)
     require_room(N, (BYTES if sparse else 8) * N**2, FULL_HINT)
     Pi = np.full((N, N), 1 / N)
-    return scipy_sparse.csr_array(Pi) if sparse else Pi
+    return scipy.sparse.csr_array(Pi) if sparse else Pi
 
 
 def ring(N: int, *, sparse: bool = False) -> Matrix:

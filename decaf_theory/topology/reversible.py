@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse as scipy_sparse
+import scipy
 
 from decaf_theory.arrays import Host, host, weight_tolerance
 from decaf_theory.topology.checks import Matrix, is_sparse, require_room, structure, symmetric
@@ -53,9 +53,9 @@ def reversible(Pi: Matrix, target: Sequence[float] | Host) -> Matrix:
     Pi = symmetric(Pi, "reversible")
     N, _ = Pi.shape
     weights = target_weights(target, N)
-    links = scipy_sparse.coo_array(Pi)
+    links = scipy.sparse.coo_array(Pi)
     i, j = links.coords
-    edges: Matrix = scipy_sparse.csr_array(
+    edges: Matrix = scipy.sparse.csr_array(
         (np.where(i == j, 0.0, links.data * np.minimum(1, weights[j] / weights[i])), (i, j)),
         shape=(N, N),
     )
@@ -97,9 +97,9 @@ def detailed_balance(
     Pi = structure(Pi, N, columns=False)
     N, _ = Pi.shape
     weights = target_weights(target, N)
-    entries = scipy_sparse.csr_array(Pi)
-    back = scipy_sparse.diags_array(1 / weights) @ entries.T @ scipy_sparse.diags_array(weights)
-    excess = scipy_sparse.coo_array(abs(entries - back))
+    entries = scipy.sparse.csr_array(Pi)
+    back = scipy.sparse.diags_array(1 / weights) @ entries.T @ scipy.sparse.diags_array(weights)
+    excess = scipy.sparse.coo_array(abs(entries - back))
     if excess.nnz and excess.data.max() > tolerance:
         i, j = (int(axis[excess.data.argmax()]) for axis in excess.coords)
         there, here = weights[i] * Pi[i, j], weights[j] * Pi[j, i]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy import sparse as scipy_sparse
+import scipy
 
 from decaf_theory.arrays import Host, integer
 from decaf_theory.names import Table
@@ -210,7 +210,7 @@ def _rho_of_failing(
     for links without a common end, and L_l^2 is the Laplacian of weight 2 w_l^2. So E Pi_t'Pi_t =
     I - 2 up Lap + both Lap^2 + 2 (up - both) Lap_2.
     """
-    eye = scipy_sparse.eye_array(N, format="csr") if sparse else np.eye(N)
+    eye = scipy.sparse.eye_array(N, format="csr") if sparse else np.eye(N)
     Lap, Lap_2 = (
         eye - with_self_weights(_both_ways(N, ends, w, sparse)) for w in (weights, weights**2)
     )
@@ -261,7 +261,7 @@ def _links(Pi: Matrix, N: int, wanted: str) -> tuple[Host, Host]:
     Pi = symmetric(Pi, wanted)
     if Pi.shape != (N, N):
         raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
-    above = scipy_sparse.triu(Pi, k=1, format="coo")
+    above = scipy.sparse.triu(Pi, k=1, format="coo")
     above.eliminate_zeros()
     return np.stack(above.coords), above.data
 

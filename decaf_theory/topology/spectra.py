@@ -14,7 +14,7 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from decaf_theory.topology.checks import (
     Matrix,
@@ -108,7 +108,7 @@ def require_mixing(Pi: Matrix) -> None:
         return
     reason = obstacle(Pi)
     if not reason:
-        negative = sparse.coo_array(Pi).data.min() < 0
+        negative = scipy.sparse.coo_array(Pi).data.min() < 0
         reason = "negative weights amplify" if negative else "the gap is lost in rounding"
     size = f"{lam:.6f}".rstrip("0").rstrip(".")
     raise ValueError(
@@ -124,7 +124,7 @@ def _largest_in_size(Pi: Matrix) -> float:
     """Return the largest |eigenvalue| mu of a sparse Pi on the complement of consensus."""
     from scipy.sparse import linalg
 
-    order = sparse.csgraph.reverse_cuthill_mckee(Pi, symmetric_mode=True)
+    order = scipy.sparse.csgraph.reverse_cuthill_mckee(Pi, symmetric_mode=True)
     narrow = Pi[order][:, order]
     chain = _envelope(narrow) <= ENVELOPE * len(order)
     operator = _inverse(narrow) if chain else _square(narrow)
@@ -172,7 +172,7 @@ def _inverse(Pi: Matrix) -> Any:
 
     N, _ = Pi.shape
     end = float(abs(Pi).sum(axis=1).max()) + N**-2
-    shift: Matrix = sparse.csc_array(end * sparse.eye_array(N))
+    shift: Matrix = scipy.sparse.csc_array(end * scipy.sparse.eye_array(N))
     # symmetric positive definite: no pivots, so that the fill stays in the envelope
     factorize = partial(
         linalg.splu,

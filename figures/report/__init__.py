@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from decaf_theory.files import write_atomically
@@ -45,6 +44,8 @@ def write(results: Path, figures: Path, names: Sequence[str], to: Path) -> Path:
 
 def render(content: Mapping[str, Any]) -> str:
     """Return the page. By the sum in its policy it may run only its own script."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to load
+
     script = (HERE / "page.js").read_text(encoding="utf-8")
     sum_ = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(

@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from latex2mathml.converter import convert
 from markupsafe import Markup
 
 WORD = re.compile(r"(?:\$+[^$]+\$+|`[^`]+`|[^\s$`])+")
@@ -100,6 +99,8 @@ def _balanced(latex: str) -> bool:
 
 def _math(latex: str, continues: bool) -> str:
     """Return one `<math>` element; the sign that begins one that continues stands between terms."""
+    from latex2mathml.converter import convert  # slow to load
+
     escaped = TEXT.sub(lambda found: found[1] + html.escape(found[2], quote=False), latex)
     text = re.sub(r"^<math[^>]*>", "<math>", convert(escaped))
     text = re.sub(r' href="[^"]*"', "", text)  # of \\href: a page of claims leads nowhere

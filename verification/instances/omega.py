@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+import scipy
 
 from decaf_theory.arrays import namespace
 from decaf_theory.lowrank import Factors
@@ -113,7 +113,7 @@ def closing_rotations(weights: Any) -> np.ndarray:
         # the columns of the projection 1 - uu' have squares 1 - u_j^2 = 4 pi_j
         u = np.sqrt(1 - 4 * pi)
         q = np.linalg.svd(u[None])[2][1:].T / np.sqrt(4 * pi)[:, None]
-        return signs[:, None, None] * Rotation.from_quat(q).as_matrix()
+        return signs[:, None, None] * scipy.spatial.transform.Rotation.from_quat(q).as_matrix()
     for j in range(5):
         others = np.delete(pi, j)
         t = (1 - 2 * pi[j]) / 4
@@ -124,7 +124,7 @@ def closing_rotations(weights: Any) -> np.ndarray:
             q[np.arange(5) != j] = root / np.sqrt(others)[:, None]
             q[j] = u
             signs[j] = -1
-            return signs[:, None, None] * Rotation.from_quat(q).as_matrix()
+            return signs[:, None, None] * scipy.spatial.transform.Rotation.from_quat(q).as_matrix()
     raise ValueError(f"weights must meet the criterion of T11-odd, got {weights}")
 
 
