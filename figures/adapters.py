@@ -11,13 +11,12 @@ from figures import style
 from figures.rows import Row, matches, pick
 
 NEEDS = ("adapters",)
-CAPTION = """\
-Trained LoRA adapters of {N} agents, rank {r}, mixed over the {topology} graph, layer by layer (rows
-of python -m verification adapters). One trained adapter per agent; no band.
-(a) What averaging the factors loses, the interference |I| (dashed), and what truncating the mixed
-product loses, |E| (solid), both over the mixed update |M|; Frobenius norms, root mean squares over
-the agents. (b) How tight the theory is on these matrices: the measured side over the bound, for the
-agent that comes closest to it; the dotted line is the bound.
+CAPTION = r"""Trained LoRA adapters of {N} agents, rank {r}, mixed over the {topology} graph,
+layer by layer (rows of python -m verification adapters). One trained adapter per agent; no band.
+(a) What averaging the factors loses, the interference $|I|$ (dashed), and what truncating the mixed
+product loses, $|E|$ (solid), both over the mixed update $|M|$; Frobenius norms, root mean squares
+over the agents. (b) How tight the theory is on these matrices: the measured side over the bound,
+for the agent that comes closest to it; the dotted line is the bound.
 """
 LOST = {
     "interference": {**style.METHODS["dlora"], "label": "interference $|I|/|M|$"},

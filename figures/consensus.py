@@ -10,12 +10,11 @@ from figures import style
 from figures.rows import Row, curve, matches, pick
 
 NEEDS = ("T25",)
-CAPTION = """\
-The expected consensus distance at rest of decentralized SGD (order CB: gradients at the unmixed
-points) against the spectral gap, for every topology of the table (rows of claim T25). Open markers:
-{least} agents, filled ones: up to {most}. One-dimensional quadratics of curvature 1, exact moments,
-no simulation.
-(a) Agents whose optima deviate along the slowest mode of the graph, kappa = 1, no noise. Dotted:
+CAPTION = r"""The expected consensus distance at rest of decentralized SGD (order CB: gradients at
+the unmixed points) against the spectral gap, for every topology of the table (rows of claim T25).
+Open markers: {least} agents, filled ones: up to {most}. One-dimensional quadratics of curvature 1,
+exact moments, no simulation.
+(a) Agents whose optima deviate along the slowest mode of the graph, $\kappa = 1$, no noise. Dotted:
 the bound of T25, a function of the gap alone; graphs whose largest eigenvalue in size is negative
 (bipartite) stay far below it. (b) Equal agents with gradient noise of variance 1. Bars: the bound
 of T25, which takes all eigenvalues of the graph.

@@ -10,11 +10,10 @@ from figures import style
 from figures.rows import Row, curve, pick
 
 NEEDS = ("T25", "T30-certificate")
-CAPTION = """\
-Convergence of four methods on matrix approximation with deviating targets and noisy gradients, six
-agents, rank 2, on three graphs: the average over t < T of the squared gradient at the mean point,
-in the variables that the method trains (D-SGD: the full matrix; DLoRA-FA: B; DLoRA, DeCAF: B and
-A). All start at the same point and see the same noise.
+CAPTION = r"""Convergence of four methods on matrix approximation with deviating targets and noisy
+gradients, six agents, rank 2, on three graphs: the average over $t < T$ of the squared gradient at
+the mean point, in the variables that the method trains (D-SGD: the full matrix; DLoRA-FA: $B$;
+DLoRA, DeCAF: $B$ and $A$). All start at the same point and see the same noise.
 Lines: means over {runs} simulated runs; bands: their simultaneous 99.9 % confidence intervals.
 Plus signs: the exact moments, where the problem is quadratic in what is trained (rows of T25).
 Dotted, with the open marker of the method: its bound, T25 with its explicit constants, for DeCAF

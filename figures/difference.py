@@ -10,18 +10,17 @@ from figures import style
 from figures.rows import Row, curve
 
 NEEDS = ("T13",)
-CAPTION = """\
-The difference between DeCAF's mix P = TSVD_r(M) and DLoRA's mix Q, the product of the averaged
-factors, against the rank r, while the factors' largest singular values stay below a fixed c (rows
-of claim T13). Lines: the worst case, two agents with the factors (B, A) and (-B, -A), read in three
-norms. Crosses: the size |sBA| of that adapter in the same norm. Open triangles: the largest of
-{random} random mixes of three agents per rank, Frobenius norm. Dotted: the bounds of T13; the worst
-case is on them.
-(a)-(c) Three scalings s of the adapter, in units of eta c^2. Where the difference vanishes (eta/r
-in Frobenius and operator norm), the adapter vanishes with it at the same rate.
-(d) Relative to the update, at s = eta/r. Lines: |P - Q|/|M|, constant in every norm. Diamonds:
-s|P - Q| (Frobenius) in units of the largest singular value of an update that is held fixed, so that
-c has to grow with r: the difference grows.
+CAPTION = r"""The difference between DeCAF's mix $P = TSVD_r(M)$ and DLoRA's mix $Q$, the product
+of the averaged factors, against the rank $r$, while the factors' largest singular values stay below
+a fixed $c$ (rows of claim T13). Lines: the worst case, two agents with the factors $(B, A)$ and
+$(-B, -A)$, read in three norms. Crosses: the size $|s B A|$ of that adapter in the same norm. Open
+triangles: the largest of {random} random mixes of three agents per rank, Frobenius norm. Dotted:
+the bounds of T13; the worst case is on them.
+(a)-(c) Three scalings $s$ of the adapter, in units of $\eta c^2$. Where the difference vanishes
+($\eta/r$ in Frobenius and operator norm), the adapter vanishes with it at the same rate.
+(d) Relative to the update, at $s = \eta/r$. Lines: $|P - Q|/|M|$, constant in every norm. Diamonds:
+$s |P - Q|$ (Frobenius) in units of the largest singular value of an update that is held fixed, so
+that $c$ has to grow with r: the difference grows.
 """
 
 NORMS = {

@@ -12,13 +12,12 @@ from figures import style
 from figures.rows import MissingError, Row
 
 NEEDS = ("benchmark",)
-CAPTION = """\
-Ten agents on a ring train adapters of a small vision transformer on digits, heads frozen, mixing
-every 10 of 150 steps; only the start differs. Against the distance of the agents' A at the start,
-the root of sum |A_i - mean A|^2 / sum |A_i|^2, 0 for one common A: (a) the accuracy of the agents'
-own models after the last mix; (b) the relative interference of DLoRA's mean of factors, and the
-truncation error of DeCAF's mean of products, at the first mix. Lines: means over {seeds} seeds;
-bars: from the least to the largest.
+CAPTION = r"""Ten agents on a ring train adapters of a small vision transformer on digits, heads
+frozen, mixing every 10 of 150 steps; only the start differs. Against the distance of the agents'
+$A$ at the start, the root of $\sum_i |A_i - \bar A|^2 / \sum_i |A_i|^2$, 0 for one common $A$: (a)
+the accuracy of the agents' own models after the last mix; (b) the relative interference of DLoRA's
+mean of factors, and the truncation error of DeCAF's mean of products, at the first mix. Lines:
+means over {seeds} seeds; bars: from the least to the largest.
 Rows of python -m paper_checks benchmark.
 """
 CELLS = ("common", "spread30", "spread60", "primary")

@@ -10,14 +10,13 @@ from figures import style
 from figures.rows import Row, curve
 
 NEEDS = ("T20", "T20-dlora")
-CAPTION = """\
-Two agents hold the same product B A, of rank 2 with equal singular values, in different gauges; one
-mix with weights 1/2 should leave it alone. The error |mixed - B A|/|B A| in Frobenius norm at the
-first agent (rows of claims T20 and T20-dlora, which agree with the closed forms to rounding; one
-instance per point, nothing is random but B A itself).
-(a) The second agent's factors are turned: (B R', R A). (b) They are stretched: (t B, A/t).
+CAPTION = r"""Two agents hold the same product $B A$, of rank 2 with equal singular values, in
+different gauges; one mix with weights 1/2 should leave it alone. The error relative to $|B A|$ in
+Frobenius norm at the first agent (rows of claims T20 and T20-dlora, which agree with the closed
+forms to rounding; one instance per point, nothing is random but $B A$ itself).
+(a) The second agent's factors are turned: $(B R', R A)$. (b) They are stretched: $(t B, A/t)$.
 DeCAF mixes products and makes no error. DLoRA mixes factors; at opposed gauges nothing is left.
-DLoRA-FA assumes one A common to all agents: if that does not hold, it errs, too.
+DLoRA-FA assumes one $A$ common to all agents: if that does not hold, it errs, too.
 """
 METHODS = ("decaf", "dlora", "dlora_fa")
 PANELS = (

@@ -13,14 +13,15 @@ from figures import style
 from figures.rows import MissingError, Row, matches, pick
 
 NEEDS = ("bench",)
-CAPTION = """\
-One DeCAF round on a ring, rank 4, float32, one thread of {processor} (rows of decaf bench).
-(a) Seconds per agent against the size d of a d x d layer, ten agents: medians over {rounds} rounds
-of the faster of NumPy and torch, bars from the fastest to the slowest round. Open markers: four
-agents, compared with what libraries ship. Black dashed: only the matrix products that any kernel of
-this kind needs. QR loop, stacked QR: plain implementations of the same compressed truncation; the
-others form the d x d mix or iterate on it. Times of single agents are scaled to all agents.
-(b) The error of the truncated mix against a QR loop in float64, over sigma_1, {size} x {size};
+CAPTION = r"""One DeCAF round on a ring, rank 4, float32, one thread of {processor} (rows of decaf
+bench).
+(a) Seconds per agent against the size $d$ of a $d \times d$ layer, ten agents: medians over
+{rounds} rounds of the faster of NumPy and torch, bars from the fastest to the slowest round. Open
+markers: four agents, compared with what libraries ship. Black dashed: only the matrix products that
+any kernel of this kind needs. QR loop, stacked QR: plain implementations of the same compressed
+truncation; the others form the $d \times d$ mix or iterate on it. Times of single agents are scaled
+to all agents.
+(b) The error of the truncated mix against a QR loop in float64, over $\sigma_1$, {size} x {size};
 black dashed: the goal for the kernel. svd_lowrank is randomized and stops early by default.
 """
 LOOKS = {

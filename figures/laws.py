@@ -10,14 +10,14 @@ from figures import style
 from figures.rows import Row, curve, pick
 
 NEEDS = ("T32", "T33")
-CAPTION = """\
-Two laws in closed form, without noise and without a fit; one instance each, six and four agents.
+CAPTION = r"""Two laws in closed form, without noise and without a fit; one instance each, six and
+four agents.
 (a) With more rank than the mean target has, DeCAF settles at a product with a spurious singular
-value of size sqrt(alpha). Markers: measured at the fixed point; lines: the closed form of T32
-(order sqrt(alpha) corrections left out; rows of claim T32).
+value of size $\sqrt\alpha$. Markers: measured at the fixed point; lines: the closed form of T32
+(order $\sqrt\alpha$ corrections left out; rows of claim T32).
 (b) Under deviating targets DLoRA's factors drift along the gauge orbit: the largest singular value
-of the mean factors of a ring of four, from a balanced start, against the slow time alpha^2 t, for
-two step sizes, and the slow flow of T33 in closed form (rows of claim T33).
+of the mean factors of a ring of four, from a balanced start, against the slow time $\alpha^2 t$,
+for two step sizes, and the slow flow of T33 in closed form (rows of claim T33).
 """
 GRAPHS = ("path", "ring", "star", "exponential", "complete", "bipartite")
 DLORA = style.METHODS["dlora"]

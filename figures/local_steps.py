@@ -11,11 +11,11 @@ from figures.gauge_distance import METHODS, bars
 from figures.rows import MissingError, Row
 
 NEEDS = ("benchmark",)
-CAPTION = """\
-Ten agents on a ring train adapters of a small vision transformer on digits for 150 steps, heads
-frozen, each from its own A, and mix every K of them (K = 150: once, after the last). Accuracy of
-the agents' own models, mean over agents (left), and of the one model that averages their weights
-(right), after the last mix. Lines: means over {seeds} seeds; bars: from the least to the largest.
+CAPTION = r"""Ten agents on a ring train adapters of a small vision transformer on digits for 150
+steps, heads frozen, each from its own $A$, and mix every $K$ of them ($K = 150$: once, after the
+last). Accuracy of the agents' own models, mean over agents (left), and of the one model that
+averages their weights (right), after the last mix. Lines: means over {seeds} seeds; bars: from the
+least to the largest.
 Rows of python -m paper_checks benchmark.
 """
 CELLS = {1: "K1", 10: "primary", 50: "K50", 150: "once"}

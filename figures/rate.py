@@ -10,13 +10,12 @@ from figures import style
 from figures.rows import Row, curve, matches, pick
 
 NEEDS = ("T28",)
-CAPTION = """\
-Decentralized SGD at step size sqrt(N/T): the average over t < T of the expected squared gradient at
-the mean point, from exact moments, no simulation (rows of claim T28). Quadratics around one mean
-problem, the same for every N; gradient noise; order MS.
-(a) Against the horizon T. (b) Against the number of agents N at T = {T}: the rate 1/sqrt(NT)
-means N times fewer steps for the same accuracy. On the ring the graph's term, of order N/T, still
-shows.
+CAPTION = r"""Decentralized SGD at step size $\sqrt{{N/T}}$: the average over $t < T$ of the
+expected squared gradient at the mean point, from exact moments, no simulation (rows of claim T28).
+Quadratics around one mean problem, the same for every $N$; gradient noise; order MS.
+(a) Against the horizon $T$. (b) Against the number of agents $N$ at $T = {T}$: the rate
+$1/\sqrt{{N T}}$ means $N$ times fewer steps for the same accuracy. On the ring the graph's term, of
+order $N/T$, still shows.
 Slopes: log-log fits with their 95 % t-intervals, in (a) over the last decade. Dotted: the bound of
 T28, if the horizon is long enough for it to apply.
 """

@@ -11,16 +11,16 @@ from figures.laws import levels
 from figures.rows import Row, pick
 
 NEEDS = ("T30-law",)
-CAPTION = """\
-DeCAF needs sigma_r bounded away from 0 to have the rate of decentralized SGD, also where nothing is
-ever truncated (d = k = r = 2, no noise; simulated, rows of claim T30-law).
-(a) Average of |grad Phi|^2 over t < T times sqrt(NT) at step size sqrt(N/T), four agents on a ring
-whose targets deviate from their mean. Circles: the mean target has a negative eigenvalue, which
-DeCAF cannot cross: sigma_2 falls to a multiple of the step size. Open circles: the mean target lets
-sigma_2 stay above 1/2, from the same F(z_0) - F*. Squares: DLoRA on the first target. Thin lines:
-what each tends to in closed form; dashed: F(z_0) - F*, the leading constant of T28-sharp.
-(b) |grad Phi|^2 over the step size where DeCAF comes to rest, four agents on five graphs; thin
-lines: the closed form K eta. Decentralized SGD would tend to 0.
+CAPTION = r"""DeCAF needs $\sigma_r$ bounded away from 0 to have the rate of decentralized SGD,
+also where nothing is ever truncated ($d = k = r = 2$, no noise; simulated, rows of claim T30-law).
+(a) Average of $|\nabla\Phi|^2$ over $t < T$ times $\sqrt{{N T}}$ at step size $\sqrt{{N/T}}$, four
+agents on a ring whose targets deviate from their mean. Circles: the mean target has a negative
+eigenvalue, which DeCAF cannot cross: $\sigma_2$ falls to a multiple of the step size. Open circles:
+the mean target lets $\sigma_2$ stay above 1/2, from the same $F(z_0) - F^*$. Squares: DLoRA on the
+first target. Thin lines: what each tends to in closed form; dashed: $F(z_0) - F^*$, the leading
+constant of T28-sharp.
+(b) $|\nabla\Phi|^2$ over the step size where DeCAF comes to rest, four agents on five graphs; thin
+lines: the closed form $K \eta$. Decentralized SGD would tend to 0.
 """
 GRAPHS = ("path", "star", "ring", "bipartite", "complete")
 KEPT = {**style.METHODS["decaf"], "markerfacecolor": "white", "linestyle": "-."}

@@ -13,14 +13,13 @@ from figures import style
 from figures.rows import Row
 
 NEEDS = ()
-CAPTION = """\
-One round of DeCAF on a ring of six agents, computed rather than sketched: every cell is an entry of
-the matrices (d = 6, k = 5, rank r = 2; blue positive, red negative).
-(a) The mixing matrix Pi says who talks to whom; agent 0 hears itself and two neighbours with
-weights 1/3 each. Every agent holds LoRA factors B (d x r) and A (r x k) and has just taken a
-gradient step on them. (b) Agent 0 mixes the products, not the factors: the mix M has up to
-3 r singular values. (c) TSVD keeps the r largest and gives their square roots to both factors
-(balanced: B'B = AA'); the rest is the truncation error E.
+CAPTION = r"""One round of DeCAF on a ring of six agents, computed rather than sketched: every
+cell is an entry of the matrices ($d = 6$, $k = 5$, rank $r = 2$; blue positive, red negative).
+(a) The mixing matrix $\Pi$ says who talks to whom; agent 0 hears itself and two neighbours with
+weights 1/3 each. Every agent holds LoRA factors $B$ ($d \times r$) and $A$ ($r \times k$) and has
+just taken a gradient step on them. (b) Agent 0 mixes the products, not the factors: the mix $M$ has
+up to $3 r$ singular values. (c) TSVD keeps the $r$ largest and gives their square roots to both
+factors (balanced: $B' B = A A'$); the rest is the truncation error $E$.
 """
 N, D, K, R = 6, 6, 5, 2
 HEARD = (5, 0, 1)

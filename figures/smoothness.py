@@ -10,14 +10,13 @@ from figures import style
 from figures.rows import Row, curve, pick
 
 NEEDS = ("T2", "T2-sharp")
-CAPTION = """\
-How steep the factor gradient gets on Omega_c, against the rank r: difference quotients
-|grad phi(w) - grad phi(w')|/|w - w'| in Euclidean norm, over the sharp constant
-L* = s(2 s L c^2 + G) (rows of claims T2 and T2-sharp). Large markers: the extremal function of T3,
-which reaches L* at every rank; lines: the largest of {random} random slopes per point.
-Dotted: L*, and with open markers the constant of Lemma 1, s(2 L C sqrt(r) c + G) with the least
-C = s c, whose sqrt(r) is not needed, at 2 L eta c^2 = 8 G and three scalings s of the adapter. At
-s = eta/r it is off by at most (1 + sqrt(1 + 8))/2 = 2, at r = 16.
+CAPTION = r"""How steep the factor gradient gets on $\Omega_c$, against the rank $r$: difference
+quotients $|\nabla\phi(w) - \nabla\phi(w')|/|w - w'|$ in Euclidean norm, over the sharp constant
+$L^* = s (2 s L c^2 + G)$ (rows of claims T2 and T2-sharp). Large markers: the extremal function of
+T3, which reaches $L^*$ at every rank; lines: the largest of {random} random slopes per point.
+Dotted: $L^*$, and with open markers the constant of Lemma 1, $s (2 L C \sqrt r c + G)$ with the
+least $C = s c$, whose $\sqrt r$ is not needed, at $2 L \eta c^2 = 8 G$ and three scalings $s$ of
+the adapter. At $s = \eta/r$ it is off by at most $(1 + \sqrt{{1 + 8}})/2 = 2$, at $r = 16$.
 """
 SCALINGS = {
     "constant": (r"$s = \eta$", style.line("vermilion", "s", "--")),

@@ -10,12 +10,11 @@ from figures import style
 from figures.rows import Row, curve
 
 NEEDS = ("T23",)
-CAPTION = """\
-The loss at the network's mean from LoRA's start B = 0, without noise, rank 2, one run per line
-(rows of claim T23).
-(a) Dead start, four agents with one reachable target (P2). If mixing comes before the first
-step, DeCAF truncates the product 0 to the factors 0, where every gradient vanishes: it never moves.
-Stepping first, or keeping the old rows of A in dead directions, it trains.
+CAPTION = r"""The loss at the network's mean from LoRA's start $B = 0$, without noise, rank 2, one
+run per line (rows of claim T23).
+(a) Dead start, four agents with one reachable target (P2). If mixing comes before the first step,
+DeCAF truncates the product 0 to the factors 0, where every gradient vanishes: it never moves.
+Stepping first, or keeping the old rows of $A$ in dead directions, it trains.
 (b) Dead direction, two agents (P12). The first gradient has rank one; DeCAF then stays at rank one
 and above the dotted line, the least loss there (T23). With the rule "keep" it escapes.
 """

@@ -10,13 +10,12 @@ from figures import style
 from figures.rows import MissingError, Row
 
 NEEDS = ("tournament",)
-CAPTION = """\
-Every method at equal rounds (left) and at equal bytes (right), against DLoRA on {graph} (upper
-names) or against FedAvg by a server (lower names): the difference of the scores of the agents' own
-points, mean over {seeds} seeds per task and its interval; all {count} intervals of the tournament
-hold together at {level}. On problems the score is log10 of F - F*, so that -1 is a gap ten times
-smaller, and left of zero is better; for training it is the accuracy in points, and right of zero is
-better. No mark: the method was not played, diverged, or sends nothing.
+CAPTION = r"""Every method at equal rounds (left) and at equal bytes (right), against DLoRA on
+{graph} (upper names) or against FedAvg by a server (lower names): the difference of the scores of
+the agents' own points, mean over {seeds} seeds per task and its interval; all {count} intervals of
+the tournament hold together at {level}. On problems the score is $\log_{{10}}$ of $F - F^*$, so
+that -1 is a gap ten times smaller, and left of zero is better; for training it is the accuracy in
+points, and right of zero is better. No mark: the method was not played, diverged, or sends nothing.
 Rows of python -m paper_checks tournament.
 """
 BUDGETS = ("rounds", "bytes")

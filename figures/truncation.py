@@ -10,13 +10,12 @@ from figures import style
 from figures.rows import Row, curve, pick
 
 NEEDS = ("T16", "T17")
-CAPTION = """\
-What truncation loses against the rank r: the error |E| of one DeCAF mix of three agents with equal
-weights, in Frobenius norm and in units of c^2, c the largest singular value of the factors (24 x 20
-matrices; rows of claims T16 and T17).
-Dotted: T16, sqrt(r)/2, which no mix exceeds; the worst case is on it. Open markers on a dotted
-line: T17, the interference |I| of the mix that the filled marker shows, which bounds its |E|.
-Random: Gaussian factors scaled to c, {random} mixes per rank. Trained: the last mix of DeCAF on
+CAPTION = r"""What truncation loses against the rank $r$: the error $|E|$ of one DeCAF mix of
+three agents with equal weights, in Frobenius norm and in units of $c^2$, $c$ the largest singular
+value of the factors (24 x 20 matrices; rows of claims T16 and T17).
+Dotted: T16, $\sqrt r/2$, which no mix exceeds; the worst case is on it. Open markers on a dotted
+line: T17, the interference $|I|$ of the mix that the filled marker shows, which bounds its $|E|$.
+Random: Gaussian factors scaled to $c$, {random} mixes per rank. Trained: the last mix of DeCAF on
 matrix approximation with deviating targets, {trained} runs per rank. Lines are medians, bands reach
 from the 10th to the 90th percentile.
 """

@@ -1,9 +1,14 @@
 """The report page without a browser: formulas, dots, figures, bytes, and what it may ask for."""
 
 import base64
+import csv
+import gzip
 import hashlib
+import html
+import io
 import json
 import re
+import tomllib
 from collections import Counter
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -11,10 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from decaf_theory.bench.rows import verdict
 from decaf_theory.files import to_json
 from decaf_theory.sums import sealed
+from figures import FIGURES, report
 from figures.cli import main
-from figures.report import formulas, inline, strips
+from figures.report import about, formulas, inline, strips
 from tests import report_pages
 from verification import store
 from verification.claim import Row, deciding_row
@@ -23,6 +30,7 @@ from verification.ledger import NOTATION
 from verification.run import LEDGER
 
 TEXTS = [NOTATION, *(claim.text for claim in LEDGER.claims)]
+TEXTS += [figure.CAPTION.replace("{{", "{").replace("}}", "}") for figure in FIGURES.values()]
 FORMULAS = sorted({" ".join(f.split()) for t in TEXTS for f in re.findall(r"\$+([^$]+)\$+", t)})
 
 
@@ -223,7 +231,12 @@ def test_the_page_asks_for_nothing_and_may_run_its_own_script_alone(page):
         assert not {"src", "srcset", "action", "background", "poster"} & attrs.keys()
         assert not [name for name in attrs if name.startswith("on")]
         for name in ("href", "xlink:href"):
-            assert attrs.get(name, "#").startswith(("#", "data:image/svg+xml,"))
+            held = ("#", "data:application/gzip;base64,", "data:text/csv;")
+            kinds = {"link": ("#", "data:image/svg+xml,"), "a": (*held, "https://")}
+            assert attrs.get(name, "#").startswith(kinds.get(tag, ("#",)))
+            if attrs.get(name, "").startswith("https"):  # followed by a click alone
+                assert attrs["rel"] == "external"
+                assert attrs[name] in dict(about.links()).values()
     style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
     assert "url(" not in style
     assert "@import" not in style
@@ -248,6 +261,92 @@ def test_the_page_has_landmarks_one_title_and_every_claim_with_its_commands(page
             file = f"verification/counterexamples/{claim.id}.json"
             assert f"<code>python -m verification replay {file}</code>" in page
     assert len(page.encode()) < 5e6
+
+
+def test_the_answers_are_those_of_the_readme_and_say_where_a_run_differs(page):
+    start = page.index('<section id="answers"')
+    answers = page[start : page.index("</section>", start)]
+    assert answers.count('<tr><th scope="row">') == 7
+    assert start < page.index('<section id="ledger"')
+    assert '<a href="#T18-heavy">' in answers
+    assert "came out otherwise" not in answers
+    rows = about.answers({claim.id: claim.id == "T18" for claim in LEDGER.claims})
+    assert [row["differs"] for row in rows if row["differs"]] == [["T18"]]
+    read = about.README.read_text().split(about.HEAD)[1].split("\n\n")[0].splitlines()
+    for row, line in zip(rows, read, strict=True):
+        text = html.unescape(re.sub("<[^>]+>", "", row["verdict"]))
+        assert text == line.split(" | ")[1].removesuffix(" |").replace("`", "")
+
+
+def test_the_citation_is_that_of_the_other_files():
+    found = about.citation()
+    told = (about.ROOT / "CITATION.cff").read_text()
+    for words in (r'title: "([^"]+)"', r"version: (\S+)", r'doi: "([^"]+)"', r'url: "([^"]+)"'):
+        for value in re.findall(words, told):
+            assert value in found.replace("{DeCAF}", "DeCAF")
+    for given, family in re.findall(r"given-names: ([^,]+), family-names: (\w+)", told):
+        assert f"{family}, {given}" in found
+    project = tomllib.loads(about.PROJECT.read_text())["project"]
+    assert f"version = {{{project['version']}}}" in found
+    assert dict(about.links())["Paper"] in found
+
+
+def held(address):
+    return base64.b64decode(address.split(";base64,")[1])
+
+
+def test_rows_and_the_ledger_are_in_the_page(folder, page):
+    saved = {a["download"]: held(a["href"]) for _, a in Reader(page).tags if "download" in a}
+    names = [f"{name}.jsonl.gz" for name in report_pages.EVALUATED]
+    assert sorted(saved) == sorted([*names, "claims.csv"])
+    for name in report_pages.EVALUATED:
+        stored = store.rows_path(folder / "run", name).read_bytes()
+        assert gzip.decompress(saved[f"{name}.jsonl.gz"]) == stored
+    table = list(csv.DictReader(io.StringIO(saved["claims.csv"].decode(), newline="")))
+    verdicts = store.read_verdicts(folder / "run")
+    assert [row["claim"] for row in table] == [claim.id for claim in LEDGER.claims]
+    for row, found in zip(table, verdicts, strict=True):
+        assert (row["claim"], row["outcome"]) == (found["claim"], found["outcome"])
+        assert row["tightness"] == ("" if found["tightness"] is None else str(found["tightness"]))
+    assert not any("$" in row["statement"] for row in table)
+
+
+def test_claims_and_figures_lead_to_each_other(page):
+    for name, number in (("first", 1), ("second", 2)):
+        start = page.index(f'<figure id="figure-{name}"')
+        assert '<a href="#T13">T13</a>' in page[start : page.index("</figure>", start)]
+        assert f'<a href="#figure-{name}">Figure {number}</a>' in part(page, "T13")
+        assert f'<a href="#figure-{name}">' not in part(page, "T18")
+
+
+def part(page, claim):
+    start = page.index(f'<tbody id="{claim}"')
+    return page[start : page.index("</tbody>", start)]
+
+
+@pytest.mark.parametrize(
+    ("measure", "wrong"),
+    [("QR loop / ours", False), ("added MB", False), ("error / sigma_1", True), ("cases", True)],
+)
+def test_only_a_goal_that_no_busy_machine_misses_is_in_the_colour_of_alarm(
+    tmp_path, monkeypatch, measure, wrong
+):
+    row = verdict("G1", "a case", measure, [9.0], "<=", 5.0)
+    monkeypatch.setattr(report, "bench", lambda results: [row])
+    assert [found["wrong"] for found in report._bench(tmp_path)] == [wrong]
+    row |= {"status": "ok"}
+    assert not report._bench(tmp_path)[0]["wrong"]
+
+
+def test_a_bar_over_letters_is_painted_by_the_page_and_still_said():
+    for latex in (r"I = M - \bar B \bar A", r"\overline{B A}", r"\bar{\tilde X}"):
+        (found,) = formulas.formula(latex)
+        bars = re.findall(r"<mo[^>]*>[¯‾―]</mo>", found)
+        assert bars
+        assert found.count('<mover class="bar">') == len(bars)
+        assert set(bars) == {'<mo stretchy="false">¯</mo>'}
+    (found,) = formulas.formula(r"\hat g + \tilde X")
+    assert "bar" not in found
 
 
 @pytest.mark.slow

@@ -3,12 +3,14 @@
 Where either is missing these tests are skipped: pip install playwright, apt-get install chromium.
 """
 
+import io
 import os
 import re
 import shutil
 from contextlib import contextmanager
 
 import pytest
+from matplotlib.image import imread
 
 from tests import report_pages
 
@@ -133,6 +135,37 @@ def test_search_finds_words_of_a_proof_and_not_those_of_rows(page):
     assert shown(page) == []
 
 
+def test_symbols_are_found_links_and_commands_copied_and_bars_painted(browser, file):
+    granted = ["clipboard-read", "clipboard-write"]
+    with opened(browser, file, permissions=granted) as page:
+        page.fill("#search", "omega")
+        found = shown(page)
+        assert {"T2", "T13"} <= set(found)
+        assert "W2" not in found
+        page.fill("#search", "phi golden")
+        assert "T18" in shown(page)
+        page.click("#clear")
+        page.click("#T18 .permalink")
+        assert page.url.endswith("#T18")
+        assert expanded(page, "T18")
+        assert page.evaluate("navigator.clipboard.readText()") == page.url
+        command = page.locator("#T18-detail .command", has_text="Run")
+        command.locator("button").click()
+        wanted = command.locator("code").inner_text()
+        assert page.evaluate("navigator.clipboard.readText()") == wanted
+        assert page.inner_text("#told") == f"Copied: {wanted}"
+        bars = page.locator("#T18-detail mover.bar")
+        for i in range(2):
+            assert painted(bars.nth(i)) >= 0.6
+        assert painted(page.locator("#T18-detail mi:not(mover *)").first) < 0.6
+
+
+def painted(part):
+    """Return the largest share of dark pixels of a line in the upper third of what is drawn."""
+    image = imread(io.BytesIO(part.screenshot()))[..., :3].mean(axis=-1)
+    return (image[: len(image) // 3] < 0.6).mean(axis=1).max()
+
+
 def test_a_claim_opens_by_mouse_and_shows_all_of_its_parts(page):
     assert not page.is_visible("#T18-op-detail")
     page.click("#T18-op .c-outcome")
@@ -168,7 +201,7 @@ def test_a_claim_opens_by_keyboard_and_focus_is_seen(page, key):
 
 def test_every_control_is_reached_by_tab_and_none_holds_the_focus(page):
     reached = []
-    for _ in range(40):
+    for _ in range(120):  # the answers link to many claims
         page.keyboard.press("Tab")
         reached.append(page.evaluate("(e => e.id || e.textContent.trim())(document.activeElement)"))
     wanted = ["Skip to the claims", "theme", "search", "open-all", "close-all", "Claim", "T1", "T2"]

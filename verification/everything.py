@@ -32,6 +32,7 @@ OK, DIFFERS, FAILED = 0, 1, 2
 PASSED = (OK, DIFFERS)
 FILE = "stages.json"
 SOURCES = (".py", ".j2", ".css", ".js")
+ABOUT = ("README.md", "pyproject.toml", "citation.bib")  # what the page says of the project
 DRAWING = ("matplotlib", "Jinja2", "latex2mathml")
 PATIENCE_S = 10.0  # time that an interrupted stage has to tidy up
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
     draw = [python, "-m", "figures", "--results", str(out), "--out", str(figures)]
     here = Path(__file__).parent
     sources = [p for p in sorted((ROOT / "figures").rglob("*")) if p.suffix in SOURCES]
+    sources += [ROOT / name for name in ABOUT]
     drawing = {name: importlib.metadata.version(name) for name in DRAWING}
     return [
         Stage(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from markupsafe import Markup
 
 from decaf_theory.files import write_atomically
 from decaf_theory.formats import digits, ratio
-from figures.report.formulas import prose
+from figures.report import about, downloads
+from figures.report.formulas import claims_in, prose
 from figures.report.inline import figure
 from figures.report.strips import plot, sentence
 from figures.rows import MissingError, attacks, bench
@@ -31,6 +33,7 @@ NAME = "report.html"
 NONE = "–"  # in a cell without a number
 PROVENANCE = ("version", "commit", "code", "python", "device", "dtype", "threads", "seed", "size")
 BEGIN = "python -m verification"
+EXACT = ("error", "cases", "worst ratio", "difference")  # in measures that are no time or memory
 
 
 def write(results: Path, figures: Path, names: Sequence[str], to: Path) -> Path:
@@ -76,22 +79,26 @@ def content(results: Path, figures: Path, names: Sequence[str]) -> dict[str, Any
             f"{results}/claims.json says nothing about {', '.join(unknown)}; run {BEGIN} again"
         )
     hunted = _attacks(results)
-    claims = [
-        entry(results, run, text, verdicts[text["claim"]], ids, hunted)
-        for text in texts["claims"]
-        if text["claim"] in verdicts
+    judged = [text for text in texts["claims"] if text["claim"] in verdicts]
+    claims = [entry(results, run, text, verdicts[text["claim"]], ids, hunted) for text in judged]
+    shown = [
+        {"name": f"figure-{name}", "number": number, **drawing}
+        for number, (name, drawing) in enumerate(drawn(figures, names, ids), 1)
     ]
+    for claim in claims:
+        claim["figures"] = [figure for figure in shown if claim["id"] in figure["claims"]]
     return {
+        "answers": about.answers({claim["id"]: not claim["as_expected"] for claim in claims}),
+        "links": about.links(),
+        "citation": about.citation(),
+        "ledger": downloads.ledger(judged, verdicts),
         "claims": claims,
         "left_out": len(texts["claims"]) - len(claims),
         "notation": [prose(text) for text in texts["notation"]],
         "totals": totals(claims),
         "outcomes": Counter(claim["outcome"] for claim in claims),
         "areas": Counter(claim["area"] for claim in claims),
-        "figures": [
-            {"name": f"figure-{name}", "number": number, **drawing}
-            for number, (name, drawing) in enumerate(drawn(figures, names, ids), 1)
-        ],
+        "figures": shown,
         "bench": _bench(results),
         "provenance": {name: run.get(name) for name in PROVENANCE},
         "libraries": run.get("libraries", {}),
@@ -115,6 +122,7 @@ def entry(
     return {
         "id": name,
         "area": text["title"],
+        "words": about.symbols([text["statement"], *(body for _, body in text["sections"])]),
         "status": text["status"],
         "statement": prose(text["statement"], ids, name),
         "sections": [(title, prose(body, ids, name)) for title, body in text["sections"]],
@@ -134,6 +142,7 @@ def entry(
         "command": text["command"],
         "explain": text["explain"],
         "sum": run["files"].get(name, ""),
+        "data": downloads.rows(results, name) if found else "",
     }
 
 
@@ -153,14 +162,15 @@ def totals(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def drawn(
     figures: Path, names: Sequence[str], ids: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return the figures that were drawn, each with the paragraphs of its caption."""
+    """Return the figures that were drawn: image, paragraphs of the caption, claims it names."""
     found = []
     for name in names:
         image, caption = figures / f"{name}.svg", figures / f"{name}.txt"
         if image.exists() and caption.exists():
-            lines = caption.read_text(encoding="utf-8").replace("\n(", "\n\n(").split("\n\n")
-            drawing = figure(image, f"figure-{name}")
-            found.append((name, {"image": drawing, "caption": [prose(p, ids) for p in lines if p]}))
+            text = caption.read_text(encoding="utf-8")
+            parts = [prose(part, ids) for part in re.split(r"\n(?=\([a-z]\))", text)]
+            drawing = {"image": figure(image, f"figure-{name}"), "caption": parts}
+            found.append((name, {**drawing, "claims": claims_in(text, ids)}))
     return found
 
 
@@ -174,8 +184,18 @@ def _attacks(results: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bench(results: Path) -> list[dict[str, Any]]:
-    """Return the verdicts of the benchmark that have a goal; none if it was not run."""
+    """Return the verdicts of the benchmark that have a goal; none if it was not run.
+
+    `wrong`: what is missed is no matter of a busy machine, as speed and memory are.
+    """
     try:
-        return [row for row in bench(results) if row["kind"] == "verdict" and row.get("limit")]
+        found = bench(results)
     except MissingError:
         return []
+    goals = [row for row in found if row["kind"] == "verdict" and row.get("limit")]
+    return [{**row, "wrong": row["status"] == "missed" and exact(row["measure"])} for row in goals]
+
+
+def exact(measure: str) -> bool:
+    """Whether a measure of the benchmark is the same on a busy machine: an error, a count."""
+    return any(word in measure for word in EXACT)

@@ -25,6 +25,8 @@ LONG = 28  # LaTeX tokens, about 15 em
 TIGHT = 'stretchy="false" lspace="0" rspace="0"'  # of bars, which would be spaced like relations
 # a prime stands high already, and a superscript lifts it once more
 PRIME = '<mpadded voffset="-0.3em" height="0.5em"><mo class="prime">′</mo></mpadded>'
+# a bar over something: drawn by page.css, as fonts without a table for formulas leave it out
+BARRED = re.compile(r"<mover>((?:(?!<mover>).)*?)<mo[^>]*>[¯‾―]</mo></mover>")
 NEVER = "<>&"  # characters that stay escaped
 
 
@@ -51,10 +53,19 @@ def _word(word: str, ids: Sequence[str], own: str) -> str:
 
 def _plain(text: str, ids: Sequence[str], own: str) -> str:
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
-    known = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if name != own)
-    if not known:
-        return escaped
-    return re.sub(rf"\b(?:{known})(?!\w|-[a-z0-9])", r'<a href="#\g<0>">\g<0></a>', escaped)
+    named = _named([name for name in ids if name != own])
+    return named.sub(r'<a href="#\g<0>">\g<0></a>', escaped) if named else escaped
+
+
+def claims_in(text: str, ids: Sequence[str]) -> list[str]:
+    """Return the claims that a text names, each once, in its order."""
+    named = _named(ids)
+    return list(dict.fromkeys(named.findall(text))) if named else []
+
+
+def _named(ids: Sequence[str]) -> re.Pattern[str] | None:
+    known = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True))
+    return re.compile(rf"\b(?:{known})(?!\w|-[a-z0-9])") if known else None
 
 
 @cache
@@ -106,6 +117,7 @@ def _math(latex: str, continues: bool) -> str:
     text = re.sub(r' href="[^"]*"', "", text)  # of \\href: a page of claims leads nowhere
     text = re.sub(r"&#x([0-9A-Fa-f]+);", _character, text)
     text = text.replace("<mi>′</mi>", PRIME).replace("<mo>∞</mo>", "<mi>∞</mi>")
+    text = BARRED.sub(r'<mover class="bar">\1<mo stretchy="false">¯</mo></mover>', text)
     text = re.sub(r"<mo[^>]*>([|‖/])</mo>", rf"<mo {TIGHT}>\1</mo>", text)
     text = re.sub(r"([(\[,]</mo>)<mo>([−+±])</mo>", r'\1<mo form="prefix">\2</mo>', text)
     return text.replace("<mo>", '<mo form="infix">', 1) if continues else text

@@ -4,7 +4,8 @@
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
   const ledger = $("#ledger-table");
   const claims = $$("tbody", ledger);
-  const said = (claim) => $$(".head, .text", claim).map((part) => part.textContent).join(" ");
+  const said = (claim) =>
+    [...$$(".head, .text", claim).map((part) => part.textContent), claim.dataset.words].join(" ");
   const words = new Map(claims.map((claim) => [claim, said(claim).toLowerCase()]));
 
   // ---- opening and closing
@@ -111,6 +112,31 @@
     target.scrollIntoView();
   };
   addEventListener("hashchange", follow);
+
+  // ---- copies: of commands and programs, and of a link to a claim, which is followed as well
+  const copy = async (text, button) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      return; // refused by the browser: what is shown can be selected
+    }
+    $("#told").textContent = `Copied: ${text}`;
+    button.classList.add("done");
+    setTimeout(() => button.classList.remove("done"), 1200);
+  };
+  for (const code of $$(".command code:not(.sum), pre code")) {
+    const copier = document.createElement("button");
+    copier.type = "button";
+    copier.className = "copy";
+    copier.textContent = "Copy";
+    copier.addEventListener("click", () => copy(code.textContent, copier));
+    (code.closest("pre") ?? code).after(copier);
+  }
+  for (const link of $$(".permalink")) {
+    link.addEventListener("click", () => {
+      copy(new URL(link.getAttribute("href"), location.href).href, link);
+    });
+  }
 
   // ---- theme
   const themes = ["auto", "light", "dark"];
