@@ -124,6 +124,7 @@ TESTS = {
         "tests/test_cli.py",
     ],
     "decaf_theory/distributed": ["tests/test_distributed.py"],
+    "paper_checks/ranks.py": ["tests/test_distributed.py"],
     "decaf_theory/simulate/trace.py": [*TRACED, "tests/test_methods_merging.py"],
     "decaf_theory/simulate": [
         "tests/test_simulate.py",
@@ -267,7 +268,11 @@ TESTS = {
     "paper_checks/rounds.py": ["tests/test_rounds.py"],
     "paper_checks/scaling.py": ["tests/test_finetune_half.py"],
     "paper_checks/devices.py": ["tests/test_devices.py"],
-    "paper_checks/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_stamps.py"],
+    "paper_checks/checkpoint.py": [
+        "tests/test_checkpoint.py",
+        "tests/test_stamps.py",
+        "tests/test_distributed.py",
+    ],
 }
 
 FOLDER = Path(__file__).parent

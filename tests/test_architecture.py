@@ -57,6 +57,7 @@ ALLOWED = {
     | {"methods", "problems", "simulate", "sums"}
     | {"plan"},
     "distributed": {"__init__", "arrays", "faults", "interrupts", "terminal", "lowrank", "tsvd"}
+    | {"files", "sums"}
     | {"topology", "methods", "problems", "simulate"},
     "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
     | {"topology", "tsvd"},

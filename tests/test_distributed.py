@@ -20,6 +20,10 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.methods import METHODS
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks import cli, ranks
+from paper_checks import config as configs
+from paper_checks.config import ConfigError
+from tests import paper_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITED = [m.name for m in METHODS.values() if (m.meets, m.pools) == ("graph", "none")]
@@ -37,6 +41,10 @@ class Ended:
     def said(self, scene: str, rank: int, kind: str = "err") -> str:
         return (self.directory / f"{scene}.{rank}.{kind}").read_text()
 
+    def said_of_hosts(self) -> str:
+        """Return why there were no two hosts, if there were none."""
+        return (self.directory / "hosts.txt").read_text()
+
     def error(self, scene: str, rank: int) -> str:
         """Return the one line with which the rank ended."""
         assert self.codes[scene][rank] == 2
@@ -53,7 +61,7 @@ def ended(tmp_path_factory):
         [sys.executable, "-m", "tests.ranks", str(directory)],
         cwd=ROOT,
         env=os.environ | ALONE,
-        timeout=240,
+        timeout=480,
         capture_output=True,
         text=True,
     )
@@ -93,7 +101,7 @@ def test_bytes_are_those_that_the_method_declares(rows):
 
 def test_agents_of_one_rank_send_each_other_nothing(rows):
     # of the 12 links of a ring of six in blocks of 2, 2, 1, 1 four stay within a block
-    for name in ("six agents", "six agents of unequal rank"):
+    for name in ("six agents", "six agents of unequal rank", "training six agents"):
         assert rows[name]["sent"] * 12 == rows[name]["declared"] * 8
 
 
@@ -142,9 +150,64 @@ def test_ranks_that_differ_are_refused_at_the_start_and_both_named(ended, scene,
         assert re.match(words, ended.error(scene, rank))
 
 
-def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_asked(ended):
-    for rank in (0, 1):
-        assert ended.error("missing", rank).startswith("not all ranks joined within 5 s: ")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_does_not_come_is_named_and_waited_for_no_longer_than_asked(ended, rank):
+    line = ended.error("missing", rank)
+    assert line == f"rank {rank}: rank 2 of 3 did not join within 5 s"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_graph_that_differs_in_a_late_round_is_found_before_it_mixes(ended, rank):
+    line = ended.error("other_rounds", rank)
+    assert re.match(r"rank 1 came to round 8 with graph of round 9 \w{12}, rank 0 with graph", line)
+    assert ended.said("other_rounds", rank, "txt").split() == [str(t) for t in range(8)]
+
+
+def test_messages_travel_while_the_next_gradient_is_computed(rows):
+    served, trained = " ".join(rows["overlap"]["seen"]).split(" training ")
+    assert served.split() == trained.split() == ["post", "compute", "wait"] * 2
+
+
+def test_the_harness_trains_at_ranks_as_in_one_process_bit_for_bit(rows):
+    # iterates, rows.jsonl; bytes are compared with those that are declared above
+    assert {f"training {name}" for name in ("decaf", "combine", "sora", "six agents")} <= set(rows)
+
+
+def test_two_hosts_serve_a_problem(ended):
+    reason = ended.said_of_hosts()
+    if reason:
+        pytest.skip(reason)
+    assert ended.codes["two_hosts"] == [0, 0], ended.said("two_hosts", 0)
+    row = json.loads(ended.said("two_hosts", 0, "txt"))
+    assert row["far"] == 0
+    assert row["moved"]
+    assert row["sent"] == row["declared"] > 0
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_ranks_go_on_where_all_have_saved_as_if_nothing_had_happened(ended, rank):
+    assert ended.codes["killed"] == [2, -9, 2]
+    assert "rank 1 has ended" in ended.error("killed", 0)
+    first, other, *_ = ended.said("restarted", rank, "txt").splitlines()
+    # six arrays are equal bit for bit; of seven rounds the last five were to be done
+    assert first == "6 5 True"
+    assert other.startswith(
+        f"rank {rank}: its checkpoint of round 6 is of seed 3, and now it is 4; remove those of all"
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_rank_that_lost_its_checkpoints_is_named(ended, rank):
+    line = ended.error("restarted", rank)
+    assert line.startswith(
+        f"rank {rank}: rank 1 holds no checkpoint of round 6, which others have, and no round is"
+    )
+
+
+def test_training_at_ranks_goes_on_where_all_have_saved(ended):
+    assert ended.codes["killed_training"] == [2, -9, 2]
+    assert ended.codes["restarted_training"] == [0, 0, 0], ended.said("restarted_training", 0)
+    assert ended.said("restarted_training", 0, "txt").endswith(" [3, 4, 5, 6, 7, 8]\n")
 
 
 def test_the_example_runs_in_an_own_loop(ended):
@@ -175,6 +238,53 @@ def test_suited_methods_are_accepted_unless_they_pool_gradients():
 def test_mix_refuses_a_method_with_local_steps_of_its_own(ended):
     assert ended.codes["own_steps"] == [2]
     assert "heavy_ball has local steps of its own" in ended.error("own_steps", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mix__method": "fedavg"}, r"mix\.method cannot .*fedavg meets by a server"),
+        ({"mix__method": "centralized"}, r"mix\.method .*centralized pools gradients before each"),
+        ({"mix__method": "local"}, r"mix\.method .*local sends nothing"),
+        (
+            {"lora__dropout": 0.1},
+            r"lora\.dropout must be 0\.0 with --distributed, as .*, got 0\.1;",
+        ),
+        (
+            {"train__autocast": "float16"},
+            r"train\.autocast must be left out .*one scale.*'float16'",
+        ),
+    ],
+)
+def test_what_ranks_cannot_train_is_refused_with_the_reason(settings, words):
+    ranks.require_served(paper_runs.config())
+    with pytest.raises(ConfigError, match=words):
+        ranks.require_served(paper_runs.config(**settings))
+
+
+def test_tasks_in_turn_are_refused_at_ranks():
+    with pytest.raises(ConfigError, match=r"task\.sequence must be left out with --distributed"):
+        ranks.require_served(configs.read("vit-digits-in-turn"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--timeout", "5"], "--timeout is for ranks: add --distributed"),
+        (["--distributed", "--timeout", "0"], "--timeout must be > 0 seconds, got 0"),
+        (
+            ["--distributed", "--export", "x"],
+            "--export writes all agents, of which a rank has some",
+        ),
+        (["--distributed"], "ranks need RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the envi"),
+    ],
+)
+def test_the_harness_says_what_ranks_need(options, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.chdir(tmp_path)
+    config = str(paper_runs.written(tmp_path))
+    assert cli.main(["run", config, "--set", "task.name=toy-text", *options]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -57,5 +58,6 @@ def _named(doing: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what torch says."""
-    return next(iter(str(error).splitlines()), "").partition("GLHF")[0].strip()
+    """Return what torch says first, without the place in its sources."""
+    line = next(iter(str(error).splitlines()), "")
+    return re.sub(r"^\[[^]]*:\d+\] |GLHF.*|\. This is.*", "", line).strip()

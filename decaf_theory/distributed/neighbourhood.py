@@ -8,7 +8,15 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from decaf_theory.arrays import Array, Host, namespace
-from decaf_theory.distributed.joining import Graph, agree, dense, enter, record_of
+from decaf_theory.distributed.joining import (
+    ROUNDS,
+    Graph,
+    agree,
+    dense,
+    enter,
+    record_of,
+    rounds_of,
+)
 from decaf_theory.distributed.wire import RankError, Swap, packed, post, room, unpacked, wait
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.methods import METHODS, Clock, Method, Mixed, State
@@ -46,10 +54,10 @@ class Neighbourhood:
     for how many seconds a rank waits for the others, at the start and in a round. settings: what
     else must be the same at all ranks, by name, as the step size.
 
-    sent_bytes: what this rank has sent so far. With one agent at each rank all ranks together send
-    what `Method.messages` and `message_bytes` declare, for each run or layer of the leading axes;
-    else less: what agents of one rank say to each other does not travel, and goes but once to a
-    rank at which several hear it.
+    record: what all ranks have alike, by name. sent_bytes: what this rank has sent so far. With one
+    agent at each rank all ranks together send what `Method.messages` and `message_bytes` declare,
+    for each run or layer of the leading axes; else less: what agents of one rank say to each other
+    does not travel, and goes but once to a rank at which several hear it.
 
     ValueError: a method that meets no neighbours, a graph or factors that do not fit. RankError:
     ranks are missing, or do not agree.
@@ -81,7 +89,9 @@ class Neighbourhood:
         given = _by_site(factors)
         _require_own(given, len(self.own))
         self.shapes = _shapes(given)
-        agree(record_of(self.method, graph, given, settings))
+        self.record = record_of(self.method, graph, given, settings)
+        agree(self.record)
+        self.compared = 0
         self.memory = {site: self._begun(pair).memory for site, pair in given.items()}
         self.sent_bytes = 0
 
@@ -145,6 +155,7 @@ class Neighbourhood:
         They travel while the caller computes, until `wait`. All ranks send messages of the same
         names, shapes and dtypes, whose third axis from the right are the agents.
         """
+        self._compare_rounds(t)
         Pi = self.Pi(t)
         others = [peer for peer in range(self.ranks) if peer != self.rank]
         to = {peer: heard_by(Pi, self.blocks[peer], self.own) for peer in others}
@@ -153,6 +164,15 @@ class Neighbourhood:
         incoming = {peer: room(sent, len(of[peer])) for peer in others if of[peer]}
         swap = post(outgoing, incoming, round=t, timeout=self.timeout)
         return Posted(sent, Pi[self.own], of, swap)
+
+    def _compare_rounds(self, t: int) -> None:
+        """Compare the graphs of round t and the next ones at all ranks, unless they have been.
+
+        RankError: they are not the same.
+        """
+        if callable(self.graph) and not self.compared <= t < self.compared + ROUNDS:
+            agree(rounds_of(self.graph, t), f"came to round {t}")
+            self.compared = t
 
     def wait(self, posted: Posted) -> Heard:
         """Return the messages of all agents to which this rank's give weight, in their order.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import Array, Host
+from decaf_theory.arrays import Array, Host, integer
 from decaf_theory.distributed.joining import enter
 from decaf_theory.distributed.neighbourhood import (
     Neighbourhood,
@@ -19,6 +20,7 @@ from decaf_theory.distributed.neighbourhood import (
     require_neighbours,
     spread,
 )
+from decaf_theory.distributed.restart import Checkpoints, Held
 from decaf_theory.distributed.wire import RankError
 from decaf_theory.methods import Clock, Method, State, keeping_directions, limiting_ranks
 from decaf_theory.problems.base import Problem
@@ -38,10 +40,14 @@ class Ran(NamedTuple):
     seconds: list[float]  # of each mix
 
 
-def run(config: Config, *, timeout: float = 60.0) -> Ran:
+def run(
+    config: Config, *, timeout: float = 60.0, folder: Path | None = None, every: int = 10
+) -> Ran:
     """Return what this rank's agents hold after the rounds of the configuration.
 
     Starts, noise and step sizes are those of `simulate`, whose records are not made here.
+    folder: where each rank saves its state after every so many rounds, and goes on from the last
+    round that all have saved, bit for bit as if nothing had happened; None: nowhere.
     RankError: other ranks are missing, late, or have another configuration; a number is not finite.
     ValueError: a method that does not meet on a graph.
     """
@@ -57,9 +63,15 @@ def run(config: Config, *, timeout: float = 60.0) -> Ran:
     named = {name: value for name, value in settings.items() if not callable(value)}
     named["problem"] = config.problem.name
     neighbourhood = Neighbourhood(rule, graph, factors, timeout=timeout, settings=named)
-    state = config.rule.begin(start).take(own)
+    held = Held(0, config.rule.begin(start).take(own), 0)
     rounds = _Served(_of_agents(config, own, rule), neighbourhood)
-    final = _through(rounds, config, own, state)
+    saved = None
+    if folder is not None:
+        record = neighbourhood.record | {"ranks": str(ranks)}
+        saved = Checkpoints(folder, rank, record)
+        held = saved.resume(held.state)
+        neighbourhood.sent_bytes = held.sent_bytes
+    final = _through(rounds, config, held, saved, integer("every", every, 1))
     return Ran(own, final, neighbourhood.sent_bytes, rounds.seconds)
 
 
@@ -111,19 +123,23 @@ class _Served(Rounds):
         return mixed.state, Mix()
 
 
-def _through(rounds: _Served, config: Config, own: Sequence[int], state: State) -> State:
-    """Return the state after all rounds."""
-    noise, mix = draws(config), Mix()
-    if config.order == "mix_first":
+def _through(
+    rounds: _Served, config: Config, held: Held, saved: Checkpoints | None, every: int
+) -> State:
+    """Return the state after all rounds; save it after every so many."""
+    served, K = rounds.neighbourhood, config.local_steps
+    noise, state, mix = islice(draws(config), held.round * K, None), held.state, Mix()
+    if config.order == "mix_first" and held.round == 0:
         state, mix = rounds.mix(state, 0)
-    visit = Visit(rounds.config, 0, state, mix, 0)
+    visit = Visit(rounds.config, held.round, state, mix, 0)
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is looked for, by name
-        for _ in range(config.steps):
+        while visit.step < config.steps:
             drawn = [
-                None if draw is None else draw[..., own, :, :]
-                for draw in islice(noise, config.local_steps)
+                None if draw is None else draw[..., served.own, :, :] for draw in islice(noise, K)
             ]
             visit = rounds.after(visit, drawn)
+            if saved is not None and visit.step % every == 0:
+                saved.save(Held(visit.step, visit.state, served.sent_bytes))
     return visit.state
 
 
