@@ -323,6 +323,7 @@ def test_the_order_decides_which_constants_are_taken():
     ms, cb = (network_of(Config(**{**RUN, "method": "dsgd", "order": o})) for o in ORDERS)
     assert (ms.q + 1, cb.q) == (pytest.approx(cb.q), bounds.network_q(lam=ms.lam, order="CB"))
     ours = found(method="dsgd", lr=0.05, order="combine")
+    assert not ours.run.path.apart.any()  # a mean has no error, though a step follows it
     assert {line.verdict for line in ours.lines if line.bound is not None} == {"holds"}
 
 
