@@ -8,6 +8,7 @@
     methods     how agents mix: METHODS, among them DSGD, FedAvg, DLoRA and DeCAF
     problems    losses with proved constants: PROBLEMS
     simulate    a method on a problem over a graph: simulate.simulate(Config(...))
+    compare     a run against every bound that applies: compare.compare(config)
     moments     exact mean and covariance of decentralized SGD on quadratics
     small_steps what small steps do, to leading order: laws with matrices
     adapters    trained LoRA adapters in peft's format: read, diagnose, merge
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "adapters",
     "bounds",
+    "compare",
     "lowrank",
     "measure",
     "methods",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from decaf_theory import (
         adapters,
         bounds,
+        compare,
         lowrank,
         measure,
         methods,

@@ -116,11 +116,11 @@ def _programs() -> dict[str, str]:
 
 
 def _cells(source: str, name: str) -> str:
-    heading, *cells = re.split(r"^# %%.*\n", source, flags=re.M)
+    heading, *cells = re.split(r"^# %%", source, flags=re.M)
     title, _, words = (ast.get_docstring(ast.parse(heading)) or name).partition("\n")
     page = [f"# {title.rstrip('.')}", words.strip(), f"The whole program: `examples/{name}`."]
     for cell in cells:
-        comment = re.match(r"(?:#.*\n)*", cell)
+        comment = re.match(r".*\n(?:#.*\n)*", cell)
         assert comment
         page.append(re.sub(r"^# ?", "", comment[0], flags=re.M).strip())
         page.append(f"```python\n{cell[comment.end() :].strip()}\n```")

@@ -100,8 +100,8 @@ def test_a_box_stands_above_all_that_it_imports():
 
 
 def test_a_program_becomes_its_words_and_its_code():
-    page = hooks._cells('"""A title.\n\nWords.\n"""\n\n# %% one\n# Text $x$.\nx = 1\n', "a.py")
+    page = hooks._cells('"""A title.\n\nWords.\n"""\n\n# %% Text\n# goes on.\nx = 1\n', "a.py")
     assert page.split("\n\n") == [
-        *("# A title", "Words.", "The whole program: `examples/a.py`.", "Text $x$."),
+        *("# A title", "Words.", "The whole program: `examples/a.py`.", "Text\ngoes on."),
         "```python\nx = 1\n```",
     ]
