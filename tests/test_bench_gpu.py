@@ -71,3 +71,16 @@ def test_on_the_cpu_the_goal_is_skipped_and_small_sizes_give_every_row():
     ]
     assert "skipped" in {row["status"] for row in rows[-1:]}
     assert all(row["reached"] > 0 for row in rows[:-1])
+
+
+def test_an_error_fails_its_case_and_no_other(monkeypatch, capsys):
+    def broken(case, device, bytes_a_second):
+        yield {"kind": "verdict", "fails": False}
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(gpu, "round_of", broken)
+    sizes = gpu.Sizes((CASE, CASE), ((2, 70, 3),), 2**12)
+    rows = list(gpu.measured("cpu", sizes))
+    assert [row["fails"] for row in rows] == [False, False, True, False, True, False, False]
+    assert rows[2]["reason"] == "RuntimeError('no room')"
+    assert "no room" in capsys.readouterr().err

@@ -14,7 +14,6 @@ from decaf_theory.tsvd import core, panel  # noqa: E402
 from tests.watched import Watched  # noqa: E402
 
 A_ROUND, A_BLOCK = 2, 7  # reads, as docs/performance.md says
-CROWDED = 3  # more of a block with a row near the limit of `conditioning`
 UPLOADS = 4  # a block: indices and weights
 LAYERS, N, r = 3, 10, 4
 CASE = Case(256, 200, r, N, "ring", layers=LAYERS)
@@ -73,7 +72,7 @@ def test_every_way_to_read_is_seen():
     ways = [
         lambda: bool(x[0] > 1), lambda: float(x[1]), lambda: int(x[1]), lambda: x[2].item(),
         lambda: x.tolist(), lambda: x.cpu(), lambda: x.numpy(), lambda: x[x > 1],
-        lambda: torch.nonzero(x), lambda: x.masked_select(x > 0), lambda: np.asarray(x),
+        lambda: torch.nonzero(x), lambda: x.masked_select(x > 0),
         lambda: torch.linalg.cholesky(torch.eye(2)),
     ]  # fmt: skip
     for number, way in enumerate(ways):

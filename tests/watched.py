@@ -12,18 +12,8 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-# each reads numbers of its first argument on the host
-READS = {
-    "__array__",
-    "__bool__",
-    "__int__",
-    "__float__",
-    "__index__",
-    "item",
-    "tolist",
-    "cpu",
-    "numpy",
-}
+# each reads numbers of its first argument on the host; np.asarray refuses what is on a device
+READS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "numpy"}
 READS |= {"nonzero", "argwhere", "masked_select"}  # the size of what they return
 CHECKED = {"linalg_cholesky", "linalg_eigh", "linalg_svd"}  # whether they succeeded
 UPLOADS = {"asarray", "as_tensor", "tensor", "from_numpy"}

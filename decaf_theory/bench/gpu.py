@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, NamedTuple, TypeAlias
@@ -59,9 +60,19 @@ def measured(device: str, sizes: Sizes) -> Iterator[Row]:
     bytes_a_second = bandwidth(device, sizes.copied)
     yield verdict(GOAL, f"copy of {sizes.copied:,} bytes", "GB/s", [bytes_a_second / 1e9])
     for case in sizes.cases:
-        yield from round_of(case, device, bytes_a_second)
+        yield from attempted(GOAL, case.label, round_of(case, device, bytes_a_second))
     for shape in sizes.shapes:
-        yield from batch_of(shape, device)
+        label = f"batch {shape[0]} x {shape[1]} x {shape[2]} float32"
+        yield from attempted(GOAL, label, batch_of(shape, label, device))
+
+
+def attempted(goal: str, case: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows of one case; an error fails that case, with its traceback, and no other."""
+    try:
+        yield from rows
+    except Exception as error:
+        traceback.print_exc()
+        yield {**skipped(goal, case, "all that follows", repr(error)[:200]), "fails": True}
 
 
 def bandwidth(device: str, size: int) -> float:
@@ -98,12 +109,11 @@ def round_of(case: Case, device: str, bytes_a_second: float) -> Iterator[Row]:
         yield verdict(GOAL, label, f"{name} / ours", [times * t / mine for t in theirs])
 
 
-def batch_of(shape: tuple[int, int, int], device: str) -> Iterator[Row]:
+def batch_of(shape: tuple[int, int, int], label: str, device: str) -> Iterator[Row]:
     """Yield torch's time for the SVDs of a batch of small matrices over that of the own solver."""
     import torch
 
-    own, label = solver(), f"batch {shape[0]} x {shape[1]} x {shape[2]} float32"
-    generator = torch.Generator().manual_seed(0)
+    own, generator = solver(), torch.Generator().manual_seed(0)
     A = torch.randn(*shape, generator=generator).to(device)
     theirs = seconds([partial(torch.linalg.svd, A, full_matrices=False)], device)
     yield verdict(GOAL, label, "torch's SVD, ms", [1e3 * t for t in theirs])

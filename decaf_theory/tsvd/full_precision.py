@@ -37,9 +37,11 @@ def without_tf32() -> Iterator[None]:
     """Compute float32 products on CUDA in float32."""
     import torch
 
-    matmul = torch.backends.cuda.matmul
+    matmul: Any = torch.backends.cuda.matmul
+    name: str = "allow_tf32"
+    off: bool | str = False
     try:
-        name, off, found = "allow_tf32", False, matmul.allow_tf32
+        found = matmul.allow_tf32
     except RuntimeError:  # set by the newer of torch's two switches, which do not mix
         name, off, found = "fp32_precision", "ieee", matmul.fp32_precision
     if found == off:

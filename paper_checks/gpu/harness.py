@@ -19,6 +19,7 @@ from decaf_theory.plan.models import LLAMA2_7B, Tower
 from paper_checks import config, devices, dryrun, finetune
 from paper_checks.architectures import META, Architecture, Sizes, answer_scores, llama
 from paper_checks.config import Config
+from paper_checks.failures import finite
 from paper_checks.run import Run
 from paper_checks.tasks import Data, Task, causal
 from paper_checks.tasks.models import drawn
@@ -97,7 +98,7 @@ def pace(device: str, size: Size, chosen: Config) -> Iterator[Row]:
     yield verdict(GOAL, label, "tokens / s", [tokens / t for t in training])
     yield verdict(GOAL, label, "step, ms", [1e3 * t for t in training])
     yield verdict(GOAL, label, "mix of all sites, ms", [1e3 * t for t in mixing])
-    yield verdict(GOAL, label, "loss is finite", [float(finetune.finite(run))], ">=", 1.0, 0)
+    yield verdict(GOAL, label, "loss is finite", [float(finite(run))], ">=", 1.0, 0)
     yield verdict(GOAL, label, "predicted, GB", [wanted / 1e9])
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated()

@@ -6,14 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from decaf_theory import bench
 from decaf_theory.bench import gpu
-from decaf_theory.bench.rows import Row, skipped
+from decaf_theory.bench.rows import Row
 from paper_checks.gpu import harness
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,11 +69,7 @@ def goals(setting: Setting) -> Iterator[Row]:
     if not setting.small:
         del chosen["gpu"]  # the part `kernel`
     for name, goal in chosen.items():
-        try:
-            yield from goal(settings)
-        except Exception as error:
-            traceback.print_exc()
-            yield {**skipped(name, str(goal.__doc__), "all", repr(error)[:200]), "fails": True}
+        yield from gpu.attempted(name, str(goal.__doc__), goal(settings))
 
 
 PARTS = {
