@@ -106,6 +106,7 @@ def test_dlora_fa_is_held_to_the_constants_of_B_alone():
     Xi = float(trace.consensus_factors[0, :-1].mean())
     rate = bounds.dsgd_rate(F_gap=gap, lr=0.01, T=30, L=L, sigma=0.0, N=N, Xi=Xi)
     assert ours["T25"].bound == pytest.approx(rate, rel=1e-12)
+    assert ours.run.letters.kappa == pytest.approx(s * a * CURVED.constants.kappa)
     assert ours["T34"].verdict == "holds"  # a convex loss is convex in B
     assert ours["T38"].why == "method: mu is that of W, not of factors"
 
