@@ -64,7 +64,7 @@ ALLOWED = {
     | {"plan", "sums"}
     | {"pictures"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
-    "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
+    "__init__": {"adapters", "bounds", "compare", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
 }
 TORCH_BY_NATURE = {"adversary"}
