@@ -6,9 +6,9 @@
     measure     interference, truncation error, consensus distance, ...
     bounds      one function per lemma or theorem, letters in, number out
     methods     how agents mix: METHODS, among them DSGD, FedAvg, DLoRA and DeCAF
-    problems    losses with proved constants: PROBLEMS
+    problems    losses with proved constants: PROBLEMS, quadratic, check_problem
     simulate    a method on a problem over a graph: simulate.simulate(Config(...))
-    compare     a run against every bound that applies: compare.compare(config)
+    compare     a run against every bound that applies: compare.compare(Config(...))
     moments     exact mean and covariance of decentralized SGD on quadratics
     small_steps what small steps do, to leading order: laws with matrices
     adapters    trained LoRA adapters in peft's format: read, diagnose, merge

@@ -58,7 +58,7 @@ CASES = [
     Case(23, "Pi not symmetric", "E where symmetry is needed", "pi_not_symmetric"),
     Case(24, "rows off from one", "E by 1e-3, R by 1e-12", "rows_off_from_one"),
     Case(25, "negative weight", "W", "negative_weight"),
-    Case(26, "disconnected graph", "R of a run; E where mixing is needed", "disconnected"),
+    Case(26, "disconnected graph", "R of a run, W; E where mixing is needed", "disconnected"),
     Case(27, "N = 1, ring of two", "R: rows sum to exactly one", "smallest_graphs"),
     Case(28, "bipartite graph without own weights", "as 26, naming Assumption 5", "bipartite"),
     Case(29, "ranks that differ between agents", "E; padding is exact", "unequal_ranks"),

@@ -18,7 +18,7 @@ from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main, parser
 from decaf_theory.commands import diagnose as command
 from decaf_theory.lowrank import Factors
-from decaf_theory.pictures import FORMATS
+from decaf_theory.pictures import FORMATS, format_of
 from decaf_theory.terminal import WIDTH
 from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import EPS, STORED, pair, write, write_agents
@@ -373,7 +373,7 @@ def test_a_check_refuses_a_report_that_is_there_before_it_calls_anything(call, t
 
 def test_the_example_of_the_help_is_a_command():
     args = parser().parse_args(command.EXAMPLE.split()[1:])
-    assert command.picture_format(args.plot) == "svg"
+    assert format_of(args.plot, "--plot") == "svg"
 
 
 def test_the_page_shows_what_the_command_prints(call, monkeypatch):

@@ -12,7 +12,13 @@ from decaf_theory import bounds
 from decaf_theory.bench.lapack import THRESHOLD, matrix, mixes, ranks, ratio
 from decaf_theory.lowrank import Factors, mix_factors, pad_rank, product
 from decaf_theory.problems import PROBLEMS
-from decaf_theory.simulate import Config, DeadStartWarning, SimulationError, simulate
+from decaf_theory.simulate import (
+    Config,
+    DeadStartWarning,
+    DisconnectedWarning,
+    SimulationError,
+    simulate,
+)
 from decaf_theory.topology import TOPOLOGIES, check_mixing_matrix, require_mixing, sqrt_rho
 from decaf_theory.topology.checks import NegativeWeightWarning
 from decaf_theory.tsvd import PATHS, tsvd, tsvd_of_mix
@@ -302,8 +308,9 @@ def problem(N=4):
 
 
 def test_case_26_disconnected():
-    trace = simulate(Config(problem=problem(), Pi=np.eye(4), rank=2, lr=0.1, steps=3))
-    assert trace.status == "finished"
+    config = Config(problem=problem(), Pi=np.eye(4), rank=2, lr=0.1, steps=3)
+    with pytest.warns(DisconnectedWarning, match="falls into 4 components"):
+        assert simulate(config).status == "finished"
     with pytest.raises(ValueError, match=r"Assumption 5 fails: sqrt\(rho\) = 1, .* disconnected; "):
         require_mixing(np.eye(4))
 

@@ -1,6 +1,7 @@
 """A run against its bounds: the numbers of the claims, what applies to which run, and the shout."""
 
 import re
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,14 @@ from decaf_theory.compare import ViolatedWarning, compare
 from decaf_theory.compare.covered import followed, network_of
 from decaf_theory.compare.drawing import picture
 from decaf_theory.compare.lines import OPEN, VIOLATED
+from decaf_theory.compare.mixes import Mixes
 from decaf_theory.compare.path import TURNED, path_of
 from decaf_theory.lowrank import Factors, product
+from decaf_theory.measure import sigma_max
 from decaf_theory.methods import METHODS, heavy_ball, noisy
 from decaf_theory.problems import PROBLEMS, Problem, quadratic
 from decaf_theory.problems.base import Constants
-from decaf_theory.simulate import Config, simulate
+from decaf_theory.simulate import Config, simulate, visits
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES, mixing_eigenvalues, sqrt_rho
 
 EPS = float(np.finfo(np.float64).eps)
@@ -106,6 +109,7 @@ def test_dlora_fa_is_held_to_the_constants_of_B_alone():
     Xi = float(trace.consensus_factors[0, :-1].mean())
     rate = bounds.dsgd_rate(F_gap=gap, lr=0.01, T=30, L=L, sigma=0.0, N=N, Xi=Xi)
     assert ours["T25"].bound == pytest.approx(rate, rel=1e-12)
+    assert ours.run.letters.kappa == pytest.approx(s * a * CURVED.constants.kappa)
     assert ours["T34"].verdict == "holds"  # a convex loss is convex in B
     assert ours["T38"].why == "method: mu is that of W, not of factors"
 
@@ -378,6 +382,25 @@ def test_a_loss_of_ones_own_without_constants_still_has_its_mixes():
     ours = found(problem=cosh, method="dsgd", lr=0.5)
     assert ours["T25"].verdict == "holds"
     assert found(problem=cosh)["T17"].verdict == "holds"
+
+
+def test_c_is_that_of_what_was_about_to_be_mixed_too():
+    small = START.map(lambda X: 0.2 * X)
+    config = Config(**{**RUN, "start": small, "method": "dlora", "lr": 0.3, "steps": 1})
+    ours = compare(config)
+    before = deque(visits(config), maxlen=1).pop().mix.before
+    assert ours.c == sigma_max(before).max()
+    assert ours.c > ours.run.path.c.max()  # a mean is no larger than the largest
+
+
+def test_a_mix_that_exceeds_its_bound_is_the_one_that_is_shown():
+    mixes = Mixes()
+    mixes.pairs["T17"] = [np.array([[1.0, 2.0, 3.0], [1.5, 1.9, 2.9999999], [1e-6] * 3])]
+    (line,) = mixes.lines()
+    assert (line.measured, line.bound, line.verdict) == (2.0, 1.9, VIOLATED)
+    mixes.pairs["T17"][0][1, 1] = 2.0  # the third is above by less than rounding
+    (line,) = mixes.lines()
+    assert (line.measured, line.verdict) == (3.0, "holds")
 
 
 def test_the_run_that_is_followed_is_the_run():

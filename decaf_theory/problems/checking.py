@@ -177,7 +177,8 @@ class Slopes(NamedTuple):
     @property
     def wrong(self) -> Host:
         """Where they differ by more than that."""
-        return np.abs(self.by_loss - self.by_grad) > self.off
+        off: Host = np.abs(self.by_loss - self.by_grad) > self.off
+        return off
 
 
 def _slopes(problem: Problem, W: Host, D: Host) -> Slopes:

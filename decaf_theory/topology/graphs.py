@@ -60,7 +60,8 @@ def _links_of(graph: Any) -> Matrix:
 
     if not isinstance(graph, networkx.Graph):
         rows = "from_dict_of_lists", "of the neighbours by agent"
-        of = {dict: rows, list: rows, str: ("Graph", "of edges; TOPOLOGIES has matrices by name")}
+        named = "Graph", "of edges; TOPOLOGIES has matrices by name"
+        of: dict[type[Any], tuple[str, str]] = {dict: rows, list: rows, str: named}
         maker, source = of.get(type(graph), ("from_numpy_array", "of an adjacency matrix"))
         raise ValueError(
             f"graph must be a networkx graph, got {type(graph).__name__}; "
