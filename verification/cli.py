@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -52,15 +52,15 @@ def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if claim in wanted]
 
 
-def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
+def progress(
+    found: Iterator[Evidence], total: int, expected: Mapping[str, str]
+) -> Iterator[Evidence]:
     """Pass evidence through, showing a bar on a terminal, otherwise a line per claim, on stderr."""
     if not sys.stderr.isatty():
         for evidence in found:
             verdict = evidence.verdict
-            print(
-                f"{verdict.claim}: {verdict.outcome.value}, {verdict.seconds:.2f} s",
-                file=sys.stderr,
-            )
+            said = table.outcome_words(verdict.outcome.value, expected.get(verdict.claim))
+            print(f"{verdict.claim}: {said}, {verdict.seconds:.2f} s", file=sys.stderr)
             yield evidence
         return
     from tqdm import tqdm
@@ -123,7 +123,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
             print(f"{len(kept)} of {len(wanted)} claims are kept from before", file=sys.stderr)
         start = time.perf_counter()
         found = evaluate_all(left, settings, jobs=args.jobs, ledger=ledger)
-        for evidence in chain(kept, progress(found, len(left))):
+        for evidence in chain(kept, progress(found, len(left), expected)):
             run.seconds = spent + time.perf_counter() - start
             keep(run, evidence, expected)
             if not table.as_expected(run.verdicts[evidence.verdict.claim]):
@@ -140,7 +140,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
 
 def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print id, area, status, what its regimes reach and statement of every claim."""
-    print(table.listing(chosen(args, ledger.claims)))
+    print(table.listing(chosen(args, ledger.claims), table.terminal()))
     return OK
 
 

@@ -20,9 +20,14 @@ MARK = "<- unexpected"
 Record = Mapping[str, Any]
 
 
+def terminal() -> int | None:
+    """Return the number of columns of the terminal; None if the output is not one."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None
+
+
 def width() -> int:
-    """Return the number of columns to fill: the terminal's, or 100 if there is none."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    """Return the number of columns to fill: the terminal's, or WIDTH if there is none."""
+    return terminal() or WIDTH
 
 
 def shorten(text: str, room: int) -> str:
@@ -71,6 +76,13 @@ def as_expected(verdict: Record) -> bool:
     return bool(verdict["outcome"] == verdict["expected"])
 
 
+def outcome_words(outcome: str, expected: str | None) -> str:
+    """Return an outcome, and whether it is the expected one where that is not plain."""
+    if outcome != expected:
+        return f"{outcome}, unexpected"
+    return outcome if outcome == Outcome.HOLDS else f"{outcome} as expected"
+
+
 def summary(verdicts: Sequence[Record]) -> str:
     """Return the counts: `31 claims: 22 hold, 9 violated as expected, 0 unexpected`."""
     counts = Counter(v["outcome"] for v in verdicts if as_expected(v))
@@ -87,9 +99,14 @@ def summary(verdicts: Sequence[Record]) -> str:
     return f"{claims}: {', '.join(parts)}, {unexpected} unexpected"
 
 
-def listing(claims: Sequence[Claim]) -> str:
-    """Return id, area, status, what its regimes reach, and statement of every claim."""
-    return aligned([(c.id, c.area, c.status, span(c) or "-", plain(c.statement)) for c in claims])
+def listing(claims: Sequence[Claim], columns: int | None = None) -> str:
+    """Return id, area, status, what its regimes reach, and statement of every claim.
+
+    columns: lines longer than that are shortened, at their ends.
+    """
+    text = aligned([(c.id, c.area, c.status, span(c) or "-", plain(c.statement)) for c in claims])
+    lines = text.splitlines()
+    return "\n".join(shorten(line, columns or len(line)) for line in lines)
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
