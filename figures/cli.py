@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decaf_theory.faults import OK, USAGE, without_traceback
-from decaf_theory.files import place, require_writable, write_atomically
+from decaf_theory.files import place, require_place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.names import picked
 from decaf_theory.terminal import add_version, prepare, printable
@@ -66,12 +66,16 @@ def caption(name: str, rows: list[dict[str, Any]]) -> str:
     return str(figure.CAPTION.format(**facts))
 
 
+def page_of(args: argparse.Namespace) -> Path:
+    """Return where the page is written."""
+    return Path(args.report or args.out / report.NAME)
+
+
 def draw(name: str, args: argparse.Namespace) -> list[Path]:
     """Make a figure or the page; return the files. StoreError, ValueError: rows are missing."""
     if name == PAGE:
-        to = args.report or args.out / report.NAME
         with store.fitting(args.results, store.AGAIN):
-            return [report.write(args.results, args.out, list(FIGURES), to)]
+            return [report.write(args.results, args.out, list(FIGURES), page_of(args))]
     try:
         return make(name, args.results, args.out, accept_code=args.accept_code)
     except (store.StoreError, ValueError):
@@ -117,8 +121,11 @@ def draw_all(args: argparse.Namespace) -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return USAGE
     require_writable(args.out)
+    wanted = asked or [*FIGURES, *([] if args.no_report else [PAGE])]
+    if PAGE in wanted:
+        require_place(page_of(args))
     missing = []
-    for name in asked or [*FIGURES, *([] if args.no_report else [PAGE])]:
+    for name in wanted:
         try:
             print(f"{name}: {', '.join(map(printable, draw(name, args)))}", flush=True)
         except (store.StoreError, ValueError) as error:

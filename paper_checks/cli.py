@@ -192,6 +192,8 @@ def run_one(args: argparse.Namespace) -> int:
             f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
             f"holds; run it without --export"
         )
+    if args.export:
+        store.require_writable(args.export)
     folder = sweep.folder_of(args.out, config)
     done = sweep.finished(folder, cell, config, args.adapters)
     if done is not None and not args.export:

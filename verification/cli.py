@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from decaf_theory.faults import OK, without_traceback
-from decaf_theory.files import write_atomically
+from decaf_theory.files import require_place, write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
 from decaf_theory.terminal import prepare, printable
 from verification import options, provenance, reaches, replay, store, table, texts
@@ -291,9 +291,9 @@ def report_dropped(reasons: Sequence[str]) -> None:
 def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the page of all claims."""
     file = args.file or ledger.folder.parent / "docs" / "claims.md"
-    text = page(ledger.claims).encode()
     try:
-        write_atomically(file, text)
+        require_place(file)
+        write_atomically(file, page(ledger.claims).encode())
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}; name another file") from error
     print(f"{len(ledger.claims)} claims -> {shown(file)}")
