@@ -176,27 +176,38 @@ def shown(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print one line of numbers: does a stored instance still give the same?"""
-    found = replay.load(instance_of(args.file, ledger))
+def replay_files(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Print a line of numbers for each stored instance: does it still give the same?"""
+    files = instances_of(args.file, ledger)
+    if args.script and len(files) > 1:
+        raise UsageError(f"replay --script: prints one program, and {args.file} fits {len(files)}")
+    same = [replayed(file, ledger, script=args.script) for file in files]
+    return OK if all(same) else DIFFERS
+
+
+def replayed(file: Path, ledger: Ledger, *, script: bool) -> bool:
+    """Print the line or the program of an instance; return whether it gives what is stored."""
+    found = replay.load(file)
     claim = replay.find(ledger.claims, found.claim)
-    if args.script:
+    if script:
         print(replay.program(claim, found, ledger), end="")
-        return OK
+        return True
     row = replay.recompute(claim, found)
     print(replay.line(claim, row, found))
-    same = replay.equal(row, found) and row.outcome == claim.expected
-    return OK if same else DIFFERS
+    return replay.equal(row, found) and row.outcome == claim.expected
 
 
-def instance_of(file: Path, ledger: Ledger) -> Path:
-    """Return the file to replay: the one named, or the counterexample of the claim so named."""
-    by_id = {claim.id.lower(): claim.id for claim in ledger.claims}
-    name = by_id.get(str(file).lower())
-    if file.exists() or name is None:
-        return file
-    kept = ledger.counterexample(name)
-    if not kept.exists():
+def instances_of(file: Path, ledger: Ledger) -> list[Path]:
+    """Return the file that is named, or the counterexamples of the claims that are."""
+    if file.exists():
+        return [file]
+    try:
+        claims = replay.picked(ledger.claims, [str(file)])
+    except replay.ReplayError:  # loading it says that there is no such file
+        return [file]
+    kept = [path for claim in claims if (path := ledger.counterexample(claim.id)).exists()]
+    if not kept:
+        name = claims[0].id
         raise UsageError(f"claim {name} has no counterexample; {MAIN} explain {name} shows it")
     return kept
 
@@ -305,7 +316,7 @@ ACTIONS: dict[str, Action] = {
     "run": judge_all,
     "list": list_claims,
     "explain": explain,
-    "replay": replay_file,
+    "replay": replay_files,
     "attack": attack_claims,
     "adapters": report_adapters,
     "all": do_everything,
