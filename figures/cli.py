@@ -12,7 +12,7 @@ from decaf_theory.faults import OK, USAGE, without_traceback
 from decaf_theory.files import place, require_place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.names import picked
-from decaf_theory.terminal import add_version, prepare, printable
+from decaf_theory.terminal import add_version, fitting, prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
@@ -102,7 +102,8 @@ def list_all(args: argparse.Namespace) -> int:
     """Print a line per figure: its name and what it shows."""
     width = max(map(len, FIGURES))
     for name, figure in FIGURES.items():
-        print(f"{name:<{width}}  {str(figure.__doc__).splitlines()[0].partition(': ')[2]}")
+        shows = str(figure.__doc__).splitlines()[0].partition(": ")[2]
+        print(fitting(f"{name:<{width}}  {shows}"))
     return OK
 
 

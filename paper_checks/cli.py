@@ -14,7 +14,7 @@ from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.methods.form import MERGED
-from decaf_theory.terminal import add_version, prepare, printable
+from decaf_theory.terminal import add_version, fitting, prepare, printable
 from paper_checks import config as configs
 from paper_checks import devices, record, shards, sweep, sweeping, table
 from paper_checks.asda import command as asda
@@ -139,7 +139,7 @@ def list_configs(args: argparse.Namespace) -> int:
         origins = [config.origin_of(setting) for setting in config.settings()]
         counts = ", ".join(f"{origins.count(o)} {o}" for o in configs.ORIGINS if o in origins)
         model = f"{config.task['name']} with {config.model['from']}"
-        print(f"{name:<{width}}{model:<52}settings: {counts}")
+        print(fitting(f"{name:<{width}}{model:<52}settings: {counts}"))
     return OK
 
 

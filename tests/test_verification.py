@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory import terminal
 from decaf_theory.sums import unsealed
 from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
@@ -73,7 +74,7 @@ def test_an_outcome_while_running_says_whether_it_was_expected():
 
 def test_a_list_fits_the_terminal_and_is_whole_elsewhere(call, monkeypatch):
     whole = call("list")[1].splitlines()
-    monkeypatch.setattr(table, "terminal", lambda: 30)
+    monkeypatch.setattr(terminal, "columns", lambda: 30)
     lines = call("list")[1].splitlines()
     assert max(map(len, whole)) > 30
     assert max(map(len, lines)) <= 30

@@ -140,7 +140,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
 
 def list_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     """Print id, area, status, what its regimes reach and statement of every claim."""
-    print(table.listing(chosen(args, ledger.claims), table.terminal()))
+    print(table.listing(chosen(args, ledger.claims)))
     return OK
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from decaf_theory import terminal
+from decaf_theory.terminal import fitting, shorten
 from verification.claim import Claim, Outcome, Row, deciding_row, tightest_row
 from verification.formulas import plain
 from verification.judge import Regime, Verdict
@@ -20,19 +20,9 @@ MARK = "<- unexpected"
 Record = Mapping[str, Any]
 
 
-def terminal() -> int | None:
-    """Return the number of columns of the terminal; None if the output is not one."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None
-
-
 def width() -> int:
     """Return the number of columns to fill: the terminal's, or WIDTH if there is none."""
-    return terminal() or WIDTH
-
-
-def shorten(text: str, room: int) -> str:
-    """Return at most `room` characters of a text, with an ellipsis if it is cut."""
-    return text if len(text) <= room else text[: max(room - 3, 0)].rstrip() + "..."
+    return terminal.columns() or WIDTH
 
 
 def ratio(value: float | None) -> str:
@@ -99,14 +89,10 @@ def summary(verdicts: Sequence[Record]) -> str:
     return f"{claims}: {', '.join(parts)}, {unexpected} unexpected"
 
 
-def listing(claims: Sequence[Claim], columns: int | None = None) -> str:
-    """Return id, area, status, what its regimes reach, and statement of every claim.
-
-    columns: lines longer than that are shortened, at their ends.
-    """
+def listing(claims: Sequence[Claim]) -> str:
+    """Return id, area, status, what its regimes reach, and statement of every claim."""
     text = aligned([(c.id, c.area, c.status, span(c) or "-", plain(c.statement)) for c in claims])
-    lines = text.splitlines()
-    return "\n".join(shorten(line, columns or len(line)) for line in lines)
+    return "\n".join(map(fitting, text.splitlines()))
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
