@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare()
     p = parser()
-    refuse_unknown(p, sys.argv[1:] if argv is None else argv)
+    refuse_wrong(p, sys.argv[1:] if argv is None else argv)
     args = p.parse_args(argv)
     for variable in THREADS:
         os.environ[variable] = "1" if args.command == "bench" else os.environ.get(variable, "1")
@@ -57,9 +57,13 @@ def left_by(args: argparse.Namespace) -> str:
     return str(own(args)) if own else "nothing is written"
 
 
-def refuse_unknown(p: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Exit with bad usage if the command is unknown; the message names the nearest."""
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+def refuse_wrong(p: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Exit with bad usage where argparse would say less: the message names what is meant."""
+    if words and words[0] in COMMANDS:
+        refusal = getattr(COMMANDS[words[0]], "refusal", lambda words: "")
+        if line := refusal(words[1:]):
+            p.error(line)
+    elif words and not words[0].startswith("-"):
         near = get_close_matches(words[0].lower(), COMMANDS, n=1, cutoff=0.0)[0]
         known = ", ".join(COMMANDS)
         p.error(f"unknown command {words[0]!r}; the nearest of {known} is {near}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -73,6 +74,13 @@ def require_writable(folder: Path) -> None:
             file.flush()
     except OSError as error:
         raise UnwritableError(error.errno, error.strerror, str(folder)) from error
+
+
+def require_place(file: Path) -> None:
+    """Make a file's folder; UnwritableError if the file cannot be written or replaced there."""
+    if file.is_dir():
+        raise UnwritableError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    require_writable(file.parent)
 
 
 def require_free(path: Path, *, overwrite: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -45,6 +46,21 @@ class _Version(argparse.Action):
 def printable(text: object) -> str:
     """Return a text with its control characters, all but ends of lines and tabs, escaped."""
     return str(text).translate(CONTROLS)
+
+
+def columns() -> int | None:
+    """Return the number of columns of the terminal; None if the output is not one."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None
+
+
+def shorten(text: str, room: int) -> str:
+    """Return at most `room` characters of a text, with an ellipsis if it is cut."""
+    return text if len(text) <= room else text[: max(room - 3, 0)].rstrip() + "..."
+
+
+def fitting(line: str) -> str:
+    """Return a line of a list, shortened to the terminal's width; whole where there is none."""
+    return shorten(line, columns() or len(line))
 
 
 def paragraph(text: str) -> str:

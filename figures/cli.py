@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from decaf_theory.faults import OK, USAGE, without_traceback
-from decaf_theory.files import place, require_writable, write_atomically
+from decaf_theory.files import place, require_place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.names import picked
-from decaf_theory.terminal import add_version, prepare, printable
+from decaf_theory.terminal import add_version, fitting, prepare, printable
 from figures import FIGURES, report
 from figures.rows import read
 from verification import store
@@ -82,12 +82,16 @@ def caption(name: str, rows: list[dict[str, Any]]) -> str:
     return str(figure.CAPTION.format(**facts))
 
 
+def page_of(args: argparse.Namespace) -> Path:
+    """Return where the page is written."""
+    return Path(args.report or args.out / report.NAME)
+
+
 def draw(name: str, args: argparse.Namespace) -> list[Path]:
     """Make a figure or the page; return the files. StoreError, ValueError: rows are missing."""
     if name == PAGE:
-        to = args.report or args.out / report.NAME
         with store.fitting(args.results, store.AGAIN):
-            return [report.write(args.results, args.out, list(FIGURES), to)]
+            return [report.write(args.results, args.out, list(FIGURES), page_of(args))]
     try:
         return make(name, args.results, args.out, accept_code=args.accept_code)
     except (store.StoreError, ValueError):
@@ -114,7 +118,8 @@ def list_all(args: argparse.Namespace) -> int:
     """Print a line per figure: its name and what it shows."""
     width = max(map(len, FIGURES))
     for name, figure in FIGURES.items():
-        print(f"{name:<{width}}  {str(figure.__doc__).splitlines()[0].partition(': ')[2]}")
+        shows = str(figure.__doc__).splitlines()[0].partition(": ")[2]
+        print(fitting(f"{name:<{width}}  {shows}"))
     return OK
 
 
@@ -134,6 +139,8 @@ def draw_all(args: argparse.Namespace) -> int:
         return USAGE
     require_writable(args.out)
     names = asked or [*FIGURES, *([] if args.no_report else [PAGE])]
+    if PAGE in names:
+        require_place(page_of(args))
     pictures = [name for name in names if name != PAGE]
     done = [say(name, args, files) for name, files in ahead(pictures, args)]
     done += [say(PAGE, args) for _ in names[len(pictures) :]]  # it shows what is drawn by then

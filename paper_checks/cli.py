@@ -15,7 +15,7 @@ from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.methods.form import MERGED
-from decaf_theory.terminal import add_version, prepare, printable
+from decaf_theory.terminal import add_version, fitting, prepare, printable
 from paper_checks import config as configs
 from paper_checks import dealt, devices, kept, sweep, sweeping, table
 from paper_checks.asda import command as asda
@@ -156,7 +156,7 @@ def list_configs(args: argparse.Namespace) -> int:
         origins = [config.origin_of(setting) for setting in config.settings()]
         counts = ", ".join(f"{origins.count(o)} {o}" for o in configs.ORIGINS if o in origins)
         model = f"{config.task['name']} with {config.model['from']}"
-        print(f"{name:<{width}}{model:<52}settings: {counts}")
+        print(fitting(f"{name:<{width}}{model:<52}settings: {counts}"))
     return OK
 
 
@@ -209,6 +209,8 @@ def run_one(args: argparse.Namespace) -> int:
             f"--export writes adapters, and {config.mix.method} merges into W0, which no adapter "
             f"holds; run it without --export"
         )
+    if args.export:
+        store.require_writable(args.export)
     folder = sweep.folder_of(args.out, config)
     done = sweep.finished(folder, cell, config, args.adapters)
     if done is not None and not args.export:

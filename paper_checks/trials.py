@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from decaf_theory.faults import OK
-from decaf_theory.files import place, write_atomically
+from decaf_theory.files import place, require_place, write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.sums import seal_lines, unseal_lines
 from paper_checks import sweep
@@ -69,6 +69,7 @@ class Study(NamedTuple):
         """
         sweep.require_jobs(args.jobs)
         store.require_writable(args.out)
+        require_place(args.out.with_suffix(".jsonl"))
         with store.locked(args.out):
             run = opened(args.out, self.configuration(), order)
             yield run

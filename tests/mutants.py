@@ -233,6 +233,7 @@ TESTS = {
     "paper_checks/protocol.py": PROTOCOL,
     "paper_checks/scores.py": PROTOCOL,
     "paper_checks/endpoints.py": ["tests/test_endpoints.py", "tests/test_validation.py"],
+    "paper_checks/asda": ["tests/test_asda.py"],
     "paper_checks/tasks/adapting.py": ["tests/test_asda.py"],
     "paper_checks/tasks/domains.py": ["tests/test_asda.py"],
     "paper_checks/tasks/records.py": ["tests/test_validation.py"],

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -378,16 +379,103 @@ def test_the_page_shows_the_stored_rows():
         assert cells.Job(row["cell"], row["domain"], row["seed"]).name in known
         found = 20 * row["accuracy"]  # of 500 images, the mean of four agents or of one
         assert abs(found - round(found)) <= 1e-9
+        own = cells.config_of(cells.Job(row["cell"], row["domain"], row["seed"]))
+        shown = cells.STEPS * own.data.batch * own.mix.agents
+        assert 0 <= row["sure"] <= row["unlabelled"] == shown
+
+
+def rows_of(cell, domain, numbers):
+    """Rows of a cell by seed: accuracy and how many of 100 images were sure."""
+    return [
+        {"cell": cell, "domain": domain, "seed": seed, "accuracy": accuracy}
+        | {"sure": sure, "unlabelled": 100}
+        for seed, (accuracy, sure) in numbers.items()
+    ]
+
+
+def columns(table, *found):
+    """The cells of the table's line that has all these."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    (line,) = [line for line in lines if {*found} <= {*line}]
+    return line
 
 
 def test_a_comparison_is_paired_by_seed():
     one = cells.EXPECTED[0]
-    rows = [
-        {"cell": name, "domain": one.domain, "seed": seed, "accuracy": 10.0 * seed + more}
-        for name, more in ((one.first, -2.0), (one.second, 0.0))
-        for seed in (1, 2, 3)
-    ]
-    rows += [{"cell": one.first, "domain": one.domain, "seed": 9, "accuracy": 0.0}]
-    (found,) = [line for line in page.contrasts(rows).splitlines() if one.domain in line]
-    cells_of = [cell.strip() for cell in found.strip("|").split("|")]
-    assert cells_of[3:] == ["-2.0", "[-2.0, -2.0]", "3", "as predicted"]
+    rows = rows_of(one.second, one.domain, {seed: (10.0 * seed, 0) for seed in (1, 2, 3)})
+    rows += rows_of(one.first, one.domain, {seed: (10.0 * seed - 2, 0) for seed in (1, 2, 3, 9)})
+    found = columns(page.contrasts(rows), f"{one.first} - {one.second}")
+    assert found[3:] == ["-2.0", "[-2.0, -2.0]", "-", "0.0", "as predicted"]
+
+
+def test_a_comparison_says_its_size_and_what_would_have_been_seen():
+    one = cells.EXPECTED[0]
+    rows = rows_of(one.first, one.domain, {1: (3.0, 0), 2: (5.0, 0)})
+    rows += rows_of(one.second, one.domain, {1: (2.0, 0), 2: (2.0, 0)})
+    # differences 1 and 3: mean 2, deviation sqrt 2; T of one degree is Cauchy, of which the tail
+    # tan(pi/2 (1 - a)) at a = .05 over all comparisons
+    half = 1 / math.tan(math.pi / 2 * 0.05 / len(cells.EXPECTED))
+    found = columns(page.contrasts(rows), f"{one.first} - {one.second}")
+    assert found[3:6] == ["+2.0", f"[{2 - half:+.1f}, {2 + half:+.1f}]", "+1.4"]
+    # seen with 80 %: P(|Z + c| > t |Y|) = .8, c = delta sqrt(2) / sqrt(2), Z and Y normal; for the
+    # large t of this level Z hardly matters: P(|Y| < c / t) = .8 at 1.28155
+    assert abs(float(found[6]) / (1.28155 * half) - 1) <= 1e-3
+    assert found[7] == "not seen"
+
+
+def test_the_page_counts_the_images_that_get_a_pseudo_label():
+    domain, other = "turned", "inverted"
+    rows = rows_of("asda", domain, {1: (40.0, 3), 2: (50.0, 11)})
+    rows += rows_of("asda", other, {1: (0.0, 100)})
+    rows += rows_of("no-pseudo", domain, {1: (0.0, 90)})
+    assert columns(page.cells(rows), domain, "asda")[3:] == ["45.0", "7.1", "7.0", "2"]
+    said = page.pseudo(rows)
+    assert f"On the {domain} target 14 of the 200 unlabelled images that 2 trainings" in said
+    assert "at most 11 in one training." in said
+
+
+def test_a_row_counts_the_images_of_all_steps(monkeypatch):
+    class Three:
+        step, sent, records = 0, 7, ({"score": 0.25},)
+        finished = property(lambda run: run.step == 3)
+
+    def advance(run):
+        run.step += 1
+
+    monkeypatch.setattr(play, "started", lambda job: Three())
+    monkeypatch.setattr(play, "sure", lambda run: torch.tensor([True, run.step == 1]))
+    monkeypatch.setattr(finetune, "advance", advance)
+    (row,) = play.play(cells.Job("asda", "turned", 5))
+    assert row == {
+        **{"cell": "asda", "domain": "turned", "seed": 5},
+        **{"accuracy": 25.0, "sent": 7, "unlabelled": 6, "sure": 4},
+    }
+
+
+def test_sure_are_the_images_to_which_both_heads_together_give_the_threshold():
+    """Scores of heads that are known: the mean of 2 log 9 and 0 is log 9, a probability of .9."""
+
+    class Model:
+        def __call__(self, pixel_values):
+            return (self.first(pixel_values) + self.second(pixel_values)) / 2
+
+        def first(self, x):
+            return torch.stack([2 * x, 0 * x], dim=-1)
+
+        def second(self, x):
+            return 0 * self.first(x)
+
+    weak = double([math.log(9) + 1e-9, math.log(9) - 1e-9, -math.log(9) - 1e-9])
+    batches = SimpleNamespace(at=lambda t: [SimpleNamespace(inputs={"weak": weak + t})])
+    known = SimpleNamespace(
+        config=SimpleNamespace(task={"threshold": 0.9}),
+        task=SimpleNamespace(scores=lambda model, inputs, agents: model(**inputs)),
+        stacked=SimpleNamespace(model=Model(), agents=1),
+        batches=batches,
+        step=0,
+    )
+    assert play.sure(known).tolist() == [True, False, True]
+    known.config.task.clear()
+    assert not play.sure(known).any()
+    known.step = 2
+    assert play.sure(known).tolist() == [True, True, False]

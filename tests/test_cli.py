@@ -209,6 +209,13 @@ def test_weights_are_decimals_or_fractions(text, numbers):
     assert weights(text) == numbers
 
 
+def test_a_folder_may_be_called_as_a_number(call, monkeypatch, tmp_path):
+    for at, folder in enumerate(FOLDERS[:2]):
+        (tmp_path / str(at)).symlink_to(os.path.abspath(folder))
+    monkeypatch.chdir(tmp_path)
+    assert call("merge", "--out", "mixed", "--weights", "1/2,1/2", 0, 1)[0] == 0
+
+
 # ---------------------------------------------------------------- bad usage
 
 
@@ -227,6 +234,14 @@ def test_weights_are_decimals_or_fractions(text, numbers):
         (
             ["merge", *FOLDERS, "--out", "x", "--weights", "1/2,1/0"],
             "argument --weights: must be numbers separated by commas, such as 0.5,1/4,1/4; got",
+        ),
+        (
+            ["merge", *FOLDERS, "--out", "x", "--weights", "1/2", "1/2"],
+            "weights have commas between them and no spaces: --weights 1/2,1/2",
+        ),
+        (
+            ["merge", "--weights=0.25,", ".25", ",.5", *FOLDERS[:3], "--out", "x"],
+            "weights have commas between them and no spaces: --weights 0.25,.25,.5",
         ),
     ],
 )

@@ -71,6 +71,22 @@ def test_a_claim_given_for_a_file_stands_for_its_counterexample(capsys):
     assert "claim T17 has no counterexample" in capsys.readouterr().err
 
 
+def test_several_claims_are_replayed_one_after_the_other(capsys):
+    names = [name for name in FALSE if name.startswith("T4")]  # T4-mixed holds and has none
+    assert len(names) > 1
+    one_by_one = []
+    for name in names:
+        assert main(["replay", name]) == 0
+        one_by_one.append(capsys.readouterr().out)
+    for words in ("t4*", ",".join(names)):
+        assert main(["replay", words]) == 0
+        assert capsys.readouterr().out == "".join(one_by_one)
+    assert main(["replay", "T4*", "--script"]) == 2
+    assert f"prints one program, and T4* fits {len(names)}" in capsys.readouterr().err
+    assert main(["replay", "T99"]) == 2
+    assert "cannot read T99" in capsys.readouterr().err
+
+
 @pytest.fixture
 def call(tmp_path, capsys):
     """Replay a file with the ledger of fakes: exit code, stdout, stderr."""

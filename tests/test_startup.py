@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory import terminal
 from figures import FIGURES
 from figures import cli as figures
+from paper_checks import cli as harness
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -60,3 +62,17 @@ def test_every_figure_is_listed_with_what_it_shows(capsys):
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert [name for name, _ in lines] == list(FIGURES)
     assert all(len(words.split()) > 2 for _, words in lines)
+
+
+@pytest.mark.parametrize(("main", "word"), [(figures.main, "--list"), (harness.main, "list")])
+def test_lists_fit_the_terminal(main, word, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "columns", lambda: 40)
+    assert main([word]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert any(line.endswith("...") for line in lines)
+
+
+def test_what_is_no_terminal_has_no_width():
+    assert terminal.columns() is None
+    assert terminal.fitting("x" * 500) == "x" * 500

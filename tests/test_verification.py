@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory import terminal
 from decaf_theory.sums import unsealed
 from decaf_theory.topology import TOPOLOGIES
 from tests import fake_ledger
@@ -59,8 +60,28 @@ def test_outcomes_as_expected_end_with_zero_and_a_line_that_counts(call, tmp_pat
         r"\(\d\.\d s, quick, seed 0\) -> .*out",
         lines[-1],
     )
-    assert err.splitlines()[0].startswith("T1: holds, ")
+    assert err.splitlines()[0].startswith("T1: holds, 0.")
+    assert err.splitlines()[1].startswith("T2-square: violated as expected, 0.")
     assert [v["claim"] for v in stored(tmp_path, "verdicts.json")] == ["T1", "T2-square"]
+
+
+def test_an_outcome_while_running_says_whether_it_was_expected():
+    assert table.outcome_words("violated", "holds") == "violated, unexpected"
+    assert table.outcome_words("holds", "violated") == "holds, unexpected"
+    assert table.outcome_words("error", None) == "error, unexpected"
+    assert table.outcome_words("holds", "holds") == "holds"
+
+
+def test_a_list_fits_the_terminal_and_is_whole_elsewhere(call, monkeypatch):
+    whole = call("list")[1].splitlines()
+    monkeypatch.setattr(terminal, "columns", lambda: 30)
+    lines = call("list")[1].splitlines()
+    assert max(map(len, whole)) > 30
+    assert max(map(len, lines)) <= 30
+    cut = {line for line in whole if len(line) > 30}
+    for line, short in zip(whole, lines, strict=True):
+        assert (short == line) == (line not in cut)
+        assert line.startswith(short.removesuffix("..."))
 
 
 def test_a_verdict_is_stored_with_its_nine_fields_and_their_checksum(call, tmp_path):

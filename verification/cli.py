@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from decaf_theory.faults import OK, without_traceback
-from decaf_theory.files import write_atomically
+from decaf_theory.files import require_place, write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
 from decaf_theory.terminal import prepare, printable
 from verification import options, provenance, reaches, replay, store, table, texts
@@ -53,15 +53,15 @@ def chosen(args: argparse.Namespace, claims: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if claim in wanted]
 
 
-def progress(found: Iterator[Evidence], total: int) -> Iterator[Evidence]:
+def progress(
+    found: Iterator[Evidence], total: int, expected: Mapping[str, str]
+) -> Iterator[Evidence]:
     """Pass evidence through, showing a bar on a terminal, otherwise a line per claim, on stderr."""
     if not sys.stderr.isatty():
         for evidence in found:
             verdict = evidence.verdict
-            print(
-                f"{verdict.claim}: {verdict.outcome.value}, {verdict.seconds:.2f} s",
-                file=sys.stderr,
-            )
+            said = table.outcome_words(verdict.outcome.value, expected.get(verdict.claim))
+            print(f"{verdict.claim}: {said}, {verdict.seconds:.2f} s", file=sys.stderr)
             yield evidence
         return
     from tqdm import tqdm
@@ -124,7 +124,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
             print(f"{len(kept)} of {len(wanted)} claims are kept from before", file=sys.stderr)
         start = time.perf_counter()
         found = evaluate_all(left, settings, jobs=args.jobs, ledger=ledger)
-        for evidence in chain(kept, progress(found, len(left))):
+        for evidence in chain(kept, progress(found, len(left), expected)):
             run.seconds = spent + time.perf_counter() - start
             keep(run, evidence, expected)
             if not table.as_expected(run.verdicts[evidence.verdict.claim]):
@@ -177,27 +177,38 @@ def shown(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def replay_file(args: argparse.Namespace, ledger: Ledger) -> int:
-    """Print one line of numbers: does a stored instance still give the same?"""
-    found = replay.load(instance_of(args.file, ledger))
+def replay_files(args: argparse.Namespace, ledger: Ledger) -> int:
+    """Print a line of numbers for each stored instance: does it still give the same?"""
+    files = instances_of(args.file, ledger)
+    if args.script and len(files) > 1:
+        raise UsageError(f"replay --script: prints one program, and {args.file} fits {len(files)}")
+    same = [replayed(file, ledger, script=args.script) for file in files]
+    return OK if all(same) else DIFFERS
+
+
+def replayed(file: Path, ledger: Ledger, *, script: bool) -> bool:
+    """Print the line or the program of an instance; return whether it gives what is stored."""
+    found = replay.load(file)
     claim = replay.find(ledger.claims, found.claim)
-    if args.script:
+    if script:
         print(replay.program(claim, found, ledger), end="")
-        return OK
+        return True
     row = replay.recompute(claim, found)
     print(replay.line(claim, row, found))
-    same = replay.equal(row, found) and row.outcome == claim.expected
-    return OK if same else DIFFERS
+    return replay.equal(row, found) and row.outcome == claim.expected
 
 
-def instance_of(file: Path, ledger: Ledger) -> Path:
-    """Return the file to replay: the one named, or the counterexample of the claim so named."""
-    by_id = {claim.id.lower(): claim.id for claim in ledger.claims}
-    name = by_id.get(str(file).lower())
-    if file.exists() or name is None:
-        return file
-    kept = ledger.counterexample(name)
-    if not kept.exists():
+def instances_of(file: Path, ledger: Ledger) -> list[Path]:
+    """Return the file that is named, or the counterexamples of the claims that are."""
+    if file.exists():
+        return [file]
+    try:
+        claims = replay.picked(ledger.claims, [str(file)])
+    except replay.ReplayError:  # loading it says that there is no such file
+        return [file]
+    kept = [path for claim in claims if (path := ledger.counterexample(claim.id)).exists()]
+    if not kept:
+        name = claims[0].id
         raise UsageError(f"claim {name} has no counterexample; {MAIN} explain {name} shows it")
     return kept
 
@@ -292,9 +303,9 @@ def report_dropped(reasons: Sequence[str]) -> None:
 def write_docs(args: argparse.Namespace, ledger: Ledger) -> int:
     """Write the page of all claims."""
     file = args.file or ledger.folder.parent / "docs" / "claims.md"
-    text = page(ledger.claims).encode()
     try:
-        write_atomically(file, text)
+        require_place(file)
+        write_atomically(file, page(ledger.claims).encode())
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}; name another file") from error
     print(f"{len(ledger.claims)} claims -> {shown(file)}")
@@ -306,7 +317,7 @@ ACTIONS: dict[str, Action] = {
     "run": judge_all,
     "list": list_claims,
     "explain": explain,
-    "replay": replay_file,
+    "replay": replay_files,
     "attack": attack_claims,
     "adapters": report_adapters,
     "all": do_everything,

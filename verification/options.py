@@ -258,7 +258,7 @@ COMMANDS = {
     ),
     "replay": Command(
         "recompute a stored instance, such as a counterexample",
-        "Prints one line of numbers; the exit code is 1 if they are not those stored.",
+        "Prints a line of numbers for each; the exit code is 1 if they are not those stored.",
         (
             "replay T18-op",
             "replay verification/counterexamples/T18-op.json",
@@ -269,7 +269,7 @@ COMMANDS = {
                 "file",
                 type=place,
                 metavar="FILE",
-                help="a stored instance (JSON), or a false claim",
+                help="a stored instance (JSON), or false claims, 'T13*' or T4a,T4b too",
             ),
             option("--script", action="store_true", help="print a program that needs only NumPy"),
         ),

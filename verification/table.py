@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from decaf_theory import terminal
+from decaf_theory.terminal import fitting, shorten
 from verification.claim import Claim, Outcome, Row, deciding_row, tightest_row
 from verification.formulas import plain
 from verification.judge import Regime, Verdict
@@ -21,13 +21,8 @@ Record = Mapping[str, Any]
 
 
 def width() -> int:
-    """Return the number of columns to fill: the terminal's, or 100 if there is none."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
-
-
-def shorten(text: str, room: int) -> str:
-    """Return at most `room` characters of a text, with an ellipsis if it is cut."""
-    return text if len(text) <= room else text[: max(room - 3, 0)].rstrip() + "..."
+    """Return the number of columns to fill: the terminal's, or WIDTH if there is none."""
+    return terminal.columns() or WIDTH
 
 
 def ratio(value: float | None) -> str:
@@ -71,6 +66,13 @@ def as_expected(verdict: Record) -> bool:
     return bool(verdict["outcome"] == verdict["expected"])
 
 
+def outcome_words(outcome: str, expected: str | None) -> str:
+    """Return an outcome, and whether it is the expected one where that is not plain."""
+    if outcome != expected:
+        return f"{outcome}, unexpected"
+    return outcome if outcome == Outcome.HOLDS else f"{outcome} as expected"
+
+
 def summary(verdicts: Sequence[Record]) -> str:
     """Return the counts: `31 claims: 22 hold, 9 violated as expected, 0 unexpected`."""
     counts = Counter(v["outcome"] for v in verdicts if as_expected(v))
@@ -89,7 +91,8 @@ def summary(verdicts: Sequence[Record]) -> str:
 
 def listing(claims: Sequence[Claim]) -> str:
     """Return id, area, status, what its regimes reach, and statement of every claim."""
-    return aligned([(c.id, c.area, c.status, span(c) or "-", plain(c.statement)) for c in claims])
+    text = aligned([(c.id, c.area, c.status, span(c) or "-", plain(c.statement)) for c in claims])
+    return "\n".join(map(fitting, text.splitlines()))
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -24,7 +24,7 @@ from decaf_theory.bench import machine
 from decaf_theory.bench.race import Settings
 from decaf_theory.bench.rows import Row
 from decaf_theory.bench.timing import Contestant, interleaved
-from decaf_theory.files import write_atomically
+from decaf_theory.files import require_place, write_atomically
 from decaf_theory.formats import digits
 from decaf_theory.methods import METHODS
 from decaf_theory.methods.cost import round_bytes, round_flops
@@ -99,9 +99,12 @@ def run(
 
     `to` is a file of JSON lines, whole after every row. ValueError, before anything is timed: its
     folder does not exist, it is damaged, or its rows were measured on another machine or otherwise.
+    UnwritableError.
     """
     if to is not None and not to.parent.is_dir():
         raise ValueError(f"{to}: there is no folder {to.parent}; make it first")
+    if to is not None:
+        require_place(to)
     rows = _begun(machine(settings), to)
     done = {Case(row["graph"], row["method"], row["N"]): row for row in rows[1:]}
     show(HEADER)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,24 @@ def weights(text: str) -> list[float]:
     except (ValueError, ArithmeticError):
         message = f"must be numbers separated by commas, such as 0.5,1/4,1/4; got {text!r}"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def refusal(words: Sequence[str]) -> str:
+    """Return what is wrong with a command line whose weights have spaces between them, or ""."""
+    parts = [part for word in words for part in word.split("=", 1)]
+    given = parts[parts.index("--weights") + 1 :] if "--weights" in parts else []
+    spaced = list(takewhile(lambda word: numbers(word) and not os.path.exists(word), given))
+    if len(spaced) < 2:
+        return ""
+    joined = ",".join(word.strip(",") for word in spaced)
+    return f"weights have commas between them and no spaces: --weights {joined}"
+
+
+def numbers(word: str) -> bool:
+    """Whether a word is numbers with commas between, before or after them, as "1/2,"."""
+    with suppress(ValueError, ArithmeticError):
+        return bool([Fraction(part) for part in word.strip(",").split(",")])
+    return False
 
 
 def rank(text: str) -> int | str:

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from decaf_theory.files import place
+from decaf_theory.files import place, require_place
 from paper_checks import effects
 from paper_checks.effects import engine, page
 from paper_checks.rules import ConfigError, require_known
-from verification import store
 
 OK = 0
 OUT = Path("results/effects.json")
@@ -35,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     names = args.only or list(effects.EFFECTS)
     size = "quick" if args.quick else "full"
     require_known("effect", names, effects.EFFECTS)
-    store.require_writable(args.out.parent)
+    require_place(args.out)
     try:
         effects.require_packages(names, effects.SIZES[size])
     except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from decaf_theory.faults import OK
-from decaf_theory.files import place, write_atomically
+from decaf_theory.files import place, require_place, write_atomically
 from decaf_theory.methods import METHODS
 from decaf_theory.sums import seal_lines
 from decaf_theory.terminal import printable
@@ -69,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
     wanted = matches(size, chosen, args.tasks or chosen, args.methods or METHODS)
     require_packages(wanted)
     store.require_writable(args.out)
+    require_place(args.out.with_suffix(".jsonl"))
     with store.locked(args.out):
         order = [match.name for match in matches(size, chosen)]
         run = trials.opened(args.out, configuration(size, chosen), order)
