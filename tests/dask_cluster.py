@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from verification.cluster import Cluster, Job
+from verification.cluster import Cluster
+from verification.serving import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("distributed", reason="a cluster needs Dask: pip install -e .[cluster]")
 
 from tests.dask_cluster import JOB, Cell, Local, lines
-from verification import cluster
+from verification import cluster, serving
 
 pytestmark = pytest.mark.slow
 NIGHT = pytest.mark.night
@@ -128,7 +128,7 @@ def test_no_cell_is_computed_twice_though_workers_and_scheduler_are_killed(
     assert of(log, "ended") == dict.fromkeys((cell.name for cell in cells), 1)
     # a cell whose worker was killed at work is begun again, and no other is
     assert of(log, "begun").total() == count + [*kills.values()].count("worker")
-    assert not [*(local.folder / "workers").rglob(cluster.RESULT)]
+    assert not [*(local.folder / "workers").rglob(serving.RESULT)]
 
 
 def test_what_runs_is_told_to_end_once_it_stops_and_goes_on_from_its_folder(local, tmp_path):
