@@ -11,8 +11,9 @@ from typing import Any
 from decaf_theory.files import place, write_atomically
 from paper_checks import record, stamp, sweep
 from paper_checks.sweep import Cell, Named, Outcome
-from verification.cluster import Cluster, Here, Job, on_cluster
+from verification.cluster import Cluster, on_cluster
 from verification.provenance import software
+from verification.serving import Here, Job
 from verification.store import RUN, StoreError, locked, require_writable
 
 Run = Callable[[Any, Callable[[], bool]], Outcome]

@@ -250,7 +250,7 @@ TESTS = {
     "verification/provenance.py": ["tests/test_store.py", "tests/test_stamps.py"],
     "verification/store.py": ["tests/test_store.py"],
     "verification/workers.py": ["tests/test_workers.py"],
-    "verification/cluster.py": ["tests/test_cluster.py"],
+    "verification/serving.py": ["tests/test_cluster.py"],
     "paper_checks/submitting.py": ["tests/test_cluster_sweep.py"],
     "paper_checks/partition.py": ["tests/test_partition.py"],
     "paper_checks/tasks/splits.py": ["tests/test_splits.py"],

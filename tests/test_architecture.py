@@ -87,6 +87,7 @@ ROOM_ALLOWED = {
         *("verification.claim", "verification.judge", "verification.store"),
         *("verification.adapter_evidence", "verification.adapter_report"),
         *("verification.harness", "verification.provenance", "verification.workers"),
+        *("verification.cluster", "verification.serving"),
     ),
 }
 

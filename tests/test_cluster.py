@@ -4,17 +4,20 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 
 import pytest
 
-pytest.importorskip("distributed", reason="a cluster needs Dask: pip install -e .[cluster]")
+distributed = pytest.importorskip("distributed", reason="a cluster needs Dask: .[cluster]")
 
-from tests.dask_cluster import JOB, Cell, Local, lines
-from verification import cluster
+from tests.dask_cluster import JOB, Cell, Local, lines  # noqa: E402
+from verification import cluster, serving  # noqa: E402
+from verification.cluster import Cluster  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NIGHT = pytest.mark.night
+EACH_DONE = ["a done", "b done", "c done"]
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +41,11 @@ def patience(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE_S", 300.0)  # machines of tests are slow at times
 
 
-def run(local, cells, **others):
+def run(where, cells, stamp=JOB.stamp, **others):
     return list(
         cluster.on_cluster(
-            local.cluster,
-            JOB,
+            where,
+            JOB._replace(stamp=stamp),
             cells,
             name=lambda cell: cell.name,
             failed=lambda cell, why: f"{cell.name} failed: {why}",
@@ -58,24 +61,32 @@ def until(condition):
         time.sleep(0.02)
 
 
+def stamp_of(names, cell):
+    """A stamp with the code of the submitter, on workers of these names with another."""
+    try:
+        return {"cell": cell.name, "code": "theirs"[: 6 * (distributed.get_worker().name in names)]}
+    except ValueError:  # not on a worker
+        return {"cell": cell.name, "code": ""}
+
+
 def test_a_worker_of_other_code_is_refused_and_named_before_it_begins(
-    started, tmp_path, caplog, monkeypatch
+    tmp_path, caplog, monkeypatch
 ):
-    cells = [Cell(name, tmp_path / "log") for name in "ab"]
-    started.kill(*started.alive())
-    started.start(workers=1, CODE_OF_TEST="theirs")
-    refused = r"would not compute the same \(code: theirs -> ours\)"
-    with monkeypatch.context() as hurry:
-        hurry.setattr(cluster, "PATIENCE_S", 5.0)
-        with pytest.raises(cluster.ClusterError, match=f"no worker of .* can be used: .*{refused}"):
-            run(started, cells)
-    assert not lines(tmp_path / "log")
-    (other,) = started.alive()
-    started.start(workers=1)
-    assert sorted(run(started, cells)) == ["a done", "b done"]
-    assert "is refused: it would not compute the same (code: theirs -> ours)" in caplog.text
-    assert str(other.pid) not in {process for _, _, process in lines(tmp_path / "log")}
-    started.kill(other)
+    log = tmp_path / "log"
+    cells = [Cell(name, log) for name in "abc"]
+    apart = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    apart |= {"local_directory": str(tmp_path), "threads_per_worker": 1}
+    with distributed.LocalCluster(n_workers=2, **apart) as workers:
+        there = Cluster(workers.scheduler_address)
+        assert sorted(run(there, cells, stamp=partial(stamp_of, [1]))) == EACH_DONE
+        refused = "is refused: it would not compute the same (code: theirs -> )"
+        assert f"{workers.workers[1].address} {refused}" in caplog.text
+        assert f"{workers.workers[0].address} {refused}" not in caplog.text
+        assert of(log, "begun") == {"a": 1, "b": 1, "c": 1}
+        monkeypatch.setattr(cluster, "PATIENCE_S", 1.0)
+        with pytest.raises(cluster.ClusterError, match=r"no worker of .* can be used: .*theirs"):
+            run(there, cells, stamp=partial(stamp_of, [0, 1]))
+        assert of(log, "begun").total() == 3
 
 
 def test_a_cell_that_kills_its_worker_thrice_is_failed_and_costs_no_other(local, tmp_path, caplog):
@@ -88,7 +99,7 @@ def test_a_cell_that_kills_its_worker_thrice_is_failed_and_costs_no_other(local,
             local.start(workers=1)
 
     with beside(replace):
-        found = run(local, cells)
+        found = run(local.cluster, cells)
     assert sorted(found)[:2] == ["a done", "b done"]
     assert found[1].startswith("deadly failed: its worker tcp://127.0.0.1:")
     assert found[1].endswith(" is gone, 3 times")
@@ -123,18 +134,18 @@ def test_no_cell_is_computed_twice_though_workers_and_scheduler_are_killed(
             local.start(workers=1)
 
     with beside(kill_in_turn):
-        found = run(local, cells)
+        found = run(local.cluster, cells)
     assert sorted(found) == sorted(f"{cell.name} done" for cell in cells)
     assert of(log, "ended") == dict.fromkeys((cell.name for cell in cells), 1)
     # a cell whose worker was killed at work is begun again, and no other is
     assert of(log, "begun").total() == count + [*kills.values()].count("worker")
-    assert not [*(local.folder / "workers").rglob(cluster.RESULT)]
+    assert not [*(local.folder / "workers").rglob(serving.RESULT)]
 
 
 def test_what_runs_is_told_to_end_once_it_stops_and_goes_on_from_its_folder(local, tmp_path):
     log = tmp_path / "log"
     cells = [Cell("endless", log), Cell("next", log)]
-    found = run(local, cells, stopping=lambda: of(log, "begun")["endless"] > 0)
+    found = run(local.cluster, cells, stopping=lambda: of(log, "begun")["endless"] > 0)
     assert found == []
     until(lambda: of(log, "told")["endless"])
     assert of(log, "begun") == {"endless": 1}
@@ -150,9 +161,9 @@ def test_a_scheduler_that_stays_away_ends_it_in_a_line(local, tmp_path, monkeypa
         local.kill(local.scheduler)
 
     with beside(kill), pytest.raises(cluster.ClusterError, match="the same command resumes"):
-        run(local, cells)
+        run(local.cluster, cells)
     with pytest.raises(cluster.ClusterError, match=r"no scheduler at tcp://127\.0"):
-        run(local, cells)
+        run(local.cluster, cells)
 
 
 def of(log, word):

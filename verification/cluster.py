@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from hashlib import sha256
+from contextlib import suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from decaf_theory import extras
-from decaf_theory.files import to_json, write_atomically
-from decaf_theory.sums import seal_bytes, unseal_bytes
-from verification.provenance import differences
-from verification.store import StoreError, locked
+from verification.serving import Job, Refused, Worker, folder_of, forget, serve
 from verification.workers import LOG, LOOK_S, Item, Lost, Result, worked_on
 
 PATIENCE_S = 30.0  # how long a scheduler may be away, and all workers may be refused
 FETCH_S = 60.0  # how long a result may take to come here
-FOLDER = "decaf-items"  # where workers have their files, one folder per item
-WORK, RESULT = "work", "result"
 
 
 class Cluster(NamedTuple):
@@ -43,48 +35,11 @@ class ClusterError(Exception):
     """A cluster that is not there or cannot be used; the message says what to do."""
 
 
-class Here(NamedTuple):
-    """Where an item is worked on.
-
-    folder: for its files, kept for a second try. stop(): whether it is to end early. threads: those
-    of its worker.
-    """
-
-    folder: Path
-    stop: Callable[[], bool]
-    threads: int
-
-
-class Job(NamedTuple):
-    """What workers do with an item; pickled, as items and results are.
-
-    stamp(item): what its result depends on, such as settings, code and libraries. work(item, here):
-    its result. kept(result): whether the same stamp would give it again.
-    """
-
-    work: Callable[[Any, Here], Any]
-    stamp: Callable[[Any], Mapping[str, Any]]
-    kept: Callable[[Any], bool]
-
-
-class Worker(NamedTuple):
-    """A worker: its folder is of this one process, its address may be another's later."""
-
-    address: str
-    folder: str
-
-
 class Sent(NamedTuple):
     """An item with a worker: what will hold its result, and the name of its folder."""
 
     future: Any
     folder: str
-
-
-class Refused(NamedTuple):
-    """Why a worker must not take an item."""
-
-    why: str
 
 
 def add_option(places: Any) -> None:
@@ -179,7 +134,7 @@ class _Workers:
     def send(self, worker: Worker, item: Any) -> None:
         wanted = dict(self.job.stamp(item))
         key = f"{self.name(item)}-{uuid4()}"
-        call = (_serve, self.job, item, wanted, worker)
+        call = (serve, self.job, item, wanted, worker)
         future = self.client.submit(*call, key=key, workers=[worker.address])
         self.sent[worker] = Sent(future, folder_of(wanted))
 
@@ -233,78 +188,5 @@ class _Workers:
             sent.future.cancel()
         with suppress(OSError):  # a scheduler that is lost just now
             if self.client.status == "running" and self.delivered:
-                self.client.run(_forget, self.delivered, on_error="ignore")
+                self.client.run(forget, self.delivered, on_error="ignore")
         self.client.close()
-
-
-def _serve(job: Job, item: Any, wanted: Mapping[str, Any], place: Worker) -> Any:
-    """Return the result of an item, on a worker: kept from before, or worked out now."""
-    from distributed import Status, get_worker
-
-    worker = get_worker()
-    if worker.local_directory != place.folder:
-        return Lost(f"{place.address} is another worker now")
-    try:
-        other = differences(job.stamp(item), wanted)
-    except Exception as error:
-        other = [f"{type(error).__name__}: {error}"]
-    if other:
-        return Refused(f"it would not compute the same ({'; '.join(other)})")
-    task = worker.state.tasks[worker.get_current_task()]
-
-    def stop() -> bool:
-        at_work = worker.status in (Status.running, Status.paused)
-        return task.state == "cancelled" or not at_work
-
-    folder = _folders(worker) / folder_of(wanted)
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
-        while not _taken(folder, held):  # by a worker that lost its scheduler: it goes on
-            if stop():
-                return Lost("its worker was told to end", counted=False)
-            time.sleep(LOOK_S)
-        if (result := _kept(folder)) is not None:
-            return result
-        try:
-            result = job.work(item, Here(folder / WORK, stop, worker.state.nthreads))
-        except MemoryError as error:
-            return error
-        except Exception as error:
-            return Lost(f"it raised {type(error).__name__}: {error}")
-        if job.kept(result):
-            write_atomically(folder / RESULT, seal_bytes(pickle.dumps(result)))
-            rmtree(folder / WORK, ignore_errors=True)
-        elif stop():
-            return Lost("its worker was told to end", counted=False)
-        return result
-
-
-def folder_of(stamp: Mapping[str, Any]) -> str:
-    """Return the name of the folder of what has this stamp."""
-    return sha256(to_json(stamp)).hexdigest()[:32]
-
-
-def _folders(worker: Any) -> Path:
-    return Path(worker.local_directory).parent / FOLDER
-
-
-def _forget(folders: Sequence[str], dask_worker: Any) -> None:
-    """Remove what a worker keeps of items whose results are stored."""
-    for folder in folders:
-        rmtree(_folders(dask_worker) / folder, ignore_errors=True)
-
-
-def _taken(folder: Path, held: ExitStack) -> bool:
-    try:
-        held.enter_context(locked(folder))
-    except StoreError:
-        return False
-    return True
-
-
-def _kept(folder: Path) -> Any:
-    """Return the result that is kept in a folder, None if there is none or it is damaged."""
-    try:
-        return pickle.loads(unseal_bytes((folder / RESULT).read_bytes()))
-    except (OSError, ValueError):
-        return None

@@ -15,9 +15,10 @@ from typing import Any
 from decaf_theory.bounds import StepSizeWarning
 from decaf_theory.faults import no_memory
 from verification.claim import Claim, Context, Outcome, Row, collect
-from verification.cluster import Cluster, Here, Job, on_cluster
+from verification.cluster import Cluster, on_cluster
 from verification.judge import Verdict, judge
 from verification.provenance import software
+from verification.serving import Here, Job
 from verification.workers import in_processes
 
 
