@@ -274,7 +274,7 @@ def test_tasks_in_turn_are_refused_at_ranks():
         (["--distributed", "--timeout", "0"], "--timeout must be > 0 seconds, got 0"),
         (
             ["--distributed", "--export", "x"],
-            "--export writes all agents, of which a rank has some",
+            "--export writes all agents, of which a rank has",
         ),
         (["--distributed"], "ranks need RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the envi"),
     ],
