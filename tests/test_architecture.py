@@ -81,6 +81,8 @@ ROOM_ALLOWED = {
         "decaf_theory.faults",
         "decaf_theory.names",
         "decaf_theory.terminal",
+        "verification.formulas",
+        "verification.workers",
     ),
     "paper_checks": (
         *("paper_checks", "decaf_theory", "figures.partition"),

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from decaf_theory import bench, cli
-from decaf_theory.bench import race
+from decaf_theory.bench import goals, race
 from decaf_theory.bench.cases import Case
 from decaf_theory.bench.race import Limit, Peer, Settings
 from decaf_theory.bench.rows import line, skipped, verdict
@@ -274,10 +274,26 @@ def test_cuda_without_a_gpu_ends_with_two(monkeypatch, capsys):
     assert "torch sees no GPU" in capsys.readouterr().err
 
 
-def test_quick_leaves_out_the_sizes():
+def test_the_goals_that_are_asked_for_are_run_in_their_order():
     assert list(bench.chosen()) == list(bench.GOALS)
-    assert list(bench.chosen(quick=True)) == [name for name in bench.GOALS if name != "sizes"]
-    assert list(bench.chosen(["G4", "G1"], quick=True)) == ["G1", "G4"]
+    assert list(bench.chosen(["G4", "G1"])) == ["G1", "G4"]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_sizes_of_the_figure_are_timed_in_a_quick_run_too(monkeypatch, quick):
+    timed = {}
+
+    def race(goal, case, field, limits, settings):
+        timed[case.d] = {peer.role for peer in field}
+        return []
+
+    monkeypatch.setattr(goals, "race", race)
+    assert list(goals.sizes(bench.settings(quick=quick))) == []
+    assert list(timed) == [256, 512, 1024, 2048, 4096]
+    assert all({"ours", "QR loop", "GEMM floor"} <= roles for roles in timed.values())
+    assert [d for d, roles in timed.items() if "ARPACK" in roles] == list(timed)[
+        : 2 if quick else 5
+    ]
 
 
 @pytest.mark.slow

@@ -281,7 +281,7 @@ def test_the_answers_are_those_of_the_readme_and_say_where_a_run_differs(page):
 def test_the_citation_is_that_of_the_other_files():
     found = about.citation()
     told = (about.ROOT / "CITATION.cff").read_text()
-    for words in (r'title: "([^"]+)"', r"version: (\S+)", r'doi: "([^"]+)"', r'url: "([^"]+)"'):
+    for words in (r'title: "([^"]+)"', r"\nversion: (\S+)", r'doi: "([^"]+)"', r'url: "([^"]+)"'):
         for value in re.findall(words, told):
             assert value in found.replace("{DeCAF}", "DeCAF")
     for given, family in re.findall(r"given-names: ([^,]+), family-names: (\w+)", told):

@@ -4,10 +4,9 @@
      "claims": [{"claim", "area", "title", "name", "status", "expected", "statement", "sections",
                  "command", "explain", "counterexample"}, ...]}
 
-in reading order. The name is that of the claim's file, in words. A section is [its name, its
-text], the name of the first ones empty; formulas are LaTeX between dollars. A counterexample is
-null or {"file", "replay", "relation", "measured", "bound", "program"}: `program` shows it with
-NumPy alone.
+in reading order. The name is that of the claim's file, in words. A section is [its name, its text],
+the name of the first ones empty; formulas are LaTeX between dollars. A counterexample is null or
+{"file", "replay", "relation", "measured", "bound", "program"}: `program` shows it with NumPy alone.
 """
 
 from __future__ import annotations

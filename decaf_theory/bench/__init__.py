@@ -25,17 +25,15 @@ from decaf_theory.sums import seal_lines
 
 __all__ = ["GOALS", "HEADER", "Settings", "chosen", "failed", "line", "run", "settings"]
 
-FULL_ONLY = ("sizes",)
 LIBRARIES = ("numpy", "scipy", "torch", "peft", "scikit-learn")
 
 
-def chosen(only: Sequence[str] | None = None, *, quick: bool = False) -> dict[str, Goal]:
-    """Return the goals with these names, by default all (a quick run leaves out the sizes)."""
+def chosen(only: Sequence[str] | None = None) -> dict[str, Goal]:
+    """Return the goals with these names, by default all."""
     unknown = sorted(set(only or ()) - set(GOALS))
     if unknown:
         raise ValueError(f"unknown goal {unknown[0]!r}; known: {', '.join(GOALS)}")
-    names = only or [name for name in GOALS if not (quick and name in FULL_ONLY)]
-    return {name: goal for name, goal in GOALS.items() if name in names}
+    return {name: goal for name, goal in GOALS.items() if name in (only or GOALS)}
 
 
 def settings(*, quick: bool = False, device: str = "cpu") -> Settings:

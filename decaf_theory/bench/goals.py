@@ -221,10 +221,14 @@ def g10(settings: Settings) -> Iterator[Row]:
 
 
 def sizes(settings: Settings) -> Iterator[Row]:
-    """Times against size, for figures; dense up to 2048."""
+    """Times against size, for figures; a quick run leaves out what takes long."""
     for d in (256, 512, 1024, 2048, 4096):
         case = LLAMA._replace(d=d, k=d)
-        field = [*layer_peers(case), *krylov(case), *([dense(case)] if d <= 2048 else [])]
+        field = layer_peers(case)
+        if d <= 512 or not settings.quick:
+            field += krylov(case)
+        if d <= (256 if settings.quick else 2048):
+            field.append(dense(case))
         limits = [Limit("QR loop", "ours"), Limit("ours", "GEMM floor")]
         yield from race("sizes", case, field, limits, settings)
 

@@ -28,7 +28,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         default="goals",
         help="goals (default), or scaling, which goes on from what --json FILE already has",
     )
-    p.add_argument("--quick", action="store_true", help="fewer repeats and sizes, under a minute")
+    p.add_argument("--quick", action="store_true", help="fewer repeats and peers, about a minute")
     p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes gpu (default: all)")
     p.add_argument(
         "--device",
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return scale(args)
     check_targets(args.json, force=args.force)
     rows = bench.run(
-        bench.chosen(args.only, quick=args.quick),
+        bench.chosen(args.only),
         bench.settings(quick=args.quick, device=args.device),
         to=place(args.json) if args.json else None,
         show=lambda text: print(text, flush=True),

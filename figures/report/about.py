@@ -49,11 +49,12 @@ def citation() -> str:
 
 def symbols(texts: Sequence[str]) -> str:
     r"""Return what formulas are searched by: the names of their commands (\varphi: phi varphi)."""
-    names = {name for text in texts for name in re.findall(r"\\([A-Za-z]+)", text)}
+    names = {name for text in texts for name in SYMBOL.findall(text)}
     names |= {name.removeprefix("var") for name in names}
     return " ".join(sorted(names - LAYOUT))
 
 
+SYMBOL = re.compile(r"(?<=\\)[A-Za-z]+|\bOmega(?=_)")  # Omega_c stands in prose, too
 # commands that say how a formula is set and not what it says
 LAYOUT = {"left", "right", "frac", "tfrac", "mathrm", "text", "big", "Big", "bigl", "bigr", "quad"}
 LAYOUT |= {"Bigl", "Bigr", "biggl", "biggr", "qquad", "ldots", "cdots"}
