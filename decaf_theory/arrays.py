@@ -18,6 +18,7 @@ NEIGHBOURS = (
     "makes one"
 )
 _NAMESPACES: dict[tuple[type, ...], Any] = {}  # by the types of the arrays, which alone decide
+_REAL: set[tuple[type, Any]] = set()  # types of arrays and numbers that were found to be real
 
 
 def namespace(*arrays: Array) -> Any:
@@ -84,14 +85,16 @@ def require_real(name: str, x: Array) -> None:
 
     Integers are not converted silently, and LAPACK factors nothing wider.
     """
-    if type(x) is np.ndarray and x.dtype.char in "efd":
-        return  # the usual case, on the path of every step
+    kind = type(x), getattr(x, "dtype", None)
+    if kind in _REAL:
+        return
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating") or xp.finfo(x.dtype).bits > 64:
         raise ValueError(
             f"{name} must be a real floating-point array of at most 64 bits, "
             f"got dtype {x.dtype}; convert it first"
         )
+    _REAL.add(kind)
 
 
 def require_weights(Pi: Array) -> None:

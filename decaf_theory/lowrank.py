@@ -85,10 +85,10 @@ def common(*pairs: Factors) -> Any:
 def check_factors(factors: Factors, name: str = "factors") -> None:
     """Raise ValueError unless B and A are real, and their kinds, dtypes, devices, shapes match."""
     require_factors(name, factors)
-    for letter, X in factors._asdict().items():
-        require_real(f"{name}.{letter}", X)
-    common(factors)
     B, A = factors
+    require_real(f"{name}.B", B)
+    require_real(f"{name}.A", A)
+    common(factors)
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
             f"{name} must be B [..., d, r] and A [..., r, k] with equal leading axes, "

@@ -18,16 +18,16 @@ bench).
 (a) Seconds per agent against the size $d$ of a $d \times d$ layer, ten agents: medians over
 {rounds} rounds of the faster of NumPy and torch, bars from the fastest to the slowest round. Open
 markers: four agents, compared with what libraries ship. Black dashed: only the matrix products that
-any kernel of this kind needs. QR loop, stacked QR: plain implementations of the same compressed
-truncation; the others form the $d \times d$ mix or iterate on it. Times of single agents are scaled
-to all agents.
+any kernel of this kind needs. Batched QR, QR loop: thin QR of the stacked factors and an SVD of the
+core, for all agents at once or one by one; the others form the $d \times d$ mix or iterate on it.
+Times of single agents are scaled to all agents.
 (b) The error of the truncated mix against a QR loop in float64, over $\sigma_1$, {size} x {size};
 black dashed: the goal for the kernel. svd_lowrank is randomized and stops early by default.
 """
 LOOKS = {
     "ours": ("tsvd_of_mix", style.line("blue", "o", "-")),
+    "batched QR": ("batched QR", style.line("green", "^", "-.")),
     "QR loop": ("QR loop", style.line("orange", "D", "--")),
-    "stacked QR": ("stacked QR", style.line("green", "^", "-.")),
     "PROPACK": ("PROPACK", style.line("purple", "v", "--")),
     "ARPACK": ("ARPACK", style.line("sky", "P", "-.")),
     "dense SVD": ("dense SVD", style.line("vermilion", "s", "-")),

@@ -67,6 +67,7 @@ TESTS = {
     ],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
     "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
+    "decaf_theory/tsvd/precision.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
     "decaf_theory/tsvd/panel.py": [*PANEL, *TSVD],
     "decaf_theory/tsvd/redo.py": [*PANEL, *TSVD],
     "decaf_theory/tsvd/full_precision.py": ["tests/test_tsvd_precision.py"],

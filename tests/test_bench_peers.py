@@ -47,7 +47,7 @@ def inputs(request, case):
 
 def test_the_kernel_and_the_qr_loops_truncate_the_mix(inputs):
     best = truncations(inputs)
-    for build in (peers.kernel, peers.stacked_qr):
+    for build in (peers.kernel, peers.batched_qr):
         assert_near(product(build(inputs)()), best)
     loop = np.stack([np.asarray(product(factors)) for factors in peers.qr_loop(inputs)()])
     assert_near(loop.reshape(best.shape), best)

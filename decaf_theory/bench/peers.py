@@ -25,9 +25,31 @@ def kernel(inputs: Inputs) -> Callable[[], Factors]:
     return lambda: tsvd_of_mix(*inputs).factors
 
 
-def stacked_qr(inputs: Inputs) -> Callable[[], Factors]:
-    """Return the kernel's qr path: the QR loop for all agents and layers at once."""
-    return lambda: tsvd_of_mix(*inputs, method="qr").factors
+def batched_qr(inputs: Inputs) -> Callable[[], Factors]:
+    """Return the QR loop for all agents and layers at once, in three calls of LAPACK's routines.
+
+    Rows with fewer neighbours than the longest are filled up with agents of weight zero.
+    """
+    xp, (B, A), r = namespace(inputs.factors.B), inputs.factors, inputs.rank
+    m = int(np.count_nonzero(inputs.Pi, axis=1).max())
+    near = np.argsort(inputs.Pi == 0, axis=1, kind="stable")[:, :m]
+    weights = np.take_along_axis(inputs.Pi, near, 1)
+    w = convert(np.repeat(weights, inputs.factors.rank, axis=1), B)[:, None, :]
+    index = xp.asarray(near.ravel(), device=B.device)
+
+    def stacks(X: Array) -> Array:
+        own = xp.reshape(xp.take(X, index, axis=1), (len(X), *near.shape, *X.shape[2:]))
+        return xp.reshape(own, (len(X), len(near), -1, X.shape[-1]))
+
+    def run() -> Factors:
+        Q, R = xp.linalg.qr(transpose(stacks(transpose(B))))
+        P, T = xp.linalg.qr(transpose(stacks(A)))
+        U, S, Vh = xp.linalg.svd((R * w) @ transpose(T), full_matrices=False)
+        root = xp.sqrt(S[..., :r])
+        left, right = U[..., :r] * root[..., None, :], root[..., None] * Vh[..., :r, :]
+        return Factors(Q @ left, right @ transpose(P))
+
+    return run
 
 
 def qr_loop(inputs: Inputs) -> Callable[[], list[Factors]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, host, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_agents
-from decaf_theory.tsvd.core import REASONS, Precision, attainable
+from decaf_theory.tsvd.core import REASONS
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.full_precision import in_full_precision
 from decaf_theory.tsvd.gradients import with_finite_gradients
@@ -37,6 +37,7 @@ from decaf_theory.tsvd.mixing import (
     truncate,
 )
 from decaf_theory.tsvd.panel import panel_rows
+from decaf_theory.tsvd.precision import Precision, attainable
 from decaf_theory.tsvd.qr import qr_rows
 from decaf_theory.tsvd.redo import redo
 
@@ -81,7 +82,7 @@ def tsvd(M: Array, rank: int) -> TSVD:
     U, S, Vh = xp.linalg.svd(scale_by(wide, -2 * half[..., None, None]), full_matrices=False)
     info = Info("dense", prod(M.shape[:-2]))
     truncated = rescaled(truncate(U, S, Vh, rank, min(d, k) - rank), half, M, info)
-    check_overflow(truncated.singular_values)
+    check_overflow(truncated.singular_values, M)
     return truncated
 
 
@@ -156,8 +157,8 @@ def _together(factors: Factors, group: Group, rank: int, method: str, on_nonfini
         path = {"dense": dense_rows, "qr": qr_rows}[method]
         truncated = path(unit, own, rank, width)
         truncated = rescaled(truncated, exponent, factors.B, truncated.info)
+        check_overflow(truncated.singular_values, factors.B)
         why = np.zeros((), dtype=np.int8)  # nothing is redone
-    check_overflow(truncated.singular_values)
     if group.different is not group:
         truncated = _repeated(truncated, n)
     elements = prod(factors.B.shape[:-3]) * n
@@ -182,7 +183,7 @@ def chosen_path(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel
 
     dense if factoring gains nothing: from 0.75 min(d, k) directions on in float64, from
     min(d, k) in narrower types; qr if the panels' Gram matrices cannot keep the promise
-    (`core.attainable`), or if torch has to carry gradients, which their in-place float64 sums
+    (`precision.attainable`), or if torch has to carry gradients, which their in-place float64 sums
     lose; otherwise panel, which falls back to qr by itself.
     """
     precision = Precision.of(working(factors.B))
@@ -198,26 +199,23 @@ def _by_panels(
 ) -> tuple[TSVD, Host, Host]:
     """Return the truncation by panels, the bad agents, and why elements were redone by qr."""
     batch, N, rows = factors.B.shape[:-3], group.N, group.different
-    layers = Factors(*(X.reshape((-1, *X.shape[-3:])) for X in on_host(factors)))
+    B, A = on_host(factors)
+    layers = Factors(B.reshape((-1, *B.shape[-3:])), A.reshape((-1, *A.shape[-3:])))
     truncated, refused, unfit = panel_rows(layers, rows, rank, width)
-    bad = np.zeros((len(layers.B), N), dtype=bool)
+    bad = np.zeros((*batch, N), dtype=bool)
     if unfit:
-        bad = np.reshape(_nonfinite(factors, group, on_nonfinite), (-1, N))
+        bad = _nonfinite(factors, group, on_nonfinite)
     why = host(refused)
     if why.any():
-        why = np.where(_rows_that_use(bad, rows), 0, why)
-        redo(truncated, _without(layers, bad), rows.index, rows.weights, why != 0, rank)
+        off = bad.reshape((-1, N))
+        why = np.where(_rows_that_use(off, rows), 0, why)
+        redo(truncated, _without(layers, off), rows.index, rows.weights, why != 0, rank)
 
-    def unfold(X: Array) -> Array:
-        return given_back(X.reshape((*batch, *X.shape[1:])), factors.B)
-
-    unfolded = TSVD(
-        truncated.factors.map(unfold),
-        unfold(truncated.singular_values),
-        unfold(truncated.tail),
-        truncated.info,
-    )
-    return unfolded, np.reshape(bad, (*batch, N)), np.reshape(why, (*batch, len(rows.rows)))
+    (B, A), *values = truncated[:3]
+    B, A, kept, tail = (X.reshape((*batch, *X.shape[1:])) for X in (B, A, *values))
+    check_overflow(kept, factors.B)
+    B, A, kept, tail = (given_back(X, factors.B) for X in (B, A, kept, tail))
+    return TSVD(Factors(B, A), kept, tail, truncated.info), bad, why.reshape((*batch, -1))
 
 
 def _nonfinite(factors: Factors, group: Group, on_nonfinite: str) -> Host:

@@ -11,17 +11,15 @@ docs/kernel.md derives the errors and switches below; u = eps/2 of float64 is UN
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from decaf_theory.arrays import Array, namespace, transpose
 from decaf_theory.tsvd.jacobi import tolerance
+from decaf_theory.tsvd.precision import UNIT, Precision
 
-UNIT = float(np.finfo(np.float64).eps) / 2
-SMALLEST = float(np.finfo(np.float64).smallest_normal)
 DEFLATION = 100 * UNIT  # LAPACK's SVD sets to zero what is smaller, relative to the first value
 LARGEST_SIDE = 64  # of a core for the Jacobi kernel
 LARGEST = 2.0**400  # of |w_j|: C'C and its digits fit between 2^-1022 and 2^1024
@@ -30,43 +28,13 @@ REASONS = ("", "range", "cancellation", "conditioning", "grading")
 RANGE, CANCELLATION, CONDITIONING, GRADING = range(1, 5)
 
 
-class Precision(NamedTuple):
-    """What the type of the data allows and requires."""
-
-    double: bool
-    unit: float  # roundoff
-    promised: float  # error over sigma_1
-    reach: float  # coefficients between 1/reach and reach keep their digits
-
-    @classmethod
-    def of(cls, x: Array) -> Precision:
-        """Return the precision of the dtype of x, float32 or float64."""
-        return _precision(namespace(x), x.dtype)
-
-
-@lru_cache
-def _precision(xp: Any, dtype: Any) -> Precision:
-    info = xp.finfo(dtype)
-    double, eps = info.bits == 64, float(info.eps)
-    promised = 1e-13 if double else 1e-6
-    return Precision(double, eps / 2, promised, eps / float(info.smallest_normal))
-
-
-def attainable(n: int, longest: int, precision: Precision) -> bool:
-    """Return whether n orthonormal directions of one size would pass `conditioning`.
-
-    There |X'X|_F = sqrt(n) s_1: 2 eta sqrt(n) <= promised, n sqrt(max(d, k)) <= 450 in float64.
-    """
-    return bool(2 * n * longest**0.5 * UNIT <= precision.promised)
-
-
 class Core(NamedTuple):
     """The results of the small matrices for every row."""
 
     X: Array  # coefficients [2, ..., rows, n, r]: B' = panels of B times X[0], A' = X[1]' times A
     singular_values: Array  # all n, decreasing, [..., rows, n]
-    refused: Array  # index into REASONS, [..., rows]
-    graded: Array  # to be multiplied in float64, [..., rows]
+    refused: Array | None  # index into REASONS, [..., rows]; None: all are zero
+    graded: Array | None  # to be multiplied in float64, [..., rows]; None: no row is
 
 
 class Terms(NamedTuple):
@@ -76,7 +44,7 @@ class Terms(NamedTuple):
     size: Array  # lengths of the directions, one for what a row does not use, [2, ..., g, n]
     weights: Array  # zero where a direction adds nothing, [..., rows, n]
     total: Array  # |w|^2 of the terms' lengths w_j = pi_j |b_j||a_j|, [..., rows]
-    outside: Array  # rows out of range, [..., rows]
+    outside: Array | None  # rows out of range, [..., rows]; None: none is
 
 
 class Solution(NamedTuple):
@@ -90,35 +58,41 @@ class Solution(NamedTuple):
     error: Array  # of the core, as its singular values are, [..., rows]
     turned: Array  # of its vectors, the larger one of the core and of its SVD, [..., rows]
 
+    def columns(self, rank: int) -> Iterator[Array]:
+        """Return the first columns of V and of U S, and their values."""
+        return (x[..., :rank] for x in (self.V, self.US, self.floor))
+
 
 def solve_core(
-    G: Array, unfit: Array, weights: Array, rank: int, longest: int, precision: Precision
+    G: Array, unfit: Array | None, weights: Array, rank: int, longest: int, precision: Precision
 ) -> Core:
     """Return coefficients and singular values for rows of weights [..., rows, n].
 
     G [2, ..., g, n, n]: Gram matrices of both panels, g = 1 or rows; their diagonals are changed.
-    unfit [..., g, n]: directions whose squares are out of range, zero in G. longest: max(d, k), the
-    terms of an entry of G.
+    unfit [..., g, n]: directions whose squares are out of range, zero in G; None: none is.
+    longest: max(d, k), the terms of an entry of G.
     """
     eta = (int(weights.shape[-1]) * longest) ** 0.5 * UNIT
     terms = balance(G, unfit, weights, precision.reach)
     L = factorize(terms.G, terms.size, eta)
     solution = solve(L, terms, rank, precision)
     enough = precision.promised * solution.first / (2 * eta)
+    if _clear(terms, solution, rank, enough, precision):
+        X = _expressed(L, terms.weights, *solution.columns(rank))
+        return Core(X, solution.S, None, None)
     X, unbalanced = _coefficients(L, terms, solution, rank, enough)
     refused, graded = judge(X, unbalanced, terms, solution, precision)
     return Core(X, solution.S, refused, graded)
 
 
-def balance(G: Array, unfit: Array, weights: Array, reach: float) -> Terms:
+def balance(G: Array, unfit: Array | None, weights: Array, reach: float) -> Terms:
     """Return the terms of every row, their lengths, and the rows whose numbers are out of range."""
     xp = namespace(G)
-    size = xp.sqrt(xp.linalg.diagonal(G))
+    size = xp.linalg.diagonal(G) ** 0.5
     with np.errstate(over="ignore", invalid="ignore"):
         w = weights * (size[0] * size[1])
-    if _plain(size, abs(w), unfit, reach):
-        outside = xp.zeros(w.shape[:-1], dtype=xp.bool, device=w.device)
-        return Terms(G, size, weights, (w**2).sum(-1), outside)
+    if unfit is None and _plain(size, abs(w), reach):
+        return Terms(G, size, weights, (w**2).sum(-1), None)
     weights, w, outside = _weighed(size, unfit, weights, w, reach)
     used = weights != 0
     if not bool(xp.all(used)):  # so that nothing depends on what a row does not use
@@ -129,16 +103,16 @@ def balance(G: Array, unfit: Array, weights: Array, reach: float) -> Terms:
     return Terms(G, size, weights, total, outside)
 
 
-def _plain(size: Array, w: Array, unfit: Array, reach: float) -> bool:
+def _plain(size: Array, w: Array, reach: float) -> bool:
     """Return whether all |w| and lengths are in range, by their extremes: mostly they are."""
     low, high = float(w.min()), float(w.max())
-    if unfit.any() or not (low > 1 / LARGEST and high < LARGEST):
+    if not (low > 1 / LARGEST and high < LARGEST):
         return False
     return bool(size.min() >= high**0.5 / reach and size.max() <= low**0.5 * reach)
 
 
 def _weighed(
-    size: Array, unfit: Array, weights: Array, w: Array, reach: float
+    size: Array, unfit: Array | None, weights: Array, w: Array, reach: float
 ) -> tuple[Array, Array, Array]:
     """Return weights and w [..., rows, n], zero where a direction adds nothing, and bad rows.
 
@@ -151,7 +125,10 @@ def _weighed(
         scale = top[..., None] ** 0.5
         near = xp.all((size >= scale / reach) & (size <= scale * reach), axis=0)
     used = (weights != 0) & xp.all(size > 0, axis=0)
-    outside = xp.any((used & (w != 0) & ~near) | (unfit & (weights != 0)), axis=-1)
+    odd = used & (w != 0) & ~near
+    if unfit is not None:
+        odd = odd | (unfit & (weights != 0))
+    outside = xp.any(odd, axis=-1)
     outside = outside | (xp.any(used, axis=-1) & ~((top > 1 / LARGEST) & (top < LARGEST)))
     used = used & ~outside[..., None]
     return xp.where(used, weights, 0.0), xp.where(used, w, 0.0), outside
@@ -164,7 +141,7 @@ def factorize(G: Array, size: Array, shift: float) -> Array:
     """
     xp = namespace(G)
     n = int(size.shape[-1])
-    diagonal = xp.reshape(G, (*G.shape[:-2], n * n))[..., :: n + 1]  # a view
+    diagonal = G.reshape((*G.shape[:-2], n * n))[..., :: n + 1]  # a view
     diagonal *= 1 + shift
     try:
         return xp.linalg.cholesky(G)
@@ -183,21 +160,37 @@ def solve(L: Array, terms: Terms, rank: int, precision: Precision) -> Solution:
     first = S[..., 0]
     error = rounding * terms.total**0.5
     noise = error if precision.double else xp.maximum(error, rounding**0.5 * first)
-    floor, loud = S, S > noise[..., None]
-    if not loud.all():
+    floor = S
+    if not (S[..., -1] > noise).all():
         floor = xp.maximum(S, noise[..., None])
         floor = xp.where(floor > 0, floor, 1.0)
-        S = xp.where(loud, S, 0.0)
+        S = xp.where(S > noise[..., None], S, 0.0)
     return Solution(V, US, S, floor, first, error, xp.maximum(error, slip * first))
+
+
+def _clear(
+    terms: Terms, solution: Solution, rank: int, enough: Array, precision: Precision
+) -> bool:
+    """Return whether bounds show at one look that `judge` would find nothing in any row.
+
+    Singular values are not below the least, so that |w|^2 n/s_n bounds |X'X|_F, and |w|^2/s_r the
+    square of a coefficient. Of a row of zeros nothing is shown.
+    """
+    S, n = solution.S, int(solution.S.shape[-1])
+    product = solution.first * S[..., min(rank, n) - 1]
+    fine = terms.total * n < enough * S[..., -1]
+    fine = fine & (terms.total * (4 * precision.unit / precision.promised) ** 2 < product)
+    fine = fine & (solution.turned**2 < precision.promised**2 * product)
+    return n * precision.unit / 4 <= precision.promised and bool(fine.all())
 
 
 def _singular(
     C: Array, rank: int, limits: tuple[float, float]
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array | float]:
     """Return V, S, U S; by an SVD if a singular value is too small relative to the first.
 
     limits: for the smallest of all, and of the first `rank`. Last, the error of an SVD over the
-    first singular value [...], zero if there was none.
+    first singular value, [...] or zero if there was none.
     """
     xp = namespace(C)
     own = own_solver(C)
@@ -209,10 +202,13 @@ def _singular(
     US, V = _reversed(C @ V), _reversed(V)
     S = _reversed(squares).clip(0.0) ** 0.5
     first, kept = S[..., 0], S[..., min(rank, S.shape[-1]) - 1]
-    small = (S[..., -1] < limits[0] * first) | (kept < limits[1] * first)
-    if small.any():
-        U, values, Vh = xp.linalg.svd(C[small])
-        V[small], S[small], US[small] = transpose(Vh), values, U * values[:, None, :]
+    small = kept < limits[1] * first
+    if limits[0]:
+        small = small | (S[..., -1] < limits[0] * first)
+    if not small.any():
+        return V, S, US, 0.0
+    U, values, Vh = xp.linalg.svd(C[small])
+    V[small], S[small], US[small] = transpose(Vh), values, U * values[:, None, :]
     return V, S, US, xp.astype(small, S.dtype) * DEFLATION
 
 
@@ -226,14 +222,13 @@ def _coefficients(
 ) -> tuple[Array, Array]:
     """Return X_B and X_A [2, ..., rows, n, r], and where |X'X|_F of either exceeds `enough`."""
     xp = namespace(L)
-    columns = (solution.V, solution.US, solution.floor)
     crowded = terms.total * (1 / solution.floor).sum(-1) > enough  # bounds |X'X|_F
     unbalanced = crowded
     if crowded.any():
-        X = _expressed(L, terms.weights, *columns)
+        X = _expressed(L, terms.weights, solution.V, solution.US, solution.floor)
         unbalanced = crowded & (_largest_product(X * terms.size[..., None], enough) > enough)
     else:  # dropped columns need not be formed
-        X = _expressed(L, terms.weights, *(x[..., :rank] for x in columns))
+        X = _expressed(L, terms.weights, *solution.columns(rank))
     X, alive = X[..., :rank], solution.S[..., None, :rank] > 0
     return X if alive.all() else xp.where(alive, X, 0.0), unbalanced
 
@@ -243,7 +238,11 @@ def _expressed(L: Array, weights: Array, V: Array, US: Array, S: Array) -> Array
     xp = namespace(L)
     S = S[..., None, :]
     root = S**0.5
-    return weights[..., None] * xp.stack([L[1] @ (V / root), L[0] @ (US / S / root)])
+    X = xp.empty((2, *V.shape), dtype=V.dtype, device=V.device)
+    xp.matmul(L[1], V / root, out=X[0])
+    xp.matmul(L[0], US / S / root, out=X[1])
+    X *= weights[..., None]
+    return X
 
 
 def _largest_product(X: Array, enough: Array) -> Array:
@@ -268,8 +267,9 @@ def judge(
     S, first = solution.S, solution.first
     S = S[..., :rank]
     least = xp.min(xp.where(S > 0, S, first[..., None]), axis=-1)
-    refused = xp.astype(terms.outside, xp.int8) * RANGE
+    refused = xp.zeros(S.shape[:-1], dtype=xp.int8, device=S.device)
     for reason, fails in (
+        (RANGE, first < 0 if terms.outside is None else terms.outside),
         (CANCELLATION, solution.error > promised * first),
         (CONDITIONING, unbalanced),
         (GRADING, solution.turned > promised * (first * least) ** 0.5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decaf_theory.arrays import Array, eps, namespace
 from decaf_theory.lowrank import Factors
+from decaf_theory.tsvd.mixing import carry_gradients
 
 
 def with_finite_gradients(factors: Factors) -> Factors:
@@ -11,6 +12,8 @@ def with_finite_gradients(factors: Factors) -> Factors:
 
     The gradient of an SVD divides by differences of squared singular values: nan where they repeat.
     """
+    if not carry_gradients(factors):
+        return factors
     return Factors(*(_watched(X, name) for name, X in factors._asdict().items()))
 
 

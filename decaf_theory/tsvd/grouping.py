@@ -64,6 +64,12 @@ class Group:
         return own.reshape(len(own), -1)
 
     @cached_property
+    def pairs(self) -> Host:
+        """Where each row's Gram matrix is in a flat one of all agents, [n, m r, m r]."""
+        own = self.directions
+        return own[:, :, None] * (self.N * self.r) + own[:, None, :]
+
+    @cached_property
     def selection(self) -> Host:
         """One where an agent is a row's neighbour in that place, else zero, [n, N, m]."""
         chosen: Host = self.index[:, None, :] == np.arange(self.N)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -160,9 +161,9 @@ def on_host(factors: Factors) -> Factors:
     """
     if not is_torch_array(factors.B):
         return factors
-    if factors.B.device.type != "cpu" or namespace(factors.B).finfo(factors.B.dtype).bits < 32:
+    if factors.B.device.type != "cpu" or factors.B.dtype.itemsize < 4:
         return factors
-    return Factors(*(X.detach().resolve_neg().numpy() for X in factors))
+    return Factors(factors.B.numpy(force=True), factors.A.numpy(force=True))
 
 
 def given_back(x: Array, reference: Array) -> Array:
@@ -254,12 +255,13 @@ def rescaled(truncated: TSVD, exponent: Array, reference: Array, info: Info) -> 
     return TSVD(Factors(B, A), kept, tail, info)
 
 
-def check_overflow(singular_values: Array) -> None:
-    """Raise ValueError if a singular value, of [..., r], is infinite: it exceeds its dtype."""
-    finite = np.isfinite(host(singular_values)[..., 0])
-    if not finite.all():
+def check_overflow(singular_values: Array, reference: Array) -> None:
+    """Raise ValueError if one of [..., r] is infinite: it exceeds the dtype of `reference`."""
+    first = host(singular_values)[..., 0]
+    if not isfinite(first.max()):
+        finite = np.isfinite(first)
         raise ValueError(
-            f"the product at index {first_false(finite)} overflows {singular_values.dtype}; "
+            f"the product at index {first_false(finite)} overflows {reference.dtype}; "
             f"scale the factors down or use a wider dtype"
         )
 

@@ -20,14 +20,15 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, pad_rank
-from decaf_theory.tsvd.core import SMALLEST, Precision, solve_core
+from decaf_theory.tsvd.core import solve_core
 from decaf_theory.tsvd.grouping import Group
 from decaf_theory.tsvd.mixing import TSVD, Info, padded
+from decaf_theory.tsvd.precision import SMALLEST, Precision
 
 Host: TypeAlias = np.ndarray[Any, Any]
 
 BLOCK = 2**21  # numbers of a stack that are processed at a time
-CHUNK = 2**17  # of these, converted to float64 at a time: they stay in the cache
+CHUNK = 2**15  # of these, converted to float64 at a time: they stay in the cache
 
 
 def shares_stack(N: int, n: int, m: int, r: int, rank: int) -> bool:
@@ -55,7 +56,8 @@ def panel_rows(factors: Factors, group: Group, rank: int, width: int) -> tuple[T
     unfit = False
     for layers, rows in blocks:
         own = group if shared else group.part(rows)
-        *piece, odd = _block(Factors(B[layers], A[layers]), own, rank, shared)
+        with np.errstate(over="ignore", invalid="ignore"):  # found, and named by reason or caller
+            *piece, odd = _block(Factors(B[layers], A[layers]), own, rank, shared)
         unfit = unfit or odd
         if len(blocks) == 1:
             whole = tuple(piece)
@@ -64,10 +66,11 @@ def panel_rows(factors: Factors, group: Group, rank: int, width: int) -> tuple[T
         for to, part in zip(whole, piece, strict=True):
             to[layers, rows] = part
     B, A, S, refused = whole
-    with np.errstate(over="ignore"):  # of the singular values it is an error, named by the caller
-        S = like(S, factors.B)
     kept, tail = padded(S[..., :rank], rank), padded(S[..., rank : rank + width], width)
-    return TSVD(pad_rank(Factors(transpose(B), A), rank), kept, tail, Info("", 0)), refused, unfit
+    outputs = Factors(transpose(B), A)
+    if outputs.rank < rank:
+        outputs = pad_rank(outputs, rank)
+    return TSVD(outputs, kept, tail, Info("", 0)), refused, unfit
 
 
 def _blocks(L: int, n: int, entries: int, shared: bool) -> Iterator[tuple[slice, slice]]:
@@ -97,15 +100,18 @@ def _block(
     stacks, G, unfit = grams.stacks, grams.G, grams.unfit
     part_of_all = shared and group.weights.shape[1] != group.N
     if part_of_all:
-        G, unfit = _of_rows(G, unfit, group.directions)
+        G = _taken(G.reshape((*G.shape[:2], -1)), group.pairs)
+        unfit = unfit if unfit is None else _taken(unfit[:, 0], group.directions)
     w = convert(group.by_direction, G)
     longest = max(stacks.B.shape[-1], stacks.A.shape[-1])
     core = solve_core(G, unfit, w, rank, longest, Precision.of(stacks.B))
     X = core.X
     if part_of_all:
         X = _spread(X, convert(group.selection, G))
-    B, A = (like(_multiply(X[side], stacks[side], core.graded), factors[side]) for side in range(2))
-    return B, A, core.singular_values, core.refused, grams.odd
+    B, A = (_multiply(X[side], stacks[side], core.graded) for side in range(2))
+    B, A = like(B, factors.B), like(A, factors.B)
+    refused = np.zeros(X.shape[1:3], np.int8) if core.refused is None else host(core.refused)
+    return B, A, like(core.singular_values, B), refused, grams.odd
 
 
 def _stack(X: Array, index: Host, shared: bool) -> Array:
@@ -125,7 +131,7 @@ def _gram(X: Array, to: Array) -> None:
     step = max(1, CHUNK // (n * d))
     for at in range(0, len(flat), step):
         wide = like(flat[at : at + step], to)
-        products[at : at + step] = wide @ transpose(wide)
+        namespace(X).matmul(wide, transpose(wide), out=products[at : at + step])
 
 
 class Grams(NamedTuple):
@@ -133,7 +139,7 @@ class Grams(NamedTuple):
 
     stacks: Factors
     G: Array  # [2, c, g, n, n]
-    unfit: Array  # directions out of range that would add something, [c, g, n]
+    unfit: Array | None  # directions out of range that would add something, [c, g, n]
     odd: bool  # whether a number was out of range at all
 
 
@@ -145,17 +151,17 @@ def _grams(stacks: Factors) -> Grams:
     """
     xp, (*batch, n, d) = namespace(stacks.B), stacks.B.shape
     G = xp.empty((2, *batch, n, n), dtype=xp.float64, device=stacks.B.device)
-    least = max(d, stacks.A.shape[-1]) * SMALLEST
     squares = xp.linalg.diagonal(G)
     _both(stacks, G)
+    least = max(d, stacks.A.shape[-1]) * SMALLEST
     if squares.min() >= least and squares.max() < np.inf:  # neither is true of nan
-        return Grams(stacks, G, xp.zeros((*batch, n), dtype=xp.bool, device=G.device), odd=False)
+        return Grams(stacks, G, None, odd=False)
     odd = ~((squares >= least) & (squares < xp.inf))
     zero = xp.stack([xp.max(xp.abs(X), axis=-1) == 0 for X in stacks])
     odd = odd & ~zero
     unfit = xp.any(odd & ~xp.flip(zero, axis=0), axis=0)
     if not bool(xp.any(odd)):
-        return Grams(stacks, G, unfit, odd=False)
+        return Grams(stacks, G, None, odd=False)
     fit = Factors(
         *(xp.where(o[..., None], xp.zeros_like(X), X) for o, X in zip(odd, stacks, strict=True))
     )
@@ -165,23 +171,17 @@ def _grams(stacks: Factors) -> Grams:
 
 def _both(stacks: Factors, G: Array) -> None:
     """Put the Gram matrices of both stacks into G [2, c, g, n, n]."""
-    with np.errstate(over="ignore", invalid="ignore"):  # found on the diagonal
-        for X, to in zip(stacks, G, strict=True):
-            _gram(X, to)
+    for X, to in zip(stacks, G, strict=True):
+        _gram(X, to)
 
 
-def _of_rows(G: Array, unfit: Array, own: Host) -> tuple[Array, Array]:
-    """Return the sub-blocks [2, c, n, m r, m r] of directions own [n, m r], and [c, n, m r]."""
-    pairs = own[:, :, None] * G.shape[-1] + own[:, None, :]
-
-    def take(X: Array, at: Host) -> Array:
-        if isinstance(X, np.ndarray):
-            return X.take(at, axis=-1)
-        xp = namespace(X)
-        flat = xp.asarray(at.ravel(), device=X.device)
-        return xp.reshape(xp.take(X, flat, axis=-1), (*X.shape[:-1], *at.shape))
-
-    return take(G.reshape((*G.shape[:2], -1)), pairs), take(unfit[:, 0], own)
+def _taken(X: Array, at: Host) -> Array:
+    """Return the entries of X [..., q] at places of any shape [...]."""
+    if isinstance(X, np.ndarray):
+        return X.take(at, axis=-1)
+    xp = namespace(X)
+    flat = xp.asarray(at.ravel(), device=X.device)
+    return xp.reshape(xp.take(X, flat, axis=-1), (*X.shape[:-1], *at.shape))
 
 
 def _spread(X: Array, chosen: Array) -> Array:
@@ -191,17 +191,17 @@ def _spread(X: Array, chosen: Array) -> Array:
     return (chosen @ by_agent).reshape((*batch, -1, rank))
 
 
-def _multiply(X: Array, stack: Array, graded: Array) -> Array:
+def _multiply(X: Array, stack: Array, graded: Array | None) -> Array:
     """Return X'stack [c, n, rank, d] for X [c, n, q, rank] and a stack [c, 1 or n, q, d].
 
-    In the type of the stack, and in float64 where `graded` [c, n].
+    In the type of the stack, and in float64 where `graded` [c, n]; None: nowhere.
     """
     c, n, q, rank = X.shape
     turned = transpose(X)
     if stack.shape[1] == 1:
         turned = turned.reshape((c, 1, n * rank, q))
     out = (like(turned, stack) @ stack).reshape((c, n, rank, -1))
-    if not graded.any():
+    if graded is None or not graded.any():
         return out
     xp = namespace(X)
     for layer in np.flatnonzero(host(xp.any(graded, axis=-1))):
