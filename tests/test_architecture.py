@@ -58,6 +58,8 @@ ALLOWED = {
     | {"topology", "tsvd"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
     | {"plan", "sums"},
+    "programs": {"faults", "interrupts"},
+    "__main__": {"programs"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
@@ -74,6 +76,7 @@ ROOM_ALLOWED = {
         *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
         "decaf_theory.faults",
         "decaf_theory.names",
+        "decaf_theory.programs",
         "decaf_theory.terminal",
     ),
     "paper_checks": (

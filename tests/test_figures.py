@@ -10,8 +10,9 @@ import pytest
 
 from decaf_theory.files import to_json
 from decaf_theory.sums import seal_lines, sealed
-from figures import FIGURES, rows, style, training
+from figures import rows, style, training
 from figures.cli import caption, main
+from figures.table import FIGURES
 from tests import figure_rows
 from verification import provenance, store
 from verification.run import LEDGER
