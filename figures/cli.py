@@ -15,8 +15,9 @@ from decaf_theory.files import place, require_place, require_writable, write_ato
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.names import picked
 from decaf_theory.terminal import add_version, fitting, prepare, printable
-from figures import FIGURES, report
+from figures import report
 from figures.rows import read
+from figures.table import FIGURES
 from verification import store
 from verification.options import UsageError, hint_for, whole
 from verification.workers import in_processes

@@ -64,6 +64,8 @@ ALLOWED = {
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
     | {"plan", "sums"}
     | {"pictures"},
+    "programs": {"faults", "interrupts"},
+    "__main__": {"programs"},
     "cli": {"commands", "faults", "interrupts", "terminal"},
     "__init__": {"adapters", "bounds", "compare", "lowrank", "measure", "methods", "moments"}
     | {"problems", "simulate", "small_steps", "stats", "topology", "tsvd"},
@@ -80,6 +82,7 @@ ROOM_ALLOWED = {
         *("decaf_theory.interrupts", "decaf_theory.sums", "verification.harness"),
         "decaf_theory.faults",
         "decaf_theory.names",
+        "decaf_theory.programs",
         "decaf_theory.terminal",
         "verification.formulas",
         "verification.workers",

@@ -13,8 +13,9 @@ from matplotlib.colors import to_hex
 
 from decaf_theory.files import to_json
 from decaf_theory.sums import seal_lines, sealed
-from figures import FIGURES, adapters, partition, rows, style, training
+from figures import adapters, partition, rows, style, training
 from figures.cli import caption, main
+from figures.table import FIGURES
 from tests import drawn_bounds, figure_rows
 from verification import provenance, store
 from verification.claim import RESOLUTION

@@ -19,9 +19,10 @@ import pytest
 from decaf_theory.bench.rows import verdict
 from decaf_theory.files import to_json
 from decaf_theory.sums import sealed
-from figures import FIGURES, report
+from figures import report
 from figures.cli import main
 from figures.report import about, formulas, inline, strips
+from figures.table import FIGURES
 from tests import report_pages
 from verification import store
 from verification.claim import Row, deciding_row

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from decaf_theory import terminal
-from figures import FIGURES
 from figures import cli as figures
+from figures.table import FIGURES
 from paper_checks import cli as harness
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -65,7 +65,7 @@ def steps(setting: Setting) -> Iterator[Row]:
 def goals(setting: Setting) -> Iterator[Row]:
     """Yield the rows of `decaf bench --quick`; a goal that fails does not lose the others."""
     settings = bench.settings(quick=True, device=setting.device)
-    chosen = bench.chosen(["gpu"] if setting.small else None, quick=True)
+    chosen = bench.chosen(["gpu"] if setting.small else None)
     if not setting.small:
         del chosen["gpu"]  # the part `kernel`
     for name, goal in chosen.items():
