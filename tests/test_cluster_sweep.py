@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 distributed = pytest.importorskip("distributed", reason="a cluster needs Dask: .[cluster]")
 
-from paper_checks import cli, finetune, record, sweep, tasks, trials  # noqa: E402
+from paper_checks import baseline, cli, finetune, record, sweep, trials  # noqa: E402
 from paper_checks.protocol import Plan  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from verification import cli as verification  # noqa: E402
@@ -18,8 +18,8 @@ from verification.cluster import Cluster  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def net(monkeypatch):
-    for module in (finetune, tasks):
-        monkeypatch.setattr(module, "load_task", paper_runs.task)
+    monkeypatch.setattr(finetune, "load_task", paper_runs.task)
+    monkeypatch.setattr(baseline, "keep", lambda config, folder: None)
 
 
 @pytest.fixture(scope="module")
