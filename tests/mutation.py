@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRELOADED = (
     "numpy scipy.linalg scipy.sparse.linalg scipy.stats networkx torch hypothesis pytest"
 ).split()
+CHANGE = "DECAF_CHANGE"  # in the environment of processes that tests start
 LIMIT_S = 300  # a change that makes the tests run for ever is caught too
 
 
@@ -66,6 +67,12 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(name, self.file, loader=loader)
 
 
+def alter() -> None:
+    """Substitute what the environment says, in a process that tests start, before it imports it."""
+    if CHANGE in os.environ:
+        sys.meta_path.insert(0, _Finder(Change(*json.loads(os.environ[CHANGE]))))
+
+
 def _run_child(change: Change | None, tests: list[str], log: str) -> None:
     """Run pytest in this forked process and leave with its exit code."""
     import pytest
@@ -74,7 +81,8 @@ def _run_child(change: Change | None, tests: list[str], log: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if change is not None:
-        sys.meta_path.insert(0, _Finder(change))
+        os.environ[CHANGE] = json.dumps(change)
+        alter()
     sys.dont_write_bytecode = True
     # hypothesis is loaded before pytest could rewrite its assertions: no matter here, but a warning
     quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider"]

@@ -30,6 +30,13 @@ SUITED = [m.name for m in METHODS.values() if (m.meets, m.pools) == ("graph", "n
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 ALONE = dict.fromkeys(THREADS, "1") | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 
+RANKS = """
+from tests.mutation import alter
+alter()
+from runpy import run_module
+run_module("tests.ranks", run_name="__main__")
+"""
+
 
 class Ended:
     """What the ranks of all scenes left."""
@@ -58,7 +65,7 @@ class Ended:
 def ended(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ranks")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.ranks", str(directory)],
+        [sys.executable, "-c", RANKS, str(directory)],
         cwd=ROOT,
         env=os.environ | ALONE,
         timeout=480,
