@@ -41,7 +41,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
         noisy = curve(rows, "gap", "bound", part="noise", **held)
         bars = {"color": "black", "marker": "_", "markersize": 7, "linestyle": "none"}
         axes[1].plot(
-            noisy[0], [scale * b for b in noisy[1]], **bars, label="bound (T25), by graph", zorder=1
+            noisy[0], [scale * b for b in noisy[1]], **bars, label="T25, by graph", zorder=1
         )
         axes[0].set_xscale("log")
         axes[1].set_yscale("log", base=2)
