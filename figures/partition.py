@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from figures import style
 from figures.rows import Row, pick
 from figures.training import WORDS
+
+if TYPE_CHECKING:  # Matplotlib: only where something is drawn
+    from matplotlib.figure import Figure
 
 NEEDS = ("partitions",)
 CAPTION = """\
