@@ -301,7 +301,7 @@ def test_a_caption_stands_beside_the_figure_with_its_numbers_filled_in(results, 
     assert text == caption(name, rows_of(results, name))
     assert "{" not in re.sub(r"\$[^$]+\$", "", text)
     assert max(map(len, text.splitlines())) <= 100
-    assert f"{name}: {out / name}.pdf, " in printed
+    assert f"{name}: {out / name}.svg, " in printed
 
 
 def test_without_rows_a_line_says_which_command_makes_them(tmp_path, capsys):
