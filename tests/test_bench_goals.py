@@ -57,6 +57,7 @@ def test_the_goals_on_layers_are_the_published_ones(monkeypatch):
             layer,
             {
                 *(("QR loop / ours", ">=", 5), ("dense SVD / ours", ">=", 1e5), *krylov),
+                ("batched QR / ours", ">=", 3),
                 ("ours / GEMM floor", "<=", 1.5),
             },
         ),
@@ -69,10 +70,13 @@ def test_the_goals_on_layers_are_the_published_ones(monkeypatch):
         (complete._replace(apart=1e-3), {loop, ("ours / GEMM floor", "<=", 2.0)}),
     ]
     assert all(limits == set() for _, limits in asked("G2", monkeypatch)[2:])
+    never_slower = {("batched QR / ours", ">=", 1)}
+    assert [limits for _, limits in asked("sizes", monkeypatch)] == [never_slower] * 5
     assert asked("G3", monkeypatch) == [
         (
             Case(768, 768, 2, 10, "ring", layers=36),
             {
+                ("batched QR / ours", ">=", 3),
                 *(("QR loop / ours", ">=", 10), ("dense SVD / ours", ">=", 8000)),
                 ("ours / GEMM floor", "<=", 2),
             },
