@@ -33,13 +33,14 @@ MAINS = {
     "verification": verification.cli.main,
 }
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
-COMMAND = re.compile(r"(?:decaf \w|python -m (?:figures|verification|paper_checks)\b)")
+COMMAND = re.compile(r"decaf \w|python -m (?:figures|verification|paper_checks)(?: |$)")
 # a word of prose that names a command without its arguments, or with a part left out
 NAMED = re.compile(
     r".*(?:\.\.\.|module:function)|decaf merge (?:--method dlora|--rank r)|python -m paper_checks"
 )
 STUDIES = "asda benchmark effects ensemble forms merging prism sequences tournament".split()
 ELSEWHERE = {
+    r".* --scheduler .*": "tests/test_cluster_sweep.py",
     r"decaf check mix\.py.*": "tests/test_conformance.py",
     r"python -m figures --only .*": "tests/test_figures.py",
     r"python -m paper_checks run (pictures|reviews)\.toml .*": "tests/test_own_data.py",
