@@ -175,7 +175,8 @@ Whatever a file holds, reading it cannot
 
 - run code: no pickle, no `eval`, no module or function looked up by a name from a file; weights
   that come as a pickle are refused (`tests/test_threats.py`). Models of the Hub are built by
-  `transformers` without code from there;
+  `transformers` without code from there. The exception is the worker of a Dask cluster, which runs
+  whatever its scheduler sends, and reads back results that it left in its own folder;
 - start a process of its choice: there is no shell, and programs are started by lists of words that
   are written in the sources;
 - reach the network: nothing here opens a connection. A configuration that says `hub:` lets

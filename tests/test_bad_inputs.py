@@ -29,6 +29,9 @@ N, D, R, K = 3, 6, 2, 5
 paths = pytest.mark.parametrize("path", PATHS)
 
 
+RING = TOPOLOGIES["ring"](4)
+
+
 def same_values(found, wanted):
     """Assert that two ways agree: each is within 1e-13 sigma_1 of the truth (see `tsvd.core`)."""
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-13 * np.max(wanted))
@@ -379,7 +382,7 @@ def test_case_33_nan_on_the_way(what):
         return value
 
     config = Config(
-        problem=replace(problem(), **{what: poisoned}), Pi=np.eye(4), rank=2, lr=0.1, steps=9
+        problem=replace(problem(), **{what: poisoned}), Pi=RING, rank=2, lr=0.1, steps=9
     )
     with pytest.raises(SimulationError, match="of agent 2 in run 0 not finite at step 3") as caught:
         simulate(config)
@@ -389,7 +392,7 @@ def test_case_33_nan_on_the_way(what):
 
 
 def test_case_34_divergence():
-    trace = simulate(Config(problem=problem(), Pi=np.eye(4), rank=2, lr=100.0, steps=50))
+    trace = simulate(Config(problem=problem(), Pi=RING, rank=2, lr=100.0, steps=50))
     assert trace.status == "diverged"
     assert len(trace.step) > 1
     with pytest.raises(ValueError, match="diverged and is no data"):

@@ -159,7 +159,7 @@ def test_a_sparse_graph_costs_two_flops_for_each_weight_and_number(rounds, monke
             seen += 2 * self.nnz * dense.shape[1]
             return super().__matmul__(dense)
 
-    monkeypatch.setattr(lowrank, "csr_array", Counting)
+    monkeypatch.setattr(lowrank.scipy.sparse, "csr_array", Counting)
     Pi = TOPOLOGIES["star"](5, sparse=True)
     dense, _ = rounds(METHODS["dlora"], Pi)
     per_round = 2 * (3 * 5 - 2) * (D + K) * R  # eight directed links, five own weights

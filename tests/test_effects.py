@@ -124,7 +124,8 @@ def test_methods_meet_the_same_start_and_noise_and_seeds_differ():
 
 
 def test_a_run_that_diverges_is_infinitely_bad():
-    found = model.excess("isotropic", METHODS["dlora"], np.eye(model.AGENTS), 50.0, (0, 1))
+    ring = TOPOLOGIES["ring"](model.AGENTS)
+    found = model.excess("isotropic", METHODS["dlora"], ring, 50.0, (0, 1))
     assert np.isinf(found).all()
     with pytest.raises(ValueError, match="kind must be one of"):
         model.draw("flat", (0,))

@@ -77,6 +77,7 @@ def test_the_parts_fit_into_eight_minutes():
 
 
 def test_without_a_gpu_it_says_what_to_do(capsys, monkeypatch):
+    pytest.importorskip("transformers", reason="transformers is not installed")
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -13,7 +13,8 @@ from decaf_theory.bench.cases import Case, draw, on_torch  # noqa: E402
 from decaf_theory.tsvd import core, panel  # noqa: E402
 from tests.watched import Watched  # noqa: E402
 
-A_ROUND, A_BLOCK = 2, 7  # reads, as docs/performance.md says
+# reads, as docs/performance.md says; the last of a block in which a row may miss a condition
+A_ROUND, A_CLEAR_BLOCK, A_BLOCK = 2, 10, 18
 UPLOADS = 4  # a block: indices and weights
 LAYERS, N, r = 3, 10, 4
 CASE = Case(256, 200, r, N, "ring", layers=LAYERS)
@@ -39,8 +40,9 @@ def watched(case=CASE, **keywords):
 @pytest.mark.parametrize("graph", ["ring", "complete", "unequal"])
 def test_a_round_waits_a_few_times_and_reads_only_flags(graph):
     seen = watched(CASE._replace(graph=graph))
-    assert 0 < len(seen.reads) <= A_ROUND + A_BLOCK, seen.reads
-    assert max(read.numbers for read in seen.reads) <= LAYERS * N
+    a_block = A_BLOCK if graph == "complete" else A_CLEAR_BLOCK
+    assert 0 < len(seen.reads) <= A_ROUND + a_block, seen.reads
+    assert max(read.numbers for read in seen.reads) <= LAYERS * N * r
     assert sum(x.numbers for x in seen.uploads) <= N * (3 * r) ** 2 + 3 * N * N * r
     assert len(seen.uploads) <= UPLOADS
 
@@ -52,8 +54,8 @@ def test_the_other_paths_wait_less(method):
 
 def test_each_block_of_layers_waits_as_often(monkeypatch):
     monkeypatch.setattr(panel, "BLOCK", N * r * 256)  # a layer
-    assert len(watched().reads) <= A_ROUND + LAYERS * A_BLOCK
-    assert len(watched(CASE._replace(layers=2)).reads) <= A_ROUND + 2 * A_BLOCK
+    assert len(watched().reads) <= A_ROUND + LAYERS * A_CLEAR_BLOCK
+    assert len(watched(CASE._replace(layers=2)).reads) <= A_ROUND + 2 * A_CLEAR_BLOCK
 
 
 def test_a_copy_of_the_factors_to_the_host_would_be_seen(monkeypatch):

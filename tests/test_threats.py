@@ -36,8 +36,11 @@ CALLS = {
 }
 # import_module(...) of names that stand in the sources
 DYNAMIC = {"decaf_theory/__init__.py", "decaf_theory/bench/decent_program.py"}
+DYNAMIC |= {"decaf_theory/programs.py"}
 DYNAMIC |= {"decaf_theory/bench/peers.py", "verification/claims/__init__.py", "verification/run.py"}
 # the module that a user names to `decaf check` is executed, and nowhere else is one
+# a worker of a cluster, which runs what its scheduler sends, reads back results of its own
+WORKERS = {"verification/serving.py"}
 NAMED_BY_USERS = {"decaf_theory/conformance/loading.py"}
 
 
@@ -54,7 +57,10 @@ def name(call):
 def test_a_source_runs_no_code_of_a_file_and_opens_no_connection(path):
     imported = {alias.name for node in nodes(path, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in nodes(path, ast.ImportFrom)}
-    assert not {found.split(".")[0] for found in imported} & (RUN_CODE | REACH_OUT)
+    refused = RUN_CODE | REACH_OUT
+    if str(path.relative_to(ROOT)) in WORKERS:
+        refused.remove("pickle")
+    assert not {found.split(".")[0] for found in imported} & refused
     calls = nodes(path, ast.Call)
     assert not {name(call) for call in calls} & CALLS
     for call in calls:
