@@ -46,6 +46,15 @@ from decaf_theory.bounds.networks import (
     sqrt_rho_star,
     sqrt_rho_torus,
 )
+from decaf_theory.bounds.perturbation import (
+    aligned_interference,
+    decaf_mixing_error,
+    factor_distance,
+    tsvd_condition,
+    tsvd_perturbation,
+    tsvd_perturbation_integrated,
+    wedin,
+)
 from decaf_theory.bounds.rates import (
     convex_curvature,
     corollary_horizon,
@@ -74,23 +83,16 @@ from decaf_theory.bounds.smoothness import (
 )
 from decaf_theory.bounds.truncation import (
     GOLDEN_RATIO,
-    aligned_interference,
     decaf_dlora_by_norms,
     decaf_dlora_difference,
     decaf_dlora_heavy,
     decaf_dlora_lower_rank,
     decaf_dlora_worst_case,
-    decaf_mixing_error,
-    factor_distance,
     mix_rank,
     truncation_by_reference,
     truncation_by_spread,
     truncation_second_order,
     truncation_worst_case,
-    tsvd_condition,
-    tsvd_perturbation,
-    tsvd_perturbation_integrated,
-    wedin,
 )
 
 __all__ = [
