@@ -19,7 +19,8 @@ from paper_checks import cli
 from paper_checks.architectures import ARCHITECTURES, Sizes
 from paper_checks.config import Config
 from paper_checks.cost import memory, step_cost
-from paper_checks.dryrun import GPUS, architecture_of, build, dry_run, traffic
+from paper_checks.dryrun import architecture_of, build, dry_run, traffic
+from paper_checks.needs import GPUS
 from paper_checks.settings import Data, Lora, Mix, Observe, Train
 from paper_checks.stacked import stack
 from paper_checks.wholerun import CROPPED, DECODED, evaluation_flops, mix_flops

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from decaf_theory.methods import Clock  # noqa: E402
-from paper_checks import dryrun, finetune, observe  # noqa: E402
+from paper_checks import dryrun, finetune, needs, observe  # noqa: E402
 from paper_checks.rounds import Rounds  # noqa: E402
 from tests import paper_runs  # noqa: E402
 from tests.paper_runs import prepare, snapshot  # noqa: E402
@@ -83,5 +83,5 @@ def test_a_dry_run_counts_the_bytes_of_the_rounds_after_the_first(method):
 
 
 def test_a_dry_run_says_when_the_first_mix_is():
-    assert dryrun._first(paper_runs.config(mix__after=4)) == ", the first mix after 4"
-    assert dryrun._first(paper_runs.config()) == ""
+    assert needs._first(paper_runs.config(mix__after=4)) == ", the first mix after 4"
+    assert needs._first(paper_runs.config()) == ""
