@@ -18,7 +18,7 @@ All of these names can be imported from here, `from decaf_theory import Factors,
 loaded when it is first used.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # of typing, which takes long to load: until then a signal is a traceback
 
 __all__ = [
     "METHODS",
