@@ -18,7 +18,7 @@ All of these names can be imported from here, `from decaf_theory import Factors,
 loaded when it is first used.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # of typing, which takes long to load: until then a signal is a traceback
 
 __all__ = [
     "METHODS",
@@ -29,12 +29,14 @@ __all__ = [
     "__version__",
     "adapters",
     "bounds",
+    "check_problem",
     "compare",
     "lowrank",
     "measure",
     "methods",
     "moments",
     "problems",
+    "quadratic",
     "simulate",
     "small_steps",
     "spectral_gap",
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     )
     from decaf_theory.lowrank import Factors
     from decaf_theory.methods import METHODS
-    from decaf_theory.problems import PROBLEMS
+    from decaf_theory.problems import PROBLEMS, check_problem, quadratic
     from decaf_theory.simulate import Config
     from decaf_theory.topology import TOPOLOGIES, spectral_gap, sqrt_rho
     from decaf_theory.tsvd import tsvd_of_mix
@@ -78,6 +80,8 @@ else:  # hidden from type checkers, to which it would make every name known
         "TOPOLOGIES": "topology",
         "Config": "simulate",
         "Factors": "lowrank",
+        "check_problem": "problems",
+        "quadratic": "problems",
         "spectral_gap": "topology",
         "sqrt_rho": "topology",
         "tsvd_of_mix": "tsvd",

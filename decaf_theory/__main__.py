@@ -2,11 +2,13 @@
 
 import sys
 
-from decaf_theory.programs import program
-
 
 def main() -> int:
     """Run the command line; return the exit code."""
+    try:
+        from decaf_theory.programs import program
+    except KeyboardInterrupt:  # before there is anything that could say so
+        return 130
     return program("decaf_theory.cli")
 
 

@@ -18,13 +18,26 @@ class Terminated(KeyboardInterrupt):
 
 
 def in_one_line(run: Callable[[], int], line: str) -> int:
-    """Return run()'s exit code; if a signal ends it, print the line and return 130 or 143."""
+    """Return run()'s exit code; if a signal ends it, print the line and return 130 or 143.
+
+    Also where the code that it met made another exception of it, as a module does in loading.
+    """
     try:
         with terminable():
             return run()
-    except KeyboardInterrupt as stop:
+    except (Exception, KeyboardInterrupt) as error:
+        stop = interruption(error)
+        if stop is None:
+            raise
         print(line, file=sys.stderr)
         return exit_code(stop)
+
+
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the signal that an exception is, or was raised from; None if there was none."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

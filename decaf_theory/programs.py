@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+# nothing else before `program` is called: until then a signal is a traceback, as it is while
+# Python itself starts
+import os
+import signal
 
-from decaf_theory.interrupts import in_one_line  # first: until then a signal is a traceback
+TYPE_CHECKING = False  # typing itself takes long to load
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 LOADING = "interrupted while loading; nothing was begun"
 
@@ -13,26 +21,49 @@ def program(module: str) -> int:
     """Load a module and run its `main`; return the exit code.
 
     A signal before `main` meets it is one line; a reader that has gone, as `head`, is silence; a
-    defect is a traceback and `faults.DEFECT`, which is the code of nothing else.
+    defect is a traceback and `faults.DEFECT`, which is the code of nothing else. Afterwards SIGINT
+    ends the process without a word: all that is left is to shut down.
     """
-    return in_one_line(lambda: _ended(module), LOADING)
+    heard = signal.getsignal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _at_once)
+    code = _ended(module, heard)
+    if heard != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return code
 
 
-def _ended(module: str) -> int:
+def _at_once(number: int, frame: FrameType | None) -> None:
+    """End the process: an exception would be made another one by half of what is loading."""
+    try:
+        os.write(2, f"{LOADING}\n".encode())
+    finally:
+        os._exit(128 + number)
+
+
+def _ended(module: str, heard: Handler) -> int:
     import traceback
     from importlib import import_module
 
     from decaf_theory.faults import DEFECT, without_traceback
+    from decaf_theory.interrupts import in_one_line
+
+    def run() -> int:
+        main = import_module(module).main
+        return in_one_line(lambda: _code(main, heard), LOADING)
 
     try:
-        return without_traceback(lambda: _code(import_module(module).main))
+        return without_traceback(run)
     except Exception:
         traceback.print_exc()
         return DEFECT
 
 
-def _code(main: Callable[[], int]) -> int:
+def _code(main: Callable[[], int], heard: Handler) -> int:
     """Return main's exit code, also where argparse ends it: its text is still to be flushed."""
+    signal.signal(signal.SIGINT, heard)
     try:
         return main()
     except SystemExit as stop:

@@ -106,7 +106,7 @@ def _readme() -> dict[str, str]:
 
 
 def _programs() -> dict[str, str]:
-    """Return each program of examples/ with `# %%` cells as a page: its comments, its code."""
+    """Return each program of examples/ with `# %%` cells as a page: its words, its code."""
     pages = {}
     for path in sorted((ROOT / "examples").glob("*.py")):
         source = path.read_text()
@@ -120,10 +120,11 @@ def _cells(source: str, name: str) -> str:
     title, _, words = (ast.get_docstring(ast.parse(heading)) or name).partition("\n")
     page = [f"# {title.rstrip('.')}", words.strip(), f"The whole program: `examples/{name}`."]
     for cell in cells:
-        comment = re.match(r".*\n(?:#.*\n)*", cell)
-        assert comment
-        page.append(re.sub(r"^# ?", "", comment[0], flags=re.M).strip())
-        page.append(f"```python\n{cell[comment.end() :].strip()}\n```")
+        kind, _, text = cell.partition("\n")
+        if kind == " [markdown]":
+            page.append(re.sub(r"^# ?", "", text, flags=re.M).strip())
+        else:
+            page.append(f"```python\n{text.strip()}\n```")
     return "\n\n".join(part for part in page if part)
 
 

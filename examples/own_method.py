@@ -1,6 +1,6 @@
 """A method of your own: neighbours average their factors, and every fifth round their products.
 
-A notebook as a script: `# %%` begins a cell.
+A notebook as a script: `# %%` begins a cell, `# %% [markdown]` one of words.
 """
 
 # %%
@@ -11,7 +11,11 @@ from decaf_theory.compare import compare
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.simulate import simulate
 
-# %% Copy a method and replace the functions in which yours differs.
+# %% [markdown]
+# ## The method
+# Copy one and replace the functions in which yours differs.
+
+# %%
 dlora, decaf = METHODS["dlora"], METHODS["decaf"]
 
 
@@ -23,7 +27,11 @@ def receive(own, sent, weights, clock):
 
 alternating = replace(dlora, name="alternating", receive=receive, keeps=())
 
-# %% Its mix is not the mean of what trains: what it does beyond that is an error of mixing (T29).
+# %% [markdown]
+# ## Against the bounds
+# Its mix is not the mean of what trains: what it does beyond that is an error of mixing (T29).
+
+# %%
 problem = PROBLEMS["P3"](N=8, d=6, k=5, tau=0.05)
 graph = {"Pi": TOPOLOGIES["ring"](8), "rank": 2}
 for method in (dlora, alternating, decaf):
@@ -31,7 +39,11 @@ for method in (dlora, alternating, decaf):
     found = compare(config)
     print(f"\n{method.name}: loss {found.trace.loss[:, -1].mean():.4f}\n{found}")
 
-# %% How far apart DeCAF's agents end: in frames of their own, turned onto one, and as products.
+# %% [markdown]
+# ## How far apart the agents end
+# DeCAF's: in frames of their own, turned onto one, and as products.
+
+# %%
 trace = simulate(config)
 for name in ("consensus_factors", "consensus_aligned", "consensus_products"):
     print(f"{name:20}{getattr(trace, name)[:, -1].mean():.2e}")

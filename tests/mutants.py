@@ -179,8 +179,12 @@ TESTS = {
         for path in ("adapters/advice", "adapters/reasons", "adapters/drawing", "commands/targets")
     },
     "decaf_theory/pictures.py": ["tests/test_adapters_advice.py", "tests/test_compare.py"],
-    "decaf_theory/compare/path.py": ["tests/test_instances_rates.py", "tests/test_compare.py"],
-    "decaf_theory/compare": ["tests/test_compare.py"],
+    "decaf_theory/compare/path.py": [
+        "tests/test_instances_rates.py",
+        "tests/test_compare.py",
+        "tests/test_compare_kinds.py",
+    ],
+    "decaf_theory/compare": ["tests/test_compare.py", "tests/test_compare_kinds.py"],
     "decaf_theory/adapters": ["tests/test_adapters.py", "tests/test_adapters_merging.py"],
     "decaf_theory/stats.py": ["tests/test_stats.py"],
     "decaf_theory/problems/base.py": ["tests/test_problems.py"],

@@ -20,7 +20,13 @@ from decaf_theory.methods import METHODS, heavy_ball, noisy
 from decaf_theory.problems import PROBLEMS, Problem, quadratic
 from decaf_theory.problems.base import Constants
 from decaf_theory.simulate import Config, simulate, visits
-from decaf_theory.topology import SCHEDULES, TOPOLOGIES, mixing_eigenvalues, sqrt_rho
+from decaf_theory.topology import (
+    SCHEDULES,
+    TOPOLOGIES,
+    mixing_eigenvalues,
+    reversible,
+    sqrt_rho,
+)
 
 EPS = float(np.finfo(np.float64).eps)
 RNG = np.random.default_rng(0)
@@ -243,12 +249,45 @@ APART = Factors(START.B * np.arange(1, N + 1)[:, None, None], START.A)
 BARE = replace(CURVED, constants=Constants())
 TURNS = replace(METHODS["dlora"], name="by turns", trains=lambda t: ("BA"[t.round % 2],))
 BALL = heavy_ball(METHODS["dlora"], 0.5)
+WEIGHTS = [4.0, 1.0, 3.0, 2.0]
+WEIGHTED = reversible(PI, WEIGHTS)
+SKEWED = quadratic(np.linspace(0.5, 1.5, N), TARGETS, radius=20.0, shares=WEIGHTS)
 WITHOUT_G = replace(CURVED, constants=replace(CURVED.constants, G=None))
 WHYS = {
-    "momentum": (
-        {"method": BALL},
+    "momentum of products": (
+        {"method": heavy_ball(METHODS["decaf"], 0.5)},
         "T36",
-        "a local step of heavy_ball",
+        "momentum: T36 is known for mixes that are means, and heavy_ball has errors of mixing",
+    ),
+    "momentum, two steps": (
+        {"method": BALL, "local_steps": 2},
+        "T36",
+        "momentum: T36 is known for one local step, not 2",
+    ),
+    "momentum at the unmixed point": (
+        {"method": BALL, "order": "combine"},
+        "T36",
+        "momentum: T36 is known for order MS, not CB",
+    ),
+    "momentum of trackers": (
+        {"method": heavy_ball(METHODS["gradient_tracking"], 0.5)},
+        "T25",
+        "method: a local step of heavy_ball is not along the gradient",
+    ),
+    "momentum on a graph that changes": (
+        {"method": BALL, "Pi": SCHEDULES["one_peer_hypercube"](N)},
+        "T36",
+        "graph: changes, and T36 is known for one matrix",
+    ),
+    "momentum on a directed graph": (
+        {"method": BALL, "Pi": (np.eye(N) + np.roll(np.eye(N), 1, axis=1)) / 2},
+        "T36",
+        "graph: directed, and T36 is known for symmetric matrices",
+    ),
+    "momentum, too long a step": (
+        {"method": heavy_ball(METHODS["dsgd"], 0.5), "lr": 0.4},
+        "T36-rate",
+        "step size: lr L / (1 - beta) = ",
     ),
     "tracking": (
         {"method": "gradient_tracking"},
@@ -259,9 +298,29 @@ WHYS = {
     "pooled": ({"method": "centralized"}, "T25", "method: centralized averages gradients"),
     "merged": ({"method": "flora"}, "T25", "method: W - W0 of flora is s (base + B A)"),
     "weights": (
-        {"target": [1, 1, 1, 1], "method": "dsgd"},
+        {"target": WEIGHTS, "Pi": WEIGHTED, "method": "dsgd"},
+        "T37-reversible",
+        "target: kappa and F_star are declared for equal weights (Constants.shares)",
+    ),
+    "equal weights, constants of others": (
+        {"problem": SKEWED, "method": "dsgd"},
         "T25",
-        "target: constants are those of equal weights",
+        "target: kappa and F_star are declared for other weights (Constants.shares)",
+    ),
+    "weights and products": (
+        {"target": WEIGHTS, "Pi": WEIGHTED, "problem": SKEWED, "method": "decaf"},
+        "T37-reversible",
+        "target: T37-reversible is known for mixes that are means, and decaf has errors of mixing",
+    ),
+    "weights and momentum": (
+        {"target": WEIGHTS, "Pi": WEIGHTED, "problem": SKEWED, "method": BALL},
+        "T36",
+        "target: T36 is known for equal weights",
+    ),
+    "weights and local steps": (
+        {"target": WEIGHTS, "Pi": WEIGHTED, "problem": SKEWED, "method": "dsgd", "local_steps": 2},
+        "T37-reversible",
+        "target: T37-reversible is known for one local step, not 2",
     ),
     "a schedule of steps": ({"lr": lambda t: 0.01 / (t + 1)}, "T25", "step size: not one number"),
     "decaf, two steps": ({"local_steps": 2}, "T25", "local steps: with errors of mixing (decaf)"),
@@ -269,10 +328,20 @@ WHYS = {
     "too long a step": ({"method": "dsgd", "lr": 0.9}, "T25", "step size: lr L = 1.3"),
     "no mixing": ({"method": "local"}, "T29", "graph: local does not mix in every round"),
     "apart": ({"start": APART, "method": "dlora"}, "T25", "start: agents start apart"),
-    "one link a round": (
-        {"Pi": SCHEDULES["pairwise_gossip"](N, seed=0), "method": "dsgd"},
-        "T37",
-        "graph: drawn once, T37-random bounds the mean over draws",
+    "draws and products": (
+        {"Pi": SCHEDULES["pairwise_gossip"](N, seed=0), "method": "decaf"},
+        "T29",
+        "graph: drawn at random, and T37-random is known for mixes that are means",
+    ),
+    "draws at the unmixed point": (
+        {"Pi": SCHEDULES["pairwise_gossip"](N, seed=0), "method": "dsgd", "order": "combine"},
+        "T37-random",
+        "graph: drawn at random, and T37-random is known for order MS with one local step",
+    ),
+    "draws that never meet": (
+        {"Pi": SCHEDULES["dropped_links"](N, Pi=PI, p=1.0), "method": "dsgd"},
+        "T37-random",
+        "graph: does not mix on average (rho = 1)",
     ),
     "matchings": ({"Pi": ROUNDS, "method": "dsgd"}, "T37", "graph: does not mix (disconnected, 2"),
     "no third letter": (

@@ -1,7 +1,7 @@
 """Too little memory, and what no check foresaw: one line and code 2 from every program."""
 
-import importlib
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +15,7 @@ from decaf_theory import cli as decaf
 from decaf_theory import faults, programs
 from decaf_theory.commands import methods
 from decaf_theory.files import UnwritableError
+from decaf_theory.interrupts import in_one_line
 from figures import cli as figures
 from paper_checks import cli as harness
 from tests import fake_ledger
@@ -113,6 +114,15 @@ def test_an_interrupted_command_says_what_it_keeps(program, command, said, monke
     assert capsys.readouterr().err == f"interrupted{said}\n"
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """A program's end leaves signals as they are for a process that shuts down."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def loading(monkeypatch, main):
     """Let `program` find this main function in the module that it loads."""
     monkeypatch.setitem(sys.modules, "some_program", SimpleNamespace(main=main))
@@ -134,10 +144,60 @@ def test_other_codes_are_those_of_the_program_or_of_its_parser(code, monkeypatch
     assert loading(monkeypatch, raising(SystemExit(code))) == code
 
 
-def test_a_signal_while_loading_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(importlib, "import_module", raising(KeyboardInterrupt()))
-    assert programs.program("some_program") == 130
-    assert capsys.readouterr().err == f"{programs.LOADING}\n"
+# raises a signal where a module of this name is looked for, before or after the program is loaded
+INTERRUPTS = """
+import os, runpy, signal, sys
+
+program, at, number, *words = sys.argv[1:]
+
+class Interrupts:
+    def find_spec(name, path=None, target=None):
+        if name == at:
+            sys.meta_path.remove(Interrupts)
+            os.kill(os.getpid(), getattr(signal, number))
+
+sys.meta_path.insert(0, Interrupts)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = [program, *words]
+runpy.run_module(program, run_name="__main__", alter_sys=True)
+"""
+WORDS = {
+    "decaf_theory": ["methods"],
+    "verification": ["--only", "T8"],
+    "paper_checks": ["list"],
+    "figures": ["--only", "none"],
+}
+# of the program's own first import, of a library in loading, and of NumPy, if it is not loaded then
+AT = ["decaf_theory.programs", "argparse", "numpy"]
+
+
+@pytest.mark.parametrize("at", AT)
+@pytest.mark.parametrize("program", WORDS)
+def test_a_signal_at_any_import_is_one_line_and_no_traceback(program, at, tmp_path):
+    for name in ("SIGINT", "SIGTERM")[: 1 if at == AT[0] else 2]:
+        command = [sys.executable, "-c", INTERRUPTS, program, at, name, *WORDS[program]]
+        environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+        lines = done.stderr.splitlines()
+        assert done.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], done.stderr
+        assert len(lines) == (0 if at == AT[0] else 1), done.stderr
+        assert not lines or "interrupted" in lines[0]
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_exception_that_loading_makes_of_a_signal_is_still_one(capsys):
+    def run():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise RuntimeError("Error calling __set_name__") from stop
+
+    assert in_one_line(run, "interrupted") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    with pytest.raises(RuntimeError, match="a defect"):
+        in_one_line(raising(RuntimeError("a defect")), "interrupted")
 
 
 @pytest.mark.parametrize("program", ALL)

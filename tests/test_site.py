@@ -100,8 +100,9 @@ def test_a_box_stands_above_all_that_it_imports():
 
 
 def test_a_program_becomes_its_words_and_its_code():
-    page = hooks._cells('"""A title.\n\nWords.\n"""\n\n# %% Text\n# goes on.\nx = 1\n', "a.py")
+    text = "# %% [markdown]\n# ## Text\n# goes on.\n\n# %%\nx = 1\n"
+    page = hooks._cells(f'"""A title.\n\nWords.\n"""\n\n{text}', "a.py")
     assert page.split("\n\n") == [
-        *("# A title", "Words.", "The whole program: `examples/a.py`.", "Text\ngoes on."),
+        *("# A title", "Words.", "The whole program: `examples/a.py`.", "## Text\ngoes on."),
         "```python\nx = 1\n```",
     ]

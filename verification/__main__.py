@@ -9,6 +9,8 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 if __name__ == "__main__":  # worker processes import this file under another name
     import sys
 
-    from decaf_theory.programs import program
-
+    try:
+        from decaf_theory.programs import program
+    except KeyboardInterrupt:  # before there is anything that could say so
+        sys.exit(130)
     sys.exit(program("verification.cli"))

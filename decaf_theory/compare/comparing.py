@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import pathlib
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.arrays import host, namespace
+from decaf_theory.arrays import host
 from decaf_theory.compare import covered
+from decaf_theory.compare.drawn import drawing_anew, joined
 from decaf_theory.compare.lines import OPEN, VIOLATED, Line, expected, judged
 from decaf_theory.compare.mixes import Mixes
-from decaf_theory.compare.path import EPS, Recorder
+from decaf_theory.compare.path import EPS, Path, Recorder, mean_state, momentum_of
 from decaf_theory.compare.rates import APART, GRADIENT, SPREAD, Run, rate_lines, spread_line
 from decaf_theory.files import place, write_atomically
 from decaf_theory.pictures import format_of, rendered
 from decaf_theory.simulate import Config, Trace, Visit, simulate, start_factors
-from decaf_theory.simulate.visit import points
+from decaf_theory.simulate.visit import mean_of_agents, points
 
 WIDTH = 28  # of the words for what is measured
 
@@ -56,7 +57,10 @@ class Comparison:
 
     def __str__(self) -> str:
         """Return the table, what is violated first."""
-        head = f"{'claim':17}{'what':{WIDTH}}{'measured':>10}{'bound':>10}{'ratio':>7}  verdict"
+        first = max(17, *(len(line.claim) + 2 for line in self.lines))
+        head = (
+            f"{'claim':{first}}{'what':{WIDTH}}{'measured':>10}{'bound':>10}{'ratio':>7}  verdict"
+        )
         shouts = [
             f"!!! VIOLATED: {line.claim}, {line.what}: {line.measured:.6g} > {line.bound:.6g} !!!"
             for line in self.violated
@@ -64,9 +68,9 @@ class Comparison:
         notes = [] if self.c is None else [f"c = {self.c:.4g}: the run stays in Omega_c"]
         if any(line.verdict == OPEN for line in self.lines):
             notes.append(f"{OPEN}: the interval over the runs does not decide; take more runs")
-        return "\n".join([*shouts, head, *map(_row, self.lines), *notes])
+        return "\n".join([*shouts, head, *(_row(line, first) for line in self.lines), *notes])
 
-    def draw(self, file: str | Path) -> None:
+    def draw(self, file: str | pathlib.Path) -> None:
         """Draw curves and bars to a file, .svg, .png or .pdf; ValueError: another."""
         from decaf_theory.compare.drawing import picture
 
@@ -74,8 +78,8 @@ class Comparison:
         write_atomically(place(file), rendered(lambda: picture(self), form))
 
 
-def _row(line: Line) -> str:
-    start = f"{line.claim:17}{line.what:{WIDTH}}"
+def _row(line: Line, first: int) -> str:
+    start = f"{line.claim:{first}}{line.what:{WIDTH}}"
     if line.bound is None or line.measured is None:
         return f"{start}{'-':>10}{'-':>10}{'-':>7}  {line.why}"
     ratio = "-" if line.ratio is None else f"{line.ratio:.3f}"
@@ -92,9 +96,10 @@ class _Watch:
 
     def __call__(self, visit: Visit) -> bool:
         config = visit.config
-        mean = visit.state.each(lambda X: namespace(X).mean(X, axis=-3, keepdims=True))
+        mean = mean_state(visit)
         W = points(config, mean)
-        self.at_mean.append(host(config.problem.loss(W)).mean(axis=-1))
+        losses = config.problem.loss(W)
+        self.at_mean.append(host(mean_of_agents(losses, config.shares, -1)))
         if visit.step < config.steps:
             self.size = max(self.size, float(np.sqrt(np.sum(host(W) ** 2, axis=(-2, -1))).max()))
         self.recorder(visit)
@@ -107,6 +112,8 @@ def compare(config: Config) -> Comparison:
     """Return a run against every bound that applies: T25, T28-T30, T34-T38; T10-T18 of its mixes.
 
     The simulation is run once, the products of DeCAF in the frame of T30; local steps one by one.
+    Where matrices are drawn at random, each run is run once more with draws of its own: bounds on
+    Xi are then of the mean over draws (T37-random), all else is of the draws that the run had.
     ViolatedWarning where a measured value is above a bound whose assumptions hold. ValueError: as
     `simulate`; a run without steps or that diverged.
     """
@@ -131,7 +138,8 @@ def _of_mixes(config: Config, why: str) -> Comparison:
         return False
 
     trace = simulate(config, watch=watch).require_finished()
-    claim = "T36" if "momentum" in config.rule.start(trace.final) else "T25"
+    claim = "T37-reversible" if config.target is not None else "T25"
+    claim = "T36" if momentum_of(config.rule) else claim
     lines = (Line(claim, GRADIENT, why=why), Line(claim, SPREAD, why=why), *mixes.lines())
     return Comparison(lines, mixes.c or None, trace, None)
 
@@ -141,10 +149,11 @@ def _of_run(config: Config) -> Comparison:
     problem = config.problem
     watch = _Watch()
     trace = simulate(covered.followed(config), watch=watch).require_finished()
-    path = watch.recorder.path
+    path, net = watch.recorder.path, covered.network_of(config)
+    drawn = None if net.why or net.claim != "T37-random" else _drawn_anew(config, watch)
     kind = covered.kind_of(config)
     low_rank = config.named.form.low_rank
-    c = float(path.c.max()) if low_rank else None
+    c = max(float(x.c.max()) for x in (path, drawn or path)) if low_rank else None
     loss = float(watch.at_mean[0].mean())
     letters = covered.letters_of(config, kind, c or 0.0, watch.size, loss)
     F_star = problem.constants.F_star
@@ -152,20 +161,33 @@ def _of_run(config: Config) -> Comparison:
     run = Run(
         path=path,
         letters=letters,
-        net=covered.network_of(config),
+        net=net,
         lr=float(np.max(config.step_sizes(0))),
-        N=problem.N,
+        N=problem.N if config.shares is None else 1,
         order="CB" if config.order == "combine" else "MS",
         exact=covered.averages(config.rule),
         noisy=config.noise is not False and not (config.noise is True and problem.noise is None),
         equal=all(bool(np.all(host(X) == host(X)[:, :1])) for X in start),
         terms=problem.N + problem.d + problem.k + start.rank,
         last_gap=None if F_star is None else watch.at_mean[-1] - F_star,
+        beta=momentum_of(config.rule) or 0.0,
+        drawn=drawn,
     )
     lines = [*rate_lines(run), spread_line(run), *watch.mixes.lines()]
     if kind == "B, A" and run.exact:
         lines.append(_along_the_path(config, run, watch.mixes, c or 0.0))
     return Comparison(tuple(lines), max(c, watch.mixes.c) if c else None, trace, run)
+
+
+def _drawn_anew(config: Config, watch: _Watch) -> Path:
+    """Return the path of runs that draw their own matrices; the watch learns how far they went."""
+    paths = []
+    for own in drawing_anew(config):
+        seen = _Watch()
+        simulate(own, watch=seen).require_finished()
+        watch.size = max(watch.size, seen.size)
+        paths.append(seen.recorder.path)
+    return joined(paths)
 
 
 def _along_the_path(config: Config, run: Run, mixes: Mixes, c: float) -> Line:
@@ -175,7 +197,7 @@ def _along_the_path(config: Config, run: Run, mixes: Mixes, c: float) -> Line:
     net = covered.network_of(config)
     why = net.why or run.letters.lacking("L", "sigma", "kappa")
     if not why and (run.order != "MS" or net.claim != "T25"):
-        why = f"order: q and S of a fixed graph in order MS, not {net.claim} {run.order}"
+        why = f"graph: q and S of T25 in order MS are needed, these are of {net.claim} {run.order}"
     if not why and not run.equal:
         why = APART
     if why or known.L is None or known.G is None:

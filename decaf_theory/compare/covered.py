@@ -9,14 +9,15 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.compare.path import turned
+from decaf_theory.compare.drawn import law_of
+from decaf_theory.compare.path import momentum_of, turned
 from decaf_theory.methods import Clock, Method
-from decaf_theory.methods.base import along_the_gradient, of_numbers
+from decaf_theory.methods.base import of_numbers
 from decaf_theory.methods.factor import average_factors
 from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.product import truncate_products
 from decaf_theory.simulate import Config, start_factors
-from decaf_theory.topology import mixing_eigenvalues
+from decaf_theory.topology import mixing_eigenvalues, reversible_eigenvalues
 from decaf_theory.topology.checks import components, is_sparse
 
 ROUNDING = 1e-9  # |Pi - J| this near to one is no mixing: a gap that T ~ 1e9 rounds would not see
@@ -71,21 +72,47 @@ def against(config: Config) -> str:
     rule, name = config.rule, config.named.name
     if rule.form not in (LORA, FULL_MATRIX):
         return f"method: W - W0 of {name} is {rule.form.name}"
-    if rule.step is not along_the_gradient:
+    if momentum_of(rule) is None:
         return f"method: a local step of {name} is not along the gradient"
     if rule.pools != "none":
         return f"method: {name} averages gradients"
     if not kind_of(config):
         return f"method: not every factor of {name} trains in every step"
-    if config.target is not None:
-        return "target: constants are those of equal weights"
     if callable(config.lr) or np.ptp(config.step_sizes(0)) > 0:
         return "step size: not one number for all rounds and runs"
     if config.order == "combine" and not averages(rule):
         return f"order: errors of mixing of {name} are known for order MS"
     if config.local_steps > 1 and not averages(rule):
         return f"local steps: with errors of mixing ({name}) one is covered"
+    if momentum_of(rule) and (why := _beyond(config)):
+        return f"momentum: T36 is known for {why}"
+    if config.target is not None and (why := _beyond(config)):
+        return f"target: T37-reversible is known for {why}"
+    return _other_weights(config)
+
+
+def _beyond(config: Config) -> str:
+    """Return what T36 and T37-reversible ask for, of which this run has something else."""
+    if config.order == "combine":
+        return "order MS, not CB"
+    if not averages(config.rule):
+        return f"mixes that are means, and {config.named.name} has errors of mixing"
+    if config.local_steps > 1:
+        return f"one local step, not {config.local_steps}"
     return ""
+
+
+def _other_weights(config: Config) -> str:
+    """Return why the constants are not those of the run's F, "" if agents count alike in both."""
+    if config.target is not None and momentum_of(config.rule):
+        return "target: T36 is known for equal weights"
+    N, declared = config.problem.N, config.problem.constants.shares
+    equal = np.full(N, 1 / N)
+    own = equal if config.shares is None else config.shares
+    if np.allclose(equal if declared is None else declared, own, rtol=ROUNDING, atol=0):
+        return ""
+    of = "equal" if declared is None else "other"
+    return f"target: kappa and F_star are declared for {of} weights (Constants.shares)"
 
 
 def averages(rule: Method) -> bool:
@@ -120,23 +147,34 @@ def followed(config: Config) -> Config:
 
 
 def network_of(config: Config) -> Network:
-    """Return q, S and lam of the bounds on the consensus distance (T25, T35, T37)."""
+    """Return q, S and lam of the bounds on the consensus distance (T25, T35-T37)."""
     rule, K = config.rule, config.local_steps
     N = config.problem.N
     order = "CB" if config.order == "combine" else "MS"
     clocks = [Clock(t, K - 1, K) for t in range(config.steps)]
     if rule.meets == "none" or not all(rule.mixes(clock) for clock in clocks):
         return Network("T25", why=f"graph: {config.named.name} does not mix in every round")
+    beta = momentum_of(rule) or 0.0
     if rule.meets == "graph" and callable(config.graph):
+        if beta or config.target is not None:
+            claim = "T36" if beta else "T37-reversible"
+            return Network(claim, why=f"graph: changes, and {claim} is known for one matrix")
         return _changing(config, order)
+    if config.target is not None:
+        return _weighted(config)
     Pi = np.full((N, N), 1 / N) if rule.meets == "server" else dense(config.graph)
     if not np.allclose(Pi, Pi.T, rtol=0, atol=ROUNDING):
+        if beta:
+            return Network("T36", why="graph: directed, and T36 is known for symmetric matrices")
         return _varying([Pi], order, K, "graph: directed, and q and S are known for")
     # of J all are 0, and not what rounding leaves of them
     eigenvalues = [0.0] * (N - 1) if np.ptp(Pi) == 0 else spectrum(Pi)
     lam = max(map(abs, eigenvalues), default=0.0)
     if not lam < 1 - ROUNDING:
-        return Network("T35" if K > 1 else "T25", why=_unmixed(Pi, lam))
+        return Network("T35" if K > 1 else "T36" if beta else "T25", why=_unmixed(Pi, lam))
+    if beta:
+        q, S = bounds.momentum_q_S(lam=lam, eigenvalues=eigenvalues, beta=beta)
+        return Network("T36", q, S, lam, eigenvalues=tuple(eigenvalues))
     if K > 1:
         q, S = bounds.local_steps_q_S(lam=lam, eigenvalues=eigenvalues, N=N, K=K)
         return Network("T35", q, S, lam, eigenvalues=tuple(eigenvalues))
@@ -153,8 +191,8 @@ def spectrum(Pi: np.ndarray) -> list[float]:
 def _changing(config: Config, order: str) -> Network:
     graph = config.graph
     assert callable(graph)
-    if hasattr(graph, "rho"):
-        return Network("T37", why="graph: drawn once, T37-random bounds the mean over draws")
+    if law := law_of(config):
+        return _at_random(config, order, law.rho())
     seen = {id(Pi): Pi for Pi in map(graph, range(config.steps))}
     Pis = [dense(Pi) for Pi in seen.values()]
     return _varying(Pis, order, config.local_steps, "graph: changes, and q and S are known for")
@@ -171,6 +209,35 @@ def _varying(Pis: list[np.ndarray], order: str, K: int, words: str) -> Network:
         return Network("T37", why=_unmixed(Pis[int(np.argmax(sizes))], lam))
     q = bounds.network_q(lam=lam, order="MS")
     return Network("T37", q, bounds.time_varying_S(lam=lam, N=N), lam)
+
+
+def _at_random(config: Config, order: str, rho: float) -> Network:
+    """Return the letters of T37-random, of matrices that are drawn independently."""
+    words = "graph: drawn at random, and T37-random is known for"
+    if order != "MS" or config.local_steps > 1:
+        return Network("T37-random", why=f"{words} order MS with one local step")
+    if not averages(config.rule):
+        return Network("T37-random", why=f"{words} mixes that are means")
+    lam = rho**0.5
+    if not lam < 1 - ROUNDING:
+        return Network("T37-random", why=f"graph: does not mix on average (rho = {rho:.6g})")
+    N = config.problem.N
+    q = bounds.network_q(lam=lam, order="MS")
+    return Network("T37-random", q, bounds.time_varying_S(lam=lam, N=N), lam)
+
+
+def _weighted(config: Config) -> Network:
+    """Return the letters of T37-reversible, S over the sum of squared shares (see `letters_of`)."""
+    shares = config.shares
+    assert shares is not None
+    Pi = dense(config.graph)
+    values = reversible_eigenvalues(Pi, shares)
+    lam = float(np.abs(values).max(initial=0.0))
+    if not lam < 1 - ROUNDING:
+        return Network("T37-reversible", why=_unmixed(Pi, lam))
+    q = bounds.network_q(lam=lam, order="MS")
+    S = bounds.reversible_S(lam=lam, pi=shares.tolist()) / float(shares @ shares)
+    return Network("T37-reversible", q, S, lam)
 
 
 def _unmixed(Pi: np.ndarray, lam: float) -> str:
@@ -200,6 +267,8 @@ def letters_of(config: Config, kind: str, c: float, points: float, start_loss: f
     missing |= {"F_gap": "problem: F_star is not declared", "L": "problem: L is not declared"}
     noisy = config.noise is True and problem.noise is not None
     sigma = known.sigma if noisy else 0.0
+    if config.shares is not None:  # E|sum_i pi_i n_i|^2 <= sigma^2 |pi|^2, and N = 1 in all bounds
+        sigma = _times(float(np.linalg.norm(config.shares)), sigma)
     if not isinstance(config.noise, bool):
         sigma, missing["sigma"] = None, "noise: of given draws no sigma is known"
     kappa = known.kappa

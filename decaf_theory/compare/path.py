@@ -15,10 +15,11 @@ from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, align, mix_factors
 from decaf_theory.measure import consensus_distance, sigma_max
 from decaf_theory.methods import METHODS, Clock, Method, State
-from decaf_theory.methods.base import Mixed
+from decaf_theory.methods.base import Mixed, along_the_gradient
+from decaf_theory.methods.memory import HeavyBall
 from decaf_theory.methods.state import Message
 from decaf_theory.simulate import Config, Visit, visits
-from decaf_theory.simulate.visit import points
+from decaf_theory.simulate.visit import mean_of_agents, points
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -69,33 +70,74 @@ def norms(e: Factors) -> Any:
 def slopes_at_mean(visit: Visit) -> tuple[Any, Any]:
     """Return |grad Phi|^2 and (1/N) sum |grad phi_i - grad Phi|^2 at the mean factors, [runs].
 
-    The gradients are those in the factors that the method trains.
+    The gradients are those in the factors that the method trains. With momentum the first is that
+    at the point `ahead` of the mean.
     """
+    mean = mean_state(visit)
+    gradient, heterogeneity = _slopes(visit, mean)
+    if momentum_of(visit.config.named):
+        gradient, _ = _slopes(visit, ahead(visit, mean))
+    return gradient, heterogeneity
+
+
+def _slopes(visit: Visit, at: State) -> tuple[Any, Any]:
+    """Return both at one state [runs, 1, ...]."""
     config, form = visit.config, visit.config.named.form
-    mean = visit.state.each(lambda X: namespace(X).mean(X, axis=-3, keepdims=True))
-    g = config.problem.grad(points(config, mean))
+    g = config.problem.grad(points(config, at))
     xp = namespace(g)
-    common = xp.mean(g, axis=-3, keepdims=True)
+    common = mean_of_agents(g, config.shares, -3)[..., None, :, :]
     trained = config.named.trains(Clock(visit.step))
 
     def square(gradient: Any) -> Any:
-        slopes = form.gradients(gradient, mean, config.s)._asdict()
+        slopes = form.gradients(gradient, at, config.s)._asdict()
         return sum(xp.sum(slopes[name] ** 2, axis=(-2, -1)) for name in trained)
 
-    return square(common)[..., 0], xp.mean(square(g - common), axis=-1)
+    return square(common)[..., 0], mean_of_agents(square(g - common), config.shares, -1)
+
+
+def mean_state(visit: Visit) -> State:
+    """Return the mean of the agents' states, weighted by the target's shares, [runs, 1, ...]."""
+    shares = visit.config.shares
+    return visit.state.each(lambda X: mean_of_agents(X, shares, -3)[..., None, :, :])
+
+
+def momentum_of(method: Method) -> float | None:
+    """Return beta of steps along the gradient with local momentum, 0 without; None of others."""
+    step = method.step
+    if isinstance(step, HeavyBall) and step.of is along_the_gradient:
+        return step.beta
+    return 0.0 if step is along_the_gradient else None
+
+
+def ahead(visit: Visit, mean: State) -> State:
+    """Return z = xbar - lr beta/(1 - beta) vbar of T36-rate, the mean where beta = 0.
+
+    z+ = z - lr/(1 - beta) (mean gradient + noise). lr is one number.
+    """
+    beta = momentum_of(visit.config.named)
+    if not beta:
+        return mean
+    lr = float(np.max(visit.config.step_sizes(visit.step)))
+    momentum = mean.pair("momentum")._asdict()
+    moved = {
+        name: getattr(mean.factors, name) - lr * beta / (1 - beta) * momentum[name]
+        for name in visit.config.named.trains(Clock(visit.step))
+    }
+    return mean._replace(factors=mean.factors._replace(**moved))
 
 
 class Path(NamedTuple):
     """What T25 and T29 need of runs, [steps, runs] if nothing is said."""
 
-    gradient: np.ndarray  # |grad Phi|^2 at the mean factors
+    gradient: np.ndarray  # |grad Phi|^2 at the mean factors, or `ahead` of them
     kappa: np.ndarray  # root of (1/N) sum |grad phi_i - grad Phi|^2 there
     Xi: np.ndarray  # consensus distance of the factors
     ebar: np.ndarray  # |mean_i e_i|
     apart: np.ndarray  # |e~|_F
     norm_B: np.ndarray  # largest |B_i|_F
     norm_A: np.ndarray
-    c: np.ndarray  # [runs] largest sigma_1 of any factor, at the end, too
+    lag: np.ndarray  # |z - mean|^2 of the point `ahead`, 0 without momentum
+    c: np.ndarray  # [runs] largest sigma_1 of any factor, at the end, too, and of z
 
 
 class Recorder:
@@ -110,6 +152,8 @@ class Recorder:
     def __call__(self, after: Visit) -> None:
         """Record the step before, now that the mix that followed it is known."""
         self.tops.append(_largest(sigma_max(after.factors)))
+        if momentum_of(after.config.named):
+            self.tops.append(_largest(sigma_max(ahead(after, mean_state(after)).factors)))
         at, self.last = self.last, after
         if at is None:
             return
@@ -117,9 +161,11 @@ class Recorder:
         e = mixing_error(after)
         ebar = norms(e.map(lambda X: namespace(X).mean(X, axis=-3)))
         apart = (consensus_distance(e) * at.config.problem.N) ** 0.5
-        spread = consensus_distance(at.factors)
+        spread = consensus_distance(at.factors, at.config.shares)
         sizes = _sizes(at.factors)
-        self.columns.append((gradient, heterogeneity**0.5, spread, ebar, apart, *sizes))
+        mean = mean_state(at)
+        lag = norms(difference(ahead(at, mean).factors, mean.factors))[..., 0] ** 2
+        self.columns.append((gradient, heterogeneity**0.5, spread, ebar, apart, *sizes, lag))
 
     @property
     def path(self) -> Path:

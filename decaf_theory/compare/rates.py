@@ -34,11 +34,25 @@ class Run(NamedTuple):
     equal: bool  # whether all agents start at one point
     terms: int  # N + d + k + r, of which sums there is a round's rounding
     last_gap: np.ndarray | None  # F - F_star at the mean, at the end, [runs]
+    beta: float = 0.0  # of local momentum
+    drawn: Path | None = None  # of runs that each draw their own matrices (T37-random)
 
     def until(self, T: int) -> Run:
         """Return the first T steps."""
-        *columns, c = self.path
-        return self._replace(path=Path._make([*(column[:T] for column in columns), c]))
+
+        def cut(path: Path) -> Path:
+            *columns, c = path
+            return Path._make([*(column[:T] for column in columns), c])
+
+        drawn = None if self.drawn is None else cut(self.drawn)
+        return self._replace(path=cut(self.path), drawn=drawn)
+
+    @property
+    def over_draws(self) -> Run:
+        """The runs of whose mean a bound on Xi is: each with its own draws of the matrices."""
+        if self.drawn is None:
+            return self
+        return self._replace(path=self.drawn, noisy=True, drawn=None)
 
     @property
     def T(self) -> int:
@@ -64,7 +78,7 @@ def rate_lines(run: Run) -> Iterator[Line]:
     """Yield the lines of T25 and what refines it, or of T29 where mixing has errors."""
     letters = run.letters
     if lacks := letters.lacking("L", "sigma", "F_gap"):
-        claims = ("T25", "T25-sharp") if run.exact else ("T29", "T30-certificate")
+        claims = _names(run) if run.exact else ("T29", "T30-certificate")
         yield from (Line(claim, GRADIENT, why=lacks) for claim in claims)
         return
     assert letters.F_gap is not None
@@ -76,7 +90,9 @@ def rate_lines(run: Run) -> Iterator[Line]:
         "sigma": letters.sigma,
         "N": run.N,
     }
-    if run.exact:
+    if run.beta:
+        yield from _of_momentum(run, common)
+    elif run.exact:
         yield from _of_means(run, common)
     else:
         yield from _of_errors(run, common)
@@ -94,25 +110,53 @@ def _line(run: Run, claim: str, what: str, bound: Callable[[int], float]) -> Lin
 
 def _of_means(run: Run, common: dict[str, Any]) -> Iterator[Line]:
     letters, Xi = run.letters, run.average(run.path.Xi)
-    plain, sharp = ("T25", "T25-sharp")
-    if run.net.claim != "T25":  # the same forms, by the proofs of T35-rate or T37-rate
-        plain, sharp = f"{run.net.claim}-rate", f"{run.net.claim}-rate, sharp"
+    plain, sharp = _names(run)
     yield _line(run, plain, GRADIENT, lambda k: bounds.dsgd_rate(Xi=at(k, Xi), **common))
     yield _line(run, sharp, GRADIENT, lambda k: bounds.dsgd_sharp(Xi=at(k, Xi), **common))
-    yield _weakly_convex(run, common, Xi)
-    yield _polyak_lojasiewicz(run, common)
+    weighted = run.net.claim == "T37-reversible"
+    if not weighted:
+        yield _weakly_convex(run, common, Xi)
+        yield _polyak_lojasiewicz(run, common)
     why = run.net.why or letters.lacking("kappa") or ("" if run.equal else APART)
     if why:
         yield Line(plain, BOUNDED, why=why)
-        yield Line("T28", GRADIENT, why=why)
+        if not weighted:
+            yield Line("T28", GRADIENT, why=why)
         return
+    run = run.over_draws
     network: dict[str, Any] = {"kappa": letters.kappa, "q": run.net.q, "S": run.net.S}
     drift = partial(_consensus, run)
     yield _line(run, plain, BOUNDED, lambda k: bounds.dsgd_rate(Xi=drift(), **common))
     yield _line(run, sharp, BOUNDED, lambda k: bounds.dsgd_sharp(Xi=drift(), **common))
     textbook = f"{GRADIENT}, textbook"
     yield _line(run, plain, textbook, lambda k: bounds.dsgd_textbook(**common, **network))
-    yield _corollary(run, common, network)
+    if not weighted:
+        yield _corollary(run, common, network)
+
+
+def _names(run: Run) -> tuple[str, str]:
+    """Return the claims of T25's two forms, by the proofs of T35-rate ... T37-rate where those."""
+    claim = run.net.claim
+    if claim == "T25":
+        return "T25", "T25-sharp"
+    rate = "T37-rate" if claim == "T37-random" else f"{claim}-rate"
+    return rate, f"{rate}, sharp"
+
+
+def _of_momentum(run: Run, common: dict[str, Any]) -> Iterator[Line]:
+    """Yield T36-rate, whose gradients are taken at z, ahead of the mean."""
+    plain, sharp = _names(run)
+    step = run.lr / (1 - run.beta)
+    Xi, from_z = (run.average(column) for column in (run.path.Xi, run.path.Xi + run.path.lag))
+    longer = {**common, "lr": step}
+    rate = partial(bounds.momentum_rate, beta=run.beta, **common)
+    yield _line(run, plain, GRADIENT, lambda k: rate(Xi=at(k, Xi)))
+    yield _line(run, sharp, GRADIENT, lambda k: bounds.dsgd_sharp(Xi=at(k, from_z), **longer))
+    why = run.net.why or run.letters.lacking("kappa") or ("" if run.equal else APART)
+    if why:
+        yield Line(plain, BOUNDED, why=why)
+        return
+    yield _line(run, plain, BOUNDED, lambda k: rate(Xi=_consensus(run)))
 
 
 def _weakly_convex(run: Run, common: dict[str, Any], Xi: Mean) -> Line:
@@ -121,7 +165,8 @@ def _weakly_convex(run: Run, common: dict[str, Any], Xi: Mean) -> Line:
         return Line("T34", GRADIENT, why=why)
     assert letters.m is not None
     assert letters.L is not None
-    share = bounds.convex_curvature(L=letters.L, m=min(letters.m, letters.L)) / letters.L**2
+    squared = bounds.convex_curvature(L=letters.L, m=min(letters.m, letters.L))
+    share = squared / letters.L**2 if letters.L else 0.0
     return _line(run, "T34", GRADIENT, lambda k: bounds.dsgd_rate(Xi=share * at(k, Xi), **common))
 
 
@@ -168,7 +213,8 @@ def _of_errors(run: Run, common: dict[str, Any]) -> Iterator[Line]:
 
 
 def spread_line(run: Run) -> Line:
-    """Return the line of the largest consensus distance against T25, T35, T37 or T29."""
+    """Return the line of the largest consensus distance against T25, T35-T37 or T29."""
+    run = run.over_draws
     claim = run.net.claim if run.exact else "T29"
     letters = run.letters
     why = run.net.why or letters.lacking("L", "sigma", "kappa")
@@ -186,9 +232,9 @@ def spread_line(run: Run) -> Line:
     if found.bound is None:
         return found
     # rounding is one more error of mixing; deviations sum it over 1/((1 - lam)(1 - lr L q)) rounds,
-    # and are measured up to as much once more
+    # and are measured up to as much once more; momentum hands each on, 1/(1 - beta) times in all
     assert letters.L is not None
-    summed = 1 + 1 / ((1 - run.net.lam) * (1 - run.lr * letters.L * run.net.q))
+    summed = 1 + 1 / ((1 - run.beta) * (1 - run.net.lam) * (1 - run.lr * letters.L * run.net.q))
     eta = 4 * run.terms * EPS * run.points * summed
     return judged(claim, SPREAD, measured, bound, 2 * eta * found.bound**0.5 + eta**2)
 

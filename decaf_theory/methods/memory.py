@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, mean_over_agents
@@ -78,6 +78,20 @@ def tracking(method: Method, parts: tuple[str, ...] = ("B", "A")) -> Method:
     )
 
 
+@dataclass(frozen=True)
+class HeavyBall:
+    """The local step of `heavy_ball`: m <- beta m + g, and from there what `of` makes of m."""
+
+    beta: float
+    of: Callable[[State, Factors, Clock], Direction]
+
+    def __call__(self, state: State, gradients: Factors, clock: Clock) -> Direction:
+        """Return where the step goes."""
+        momentum = state.pair("momentum").map(lambda m, g: self.beta * m + g, gradients)
+        memory = {**state.memory, "momentum": momentum}
+        return self.of(state._replace(memory=memory), momentum, clock)
+
+
 def heavy_ball(method: Method, beta: float) -> Method:
     """Return the method with local momentum: m_i <- beta m_i + g_i, a step along m_i, m not mixed.
 
@@ -92,16 +106,12 @@ def heavy_ball(method: Method, beta: float) -> Method:
     def start(factors: Factors) -> Mapping[str, Factors | Array]:
         return {**method.start(factors), "momentum": factors.map(lambda X: 0 * X)}
 
-    def step(state: State, gradients: Factors, clock: Clock) -> Direction:
-        momentum = state.pair("momentum").map(lambda m, g: beta * m + g, gradients)
-        memory = {**state.memory, "momentum": momentum}
-        return method.step(state._replace(memory=memory), momentum, clock)
-
     origin = Origin(
         f"m_i <- beta m_i + g_i, x_i <- mix(x_i - lr m_i), m stays; x = (B, A), beta = {beta:g}",
         "standard",
         "C",
     )
+    step = HeavyBall(beta, method.step)
     return replace(base, name="heavy_ball", start=start, step=step, origin=origin)
 
 

@@ -30,6 +30,7 @@ class Constants:
     bounds only: G that no point attains, kappa that is not the deviation at every W.
     m: every f_i + m |W|^2 / 2 is convex, 0 for convex losses. mu: |grad F|^2 >= 2 mu (F - F_star)
     at every W (Polyak-Lojasiewicz).
+    shares: the weights of the agents in F, kappa, F_star and mu, a `Config`'s target; None: equal.
     """
 
     L: float | None = None
@@ -42,6 +43,7 @@ class Constants:
     upper: tuple[str, ...] = ()
     m: float | None = None
     mu: float | None = None
+    shares: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from decaf_theory.arrays import Array, convert, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.problems.base import Constants, NoiseKind, Problem, entry_noise, finite, require
+from decaf_theory.topology import target_weights
 
 Real: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 EPS = float(np.finfo(np.float64).eps)
@@ -24,6 +26,7 @@ def quadratic(
     noise: NoiseKind = "gauss",
     Pi: Array | None = None,
     start: Factors | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Problem:
     """Return f_i(W) = tr((W - W_i*) S_i (W - W_i*)') / 2 with W0 = 0: least squares of each agent.
 
@@ -38,6 +41,7 @@ def quadratic(
     is the largest value there, by Lagrange duality (`largest_on_ball`), None without a radius.
     F_star by the normal equations W Sbar = Cbar, None where F has no lower bound. mu is the least
     eigenvalue of Sbar above k eps L, which counts as zero.
+    shares: weights by which the agents count in F and in these means, as a `Config`'s target.
     ValueError: other shapes, entries that are not finite, matrices that are not symmetric.
     """
     W_star = finite("targets", targets)
@@ -61,17 +65,19 @@ def quadratic(
     pulls = np.linalg.norm(C, ord=2, axis=(1, 2))
     L = float(sizes.max())
     equal = bool(np.all(S == S[:1]))
-    F_star, mu = _lowest(W_star, matrices, k * EPS * L)
+    pi = None if shares is None else target_weights(shares, N)
+    F_star, mu = _lowest(W_star, matrices, k * EPS * L, pi)
     constants = Constants(
         L=L,
         G=lambda s, c: float(np.max(s * c**2 * sizes + pulls)),
-        kappa=_kappa(matrices, C, radius, equal),
+        kappa=_kappa(matrices, C, radius, equal, pi),
         sigma=tau * (d * k) ** 0.5,
         F_star=F_star,
         within=np.inf if equal or radius is None else float(radius),
         upper=("G",) if equal else ("G", "kappa"),
         m=max(0.0, -float(values.min())),
         mu=mu,
+        shares=None if pi is None else tuple(pi.tolist()),
     )
     drawn = entry_noise(tau, noise)
     return Problem(name, N, d, k, loss, grad, constants, noise=drawn, Pi=Pi, start=start)
@@ -107,14 +113,15 @@ def _times(X: Array, S: Array) -> Array:
     return X @ S if _dense(S) else X * S
 
 
-def _kappa(S: Real, C: Real, radius: float | None, equal: bool) -> float | None:
-    D = C - C.mean(axis=0)
+def _kappa(S: Real, C: Real, radius: float | None, equal: bool, pi: Real | None) -> float | None:
+    root = 1.0 if pi is None else np.sqrt(len(pi) * pi)[:, None, None]  # so that means are weighted
+    D = root * (C - np.average(C, axis=0, weights=pi))
     if equal:
         return float(np.sqrt(np.sum(D**2) / len(D)))
     if radius is None:
         return None
     require("radius", radius, ">= 0", radius >= 0)
-    R = S - S.mean(axis=0)
+    R = root * (S - np.average(S, axis=0, weights=pi))
     M = np.mean(R @ R, axis=0)
     Q = np.mean(D @ R, axis=0)
     return float(np.sqrt(np.sum(D**2) / len(D) + largest_on_ball(M, Q, radius)))
@@ -147,29 +154,35 @@ def largest_on_ball(M: Real, Q: Real, radius: float) -> float:
     return min(dual(low), dual(high), float(found.fun))
 
 
-def _lowest(W_star: Real, S: Real, zero: float) -> tuple[float | None, float | None]:
+def _lowest(
+    W_star: Real, S: Real, zero: float, pi: Real | None
+) -> tuple[float | None, float | None]:
     """Return F_star and mu, None where there is none; eigenvalues up to `zero` count as zero."""
-    values, basis = np.linalg.eigh(S.mean(axis=0))
-    pull = np.mean(W_star @ S, axis=0) @ basis  # Cbar, column by column of the basis
+    values, basis = np.linalg.eigh(np.average(S, axis=0, weights=pi))
+    pull = np.average(W_star @ S, axis=0, weights=pi) @ basis  # Cbar, column by column of the basis
     flat = values <= zero
     # a pull of rounding is none: of sums of N k products
     size = len(S) * zero * np.abs(W_star).max()
     if values[0] < -zero or np.any(np.abs(pull[:, flat]) > size):
         return None, None
     mu = float(values[~flat].min()) if not flat.all() else None
-    return quadratic_minimum(W_star, S), mu
+    return quadratic_minimum(W_star, S, pi=pi), mu
 
 
-def quadratic_minimum(targets: Real, S: Any, A: Real | None = None, s: float = 1.0) -> float:
+def quadratic_minimum(
+    targets: Real, S: Any, A: Real | None = None, s: float = 1.0, pi: Real | None = None
+) -> float:
     """Return min over B of (1/N) sum_i tr (W - W_i*) S_i (W - W_i*)' / 2, W = s B A or free.
 
-    The normal equations are B (s A Sbar A') = Cbar A' with Cbar the mean of W_i* S_i, solved in
-    the least-squares sense, which is exact: they are consistent as Cbar lies in Sbar's range.
+    Means have the weights pi [N], if they are given. The normal equations are B (s A Sbar A') =
+    Cbar A' with Cbar the mean of W_i* S_i, solved in the least-squares sense, which is exact: they
+    are consistent as Cbar lies in Sbar's range.
     """
     S = np.asarray(S, dtype=np.float64)
     k = targets.shape[-1]
     panel = np.eye(k) if A is None else s * A
-    mean_C = np.mean(targets @ S, axis=0)
-    B = mean_C @ panel.T @ np.linalg.pinv(panel @ S.mean(axis=0) @ panel.T, hermitian=True)
+    mean_C = np.average(targets @ S, axis=0, weights=pi)
+    mean_S = np.average(S, axis=0, weights=pi)
+    B = mean_C @ panel.T @ np.linalg.pinv(panel @ mean_S @ panel.T, hermitian=True)
     gap = B @ panel - targets
-    return float(np.mean(np.sum((gap @ S) * gap, axis=(1, 2))) / 2)
+    return float(np.average(np.sum((gap @ S) * gap, axis=(1, 2)), weights=pi) / 2)

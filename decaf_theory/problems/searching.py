@@ -33,6 +33,12 @@ def norm(X: Any) -> Host:
     return square
 
 
+def mean_of(problem: Problem, x: Host, axis: int) -> Host:
+    """Return the mean over agents, weighted by the shares of the problem's constants."""
+    shares = None if x.shape[axis] == 1 else problem.constants.shares  # one for all agents
+    return np.asarray(np.average(x, axis=axis, weights=shares))
+
+
 def precision(value: Any) -> float:
     """Return the machine epsilon of what a problem's function returns."""
     return float(np.finfo(host(value).dtype).eps)
@@ -160,8 +166,8 @@ def dissent(problem: Problem, W: Host) -> Host:
     """Return (1/N) sum_i |grad f_i - grad F|_F^2 at common points W [..., 1, d, k], [...]."""
     g = host(problem.grad(W))
     g = np.broadcast_to(g, (*g.shape[:-3], problem.N, *g.shape[-2:]))
-    square: Host = np.mean(norm(g - g.mean(axis=-3, keepdims=True)) ** 2, axis=-1)
-    return square
+    common = mean_of(problem, g, -3)[..., None, :, :]
+    return mean_of(problem, norm(g - common) ** 2, -1)
 
 
 def dissent_of(problem: Problem, starts: Host, rng: np.random.Generator, L: float) -> Found:
@@ -248,16 +254,17 @@ def descent(problem: Problem, starts: Host, L: float) -> dict[str, Found]:
     def objective(x: Host) -> tuple[float, Host]:
         W = x.reshape(shape)
         visited.append(W)
-        return float(np.mean(host(problem.loss(W)))), host(problem.grad(W)).mean(axis=0).ravel()
+        loss, slope = host(problem.loss(W)), host(problem.grad(W))
+        return float(mean_of(problem, loss, -1)), mean_of(problem, slope, -3).ravel()
 
-    values = np.array([np.mean(host(problem.loss(W))) for W in starts])
+    values = mean_of(problem, host(problem.loss(starts)), -1)
     options: Any = {"ftol": 0.0, "gtol": 0.0, "maxiter": 400}
     with np.errstate(over="ignore", invalid="ignore"):  # where F has no lower bound
         for W in (starts[0], starts[int(np.argmin(values))]):
             minimize(objective, W.ravel(), jac=True, method="L-BFGS-B", options=options)
         W = np.stack([W for W in visited if norm(W)[0] < 1 / EPS])
         losses, slopes = host(problem.loss(W)), host(problem.grad(W))
-        F = losses.mean(axis=-1)
+        F = mean_of(problem, losses, -1)
     least = int(np.argmin(F))
     eps = precision(losses) * 100 * problem.d * problem.k
     low = eps * max(1.0, abs(float(F[least])))
@@ -268,7 +275,7 @@ def descent(problem: Problem, starts: Host, L: float) -> dict[str, Found]:
     gap = F - F_star
     clear = gap > 1e6 * eps * np.maximum(1.0, np.abs(F))  # of which rounding is a millionth
     if clear.any():
-        square = norm(slopes.mean(axis=-3)) ** 2
+        square = norm(mean_of(problem, slopes, -3)) ** 2
         ratio = np.where(clear, square / (2 * np.where(clear, gap, 1.0)), np.inf)
         at = int(np.argmin(ratio))
         slip = float(ratio[at]) * 1e-5 + eps * L
