@@ -62,6 +62,7 @@ def quadratic(
     L = float(sizes.max())
     equal = bool(np.all(S == S[:1]))
     F_star, mu = _lowest(W_star, matrices, k * EPS * L)
+    drawn = entry_noise(tau, noise)
     constants = Constants(
         L=L,
         G=lambda s, c: float(np.max(s * c**2 * sizes + pulls)),
@@ -73,7 +74,6 @@ def quadratic(
         m=max(0.0, -float(values.min())),
         mu=mu,
     )
-    drawn = entry_noise(tau, noise)
     return Problem(name, N, d, k, loss, grad, constants, noise=drawn, Pi=Pi, start=start)
 
 
