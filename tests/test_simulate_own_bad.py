@@ -315,3 +315,12 @@ def test_a_loss_that_all_agents_share_may_be_one_at_a_point_that_they_share():
     spread = Problem("own", 4, 5, 3, lambda W: np.zeros(4) + (W**2).sum((-2, -1)) / 2, lambda W: W)
     # means of four equal numbers
     np.testing.assert_allclose(trace.loss, simulate(run_of(problem=spread)).loss, rtol=4 * EPS)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
+def test_a_graph_in_half_precision_runs_as_the_same_numbers_in_double(convert):
+    Pi = TOPOLOGIES["complete"](4).astype(np.float16)  # of quarters, exactly
+    found = simulate(run_of(Pi=convert(Pi), steps=2))
+    same = simulate(run_of(Pi=Pi.astype(np.float64), steps=2))
+    for X, Y in zip(found.final, same.final, strict=True):
+        np.testing.assert_array_equal(X, Y)
