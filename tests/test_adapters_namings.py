@@ -521,7 +521,7 @@ def test_a_site_that_an_agent_lacks_counts_as_zero_if_asked(tmp_path):
     both = named("q", PLAIN) | named("v", WIDE)
     config = {"rank_pattern": {"v": 5}}
     places = agents_of(tmp_path, folder(named("q", PLAIN)), folder(both, config))
-    with pytest.raises(ValueError, match=r"site v is missing.*count it as zero"):
+    with pytest.raises(ValueError, match=r"site v is missing.*\(--missing zero; missing="):
         adapters.load_agents(places)
     with pytest.raises(ValueError, match="missing must be one of"):
         adapters.load_agents(places, missing="skip")

@@ -65,7 +65,7 @@ WRONG = {
     "a mu": (declared(mu=1.5), "mu is declared 1.5 and must be at most"),
     "a G": (
         declared(G=lambda s, c: 0.5 * RIGHT.constants.G(s, c)),
-        "G(1, 1) is declared 1 and must be at least",
+        f"G(1, 1) is declared {0.5 * RIGHT.constants.G(1, 1):.6g} and must be at least",
     ),
     "a mean of the noise": (
         replace(RIGHT, noise=lambda rng, shape: 0.1 + 0.1 * rng.standard_normal(shape)),
@@ -135,7 +135,9 @@ def test_what_is_not_declared_is_found_as_a_hint():
     # the curvature 1 - tanh^2 is one at a target alone: the search comes as near as this
     assert 0.9 < found["L"].measured <= 1 + found["L"].found.rounding
     assert "-" in str(found)
-    assert found.keys() == {"L", "m", "kappa", "F_star"}
+    of_G = {"G(1, 1)", "G(0.25, 3)", "G(2, 0.1)"}
+    assert found.keys() == {"L", "m", "kappa", "F_star"} | of_G
+    assert all(found[name].declared is None and found[name].measured > 0 for name in of_G)
 
 
 def test_losses_in_float32_are_held_to_their_own_precision():
@@ -161,3 +163,60 @@ def test_a_large_problem_is_checked_by_directions():
 def test_the_prescribed_noise_is_that_of_entries():
     noisy = replace(RIGHT, noise=entry_noise(0.2, "rademacher"))
     assert check_problem(noisy)["sigma"].measured == pytest.approx(RIGHT.constants.sigma, rel=1e-12)
+
+
+def test_a_gradient_in_float32_of_a_loss_in_float64_is_held_to_its_own_precision():
+    narrow = replace(RIGHT, grad=lambda W: RIGHT.grad(W).astype(np.float32))
+    check_problem(narrow)
+    with pytest.raises(ValueError, match="grad is not the gradient of loss"):
+        check_problem(replace(narrow, grad=lambda W: (2 * RIGHT.grad(W)).astype(np.float32)))
+
+
+def test_an_error_of_a_loss_of_ones_own_says_at_what_it_was_called():
+    one_point = replace(
+        RIGHT, loss=lambda W: np.tensordot(W, np.ones((3, 4, 5)), 3)[:, None] * TARGETS
+    )
+    with pytest.raises(ValueError, match="broadcast") as caught:
+        check_problem(one_point)
+    assert (
+        "loss was called with W of shape (24, 3, 4, 5) = [n, N, d, k]" in caught.value.__notes__[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda: Constants(L="1"), "L must be a number >= 0, or None where it is unknown, got '1'"),
+        (
+            lambda: Constants(L=-1.0),
+            "L must be a number >= 0, or None where it is unknown, got -1.0",
+        ),
+        (lambda: Constants(kappa=[1.0]), "kappa must be a number >= 0, or None"),
+        (lambda: Constants(sigma=np.nan), "sigma must be a number >= 0, or None"),
+        (lambda: Constants(mu=np.inf), "mu must be a number >= 0, or None"),
+        (lambda: Constants(third=-1.0), "third must be a number >= 0, or None"),
+        (lambda: Constants(F_star=-np.inf), "F_star must be a number that is finite"),
+        (lambda: Constants(within=0.0), "within must be a number > 0"),
+        (
+            lambda: Constants(G=5.0),
+            "G must be a function of (s, c), got 5.0; one number that bounds",
+        ),
+        (lambda: Constants(upper=("g",)), 'upper must name some of "G" and "kappa", got (\'g\',)'),
+        (
+            lambda: replace(RIGHT, constants={"L": 1.0}),
+            "constants must be Constants, got {'L': 1.0}",
+        ),
+        (
+            lambda: replace(RIGHT, W0=np.zeros((5, 4))),
+            "W0 must be an array [d, k] of shape (4, 5), got",
+        ),
+        (
+            lambda: replace(RIGHT, stiffest=[[0.0]]),
+            "stiffest must be an array [d, k] of shape (4, 5)",
+        ),
+        (lambda: check_problem("P3"), "problem must be a Problem, got str"),
+    ],
+)
+def test_a_bad_constant_or_point_is_named(bad, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bad()

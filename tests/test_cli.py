@@ -15,7 +15,7 @@ from decaf_theory.commands.merge import weights
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
 from decaf_theory.topology import TOPOLOGIES
-from tests.adapter_files import STORED, gaussian, write
+from tests.adapter_files import STORED, gaussian, pair, write
 
 KNOWN = f"topology must be one of {', '.join(TOPOLOGIES)}"
 FOLDERS = [str(folder) for folder in STORED]
@@ -133,6 +133,22 @@ def test_what_looks_like_an_oversight_is_remarked(tmp_path, call, folders, messa
         assert code == 0
         # a merge says so before it writes
         assert message in " ".join((out if arguments[0] == "diagnose" else err).split())
+
+
+def test_an_agent_whose_update_is_zero_everywhere_is_told(tmp_path, call):
+    rng = np.random.default_rng(0)
+    idle = {"q": pair(np.zeros((5, 2)), np.ones((2, 4)))}
+    half = {"q": gaussian(rng, 5, 4, 2), "v": pair(np.zeros((5, 2)), np.ones((2, 4)))}
+    folders = [
+        write(tmp_path / "half", half),
+        write(tmp_path / "idle", idle | {"v": pair(np.ones((5, 2)), np.zeros((2, 4)))}),
+    ]
+    for arguments in (["diagnose"], ["merge", "--out", tmp_path / "mixed"]):
+        code, out, err = call(*arguments, *folders)
+        assert code == 0
+        text = " ".join((out if arguments[0] == "diagnose" else err).split())
+        assert f"{folders[1]} has an update of zero at every matrix" in text
+        assert text.count("has an update of zero") == 1  # and the half is at work at q
 
 
 def test_bases_that_differ_are_told(tmp_path, call):

@@ -259,3 +259,15 @@ def test_a_weighted_run_is_measured_by_weighted_means():
         )
     )
     assert spread_of(equal).verdict == "holds"
+
+
+def test_shares_are_checked_and_only_their_ratios_count():
+    ours = quadratic(0.5, TARGETS, shares=WEIGHTS)
+    whole = replace(ours, constants=replace(ours.constants, shares=(4.0, 1.0, 3.0, 2.0)))
+    start = Factors(np.zeros((N, D, 1)), np.ones((N, 1, K)))
+    run = {"method": "dsgd", "Pi": FLAT, "target": WEIGHTS, "lr": 0.05, "steps": 5, "start": start}
+    assert spread_of(compare(Config(problem=whole, **run))).verdict == "holds"
+    with pytest.raises(ValueError, match=f"shares must be {N} numbers for {N} agents"):
+        replace(ours, constants=replace(ours.constants, shares=(1.0, 2.0)))
+    with pytest.raises(ValueError, match="shares must be finite and > 0, got -1"):
+        quadratic(0.5, TARGETS, shares=[1, 2, -1, 1])

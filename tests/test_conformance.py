@@ -170,6 +170,16 @@ def test_the_command_prints_stores_and_exits_with_the_outcome(tmp_path, monkeypa
     assert "has no 'h'; the nearest is g" in capsys.readouterr().err
 
 
+def test_what_a_function_prints_is_no_part_of_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    lines = "print('loaded')\ndef f(B, A, w):\n    print('called')\n    return None"
+    path = module(tmp_path, lines)
+    assert main(["check", f"{path}:f", "--rule", "exact", "--json", "-"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["right"] is False
+    assert "loaded\ncalled\n" in said.err
+
+
 @pytest.mark.parametrize("options", [{"samples": True}, {}, {"heads": False}])
 def test_the_mixing_function_of_the_examples_is_exact(monkeypatch, options):
     monkeypatch.setattr(sys, "path", [*sys.path])

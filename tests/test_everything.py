@@ -59,6 +59,19 @@ def test_a_second_run_does_nothing_and_says_so(go, told, tmp_path):
     assert runs(tmp_path, "a") == runs(tmp_path, "b") == 1
 
 
+def test_a_stage_whose_package_is_missing_is_left_out_and_does_not_fail_the_run(
+    go, told, tmp_path, monkeypatch
+):
+    plan = [stage(tmp_path, "a", "", packages=["torch"]), stage(tmp_path, "b", "")]
+    monkeypatch.setattr("decaf_theory.extras.installed", lambda name: name != "torch")
+    assert everything.exit_code(plan, go(*plan)) == 0
+    assert told[0] == "[1/2] a: left out: torch not installed: pip install -e '.[torch]'"
+    assert [runs(tmp_path, name) for name in "ab"] == [0, 1]
+    monkeypatch.undo()
+    go(*plan)
+    assert [runs(tmp_path, name) for name in "ab"] == [1, 1]
+
+
 def test_what_a_stage_reads_or_wrote_or_is_asked_makes_it_run_again(go, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -122,6 +135,7 @@ def test_the_stages_are_four_and_the_page_needs_the_verdicts_alone(tmp_path):
         f"-m verification --size full --seed 3 --device cpu --out {tmp_path} --resume --jobs 2"
     ).split(" ")
     assert [list(s.needs) for s in plan] == [[], [], ["verify"], ["verify"]]
+    assert [list(s.packages) for s in plan] == [[], ["torch"], [], []]
     other = everything.stages(tmp_path, size="full", seed=4, device="cpu", jobs=2)
     changed = [a.inputs() != b.inputs() for a, b in zip(plan, other, strict=True)]
     assert changed == [True, False, False, False]  # of the others the rows will change, if at all

@@ -120,6 +120,14 @@ def test_the_report_has_a_row_per_site_and_a_total(call, tmp_path):
     assert 1e-4 < found["total"]["relative_rounding"] < 2**-7
 
 
+def test_a_report_to_stdout_is_all_that_is_printed_there(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("--report", "-")
+    assert code == 0
+    assert json.loads(out)["weights"] == [[0.25] * 4]
+    assert not (tmp_path / "-").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decaf_theory.lowrank import Factors
-from decaf_theory.methods import METHODS
+from decaf_theory.methods import METHODS, Mixed
 from decaf_theory.problems import PROBLEMS, Problem
 from decaf_theory.simulate import Config, SimulationError, simulate
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES, metropolis, sqrt_rho
@@ -52,6 +52,47 @@ def run_of(**changes):
 def test_a_bad_argument_is_refused_with_what_to_give_instead(changes, message):
     with pytest.raises(ValueError, match=re.escape(message).replace(re.escape(".*"), ".*")):
         run_of(**changes)
+
+
+def halved(own, sent, weights, clock):
+    mixed = METHODS["dlora"].receive(own, sent, weights, clock)
+    return mixed._replace(state=mixed.state.each(lambda X: X[..., :2, :, :]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # without a word this was a server's mean over all agents
+        ({"meets": "ring"}, "meets must be one of graph, server, none, got 'ring'"),
+        ({"pools": "all"}, "pools must be one of graph, server, none, got 'all'"),
+        ({"answer": "two"}, "answer must be one of one, all, got 'two'"),
+        ({"space": "factor"}, "space must be one of factors, products, got 'factor'"),
+        ({"keeps": ("C",)}, "keeps must be one of B, A, product, product up to E, got 'C'"),
+        ({"keeps": "B"}, """keeps must be a tuple, such as ("B", "A"), got 'B'"""),
+        ({"receive": None}, "receive must be a function, got None"),
+        ({"trains": "B"}, "trains must be a function, got 'B'"),
+    ],
+)
+def test_a_method_of_ones_own_is_refused_at_a_word_that_there_is_not(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(METHODS["dlora"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("receive", "got"),
+    [
+        (lambda *given: None, "must return Mixed(own._replace(factors=...)), got NoneType"),
+        (lambda own, *others: own, "must return Mixed(own._replace(factors=...)), got State"),
+        (lambda own, *others: Mixed(own.factors), "got Mixed of Factors"),
+        (halved, "must return B of shape (1, 4, 5, 2), as the agents have it, got (1, 2, 5, 2)"),
+    ],
+)
+def test_what_a_method_of_ones_own_receives_must_be_the_agents_state(receive, got):
+    mine = replace(METHODS["dlora"], name="mine", receive=receive)
+    with pytest.raises(ValueError, match=f"^receive of method mine .*{re.escape(got)}"):
+        simulate(run_of(method=mine))
+    with pytest.raises(ValueError, match="receive of method mine must return"):
+        mine.mix(gaussian(), PI)
 
 
 @pytest.mark.parametrize(
@@ -274,3 +315,12 @@ def test_a_loss_that_all_agents_share_may_be_one_at_a_point_that_they_share():
     spread = Problem("own", 4, 5, 3, lambda W: np.zeros(4) + (W**2).sum((-2, -1)) / 2, lambda W: W)
     # means of four equal numbers
     np.testing.assert_allclose(trace.loss, simulate(run_of(problem=spread)).loss, rtol=4 * EPS)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
+def test_a_graph_in_half_precision_runs_as_the_same_numbers_in_double(convert):
+    Pi = TOPOLOGIES["complete"](4).astype(np.float16)  # of quarters, exactly
+    found = simulate(run_of(Pi=convert(Pi), steps=2))
+    same = simulate(run_of(Pi=Pi.astype(np.float64), steps=2))
+    for X, Y in zip(found.final, same.final, strict=True):
+        np.testing.assert_array_equal(X, Y)

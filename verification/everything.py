@@ -7,7 +7,8 @@
 
 `<out>/stages.json` holds, for every finished stage, the checksums of its inputs and outputs. A
 stage is skipped if both are unchanged; one that was interrupted is run again, and verify resumes
-where it stopped. A stage that fails stops only those that need it.
+where it stopped. A stage that fails stops only those that need it. Timing the kernel needs torch,
+and is left out without it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import decaf_theory
+from decaf_theory.extras import missing
 from decaf_theory.files import to_json, write_atomically
 from decaf_theory.sums import sealed, sum_of_files
 from verification import provenance, store
@@ -51,6 +53,7 @@ class Stage:
     needs: Sequence[str] = ()
     differs: str = "a result differs from what is expected"  # what exit code 1 means
     counts: bool = True  # whether exit code 1 counts for the whole run
+    packages: Sequence[str] = ()  # without which the stage is left out
 
     def inputs(self) -> str:
         """Return the checksum of everything that decides the result."""
@@ -108,6 +111,7 @@ def stages(out: Path, *, size: str, seed: int, device: str, jobs: int) -> list[S
             {name: configuration[name] for name in ("python", "libraries")},
             differs="a goal is missed by more than a fifth",
             counts=False,  # speed also depends on the machine
+            packages=["torch"],
         ),
         Stage(
             "draw",
@@ -155,6 +159,8 @@ def run_all(
         elif done is not None:
             words = f"skipped, nothing has changed since it was done{why(stage, done)}"
             ends[stage.name] = End(done, words)
+        elif lacking := missing(*stage.packages):
+            ends[stage.name] = End(OK, f"left out: {lacking}")
         else:
             say(f"{title}: {stage.does}")
             start = time.perf_counter()

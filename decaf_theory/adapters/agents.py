@@ -136,6 +136,16 @@ def twins(N: int, sites: Iterable[Factors]) -> list[tuple[int, int]]:
     return sorted(((g[0], i) for g in groups for i in g[1:]), key=lambda pair: pair[1])
 
 
+def idle(N: int, sites: Iterable[Factors]) -> list[int]:
+    """Return the agents whose B or A is zero at every site, of B [N, d, r], A [N, r, k] each."""
+    still = list(range(N))
+    for B, A in sites:
+        still = [i for i in still if not (np.any(B[i]) and np.any(A[i]))]
+        if not still:  # as many sites as are needed to see that all agents move
+            break
+    return still
+
+
 def mixing_matrix(topology: str, N: int) -> Array:
     """Return Pi [N, N] of a topology by name; ValueError: unknown name, or no such graph on N.
 
@@ -218,7 +228,11 @@ def _require_equal_keys(
                 raise ValueError(
                     f"{lacks.name}: {what} {min(names, key=natural)}{more} is missing, "
                     f"which {has.name} has; all agents must adapt the same modules"
-                    + (", or count it as zero (missing='zero')" if what == "site" else "")
+                    + (
+                        ", or a merge counts it as zero (--missing zero; missing='zero' in Python)"
+                        if what == "site"
+                        else ""
+                    )
                 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 
 from decaf_theory.commands.targets import add_json, check_targets, deliver
 
@@ -40,14 +42,15 @@ def run(args: argparse.Namespace) -> int:
     from decaf_theory import conformance
 
     check_targets(args.json, force=args.force)
-    report = conformance.check(
-        conformance.load(args.function),
-        args.rule,
-        topology=args.topology,
-        shape=args.call,
-        samples=args.samples,
-        heads=not args.no_heads,
-        seed=args.seed,
-    )
+    with redirect_stdout(sys.stderr):  # what the function prints is no part of the report
+        report = conformance.check(
+            conformance.load(args.function),
+            args.rule,
+            topology=args.topology,
+            shape=args.call,
+            samples=args.samples,
+            heads=not args.no_heads,
+            seed=args.seed,
+        )
     deliver(report.to_json(), str(report), args.json)
     return 0 if report else 1

@@ -13,6 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.commands.targets import STDOUT
 from decaf_theory.files import place, require_free, require_writable, to_json, write_atomically
 from decaf_theory.terminal import paragraph, printable, say, unsaid
 
@@ -76,7 +77,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="float32, float16 or bfloat16 (default: the widest of the inputs')",
     )
     p.add_argument(
-        "--report", metavar="FILE", help="store what each site kept, dropped and rounded as JSON"
+        "--report",
+        metavar="FILE",
+        help="store what each site kept, dropped and rounded as JSON; -: to stdout, alone",
     )
     p.add_argument("--force", action="store_true", help="replace an existing adapter or report")
     p.add_argument(
@@ -157,6 +160,8 @@ def run(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in OPTIONS}
     found = adapters.merge_to(args.out, opened, overwrite=args.force, **options)
     done = f"the merge is written to {args.out}"
+    if args.report == STDOUT:
+        return say([to_json(found).decode().rstrip()], done)
     if report:
         try:
             write_atomically(report, to_json(found))
@@ -167,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report_path(args: argparse.Namespace) -> Path | None:
     """Return where the report is stored, a place that can be written; ValueError: within --out."""
-    if not args.report:
+    if args.report in (None, STDOUT):
         return None
     path = place(args.report).absolute()
     if path.is_relative_to(place(args.out).absolute()):

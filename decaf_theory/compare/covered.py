@@ -17,7 +17,7 @@ from decaf_theory.methods.factor import average_factors
 from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.product import truncate_products
 from decaf_theory.simulate import Config, start_factors
-from decaf_theory.topology import mixing_eigenvalues, reversible_eigenvalues
+from decaf_theory.topology import mixing_eigenvalues, reversible_eigenvalues, target_weights
 from decaf_theory.topology.checks import components, is_sparse
 
 ROUNDING = 1e-9  # |Pi - J| this near to one is no mixing: a gap that T ~ 1e9 rounds would not see
@@ -109,7 +109,8 @@ def _other_weights(config: Config) -> str:
     N, declared = config.problem.N, config.problem.constants.shares
     equal = np.full(N, 1 / N)
     own = equal if config.shares is None else config.shares
-    if np.allclose(equal if declared is None else declared, own, rtol=ROUNDING, atol=0):
+    theirs = equal if declared is None else target_weights(declared, N, "shares")
+    if np.allclose(theirs, own, rtol=ROUNDING, atol=0):
         return ""
     of = "equal" if declared is None else "other"
     return f"target: kappa and F_star are declared for {of} weights (Constants.shares)"

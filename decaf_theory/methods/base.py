@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Direction(NamedTuple):
 # C: read in the paper; C(code): in its authors' code; N: in notes or code of others; K: general
 # knowledge; ?: could not be confirmed; ours: derived here
 Confidence: TypeAlias = Literal["C", "C(code)", "N", "K", "?", "ours"]
+
+
+Space: TypeAlias = Literal["factors", "products"]  # in which agents average
+MEANS = ("B", "A", "product", "product up to E")  # of the network, that mixing may preserve
 
 
 class Origin(NamedTuple):
@@ -94,12 +98,25 @@ class Method:
     step: Callable[[State, Factors, Clock], Direction] = along_the_gradient
     pools: Meeting = "none"
     form: Form = LORA
-    space: Literal["factors", "products"] = "factors"
+    space: Space = "factors"
     confined: bool = False
     merges: bool = True
     tuned: Callable[[Array], Method] | None = None
     one_graph: bool = False
     origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where a field is not one of its words, or no function."""
+        words = {"meets": Meeting, "pools": Meeting, "answer": Answer, "space": Space}
+        for name, choices in words.items():
+            _require_word(name, getattr(self, name), get_args(choices))
+        if not isinstance(self.keeps, tuple):
+            raise ValueError(f'keeps must be a tuple, such as ("B", "A"), got {self.keeps!r}')
+        for kept in self.keeps:
+            _require_word("keeps", kept, MEANS)
+        for name in ("receive", "send", "mixes", "start", "trains", "step"):
+            if not callable(getattr(self, name)):
+                raise ValueError(f"{name} must be a function, got {getattr(self, name)!r}")
 
     def trained(self, state: State, clock: Clock) -> Message:
         """Return what takes local steps now, by name: factors, and the form's own variables."""
@@ -169,7 +186,24 @@ class Method:
 
     def exchange(self, state: State, weights: Array, clock: Clock) -> Mixed:
         """Return what all agents hold after they exchanged their messages."""
-        return self.receive(state, self.send(state, clock), weights, clock)
+        return self.received(state, self.send(state, clock), weights, clock)
+
+    def received(self, own: State, sent: Message, weights: Array, clock: Clock) -> Mixed:
+        """Return what `receive` does; ValueError unless that is Mixed, of factors of that shape."""
+        mixed = self.receive(own, sent, weights, clock)
+        if not isinstance(mixed, Mixed) or not isinstance(mixed.state, State):
+            got = f"Mixed of {type(mixed[0]).__name__}" if isinstance(mixed, Mixed) else None
+            raise ValueError(
+                f"receive of method {self.name} must return Mixed(own._replace(factors=...)), "
+                f"got {got or type(mixed).__name__}"
+            )
+        for name, before, after in zip("BA", own.factors, mixed.state.factors, strict=True):
+            if before.shape != after.shape:
+                raise ValueError(
+                    f"receive of method {self.name} must return {name} of shape "
+                    f"{tuple(before.shape)}, as the agents have it, got {tuple(after.shape)}"
+                )
+        return mixed
 
     def mix(self, factors: Factors, Pi: Array, t: int = 0) -> Factors:
         """Return the mixed factors of the rows Pi [n, N], from those of N agents at round t.
@@ -198,7 +232,13 @@ class Method:
             return factors
         stochastic_entries(weights, N)
         own = state if n == N else state.take([0] * n)
-        return self.receive(own, self.send(state, clock), weights, clock).state.factors
+        return self.received(own, self.send(state, clock), weights, clock).state.factors
+
+
+def _require_word(name: str, word: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless a word is one of the choices."""
+    if word not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {word!r}")
 
 
 def of_numbers(method: Method) -> State:

@@ -62,6 +62,7 @@ def approximation(
         flat = namespace(g).reshape(g, (*g.shape[:-2], -1))
         return namespace(g).vecdot(flat, flat) / 2
 
+    drawn = entry_noise(tau, noise)
     constants = Constants(
         L=1.0,
         G=lambda s, c: s * c**2 + largest,
@@ -72,9 +73,7 @@ def approximation(
         mu=1.0,
     )
     W0 = np.zeros((d, k))
-    return Problem(
-        name, N, d, k, loss, grad, constants, W0, entry_noise(tau, noise), Pi=Pi, start=start
-    )
+    return Problem(name, N, d, k, loss, grad, constants, W0, drawn, Pi=Pi, start=start)
 
 
 def least_loss(targets: Real, r: int) -> float:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
 from decaf_theory.arrays import Array, Host, host, integer, require_plain
 from decaf_theory.lowrank import Factors
+from decaf_theory.topology import target_weights
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
 NoiseKind = Literal["gauss", "rademacher"]
+
+
+def _require_number(name: str, value: Any, rule: str, held: Callable[[float], bool]) -> None:
+    """Raise ValueError unless a constant is unknown (None) or one number that obeys its rule."""
+    if value is not None and not (isinstance(value, Real) and held(float(value))):
+        raise ValueError(
+            f"{name} must be a number {rule}, or None where it is unknown, got {value!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,8 @@ class Constants:
     bounds only: G that no point attains, kappa that is not the deviation at every W.
     m: every f_i + m |W|^2 / 2 is convex, 0 for convex losses. mu: |grad F|^2 >= 2 mu (F - F_star)
     at every W (Polyak-Lojasiewicz).
-    shares: the weights of the agents in F, kappa, F_star and mu, a `Config`'s target; None: equal.
+    shares: the weights of the agents in F, kappa, F_star and mu, a `Config`'s target, of which only
+    the ratios count; None: equal.
     """
 
     L: float | None = None
@@ -44,6 +55,21 @@ class Constants:
     m: float | None = None
     mu: float | None = None
     shares: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that each constant is one that its assumption can have."""
+        for name in ("L", "kappa", "sigma", "mu", "third"):
+            _require_number(name, getattr(self, name), ">= 0", lambda x: 0 <= x < math.inf)
+        for name in ("F_star", "m"):
+            _require_number(name, getattr(self, name), "that is finite", math.isfinite)
+        _require_number("within", self.within, "> 0", lambda x: x > 0)
+        if self.G is not None and not callable(self.G):
+            raise ValueError(
+                f"G must be a function of (s, c), got {self.G!r}; "
+                f"one number that bounds it everywhere is lambda s, c: {self.G}"
+            )
+        if not set(self.upper) <= {"G", "kappa"}:
+            raise ValueError(f'upper must name some of "G" and "kappa", got {self.upper!r}')
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,20 @@ class Problem:
     noise_at(draws, W) makes it from them, of the same shape; it may depend on the agents' points W.
     Pi [N, N], start (factors [N, d, r], [N, r, k]): if the problem prescribes them.
     stiffest [d, k]: a point at which some f_i has curvature L; W0 if none is given.
+
+    Examples:
+        >>> import numpy as np
+        >>> from decaf_theory.problems import Constants, Problem, check_problem
+        >>> X = np.random.default_rng(0).standard_normal((3, 20, 4))  # 20 inputs, 3 agents
+        >>> y = np.sign(X @ [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])  # two labels
+        >>> def loss(W):  # logistic, W [..., N, 2, 4]: matmul has the axes in front as they come
+        ...     return np.logaddexp(0, -y * (X @ W.mT)).mean(axis=-2).sum(axis=-1)
+        >>> def grad(W):
+        ...     return (-y / (1 + np.exp(y * (X @ W.mT)))).mT @ X / 20
+        >>> L = np.linalg.norm(X.mT @ X / 80, ord=2, axis=(-2, -1)).max()
+        >>> problem = Problem("logistic", 3, 2, 4, loss, grad, Constants(L=L, m=0.0, F_star=0.0))
+        >>> check_problem(problem)["L"].held
+        True
     """
 
     name: str
@@ -76,7 +116,7 @@ class Problem:
     stiffest: Array = None
 
     def __post_init__(self) -> None:
-        """Check sizes and functions; let W0 be zero and the stiffest point W0 if none is given."""
+        """Check every argument; let W0 be zero and the stiffest point W0 if none is given."""
         sizes(N=self.N, d=self.d, k=self.k)
         for name in ("loss", "grad", "noise", "noise_at"):
             given = getattr(self, name)
@@ -86,6 +126,19 @@ class Problem:
             object.__setattr__(self, "W0", np.zeros((self.d, self.k)))
         if self.stiffest is None:
             object.__setattr__(self, "stiffest", self.W0)
+        for name in ("W0", "stiffest"):
+            given = getattr(self, name)
+            if getattr(given, "shape", None) != (self.d, self.k):
+                got = getattr(given, "shape", repr(given))
+                raise ValueError(
+                    f"{name} must be an array [d, k] of shape {(self.d, self.k)}, got {got}"
+                )
+        if not isinstance(self.constants, Constants):
+            raise ValueError(
+                f"constants must be Constants, got {self.constants!r}; Constants(L=1.0) is one"
+            )
+        if self.constants.shares is not None:
+            target_weights(self.constants.shares, self.N, "shares")
 
 
 def entry_noise(tau: float, kind: NoiseKind = "gauss") -> Noise | None:

@@ -8,11 +8,12 @@ What it finds is a counterexample; what it does not find is no proof.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.arrays import Host, host
+from decaf_theory.arrays import Array, Host, host
 from decaf_theory.problems import searching
 from decaf_theory.problems.base import Problem
 from decaf_theory.problems.searching import Found, norm, precision
@@ -83,6 +84,9 @@ def check_problem(problem: Problem, *, seed: int = 0) -> Checked:
     agent, point, entry, both values and the factor between them; a constant that a point violates,
     naming point, declared and measured value.
     """
+    if not isinstance(problem, Problem):
+        got = type(problem).__name__
+        raise ValueError(f"problem must be a Problem, got {got}; problems.quadratic builds one")
     rng = generator(seed, "check problem")
     W = _points(problem, rng)
     _check_functions(problem, W)
@@ -91,7 +95,7 @@ def check_problem(problem: Problem, *, seed: int = 0) -> Checked:
     checked = Checked(
         {
             name: Finding(name, declared, found[name], least)
-            for name, declared, least in _declared(problem, found)
+            for name, declared, least in _declared(problem)
             if name in found
         }
     )
@@ -101,10 +105,13 @@ def check_problem(problem: Problem, *, seed: int = 0) -> Checked:
     return checked
 
 
-def _declared(problem: Problem, found: dict[str, Found]) -> list[tuple[str, float | None, bool]]:
+def _declared(problem: Problem) -> list[tuple[str, float | None, bool]]:
     """Return name, declared value, and whether it must be at most what was found."""
     constants = problem.constants
-    of_G = [(name, 1.0, False) for name in found if name.startswith("G")]
+    G = constants.G
+    of_G = [
+        (f"G({s:g}, {c:g})", None if G is None else G(s, c), False) for s, c in searching.OMEGAS
+    ]
     return [
         ("L", constants.L, False),
         ("m", constants.m, False),
@@ -129,11 +136,11 @@ def _check_functions(problem: Problem, W: Host) -> None:
     """
     for name, f in (("loss", problem.loss), ("grad", problem.grad)):
         inner = () if name == "loss" else (problem.d, problem.k)
-        value = host(f(W))
+        value = _called(name, f, W)
         expected = (len(W), problem.N, *inner)
         _require_shape(name, value, expected, W)
         one = W[:, :1]
-        shared = host(f(one))
+        shared = _called(name, f, one)
         if shared.shape != (len(W), 1, *inner):
             _require_shape(name, shared, expected, one)
         if not np.all(np.isfinite(value)):
@@ -154,6 +161,18 @@ def _check_functions(problem: Problem, W: Host) -> None:
                 )
     if problem.Pi is not None:
         check_mixing_matrix(problem.Pi, problem.N)
+
+
+def _called(name: str, f: Callable[[Array], Array], W: Host) -> Host:
+    """Return f(W); an error that it raises also says at what it was called."""
+    try:
+        return host(f(W))
+    except Exception as error:
+        error.add_note(
+            f"{name} was called with W of shape {W.shape} = [n, N, d, k], with an N of 1 where one "
+            f"point is meant for all agents; it must take any axes in front (see Problem)"
+        )
+        raise
 
 
 def _require_shape(name: str, value: Host, expected: tuple[int, ...], W: Host) -> None:
@@ -189,7 +208,7 @@ def _slopes(problem: Problem, W: Host, D: Host) -> Slopes:
     difference. Both are covered by twice it. A loss is taken to be a sum of d k terms of the size
     of |f| + (|W| + |D|) (|grad f(W)| + |grad f(0)|).
     """
-    eps = precision(problem.loss(W[:1]))
+    eps = max(precision(problem.loss(W[:1])), precision(problem.grad(W[:1])))
     h = eps**0.25  # truncation h^2 and rounding eps/h are both far below one
     by_grad = np.sum(problem.grad(W) * D, axis=(-2, -1))
 

@@ -65,8 +65,9 @@ def quadratic(
     pulls = np.linalg.norm(C, ord=2, axis=(1, 2))
     L = float(sizes.max())
     equal = bool(np.all(S == S[:1]))
-    pi = None if shares is None else target_weights(shares, N)
+    pi = None if shares is None else target_weights(shares, N, "shares")
     F_star, mu = _lowest(W_star, matrices, k * EPS * L, pi)
+    drawn = entry_noise(tau, noise)
     constants = Constants(
         L=L,
         G=lambda s, c: float(np.max(s * c**2 * sizes + pulls)),
@@ -79,7 +80,6 @@ def quadratic(
         mu=mu,
         shares=None if pi is None else tuple(pi.tolist()),
     )
-    drawn = entry_noise(tau, noise)
     return Problem(name, N, d, k, loss, grad, constants, noise=drawn, Pi=Pi, start=start)
 
 

@@ -122,9 +122,9 @@ def huber(
         value = xp.where(xp.abs(slope) < G, quadratic, linear)
         return xp.broadcast_to(value, points(W, N)[:-2])
 
+    drawn = entry_noise(tau, noise)
     constants = Constants(L, lambda s, c: G, 0.0, tau * (d * k) ** 0.5, 0.0, m=0.0)
     middle = x0 * (np.eye(d, 1) @ np.eye(1, k))
-    drawn = entry_noise(tau, noise)
     return Problem("P9", N, d, k, loss, grad, constants, noise=drawn, stiffest=middle)
 
 

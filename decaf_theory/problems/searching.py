@@ -56,8 +56,7 @@ def all_of(problem: Problem, W: Host, rng: np.random.Generator) -> dict[str, Fou
     starts = np.concatenate([problem.W0[None, None], problem.stiffest[None, None], W])
     found = curvature(problem, starts, rng)
     L = max(found["L"].value, np.finfo(np.float64).tiny)
-    if problem.constants.G is not None:
-        found |= {f"G({s:g}, {c:g})": gradients_on_omega(problem, s, c) for s, c in OMEGAS}
+    found |= {f"G({s:g}, {c:g})": gradients_on_omega(problem, s, c) for s, c in OMEGAS}
     found["kappa"] = dissent_of(problem, starts, rng, L)
     if problem.noise is not None:
         found["sigma"] = noise_of(problem, W, rng)
@@ -138,25 +137,24 @@ def _eigenvectors(problem: Problem, W: Host, rng: np.random.Generator) -> list[H
 
 
 def gradients_on_omega(problem: Problem, s: float, c: float) -> Found:
-    """Return the largest |grad f_i(W0 + s B A)|_op found on Omega_c, over the declared G(s, c).
+    """Return the largest |grad f_i(W0 + s B A)|_op found on Omega_c.
 
     From W0 each agent goes to s c^2 u v', u and v the first singular vectors of its last gradient:
     what is linear in W is largest there, and a convex norm never falls.
     """
-    assert problem.constants.G is not None
-    G = problem.constants.G(s, c)
     W = np.broadcast_to(problem.W0, (1, problem.N, problem.d, problem.k))
-    top = Found(0.0, "", "", 0.0)
+    top = Found(-1.0, "", "", 0.0)
     for _ in range(ROUNDS):
         g = host(problem.grad(W))
         sizes = np.linalg.norm(g, ord=2, axis=(-2, -1))[0]
         agent = int(np.argmax(sizes))
-        if sizes[agent] > top.value * G:
+        if sizes[agent] > top.value:
+            size = float(sizes[agent])
             # of sums of d k products
-            rounding = 10 * problem.d * problem.k * precision(g)
-            where = at_point(problem, W[0, agent])
-            what = f"times G: |grad f|_op = {sizes[agent]:.6g} of agent {agent}"
-            top = Found(float(sizes[agent] / G) if G else np.inf, what, where, rounding)
+            rounding = 10 * problem.d * problem.k * precision(g) * size
+            top = Found(
+                size, f"|grad f|_op of agent {agent}", at_point(problem, W[0, agent]), rounding
+            )
         U, _, Vh = np.linalg.svd(g)
         W = problem.W0 + s * c**2 * U[..., :, :1] @ Vh[..., :1, :]
     return top

@@ -52,6 +52,7 @@ def rank_trap(
         return namespace(W).broadcast_to(g, (*g.shape[:-3], N, d, k))
 
     L = (3 + 5**0.5) / 2
+    drawn = entry_noise(tau, noise)
     constants = Constants(
         L,
         lambda s, c: L * (s * c**2 * min(d, k) ** 0.5 + 2**0.5),
@@ -65,4 +66,4 @@ def rank_trap(
     A = np.broadcast_to(np.eye(2, k), (N, 2, k)).copy()
     start = Factors(np.zeros((N, d, 2)), A)
     W0 = np.zeros((d, k))
-    return Problem("P12", N, d, k, loss, grad, constants, W0, entry_noise(tau, noise), start=start)
+    return Problem("P12", N, d, k, loss, grad, constants, W0, drawn, start=start)

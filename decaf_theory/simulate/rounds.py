@@ -211,7 +211,7 @@ class Rounds:
         weights = self.rule.weights(Pi, self.config.problem.N, clock)
         assert weights is not None  # of a method that mixes in this round
         sent = self.rule.send(state, clock)
-        mixed = self.rule.receive(state, sent, weights, clock)
+        mixed = self.rule.received(state, sent, weights, clock)
         comm_bytes = messages * message_bytes(sent)
         return mixed.state, Mix(state.factors, weights, mixed.truncated, comm_bytes, state.memory)
 

@@ -132,8 +132,8 @@ def require_room(N: int, size: int, hint: str) -> None:
 
 def components(Pi: Matrix) -> int:
     """Return the number of connected components of the graph of a mixing matrix."""
-    weights: Matrix = scipy.sparse.csr_array(Pi if is_sparse(Pi) else host(Pi))
-    return parts(weights != 0)  # a stored zero is not an edge
+    # a stored zero is not an edge; of half types scipy.sparse takes the pattern alone
+    return parts(Pi.tocsr() != 0 if is_sparse(Pi) else scipy.sparse.csr_array(host(Pi) != 0))
 
 
 def parts(pattern: Matrix) -> int:

@@ -18,21 +18,21 @@ from decaf_theory.topology.checks import Matrix, is_sparse, require_room, struct
 from decaf_theory.topology.graphs import with_self_weights
 
 
-def target_weights(target: Sequence[float] | Host, N: int) -> Host:
+def target_weights(target: Sequence[float] | Host, N: int, name: str = "target") -> Host:
     """Return the weights over their sum, [N]: numbers of samples, for instance.
 
-    ValueError: not N finite numbers > 0 with a finite sum.
+    ValueError: not N finite numbers > 0 with a finite sum; the argument is called by its name.
     """
     weights = host(target)
     if weights.shape != (N,) or weights.dtype.kind not in "fiu":
-        raise ValueError(f"target must be {N} numbers for {N} agents, got {target!r}")
+        raise ValueError(f"{name} must be {N} numbers for {N} agents, got {target!r}")
     odd = np.flatnonzero(~((weights > 0) & (weights < np.inf)))
     if odd.size:
         at = int(odd[0])
-        raise ValueError(f"target must be finite and > 0, got {weights[at]} for agent {at}")
+        raise ValueError(f"{name} must be finite and > 0, got {weights[at]} for agent {at}")
     total = sum(weights.tolist())  # of Python's numbers, which do not warn
     if total == np.inf:
-        raise ValueError("target must have a finite sum, got inf; only the ratios count")
+        raise ValueError(f"{name} must have a finite sum, got inf; only the ratios count")
     shares: Host = weights / weights.sum()
     return shares
 
