@@ -29,7 +29,15 @@ import torch._dynamo  # as an optimizer's first step does: once, for all forks
 import torch.distributed as dist
 
 import decaf_theory
-from decaf_theory.distributed import Neighbourhood, RankError, by_blocks, neighbourhood, run
+from decaf_theory.distributed import (
+    Neighbourhood,
+    RankError,
+    by_blocks,
+    enter,
+    neighbourhood,
+    run,
+)
+from decaf_theory.distributed.collective import of_everyone
 from decaf_theory.distributed.neighbourhood import blocks_of
 from decaf_theory.distributed.restart import arrays_of
 from decaf_theory.distributed.running import rule_of
@@ -294,6 +302,14 @@ def slow(rank: int) -> int:
     return loop(rank, timeout=SHORT, at=at)
 
 
+def late(rank: int) -> int:
+    """Say something to everyone; rank 1 does so too late."""
+    enter(SHORT)
+    time.sleep(SHORT + 2 if rank == 1 else 0)
+    of_everyone(rank, "as all spoke")
+    return 0
+
+
 def nonfinite(rank: int) -> int:
     def at(t: int, factors: Factors) -> None:
         if (rank, t) == (1, 2):
@@ -441,6 +457,20 @@ def killed_training(rank: int) -> int:
     return 0
 
 
+def killed_measuring(rank: int) -> int:
+    """Train; rank 1 ends as all agents are gathered for the measurements at a mix."""
+    usual = ranks.at_first
+
+    def at_first(value: object, doing: str) -> object:
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(value, doing)
+
+    ranks.at_first = at_first
+    finetune.finetune(paper_runs.config(**TRAINING), SAVED / "measuring", ranks=LONG)
+    return 0
+
+
 def restarted(rank: int) -> int:
     """Go on where the others were ended, and do the same undisturbed.
 
@@ -501,6 +531,7 @@ SCENES = {
     equal: 4,
     dead: 4,
     slow: 3,
+    late: 3,
     nonfinite: 4,
     other_method: 3,
     other_step: 2,
@@ -511,6 +542,7 @@ SCENES = {
     own_loop: 2,
     killed: 3,
     killed_training: 3,
+    killed_measuring: 3,
 }
 AFTER = {restarted: 3, restarted_training: 3}  # when those have ended
 

@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 
 from decaf_theory.distributed.apart import by_blocks
+from decaf_theory.distributed.collective import at_first
 from decaf_theory.distributed.joining import enter
 from decaf_theory.distributed.neighbourhood import blocks_of
 from decaf_theory.distributed.running import Ran, rule_of, run
@@ -64,14 +65,13 @@ def served(args: argparse.Namespace) -> int:
     """Run this rank for each method; let rank 0 compare and print."""
     import torch.distributed as dist
 
-    rank, ranks = enter(args.timeout)
+    _, ranks = enter(args.timeout)
     code = 0
     for name in args.method:
         config = config_of(args, name, args.agents or ranks)
         ran = run(config, timeout=args.timeout)
-        gathered: list[Ran] = [ran] * ranks
-        dist.all_gather_object(gathered, ran)
-        code = max(code, compared(config, gathered) if rank == 0 else 0)
+        gathered = at_first(ran, "as states were gathered")
+        code = max(code, 0 if gathered is None else compared(config, gathered))
     dist.destroy_process_group()
     return code
 
