@@ -37,6 +37,7 @@ from decaf_theory.distributed import (
     neighbourhood,
     run,
 )
+from decaf_theory.distributed.__main__ import main as command
 from decaf_theory.distributed.collective import of_everyone
 from decaf_theory.distributed.neighbourhood import blocks_of
 from decaf_theory.distributed.restart import arrays_of
@@ -179,7 +180,7 @@ def of_a_model(rank: int) -> dict[str, object]:
 
 
 def overlap() -> None:
-    """Print what happens in which order while two rounds of "combine" are served and trained."""
+    """Print what happens in which order in two rounds of "combine": served, late, and trained."""
     seen: list[str] = []
 
     def noted(what: str, of: object, name: str, patched: object) -> None:
@@ -198,8 +199,9 @@ def overlap() -> None:
         asked = config(method="dlora", order="combine", steps=2)
         grad = asked.problem.grad
         problem = replace(asked.problem, grad=lambda W: seen.append("compute") or grad(W))
-        run(replace(asked, problem=problem), timeout=LONG)
-        seen.append("training")
+        for early in (True, False):
+            run(replace(asked, problem=problem), timeout=LONG, overlap=early)
+            seen.append("then")
         settings = {"mix__agents": 4, "mix__method": "dlora", "train__order": "combine"}
         with TemporaryDirectory() as folder:
             every = {"mix__every": 1, "train__steps": 2}
@@ -354,6 +356,11 @@ def other_rounds(rank: int) -> int:
         factors = mixing.mix(factors, t)
         print(t)
     return 0
+
+
+def timed(rank: int) -> int:
+    """Time rounds as the command does."""
+    return command(["--method", "dlora", "--overlap", "--steps", "3", "--timeout", str(LONG)])
 
 
 def own_loop(rank: int) -> int:
@@ -539,6 +546,7 @@ SCENES = {
     other_rounds: 2,
     own_steps: 1,
     missing: 3,
+    timed: 2,
     own_loop: 2,
     killed: 3,
     killed_training: 3,

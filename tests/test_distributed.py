@@ -187,8 +187,19 @@ def test_a_graph_that_differs_in_a_late_round_is_found_before_it_mixes(ended, ra
 
 
 def test_messages_travel_while_the_next_gradient_is_computed(rows):
-    served, trained = " ".join(rows["overlap"]["seen"]).split(" training ")
+    served, late, trained = " ".join(rows["overlap"]["seen"]).split(" then ")
     assert served.split() == trained.split() == ["post", "compute", "wait"] * 2
+    assert late.split() == ["compute", "post", "wait"] * 2
+
+
+def test_the_command_times_rounds_with_messages_during_the_gradient_and_after(ended):
+    assert ended.codes["timed"] == [0, 0], ended.said("timed", 0)
+    assert re.fullmatch(
+        r"dlora, 2 agents, 5 times 3 rounds of each: \d+\.\d\d ms a round with messages during "
+        r"the gradient, \d+\.\d\d ms with messages after it\n",
+        ended.said("timed", 0, "txt"),
+    )
+    assert ended.said("timed", 1, "txt") == ""
 
 
 def test_the_harness_trains_at_ranks_as_in_one_process_bit_for_bit(rows):
