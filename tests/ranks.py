@@ -52,6 +52,7 @@ from decaf_theory.topology import SCHEDULES, TOPOLOGIES
 from paper_checks import finetune, mixing, ranks
 from paper_checks.run import Run
 from tests import paper_runs
+from tests.other_order import other_order
 from verification import harness
 
 finetune.load_task = paper_runs.task
@@ -544,6 +545,7 @@ SCENES = {
     other_step: 2,
     other_version: 3,
     other_rounds: 2,
+    other_order: 4,
     own_steps: 1,
     missing: 3,
     timed: 2,

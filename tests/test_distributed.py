@@ -207,6 +207,13 @@ def test_the_harness_trains_at_ranks_as_in_one_process_bit_for_bit(rows):
     assert {f"training {name}" for name in ("decaf", "combine", "sora", "six agents")} <= set(rows)
 
 
+def test_the_harness_at_ranks_is_that_of_one_process_up_to_rounding(ended):
+    # sums over those that a rank hears, and products of the batches of its agents alone
+    assert ended.codes["other_order"] == [0] * 4, ended.said("other_order", 0)
+    row = json.loads(ended.said("other_order", 0, "txt"))
+    assert row["gap"] <= row["allowed"] <= 1e-12 * row["size"]
+
+
 def test_two_hosts_serve_a_problem(ended):
     reason = ended.said_of_hosts()
     if reason:
