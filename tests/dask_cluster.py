@@ -13,6 +13,12 @@ from verification.cluster import Cluster
 from verification.serving import Job
 
 ROOT = Path(__file__).resolve().parent.parent
+DASK = """
+from tests.mutation import alter
+alter()
+from runpy import run_module
+run_module("dask", run_name="__main__")
+"""
 
 
 class Local:
@@ -43,7 +49,7 @@ class Local:
 
     def launch(self, what, *options):
         apart = ["--no-dashboard", "--dashboard-address", ":0"]
-        command = [sys.executable, "-m", "dask", what, *options, *apart]
+        command = [sys.executable, "-c", DASK, what, *options, *apart]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with (self.folder / f"{what}.log").open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -29,7 +29,16 @@ import torch._dynamo  # as an optimizer's first step does: once, for all forks
 import torch.distributed as dist
 
 import decaf_theory
-from decaf_theory.distributed import Neighbourhood, RankError, by_blocks, neighbourhood, run
+from decaf_theory.distributed import (
+    Neighbourhood,
+    RankError,
+    by_blocks,
+    enter,
+    neighbourhood,
+    run,
+)
+from decaf_theory.distributed.__main__ import main as command
+from decaf_theory.distributed.collective import of_everyone
 from decaf_theory.distributed.neighbourhood import blocks_of
 from decaf_theory.distributed.restart import arrays_of
 from decaf_theory.distributed.running import rule_of
@@ -43,6 +52,7 @@ from decaf_theory.topology import SCHEDULES, TOPOLOGIES
 from paper_checks import finetune, mixing, ranks
 from paper_checks.run import Run
 from tests import paper_runs
+from tests.other_order import other_order
 from verification import harness
 
 finetune.load_task = paper_runs.task
@@ -171,7 +181,7 @@ def of_a_model(rank: int) -> dict[str, object]:
 
 
 def overlap() -> None:
-    """Print what happens in which order while two rounds of "combine" are served and trained."""
+    """Print what happens in which order in two rounds of "combine": served, late, and trained."""
     seen: list[str] = []
 
     def noted(what: str, of: object, name: str, patched: object) -> None:
@@ -190,8 +200,9 @@ def overlap() -> None:
         asked = config(method="dlora", order="combine", steps=2)
         grad = asked.problem.grad
         problem = replace(asked.problem, grad=lambda W: seen.append("compute") or grad(W))
-        run(replace(asked, problem=problem), timeout=LONG)
-        seen.append("training")
+        for early in (True, False):
+            run(replace(asked, problem=problem), timeout=LONG, overlap=early)
+            seen.append("then")
         settings = {"mix__agents": 4, "mix__method": "dlora", "train__order": "combine"}
         with TemporaryDirectory() as folder:
             every = {"mix__every": 1, "train__steps": 2}
@@ -294,6 +305,14 @@ def slow(rank: int) -> int:
     return loop(rank, timeout=SHORT, at=at)
 
 
+def late(rank: int) -> int:
+    """Say something to everyone; rank 1 does so too late."""
+    enter(SHORT)
+    time.sleep(SHORT + 2 if rank == 1 else 0)
+    of_everyone(rank, "as all spoke")
+    return 0
+
+
 def nonfinite(rank: int) -> int:
     def at(t: int, factors: Factors) -> None:
         if (rank, t) == (1, 2):
@@ -338,6 +357,11 @@ def other_rounds(rank: int) -> int:
         factors = mixing.mix(factors, t)
         print(t)
     return 0
+
+
+def timed(rank: int) -> int:
+    """Time rounds as the command does."""
+    return command(["--method", "dlora", "--overlap", "--steps", "3", "--timeout", str(LONG)])
 
 
 def own_loop(rank: int) -> int:
@@ -441,6 +465,20 @@ def killed_training(rank: int) -> int:
     return 0
 
 
+def killed_measuring(rank: int) -> int:
+    """Train; rank 1 ends as all agents are gathered for the measurements at a mix."""
+    usual = ranks.at_first
+
+    def at_first(value: object, doing: str) -> object:
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(value, doing)
+
+    ranks.at_first = at_first
+    finetune.finetune(paper_runs.config(**TRAINING), SAVED / "measuring", ranks=LONG)
+    return 0
+
+
 def restarted(rank: int) -> int:
     """Go on where the others were ended, and do the same undisturbed.
 
@@ -501,16 +539,20 @@ SCENES = {
     equal: 4,
     dead: 4,
     slow: 3,
+    late: 3,
     nonfinite: 4,
     other_method: 3,
     other_step: 2,
     other_version: 3,
     other_rounds: 2,
+    other_order: 4,
     own_steps: 1,
     missing: 3,
+    timed: 2,
     own_loop: 2,
     killed: 3,
     killed_training: 3,
+    killed_measuring: 3,
 }
 AFTER = {restarted: 3, restarted_training: 3}  # when those have ended
 

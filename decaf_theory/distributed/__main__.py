@@ -5,7 +5,8 @@
 Rank 0 prints a line for each method: the largest difference from the simulation whose sums have the
 same order, which must be 0, and from that of one stack of all agents; the bytes that all ranks
 sent, and those that the method declares; the time of a mix, and how many copies of what a rank
-sends in it would take as long.
+sends in it would take as long. With --overlap: the time of a round with messages that travel while
+the gradient is computed, and with messages after it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from time import perf_counter
 import numpy as np
 
 from decaf_theory.distributed.apart import by_blocks
+from decaf_theory.distributed.collective import at_first
 from decaf_theory.distributed.joining import enter
 from decaf_theory.distributed.neighbourhood import blocks_of
 from decaf_theory.distributed.running import Ran, rule_of, run
@@ -34,6 +36,7 @@ from decaf_theory.terminal import prepare
 from decaf_theory.topology import SCHEDULES, TOPOLOGIES
 
 COPIES = 50
+TURNS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rank", type=int, default=2, help="of the adapters")
     p.add_argument("--lr", type=float, default=0.05)
     p.add_argument("--steps", type=int, default=20)
+    p.add_argument(
+        "--overlap",
+        action="store_true",
+        help="time rounds of order combine: messages travel during the gradient, or after it",
+    )
     p.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for other ranks")
     return p
 
@@ -64,14 +72,16 @@ def served(args: argparse.Namespace) -> int:
     """Run this rank for each method; let rank 0 compare and print."""
     import torch.distributed as dist
 
-    rank, ranks = enter(args.timeout)
+    _, ranks = enter(args.timeout)
     code = 0
     for name in args.method:
         config = config_of(args, name, args.agents or ranks)
+        if args.overlap:
+            print_overlap(replace(config, order="combine"), args.timeout)
+            continue
         ran = run(config, timeout=args.timeout)
-        gathered: list[Ran] = [ran] * ranks
-        dist.all_gather_object(gathered, ran)
-        code = max(code, compared(config, gathered) if rank == 0 else 0)
+        gathered = at_first(ran, "as states were gathered")
+        code = max(code, 0 if gathered is None else compared(config, gathered))
     dist.destroy_process_group()
     return code
 
@@ -109,6 +119,25 @@ def compared(config: Config, ranks: Sequence[Ran]) -> int:
     )
     fewer = len(ranks) < config.problem.N  # what agents of one rank say does not travel
     return 0 if apart == 0 and (sent <= declared if fewer else sent == declared) else 1
+
+
+def print_overlap(config: Config, timeout: float) -> None:
+    """Let rank 0 print how long rounds take with messages that travel early, and with late ones.
+
+    Runs of both take turns, so that both meet the same load.
+    """
+    rounds: dict[bool, list[float]] = {True: [], False: []}
+    for early in [True, False] * TURNS:
+        ran = run(config, timeout=timeout, overlap=early)
+        for other in at_first(ran, "as times were gathered") or []:
+            rounds[early] += other.rounds
+    if rounds[True]:
+        during, after = (1e3 * median(rounds[early]) for early in (True, False))
+        print(
+            f"{config.named.name}, {config.problem.N} agents, {TURNS} times {config.steps} rounds "
+            f"of each: {during:.2f} ms a round with messages during the gradient, {after:.2f} ms "
+            f"with messages after it"
+        )
 
 
 def distance(found: Factors, trace: Trace) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -14,7 +15,7 @@ import numpy as np
 
 import decaf_theory
 from decaf_theory.arrays import Array, Host, host
-from decaf_theory.distributed.collective import first_line, of_everyone
+from decaf_theory.distributed.collective import of_everyone
 from decaf_theory.distributed.wire import RankError
 from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
@@ -56,7 +57,7 @@ def enter(timeout: float) -> tuple[int, int]:
             )
         except RuntimeError as error:
             raise RankError(
-                f"rank {rank}: not all ranks joined within {timeout:g} s: {first_line(error)}"
+                f"rank {rank}: not all ranks joined within {timeout:g} s: {_first_line(error)}"
             ) from None
     return dist.get_rank(), dist.get_world_size()
 
@@ -83,6 +84,12 @@ def _together(rank: int, ranks: int, timeout: float) -> Store:
         who = f"rank {lack[0]}" if len(lack) == 1 else f"ranks {', '.join(map(str, lack))}"
         raise RankError(f"rank {rank}: {who} of {ranks} did not join within {timeout:g} s")
     return store
+
+
+def _first_line(error: Exception) -> str:
+    """Return what torch says first, without the place in its sources."""
+    line = next(iter(str(error).splitlines()), "")
+    return re.sub(r"^\[[^]]*:\d+\] |GLHF.*|\. This is.*", "", line).strip()
 
 
 def agree(record: Record, at: str = "joined") -> None:

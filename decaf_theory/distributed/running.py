@@ -32,22 +32,33 @@ SETTINGS = ("lr", "steps", "order", "local_steps", "runs", "seed", "s", "ranks",
 
 
 class Ran(NamedTuple):
-    """What a rank did: its agents' numbers and state [runs, n, ., .], its bytes, and its times."""
+    """What a rank did: its agents' numbers and state [runs, n, ., .], its bytes, and its times.
+
+    seconds: of each mix; of messages that travelled before it, of waiting for them. rounds: of each
+    round.
+    """
 
     own: list[int]
     state: State
     sent_bytes: int
-    seconds: list[float]  # of each mix
+    seconds: list[float]
+    rounds: list[float]
 
 
 def run(
-    config: Config, *, timeout: float = 60.0, folder: Path | None = None, every: int = 10
+    config: Config,
+    *,
+    timeout: float = 60.0,
+    folder: Path | None = None,
+    every: int = 10,
+    overlap: bool = True,
 ) -> Ran:
     """Return what this rank's agents hold after the rounds of the configuration.
 
     Starts, noise and step sizes are those of `simulate`, whose records are not made here.
     folder: where each rank saves its state after every so many rounds, and goes on from the last
-    round that all have saved, bit for bit as if nothing had happened; None: nowhere.
+    round that all have saved, bit for bit as if nothing had happened; None: nowhere. overlap:
+    whether messages of order "combine" travel while the gradient is computed, or after that.
     RankError: other ranks are missing, late, or have another configuration; a number is not finite.
     ValueError: a method that does not meet on a graph.
     """
@@ -64,7 +75,7 @@ def run(
     named["problem"] = config.problem.name
     neighbourhood = Neighbourhood(rule, graph, factors, timeout=timeout, settings=named)
     held = Held(0, config.rule.begin(start).take(own), 0)
-    rounds = _Served(_of_agents(config, own, rule), neighbourhood)
+    rounds = _Served(_of_agents(config, own, rule), neighbourhood, overlap)
     saved = None
     if folder is not None:
         record = neighbourhood.record | {"ranks": str(ranks)}
@@ -72,7 +83,7 @@ def run(
         held = saved.resume(held.state)
         neighbourhood.sent_bytes = held.sent_bytes
     final = _through(rounds, config, held, saved, integer("every", every, 1))
-    return Ran(own, final, neighbourhood.sent_bytes, rounds.seconds)
+    return Ran(own, final, neighbourhood.sent_bytes, rounds.seconds, rounds.took)
 
 
 def rule_of(config: Config) -> Method:
@@ -84,14 +95,17 @@ def rule_of(config: Config) -> Method:
 class _Served(Rounds):
     """The rounds of this rank's agents, whose mixes go through the neighbourhood."""
 
-    def __init__(self, config: Config, neighbourhood: Neighbourhood) -> None:
+    def __init__(self, config: Config, neighbourhood: Neighbourhood, overlap: bool) -> None:
         super().__init__(config)
         self.neighbourhood = neighbourhood
+        self.early = overlap and config.order == "combine"
         self.seconds: list[float] = []
+        self.took: list[float] = []
         self.posted: Posted | None = None
 
     def after(self, visit: Visit, drawn: list[Host | None]) -> Visit:
         """Return the next step; RankError: a number on the way is not finite."""
+        begun = perf_counter()
         try:
             following = self.advance(visit, drawn, check=True)
         except SimulationError as error:
@@ -100,12 +114,13 @@ class _Served(Rounds):
                 f"rank {served.rank}: {error}, counted from 0 among its agents {served.own}"
             ) from None
         assert following is not None  # or its name was raised
+        self.took.append(perf_counter() - begun)
         return following
 
     def gradient(self, at: State, drawn: Host | None, clock: Clock, check: bool) -> Array:
-        """Return the gradient; in order "combine" the messages of the round travel meanwhile."""
+        """Return the gradient; messages of the round travel meanwhile if they are sent early."""
         rule = self.neighbourhood.method
-        if self.config.order == "combine" and rule.mixes(clock):
+        if self.early and rule.mixes(clock):
             self.posted = self.neighbourhood.post([rule.send(at, clock)], clock.round)
         return super().gradient(at, drawn, clock, check)
 

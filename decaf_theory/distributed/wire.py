@@ -86,7 +86,7 @@ def post(
         try:
             swap.works[peer] = _started(outgoing.get(peer), incoming.get(peer), peer, round)
         except RuntimeError as error:
-            swap.silent[peer] = _reason(error, timeout)
+            swap.silent[peer] = fault(error, f"within {timeout:g} s")
     return swap
 
 
@@ -101,7 +101,7 @@ def wait(swap: Swap, *, rank: int, timeout: float) -> None:
             for work in begun:
                 work.wait(timedelta(seconds=max(ends - monotonic(), LEAST)))
         except RuntimeError as error:
-            swap.silent[peer] = _reason(error, timeout)
+            swap.silent[peer] = fault(error, f"within {timeout:g} s")
     if swap.silent:
         reasons = "; ".join(f"rank {peer} {reason}" for peer, reason in sorted(swap.silent.items()))
         raise RankError(f"rank {rank} cannot mix in round {swap.round}: {reasons}")
@@ -118,6 +118,7 @@ def _started(out: Tensor | None, into: Tensor | None, peer: int, round: int) -> 
     return dist.batch_isend_irecv(operations)
 
 
-def _reason(error: RuntimeError, timeout: float) -> str:
+def fault(error: RuntimeError, limit: str) -> str:
+    """Return what torch's error says of the other rank: it was late, by the limit, or has ended."""
     late = "timed out" in str(error).lower()
-    return f"did not answer within {timeout:g} s" if late else "has ended: its connection is closed"
+    return f"did not answer {limit}" if late else "has ended: its connection is closed"
