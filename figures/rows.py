@@ -12,6 +12,7 @@ from verification import harness, store
 
 Row: TypeAlias = Mapping[str, Any]
 RUNS = ("paper", "runs")  # where the harness writes, below the results
+KEPT = "paper.jsonl"  # one experiment of it in one file, as paper_checks table --keep writes it
 NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
@@ -105,7 +106,7 @@ def partitions(results: Path, accept_code: bool = False) -> list[dict[str, Any]]
 
 def _of_harness(results: Path, accept_code: bool) -> list[harness.Stored]:
     paths = sorted(p for name in RUNS for p in (results / name).glob(f"*/*/{store.ROWS}"))
-    found = [harness.read(path.parent) for path in paths]
+    found = [*(harness.read(path.parent) for path in paths), *_kept(results / KEPT)]
     for name in sorted({run.settings["name"] for run in found}):
         own = [run for run in found if run.settings["name"] == name]
         harness.require_alike(name, own, accept_code=accept_code)
@@ -114,6 +115,19 @@ def _of_harness(results: Path, accept_code: bool) -> list[harness.Stored]:
         again = f"python -m paper_checks sweep CONFIG --out {folder}"
         raise MissingError(f"no runs of the harness in {folder}; run {again}")
     return found
+
+
+def _kept(path: Path) -> list[harness.Stored]:
+    """Return the runs of a kept experiment, without what figures do not need; none without it."""
+    if not path.exists():
+        return []
+    with store.fitting(path, f"run python -m paper_checks table FOLDER --keep {path}"):
+        about, *rows = _sealed(path)
+        shared: dict[str, Any] = about["settings"]
+        return [
+            harness.Stored(path, {"settings": shared | row["settings"]}, row["records"], [])
+            for row in rows
+        ]
 
 
 def tournament(results: Path) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ from figures.rows import Row, pick
 
 NEEDS = ("runs",)
 CAPTION = """\
-Fine-tuning of {name} over {graphs}: the test score (accuracy, or F1 if the task specifies it),
-mean over the agents, against rounds of communication (left) and against the bytes that all agents
-sent (right), for each partition of the data (rows). Lines: medians over {seeds} seeds; bands: from
-the smallest to the largest.
-Rows of python -m paper_checks; the experiment shown is the one with the most rows.
+Fine-tuning of {name} over {graphs}, {agents} agents, rank {rank}, {steps} steps, heads {heads}:
+the test score (accuracy, or F1 if the task specifies it), mean over the agents, against rounds of
+communication (left) and against the bytes that all agents sent (right), for each partition of the
+data (rows). Lines: medians over {seeds} seeds; bands: from the smallest to the largest.
+Rows of python -m paper_checks, code {code}.
+The experiment shown is the one with the most rows.
 """
 WORDS = {"iid": "IID", "skew": "label skew", "dirichlet": "Dirichlet", "shots": "few shots"}
 WORDS |= {"balanced": "class-balanced", "exclusive": "exclusive classes"}
@@ -40,7 +41,13 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
     own = shown(rows)
     graphs = sorted({row["mix.graph"] for row in own} - {"any"})
     seeds = {row["train.seed"] for row in own}
-    return {"name": own[0]["name"], "graphs": ", ".join(graphs) or "no graph", "seeds": len(seeds)}
+    named = {"agents": "mix.agents", "rank": "lora.rank", "steps": "train.steps", "code": "code"}
+    shared = {name: own[0].get(setting, "unknown") for name, setting in named.items()}
+    shared["heads"] = "trained" if own[0].get("lora.train_heads", True) else "frozen"
+    return shared | {
+        **{"name": own[0]["name"], "graphs": ", ".join(graphs) or "no graph"},
+        "seeds": len(seeds),
+    }
 
 
 def draw(rows: Sequence[Row], path: Path) -> list[Path]:

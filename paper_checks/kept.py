@@ -1,7 +1,7 @@
-"""An experiment with its runs, read from folders, or from one small file that has its tables.
+"""An experiment with its runs, read from folders, or from one file that has its tables and curves.
 
 The file: a line about what all runs share (settings, floors, the plan, the baseline), then a line
-for each run: its own settings, its last record and the one of its best round, seconds, verdicts.
+for each run: its own settings, its scored records, seconds, verdicts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from decaf_theory.files import write_atomically
 from decaf_theory.sums import seal_lines
-from paper_checks import protocol, scores, trials
+from paper_checks import protocol, trials
 from paper_checks.baseline import BASELINE
 from paper_checks.protocol import Plan
 from verification import store
@@ -21,7 +21,7 @@ from verification.store import RUN, StoreError
 
 COMMAND = "python -m paper_checks table FOLDER --keep FILE"
 SCORES = ("score", "accuracy", "averaged_score", "averaged_factors_score", "ensemble_score")
-RECORD = ("step", "validation_score", *SCORES)  # of a record
+RECORD = ("step", "round", "comm_bytes", "validation_score", *SCORES)  # of a record
 
 
 class Experiment(NamedTuple):
@@ -102,11 +102,9 @@ def _verdicts(run: Stored) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _records(run: Stored) -> list[dict[str, Any]]:
-    """Return the best and the last scored record, or the one that is both."""
+    """Return what the tables and curves show of the scored records."""
     scored = [record for record in run.records if "score" in record]
-    chosen = [scores.best_of(run), scored[-1]]
-    kept = [{name: one[name] for name in RECORD if name in one} for one in chosen]
-    return kept[1:] if kept[0] == kept[1] else kept
+    return [{name: one[name] for name in RECORD if name in one} for one in scored]
 
 
 def load(path: Path) -> Experiment:

@@ -16,6 +16,7 @@ from decaf_theory.sums import seal_lines, sealed
 from figures import adapters, partition, rows, style, training
 from figures.cli import caption, main
 from figures.table import FIGURES
+from paper_checks.kept import experiments, save
 from tests import drawn_bounds, figure_rows
 from verification import provenance, store
 from verification.claim import RESOLUTION
@@ -103,25 +104,21 @@ def figures(results, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(results, tmp_path_factory):
-    """Return a function that draws the vectors of a figure from its rows, once."""
-    folder = tmp_path_factory.mktemp("alone")
-    return cache(lambda name: vectors(rows_of(results, name), name, folder / name))
+def by_command(figures):
+    """Return a function: the vectors of a figure as the command drew them, in other processes."""
+    return lambda name: {".svg": (figures[0] / f"{name}.svg").read_bytes()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(results, alone, tmp_path, name):
+def test_equal_rows_give_equal_bytes_and_changed_rows_give_others(
+    results, by_command, tmp_path, name
+):
     found = rows_of(results, name)
-    assert alone(name) == vectors(found, name, tmp_path / "second")
+    assert by_command(name) == vectors(found, name, tmp_path / "here")
     if name in DRAWN and name not in ONE:
-        assert alone(name) != vectors([raised(row) for row in found], name, tmp_path / "third")
-
-
-@pytest.mark.slow
-def test_figures_drawn_by_several_processes_are_those_drawn_by_one(figures, alone):
-    for name in NAMES:
-        assert {".svg": (figures[0] / f"{name}.svg").read_bytes()} == alone(name)
+        changed = [raised(row) for row in found]
+        assert by_command(name) != vectors(changed, name, tmp_path / "changed")
 
 
 HOSTILE = """
@@ -139,11 +136,11 @@ patch.force_edgecolor: True
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["difference", "partition"])
-def test_the_settings_of_the_user_do_not_reach_a_figure(results, alone, tmp_path, name):
+def test_the_settings_of_the_user_do_not_reach_a_figure(results, by_command, tmp_path, name):
     (tmp_path / "matplotlibrc").write_text(HOSTILE)
     with matplotlib.rc_context(fname=tmp_path / "matplotlibrc"):
         assert matplotlib.rcParams["text.usetex"]
-        assert vectors(rows_of(results, name), name, tmp_path / "drawn") == alone(name)
+        assert vectors(rows_of(results, name), name, tmp_path / "drawn") == by_command(name)
         assert matplotlib.rcParams["text.usetex"]
 
 
@@ -274,11 +271,11 @@ def test_equal_rows_give_equal_bytes_in_every_format(results, figures, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE)
-def test_one_changed_row_changes_the_figure(results, alone, tmp_path, name):
+def test_one_changed_row_changes_the_figure(results, by_command, tmp_path, name):
     found = rows_of(results, name)
     (place,) = [i for i, row in enumerate(found) if rows.matches(row, ONE[name])]
     found[place] = raised(found[place])
-    assert vectors(found, name, tmp_path / "other") != alone(name)
+    assert vectors(found, name, tmp_path / "other") != by_command(name)
 
 
 @pytest.mark.slow
@@ -451,6 +448,40 @@ def test_a_damaged_run_of_the_harness_is_not_drawn(tmp_path, change):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(store.StoreError, match="truncated or altered"):
         rows.read(tmp_path, ["runs"])
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Runs of the harness in folders, and the file that keeps them in one: (whole, kept)."""
+    whole, alone = tmp_path / "whole", tmp_path / "kept"
+    figure_rows.write_all(whole)
+    (experiment,), _ = experiments([whole / "paper"])
+    save(experiment, alone / rows.KEPT)
+    return whole, alone
+
+
+def test_a_kept_experiment_is_drawn_as_its_folders_are(kept, tmp_path):
+    first, second = (rows.read(out, ["runs"]) for out in kept)
+    drawings = [
+        vectors(found, "training", tmp_path / name)
+        for name, found in (("first", first), ("second", second))
+    ]
+    assert drawings[0] == drawings[1]
+    assert caption("training", first) == caption("training", second)
+
+
+def test_a_kept_experiment_of_other_code_is_refused_and_a_damaged_one_named(kept, monkeypatch):
+    path = kept[1] / rows.KEPT
+    monkeypatch.setattr(rows.harness, "code", lambda: "other")
+    with pytest.raises(store.StoreError, match=r"made by other code .*--accept-code"):
+        rows.read(kept[1], ["runs"])
+    assert rows.read(kept[1], ["runs"], accept_code=True)
+    path.write_bytes(path.read_bytes().replace(b"decaf", b"dlora", 1))
+    with pytest.raises(store.StoreError, match=r"paper.jsonl is damaged .*make it again"):
+        rows.read(kept[1], ["runs"], accept_code=True)
+    path.write_bytes(seal_lines([{"kind": "machine"}]))
+    with pytest.raises(store.StoreError, match=r"not as this version .* --keep"):
+        rows.read(kept[1], ["runs"], accept_code=True)
 
 
 def test_a_benchmark_cut_at_the_end_of_a_line_is_named(tmp_path):

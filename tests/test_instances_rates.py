@@ -11,7 +11,7 @@ from decaf_theory.simulate import Config
 from tests.claim_rows import exactly, invented
 from tests.dense import PI, agents, balanced, mix, sharp, size, turned_onto
 from verification.claim import Context
-from verification.claims.rates import decaf_runs
+from verification.claims.rates import decaf_runs, mean_descent
 from verification.instances import quadratics, targets
 from verification.instances.consensus import spread_along
 
@@ -229,3 +229,11 @@ def test_the_certificate_without_noise_takes_the_predictable_form_and_the_larges
     drift = lr * path.kappa.max() * q + path.apart.max() / (np.sqrt(N) * (1 - lam))
     assert row.measured == pytest.approx(path.Xi.max(), rel=1e-12)
     assert row.bound == pytest.approx((drift / (1 - lr * L * q)) ** 2, rel=1e-12)
+
+
+def test_a_mean_gradient_that_rounding_leaves_below_zero_is_a_row(monkeypatch):
+    below = {"gradient": np.array([-1e-40]), "Xi": np.array([-1e-40])}
+    monkeypatch.setattr(moments, "average", lambda *_: below)
+    row = mean_descent.replay_local_steps(mean_descent.local_descent())
+    assert row.measured == exactly(-1e-40)
+    assert row.rounding > 0

@@ -52,18 +52,22 @@ def _word(word: str, ids: Sequence[str], own: str) -> str:
 
 
 def _plain(text: str, ids: Sequence[str], own: str) -> str:
+    def link(found: re.Match[str]) -> str:
+        return found[0] if found[0] == own else f'<a href="#{found[0]}">{found[0]}</a>'
+
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
-    named = _named([name for name in ids if name != own])
-    return named.sub(r'<a href="#\g<0>">\g<0></a>', escaped) if named else escaped
+    named = _named(tuple(ids))
+    return named.sub(link, escaped) if named else escaped
 
 
 def claims_in(text: str, ids: Sequence[str]) -> list[str]:
     """Return the claims that a text names, each once, in its order."""
-    named = _named(ids)
+    named = _named(tuple(ids))
     return list(dict.fromkeys(named.findall(text))) if named else []
 
 
-def _named(ids: Sequence[str]) -> re.Pattern[str] | None:
+@cache
+def _named(ids: tuple[str, ...]) -> re.Pattern[str] | None:
     known = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True))
     return re.compile(rf"\b(?:{known})(?!\w|-[a-z0-9])") if known else None
 

@@ -78,7 +78,7 @@ def descent_over_periods(
     values = np.linalg.eigvals(host(reduce(moments.compose, period).A))
     gap = np.min(np.abs(1 - np.abs(values)), axis=-1)
     share = ulps(8 * values.shape[-1], len(period) * periods.bit_length() + 1 / gap)
-    return Descent(gradient, Xi, share * gradient)
+    return Descent(gradient, Xi, share * np.abs(gradient))  # rounding may leave it below 0, too
 
 
 def sharp_row(case: Case, found: Descent, steps: int, lr: Any, **params: Value) -> Row:
