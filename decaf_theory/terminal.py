@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -53,6 +53,11 @@ def columns() -> int | None:
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None
 
 
+def width() -> int:
+    """Return how many columns tables and paragraphs may fill: the terminal's, or WIDTH."""
+    return columns() or WIDTH
+
+
 def shorten(text: str, room: int) -> str:
     """Return at most `room` characters of a text, with an ellipsis if it is cut."""
     return text if len(text) <= room else text[: max(room - 3, 0)].rstrip() + "..."
@@ -63,9 +68,58 @@ def fitting(line: str) -> str:
     return shorten(line, columns() or len(line))
 
 
+def wrapped(line: str) -> str:
+    """Return a sentence in lines that fit the terminal; whole where there is none."""
+    return paragraph(line) if columns() else line
+
+
 def paragraph(text: str) -> str:
-    """Return a text in lines of at most WIDTH columns, names and paths whole."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    """Return a text in lines that fit, names and paths whole."""
+    return _filled(text)
+
+
+def legend(text: str) -> str:
+    """Return a legend that fits: entries of a name, a gap and words, and sentences.
+
+    Further lines of an entry are indented to where its words begin. As it is where all lines fit.
+    """
+    if max(map(len, text.splitlines())) <= width():
+        return text
+    entries: list[str] = []
+    for line in text.splitlines():
+        goes_on = "  " not in f"{line}{entries[-1]}" if entries else False  # of a sentence
+        if entries and (goes_on or line.startswith(" ")):
+            entries[-1] += f" {line.strip()}"
+        else:
+            entries.append(line)
+    return "\n".join(_entry(entry) for entry in entries)
+
+
+def _entry(text: str) -> str:
+    name, gap, _ = text.partition("  ")
+    indent = len(text) - len(text[len(name) :].lstrip()) if gap else 0
+    return _filled(text, subsequent_indent=" " * indent)
+
+
+def _filled(text: str, **indents: str) -> str:
+    return textwrap.fill(text, width(), break_long_words=False, break_on_hyphens=False, **indents)
+
+
+def groups(widths: Sequence[int], named: int = 1) -> list[list[int]]:
+    """Return the columns of a table, one list for each part of it that fits, all if they do.
+
+    widths: of the columns, which two spaces divide. Each part begins with the first `named`.
+    """
+    first = list(range(named))
+    parts: list[list[int]] = []
+    for i in range(named, len(widths)):
+        longer = [*(parts[-1] if parts else first), i]
+        fits = sum(widths[j] + 2 for j in longer) - 2 <= width()
+        if parts and fits:
+            parts[-1] = longer
+        else:
+            parts.append([*first, i])
+    return parts
 
 
 def say(lines: Iterable[str], done: str) -> int:

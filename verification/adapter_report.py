@@ -6,7 +6,6 @@ Every number is that of the update itself: B carries the LoRA scale. The bounds 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,11 @@ import numpy as np
 from decaf_theory import adapters
 from decaf_theory.formats import ratio
 from decaf_theory.lowrank import Factors
+from decaf_theory.terminal import legend, paragraph, width
 from verification.adapter_evidence import EVIDENCE, Case, rounding_of
 from verification.claim import Claim, Outcome, Row, Value
 from verification.judge import Verdict, judge
 
-WIDTH = 96
 NORMS_OF_MIX = ("mix", "interference", "truncation")  # in every row: a figure relates them
 
 
@@ -51,16 +50,12 @@ class Report:
         """Return the report for a terminal: numbers, verdicts, and their meaning in words."""
         N = len(self.agents.names)
         paragraphs = (adapters.plain_words(self.sites, N), *adapters.notes(self.agents))
-        wrapped = [
-            textwrap.fill(p, WIDTH, break_long_words=False, break_on_hyphens=False)
-            for p in paragraphs
-        ]
         return "\n\n".join(
             [
                 f"{adapters.count(N)}, {self.topology} graph\n{adapters.table(self.sites)}",
-                adapters.LEGEND,
+                legend(adapters.LEGEND),
                 _verdict_table(self.verdicts, self.rows),
-                "\n".join(wrapped),
+                "\n".join(map(paragraph, paragraphs)),
             ]
         )
 
@@ -133,7 +128,10 @@ def resized(row: Row, e: int) -> Row:
 
 
 def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]]) -> str:
-    """Return one line per claim: outcome, tightness, rows that apply, and why if none do."""
+    """Return one line per claim: outcome, tightness, rows that apply, and why if none do.
+
+    Where that does not fit, what the bound is and why it does not apply stand below.
+    """
     lines = [f"{'bounds on these adapters':<39}{'outcome':<16}tightness   applies"]
     for verdict in verdicts:
         bound, condition = WORDS[verdict.claim]
@@ -143,6 +141,15 @@ def _verdict_table(verdicts: Sequence[Verdict], rows: Mapping[str, Sequence[Row]
             f"{verdict.claim:<11}{bound:<28}{verdict.outcome.value:<16}{tight:>9}   "
             f"{held} of {verdict.rows}" + ("" if held else f": {condition}")
         )
+    if max(map(len, lines)) <= width():
+        return "\n".join(lines)
+    lines = [f"{'claim':<11}{'outcome':<16}tightness   applies"]
+    for verdict in verdicts:
+        bound, condition = WORDS[verdict.claim]
+        held = sum(row.assumptions_held for row in rows[verdict.claim])
+        tight = f"{ratio(verdict.tightness):>9}   {held} of {verdict.rows}"
+        lines.append(f"{verdict.claim:<11}{verdict.outcome.value:<16}{tight}")
+        lines.append(f"    {bound}" + ("" if held else f": {condition}"))
     return "\n".join(lines)
 
 

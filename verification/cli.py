@@ -14,7 +14,7 @@ from pathlib import Path
 from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import require_place, write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
-from decaf_theory.terminal import prepare, printable
+from decaf_theory.terminal import prepare, printable, wrapped
 from verification import options, provenance, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome
 from verification.cluster import ClusterError
@@ -135,7 +135,7 @@ def judge_all(args: argparse.Namespace, ledger: Ledger) -> int:
         why = evidence.error or table.why(evidence.verdict, evidence.rows)
         print(f"\n{evidence.verdict.claim}: {why}")
     where = f"({run.seconds:.1f} s, {args.size}, seed {args.seed}) -> {printable(args.out)}"
-    print(f"\n{table.summary(verdicts)} {where}")
+    print("\n" + wrapped(f"{table.summary(verdicts)} {where}"))
     return DIFFERS if surprises else OK
 
 
@@ -161,11 +161,12 @@ def explain(args: argparse.Namespace, ledger: Ledger) -> int:
         texts_of_rows = (table.deciding(rows), table.regimes(regimes_of(claim, rows)))
         print(printable("\n".join(filter(None, texts_of_rows))))
     except store.StoreError as error:
-        print(f"no deciding rows: {printable(error)}")
+        print(wrapped(f"no deciding rows: {printable(error)}"))
     kept = ledger.counterexample(claim.id)
     if kept.exists():
         found = replay.load(kept)
-        print(f"\ncounterexample\n{replay.line(claim, replay.recompute(claim, found), found)}")
+        line = replay.line(claim, replay.recompute(claim, found), found)
+        print(f"\ncounterexample\n{wrapped(line)}")
         print(f"again: {MAIN} replay {shown(kept)}")
     print(f"\nrun again: {MAIN} --only {claim.id}")
     return OK
@@ -194,7 +195,7 @@ def replayed(file: Path, ledger: Ledger, *, script: bool) -> bool:
         print(replay.program(claim, found, ledger), end="")
         return True
     row = replay.recompute(claim, found)
-    print(replay.line(claim, row, found))
+    print(wrapped(replay.line(claim, row, found)))
     return replay.equal(row, found) and row.outcome == claim.expected
 
 

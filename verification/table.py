@@ -5,18 +5,22 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from decaf_theory import terminal
-from decaf_theory.terminal import fitting, shorten
+from decaf_theory.terminal import fitting, shorten, wrapped
 from verification.claim import Claim, Outcome, Row, deciding_row, tightest_row
 from verification.formulas import plain
 from verification.judge import Regime, Verdict
 from verification.ledger import paragraphs, span
 
 COLUMNS = ("claim", "statement", "outcome", "expected", "tightness", "rows", "seconds")
+# what a table does without where a statement has no room; an outcome that is not expected is marked
+LEFT_OUT = ("seconds", "rows", "expected", "statement")
 WIDTH = 120
 MARK = "<- unexpected"
+SIDES = dict.fromkeys(("tightness", "rows", "seconds"), ">")
 Record = Mapping[str, Any]
 
 
@@ -46,17 +50,28 @@ def cells(record: Record, statement: str) -> list[str]:
 
 
 def table(verdicts: Sequence[Record], statements: Mapping[str, str], columns: int = WIDTH) -> str:
-    """Return the table of verdicts; the statements are shortened until the lines fit."""
+    """Return the table of verdicts; the statements are shortened until the lines fit.
+
+    Columns are left out where that is not enough.
+    """
     lines = [list(COLUMNS)] + [cells(v, statements.get(v["claim"], "")) for v in verdicts]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     marks = ["", *("" if as_expected(v) else f"  {MARK}" for v in verdicts)]
-    room = columns - sum(widths) + widths[1] - 2 * (len(COLUMNS) - 1) - max(map(len, marks))
-    widths[1] = min(widths[1], max(room, len(COLUMNS[1])))
+    sizes = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    widths = dict(zip(COLUMNS, sizes, strict=True))
+    room = columns - max(map(len, marks))
+    for name in LEFT_OUT:
+        taken = sum(size + 2 for other, size in widths.items() if other != "statement")
+        if room - taken >= len("statement") or "statement" not in widths:
+            break
+        del widths[name]
+    if "statement" in widths:
+        widths["statement"] = min(widths["statement"], room - taken)
 
     def row(line: Sequence[str]) -> str:
-        texts = (shorten(cell, size) for cell, size in zip(line, widths, strict=True))
-        pads = zip(texts, widths, "<<<<>>>", strict=True)
-        return "  ".join(f"{text:{side}{size}}" for text, size, side in pads)
+        own = dict(zip(COLUMNS, line, strict=True))
+        texts = (shorten(own[name], size) for name, size in widths.items())
+        pads = zip(texts, widths.items(), strict=True)
+        return "  ".join(f"{text:{SIDES.get(name, '<')}{size}}" for text, (name, size) in pads)
 
     return "\n".join((row(line) + mark).rstrip() for line, mark in zip(lines, marks, strict=True))
 
@@ -128,7 +143,7 @@ def deciding(rows: Sequence[Row]) -> str:
     """Return the row that decided a claim and, if it is a different one, the tightest."""
     decides, tightest = deciding_row(rows), tightest_row(rows)
     named = {"deciding row": decides, "tightest row": None if tightest is decides else tightest}
-    return "\n".join(f"{name} {row_line(row)}" for name, row in named.items() if row)
+    return "\n".join(wrapped(f"{name} {row_line(row)}") for name, row in named.items() if row)
 
 
 def why(verdict: Verdict, rows: Sequence[Row]) -> str:
@@ -144,7 +159,10 @@ def why(verdict: Verdict, rows: Sequence[Row]) -> str:
 
 
 def regimes(found: Sequence[Regime]) -> str:
-    """Return how near each regime comes to its bound, and what is stored of it."""
+    """Return how near each regime comes to its bound, and what is stored of it.
+
+    The numbers stand below the names on a terminal that is too narrow for both.
+    """
     lines = [
         (
             regime.name,
@@ -155,4 +173,13 @@ def regimes(found: Sequence[Regime]) -> str:
         )
         for regime in found
     ]
-    return aligned([("regime", "rows", "tightness", "stored", ""), *lines]) if lines else ""
+    if not lines:
+        return ""
+    text = aligned([("regime", "rows", "tightness", "stored", ""), *lines])
+    if max(map(len, text.splitlines())) <= (terminal.columns() or inf):
+        return text
+    parts = []
+    for name, count, tight, stored, slack in lines:
+        below = f"    rows {count}, tightness {tight}, stored {stored} {slack}".rstrip()
+        parts += [wrapped(f"regime {name}"), below]
+    return "\n".join(parts)

@@ -9,7 +9,7 @@ from decaf_theory.adapters.agents import Agents, count
 from decaf_theory.adapters.diagnosis import LOSSES, Numbers, pool
 from decaf_theory.adapters.oversights import remarks
 from decaf_theory.formats import digits
-from decaf_theory.terminal import WIDTH
+from decaf_theory.terminal import groups, width
 
 NAME_WIDTH, NAME_LEAST = 30, 15
 NEGLIGIBLE = 1e-11  # of |M|: max(d, k) eps for the largest layers in use
@@ -52,20 +52,24 @@ def stem_of(sites: Sequence[Numbers]) -> str:
 def columns(head: Sequence[str], lines: Sequence[Sequence[str]], last: Sequence[str]) -> str:
     """Return a table: names to the left, numbers to the right, a rule above the last line.
 
-    Names are shortened until the table is WIDTH columns wide, but not to less than NAME_LEAST.
+    Names are shortened until the table fits, but not to less than NAME_LEAST; a table that does not
+    fit then is printed in parts, each with the names.
     """
     every = [head, *lines, last]
     others = [max(len(line[i]) for line in every) for i in range(1, len(head))]
-    room = min(NAME_WIDTH, max(NAME_LEAST, WIDTH - sum(others) - 2 * len(others)))
+    room = min(NAME_WIDTH, max(NAME_LEAST, width() - sum(others) - 2 * len(others)))
     head, *lines, last = ([_shorten(line[0], room), *line[1:]] for line in every)
     widths = [max(len(line[0]) for line in (head, *lines, last)), *others]
 
-    def row(line: Sequence[str]) -> str:
-        name, *numbers = (f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        return "  ".join([f"{name.strip():<{widths[0]}}", *numbers]).rstrip()
+    def part(chosen: Sequence[int]) -> str:
+        def row(line: Sequence[str]) -> str:
+            name, *numbers = (f"{line[i]:>{widths[i]}}" for i in chosen)
+            return "  ".join([f"{name.strip():<{widths[0]}}", *numbers]).rstrip()
 
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([row(head), *map(row, lines), rule, row(last)])
+        rule = "-" * (sum(widths[i] + 2 for i in chosen) - 2)
+        return "\n".join([row(head), *map(row, lines), rule, row(last)])
+
+    return "\n\n".join(map(part, groups(widths)))
 
 
 HEAD = ("matrix", "d x k", "r", "ranks", *"Xi_A Xi_B |M|".split(), "I %", "E %", "D %", "c", "bal")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from decaf_theory.commands.targets import add_json, check_targets, deliver
 from decaf_theory.files import place, write_atomically
-from decaf_theory.terminal import paragraph
+from decaf_theory.terminal import legend, paragraph
 
 if TYPE_CHECKING:
     from decaf_theory.adapters import Agents
@@ -80,8 +80,8 @@ def text(agents: Agents, topology: str, sites: list[dict[str, Any]], every: bool
     return "\n".join(
         [
             f"{adapters.count(N)}, {topology} graph" + (f", {cut}" if left else ""),
-            f"{adapters.table(sites, shown)}\n\n{adapters.LEGEND}\n",
-            f"{adapters.causes(sites, shown)}\n\n{adapters.CAUSES}\n",
+            f"{adapters.table(sites, shown)}\n\n{legend(adapters.LEGEND)}\n",
+            f"{adapters.causes(sites, shown)}\n\n{legend(adapters.CAUSES)}\n",
             *(paragraph(each) for each in words if each),
             paragraph(f"Advice: {found.text}"),
         ]

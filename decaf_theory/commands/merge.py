@@ -15,7 +15,7 @@ from typing import Any
 
 from decaf_theory.commands.targets import STDOUT
 from decaf_theory.files import place, require_free, require_writable, to_json, write_atomically
-from decaf_theory.terminal import paragraph, printable, say, unsaid
+from decaf_theory.terminal import paragraph, printable, say, unsaid, wrapped
 
 HELP = "write one adapter, the mix of the agents', or one per agent"
 OPTIONS = ("topology", "weights", "method", "rank", "energy", "exact", "missing", "dtype", "resume")
@@ -195,4 +195,4 @@ def _lines(found: Mapping[str, Any], out: str) -> list[str]:
     others = f", {found['others']} other tensors averaged" if found["others"] else ""
     several = f" for each of {', '.join(found['adapters'])}" if any(found["adapters"]) else ""
     first = f"{found['method']} of {count(len(found['inputs']))}: {len(sites)} matrices of {rank}"
-    return [f"{first}{others}{several} -> {out}", paragraph(certificate_words(found))]
+    return [wrapped(f"{first}{others}{several} -> {out}"), paragraph(certificate_words(found))]

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-WIDTH, SHOWN = 96, 5
+from decaf_theory.terminal import width
+
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,4 @@ def _listed(kind: str, findings: Sequence[Finding]) -> Iterable[str]:
 
 
 def _wrapped(kind: str, text: str) -> list[str]:
-    return textwrap.wrap(f"{kind}: {text}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.wrap(f"{kind}: {text}", width(), subsequent_indent="  ", break_on_hyphens=False)

@@ -14,11 +14,11 @@ from decaf_theory.lowrank import Factors
 from decaf_theory.methods.base import Method
 from decaf_theory.methods.cost import round_bytes, round_flops
 from decaf_theory.methods.state import Clock
+from decaf_theory.terminal import width
 from decaf_theory.tsvd import check_rank
 
 Row: TypeAlias = dict[str, Any]
 
-WIDTH = 96
 ROUNDS = ("first", "second")
 SENDS = [f"sends_{time}" for time in ROUNDS]
 BYTES = [f"bytes_{time}" for time in ROUNDS]
@@ -43,14 +43,17 @@ def rows(methods: Mapping[str, Method], Pi: Array, *, d: int, k: int, r: int) ->
 def listing(found: Iterable[Row]) -> str:
     """Return records of `rows` as a table in text; rule and source stand below each line.
 
-    What differs between the first two rounds is shown for both.
+    What differs between the first two rounds is shown for both. Where the table does not fit, the
+    cells of a method stand below its name, too.
     """
     found = list(found)
     lines = [HEAD, *map(_cells, found)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [_aligned(HEAD, widths)]
+    fits = sum(widths) + 2 * (len(widths) - 1) <= width()
+    text = [_aligned(HEAD, widths)] if fits else []
     for line, row in zip(lines[1:], found, strict=True):
-        text += [_aligned(line, widths), *_below(row["rule"]), *_below(row["source"])]
+        text += [_aligned(line, widths)] if fits else _listed(line)
+        text += [*_below(row["rule"]), *_below(row["source"])]
     return "\n".join(text)
 
 
@@ -89,5 +92,13 @@ def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
+def _listed(cells: tuple[str, ...]) -> list[str]:
+    """Return a method's name, and below it its cells by name."""
+    name, *others = cells
+    named = (f"{head}: {cell}" for head, cell in zip(HEAD[1:], others, strict=True))
+    return [name, *_below("; ".join(named))]
+
+
 def _below(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    indent = " " * 4
+    return textwrap.wrap(text, width(), initial_indent=indent, subsequent_indent=indent)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from decaf_theory.formats import digits, size
 from decaf_theory.plan.assumed import MEANINGS, Assumed
 from decaf_theory.plan.planning import Row
-from decaf_theory.terminal import paragraph
+from decaf_theory.terminal import groups, paragraph
 
 GRAPH = (
     ("graph", ""),
@@ -51,7 +51,7 @@ SCALED = (
 
 
 def text(rows: Sequence[Row], target: str, assumed: Assumed, given: Mapping[str, object]) -> str:
-    """Return the plan as text within `terminal.WIDTH`.
+    """Return the plan as text that fits the terminal.
 
     rows: those of `plan`, for the same target and constants. given: the constants that the caller
     chose, by name; the others are said to be assumed.
@@ -186,16 +186,20 @@ def _marks(rows: Sequence[Row]) -> Iterator[str]:
 def _table(
     heads: Sequence[tuple[str, str]], lines: Sequence[tuple[str, ...]], named: int = 1
 ) -> str:
-    """Return a table with a head of two lines; the first `named` columns stand at the left."""
+    """Return a table with a head of two lines; the first `named` columns stand at the left.
+
+    In parts that fit, each with those columns.
+    """
     full = [tuple(head for head, _ in heads), tuple(below for _, below in heads), *lines]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < named else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in full
-    )
+
+    def row(line: Sequence[str], chosen: Sequence[int]) -> str:
+        pads = (str.ljust if i < named else str.rjust for i in chosen)
+        cells = (pad(line[i], widths[i]) for pad, i in zip(pads, chosen, strict=True))
+        return "  ".join(cells).rstrip()
+
+    parts = groups(widths, named)
+    return "\n\n".join("\n".join(row(line, part) for line in full) for part in parts)
 
 
 def _rounds(row: Row) -> str:

@@ -1,0 +1,102 @@
+"""What the programs print fits the terminal; in a pipe it is the same whatever COLUMNS says."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from decaf_theory import cli as decaf
+from decaf_theory import terminal
+from figures import cli as figures
+from paper_checks import cli as harness
+from verification import cli as verification
+from verification import table
+from verification.claims import CLAIMS
+
+HERE = Path(__file__).resolve().parent
+AGENTS = [str(HERE / "adapters" / f"agent{i}") for i in range(4)]
+WIDTHS = (60, 80, 96, 120, 200)
+PRINTS = {
+    "decaf diagnose": (decaf.main, ["diagnose", *AGENTS]),
+    "decaf methods": (decaf.main, ["methods"]),
+    "decaf plan": (decaf.main, ["plan", "--no-measure", "--graph", "ring", "star", "exponential"]),
+    "verification list": (verification.main, ["list"]),
+    "verification explain": (verification.main, ["explain", "T18-rank"]),
+    "verification replay": (verification.main, ["replay", "T13-nuclear"]),
+    "verification adapters": (verification.main, ["adapters", *AGENTS]),
+    "figures list": (figures.main, ["--list"]),
+    "paper_checks list": (harness.main, ["list"]),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A folder with results of one claim, for `explain` and `adapters`, which only adds to them."""
+    folder = tmp_path_factory.mktemp("here")
+    out = str(folder / "results")
+    assert verification.main(["run", "--only", "T18-rank", "--out", out]) == 0
+    return folder
+
+
+@pytest.fixture
+def printed(results, monkeypatch, capsys):
+    """What a command prints, on a terminal of so many columns or in a pipe."""
+
+    def run(name, columns, *, terminal):
+        main, words = PRINTS[name]
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            patch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+            patch.chdir(results)
+            assert main(words) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_no_line_is_longer_than_the_terminal_is_wide(name, printed):
+    texts = {columns: printed(name, columns, terminal=True) for columns in WIDTHS}
+    for columns, text in texts.items():
+        for line in text.splitlines():  # a name or a path stays whole
+            assert len(line) <= columns or len(line.split()) == 1, (columns, line)
+    assert texts[60] != texts[200]
+    piped = [printed(name, columns, terminal=False) for columns in (60, 200)]
+    assert piped[0] == piped[1]
+
+
+def test_parts_of_a_table_have_all_its_columns(printed):
+    wide, narrow = (printed("decaf diagnose", columns, terminal=True) for columns in (96, 60))
+    words = {word for line in wide.splitlines() for word in line.split() if word != "-" * len(word)}
+    assert words <= set(narrow.split())
+    assert narrow.count("matrix  ") == 4  # two tables, in two parts each
+
+
+def test_a_legend_is_filled_anew_where_it_does_not_fit(monkeypatch):
+    text = "a      one two three\n       four\nb, c   five\nA sentence of two\nlines."
+    monkeypatch.setattr(terminal, "columns", lambda: 20)
+    assert terminal.legend(text) == text
+    monkeypatch.setattr(terminal, "columns", lambda: 16)
+    assert terminal.legend(text).splitlines() == [
+        *("a      one two", "       three", "       four", "b, c   five"),
+        *("A sentence of", "two lines."),
+    ]
+
+
+def test_verdicts_do_without_columns_that_a_narrow_terminal_has_no_room_for():
+    records = [
+        {"claim": c.id, "outcome": c.expected, "expected": c.expected} for c in CLAIMS[:-1]
+    ] + [{"claim": CLAIMS[-1].id, "outcome": "slack", "expected": CLAIMS[-1].expected}]
+    numbers = {"tightness": 1.0, "rows": 1234, "seconds": 12.5}
+    statements = {c.id: c.statement for c in CLAIMS}
+    heads = {}
+    for columns in WIDTHS:
+        text = table.table([record | numbers for record in records], statements, columns)
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= columns
+        assert len(lines) == 1 + len(CLAIMS)
+        assert lines[-1].endswith(table.MARK)
+        heads[columns] = lines[0].split()
+    assert heads[60] == ["claim", "outcome", "tightness"]
+    assert heads[80] == ["claim", "statement", "outcome", "expected", "tightness"]
+    assert heads[96] == heads[200] == list(table.COLUMNS)
