@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import fsum, hypot, inf, log1p, sqrt
 
-from decaf_theory.bounds._checks import count, largest_weight, nonnegative, one_of
+from decaf_theory.bounds._checks import count, known, largest_weight, nonnegative, one_of
 from decaf_theory.bounds.interference import tau
 
 GOLDEN_RATIO = (1 + sqrt(5)) / 2
@@ -269,6 +269,7 @@ def wedin(*, e_fro: float, gap: float) -> float:
     inf where gap <= 0. Tight: diag(e, 0) -> diag(e, 1), 0 < e < 1, r = 1. Source: derived (T19).
     """
     nonnegative(e_fro=e_fro)
+    known(gap=gap)
     return sqrt(2) * e_fro / gap if gap > 0 else inf
 
 
