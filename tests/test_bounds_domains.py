@@ -172,6 +172,22 @@ def test_the_edge_itself_is_let_in(name, letter, value, rule):
     assert all(part >= 0 for part in (result if isinstance(result, tuple) else (result,)))
 
 
+NUMBERS = [
+    (name, letter)
+    for name, letters in VALID.items()
+    for letter, value in letters.items()
+    if isinstance(value, int | float)
+]
+
+
+@pytest.mark.parametrize(("name", "letter"), NUMBERS)
+@pytest.mark.parametrize("value", [[0.5, 0.5], np.array([0.5, 0.5]), "0.5"], ids=str)
+def test_several_numbers_or_a_text_for_a_letter_are_refused_by_name(name, letter, value):
+    with pytest.raises(ValueError, match=rf"^{letter} must be one number, got ") as caught:
+        getattr(bounds, name)(**{**VALID[name], letter: value})
+    assert str(caught.value).endswith("; call once for each")
+
+
 CHOICES = [
     (name, a)
     for name, letters in VALID.items()

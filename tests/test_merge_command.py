@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,21 @@ def test_the_current_folder_is_not_replaced_under_whoever_is_in_it(
     assert code == 2
     assert "is the current folder or one above it" in err
     assert [path.name for path in Path.cwd().iterdir()] == ["link"]
+
+
+@pytest.mark.parametrize(
+    ("out", "options"), [("run/a", ()), ("link", ()), ("run", ("--topology", "ring"))]
+)
+def test_an_adapter_that_is_mixed_is_not_replaced_by_the_mix(call, tmp_path, out, options):
+    folders = [tmp_path / "run" / name for name in "abc"]
+    for folder, stored in zip(folders, FOLDERS, strict=False):
+        shutil.copytree(stored, folder)
+    (tmp_path / "link").symlink_to(folders[0])
+    before = (folders[0] / "adapter_model.safetensors").read_bytes()
+    code, _, err = call("--force", *options, folders=map(str, folders), out=tmp_path / out)
+    assert code == 2
+    assert f"{tmp_path / out}: holds {folders[0]}, which is to be mixed and would be lost" in err
+    assert (folders[0] / "adapter_model.safetensors").read_bytes() == before
 
 
 def test_a_link_that_points_to_nothing_yet_gets_its_folder(call, tmp_path):

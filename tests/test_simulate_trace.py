@@ -215,3 +215,11 @@ def test_the_aligned_distance_weighs_agents_by_their_shares():
     assert measure.aligned_consensus(factors, alone) == 0
     weighted = measure.aligned_consensus(factors, shares)
     assert 0 < weighted <= measure.consensus_distance(factors, shares)
+
+
+def test_a_trace_prints_in_a_line_without_its_numbers():
+    config = Config(problem=PROBLEMS["P3"](N=4), Pi=TOPOLOGIES["ring"](4), rank=2, lr=0.1, steps=6)
+    assert repr(simulate(replace(config, record=["loss", "gradient"]))) == (
+        "<Trace: finished, 1 run, steps 0 to 6, comm_bytes, loss, gradient>"
+    )
+    assert len(repr(simulate(replace(config, runs=2)))) < 300

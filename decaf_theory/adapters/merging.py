@@ -22,7 +22,7 @@ from decaf_theory.adapters.parts import Job, Piece, computed, workplace
 from decaf_theory.adapters.reading import Adapter, Opened
 from decaf_theory.adapters.rounding import check_type, widest
 from decaf_theory.adapters.rules import make_rule, title
-from decaf_theory.adapters.targets import fresh
+from decaf_theory.adapters.targets import fresh, spare
 from decaf_theory.adapters.writing import PARTS, all_rounded, write_adapter
 from decaf_theory.files import place, temporary
 from decaf_theory.lowrank import Factors, pad_rank
@@ -83,7 +83,8 @@ def merge_to(
     inputs', at most float32. resume: what is computed is kept next to `out` until all is, and what
     an earlier call kept is taken up. options: as `merge`. The certificate has, for every site of
     every merge, |M|_F of the mix, what the rank drops and what rounding to dtype changes, and both
-    relative to |M|_F. ValueError: as `merge` and `save`; parts of another merge. OSError.
+    relative to |M|_F. ValueError: as `merge` and `save`; an input in `out`; parts of another merge.
+    OSError.
     """
     sites = matched(adapters, missing)
     rule = make_rule(len(adapters), topology=topology, **options)
@@ -93,6 +94,7 @@ def merge_to(
     naming = adapters[0].naming
     jobs: list[Job] = [partial(_site, rule, naming, held, padded, dtype) for held in sites.values()]
     jobs += [partial(_other, rule, adapters, name, dtype) for name in adapters[0].others]
+    spare([each.name for each in adapters], place(out))
     folder = Path(os.path.realpath(place(out)))
 
     def plan() -> Any:

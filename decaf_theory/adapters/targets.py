@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -78,6 +78,16 @@ def check_target(folder: str | Path, *, overwrite: bool = False, names: Sequence
         Path(tempfile.mkdtemp(dir=above)).rmdir()
     except OSError as error:
         raise unwritable(folder, error) from error
+
+
+def spare(inputs: Iterable[str], folder: Path) -> None:
+    """Raise ValueError if an adapter that is mixed is in the folder that would be replaced."""
+    for name in inputs:
+        if place(name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{folder}: holds {name}, which is to be mixed and would be lost; name another "
+                f"folder (--out)"
+            )
 
 
 def _is_ours(path: Path, names: Sequence[str]) -> bool:

@@ -21,10 +21,12 @@ def not_applicable(rule: str) -> float:
 
 
 def known(**values: float | None) -> None:
-    """Raise ValueError where a value is None, as the unknown constants of a problem are."""
+    """Raise ValueError at None, an unknown constant of a problem, and at what is no one number."""
     for name, value in values.items():
         if value is None:
             raise ValueError(f"{name} is unknown (None), and this bound needs it; give a number")
+        if not hasattr(value, "__float__") or getattr(value, "shape", ()):
+            raise ValueError(f"{name} must be one number, got {value!r}; call once for each")
 
 
 def nonnegative(**values: float) -> None:
@@ -78,6 +80,7 @@ def at_most_one(**values: float) -> None:
 
 def largest_weight(pi_max: float) -> None:
     """Raise ValueError unless pi_max can be the largest of some weights that sum to one."""
+    known(pi_max=pi_max)
     if not 0 < pi_max <= 1:
         raise ValueError(f"pi_max must lie in (0, 1], got {pi_max}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import inf, log1p, sqrt
 
-from decaf_theory.bounds._checks import nonnegative
+from decaf_theory.bounds._checks import known, nonnegative
 from decaf_theory.bounds.truncation import GOLDEN_RATIO
 
 
@@ -65,6 +65,7 @@ def wedin(*, e_fro: float, gap: float) -> float:
     inf where gap <= 0. Tight: diag(e, 0) -> diag(e, 1), 0 < e < 1, r = 1. Source: derived (T19).
     """
     nonnegative(e_fro=e_fro)
+    known(gap=gap)
     return sqrt(2) * e_fro / gap if gap > 0 else inf
 
 

@@ -10,6 +10,7 @@ from math import exp, expm1, hypot, inf, log1p, sqrt, ulp
 from decaf_theory.bounds._checks import (
     below_one,
     count,
+    known,
     nonnegative,
     not_applicable,
     one_of,
@@ -253,6 +254,7 @@ def momentum_rate(
     below_one(beta=beta)
     positive(lr=lr)
     nonnegative(Xi=Xi, sigma=sigma)
+    known(L=L)
     count(N=N)
     step = lr / (1 - beta)
     u = step * L

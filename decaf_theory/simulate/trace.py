@@ -71,6 +71,13 @@ class Trace:
     numerical_rank: Recorded = None
     note: str = ""
 
+    def __repr__(self) -> str:
+        """Return in a line how the runs ended and what was recorded, without the numbers."""
+        known = [name for name in QUANTITIES if getattr(self, name) is not None]
+        runs = len(self.comm_bytes)
+        of = f"{runs} run{'s' * (runs != 1)}, steps {self.step[0]} to {self.step[-1]}"
+        return f"<Trace: {self.status}, {of}, {', '.join(['comm_bytes', *known])}>"
+
     def require_finished(self) -> Trace:
         """Return the trace; ValueError where the run did not reach its last step."""
         if self.status != "finished":
