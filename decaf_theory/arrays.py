@@ -24,19 +24,21 @@ _REAL: set[tuple[type, Any]] = set()  # types of arrays and numbers that were fo
 def namespace(*arrays: Array) -> Any:
     """Return the array-API namespace of `arrays`; ValueError: not arrays, mixed, or masked."""
     kinds = tuple(map(type, arrays))
-    if kinds not in _NAMESPACES:
-        for kind in kinds:
-            require_plain("arrays", kind)
-        try:
-            _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
-        except TypeError:
-            got = " and ".join(dict.fromkeys(f"{k.__module__}.{k.__qualname__}" for k in kinds))
-            pair = "; factors are lowrank.Factors(B, A)" if tuple in kinds else ""
-            raise ValueError(
-                f"arrays must be NumPy's or torch's, all of one kind, got {got}; "
-                f"convert them first{pair}"
-            ) from None
-    return _NAMESPACES[kinds]
+    known = _NAMESPACES.get(kinds)
+    if known is not None:
+        return known
+    for kind in kinds:
+        require_plain("arrays", kind)
+    try:
+        found = _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
+    except TypeError:
+        got = " and ".join(dict.fromkeys(f"{k.__module__}.{k.__qualname__}" for k in kinds))
+        pair = "; factors are lowrank.Factors(B, A)" if tuple in kinds else ""
+        raise ValueError(
+            f"arrays must be NumPy's or torch's, all of one kind, got {got}; "
+            f"convert them first{pair}"
+        ) from None
+    return found
 
 
 def require_plain(name: str, kind: type) -> None:

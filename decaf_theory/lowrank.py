@@ -68,9 +68,14 @@ def common(*pairs: Factors) -> Any:
         require_factors("factors", pair)
     arrays = [X for pair in pairs for X in pair]
     xp = namespace(*arrays)
-    first = arrays[0]
-    require_real("factors", first)
-    for X in arrays[1:]:
+    require_real("factors", arrays[0])
+    _alike(*arrays)
+    return xp
+
+
+def _alike(first: Array, *others: Array) -> None:
+    """Raise ValueError unless arrays have one dtype and are on one device."""
+    for X in others:
         if X.dtype != first.dtype:
             raise ValueError(
                 f"factors must share one dtype, got {first.dtype} and {X.dtype}; convert them first"
@@ -79,7 +84,6 @@ def common(*pairs: Factors) -> Any:
             raise ValueError(
                 f"factors must be on one device, got {first.device} and {X.device}; move one"
             )
-    return xp
 
 
 def check_factors(factors: Factors, name: str = "factors") -> None:
@@ -88,7 +92,8 @@ def check_factors(factors: Factors, name: str = "factors") -> None:
     B, A = factors
     require_real(f"{name}.B", B)
     require_real(f"{name}.A", A)
-    common(factors)
+    namespace(B, A)
+    _alike(B, A)
     if B.ndim < 2 or A.ndim < 2 or B.shape[-1] != A.shape[-2] or B.shape[:-2] != A.shape[:-2]:
         raise ValueError(
             f"{name} must be B [..., d, r] and A [..., r, k] with equal leading axes, "

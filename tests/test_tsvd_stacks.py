@@ -33,6 +33,18 @@ def test_one_element_of_many_falls_back_alone():
         assert np.array_equal(x[kept], y[kept])
 
 
+def test_a_refused_element_of_one_block_is_found_among_the_others(monkeypatch):
+    factors, Pi = gaussian(4, D, K, R, 3), rows(5, 4)
+    factors.B[1, 2] *= 1e200
+    factors.A[1, 2] *= 1e-200
+    together = tsvd_of_mix(factors, Pi, R, method="panel")
+    monkeypatch.setattr(panel, "BLOCK", 0)  # a block for each layer
+    one_by_one = tsvd_of_mix(factors, Pi, R, method="panel")
+    assert one_by_one.info == together.info
+    assert {at[0] for _, at in together.info.fell_back} == {1}
+    assert_same_result(one_by_one, together)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("power", "refused"), [(180, ()), (220, (("range", (0,)),))])
 def test_products_at_the_ends_of_the_range_keep_their_digits(power, refused, sign):

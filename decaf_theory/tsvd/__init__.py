@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from decaf_theory.arrays import Array, host, integer, namespace, require_real, working
+from decaf_theory.arrays import Array, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.tsvd.core import REASONS
 from decaf_theory.tsvd.dense import dense_rows
@@ -132,9 +132,9 @@ def tsvd_of_mix(
         raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
     groups = plan(Pi, int(factors.B.shape[-3]), r_in)
     factors = with_finite_gradients(factors)
+    if len(groups) == 1:
+        return _together(factors, groups[0], rank, method, on_nonfinite)
     parts = [_together(factors, group, rank, method, on_nonfinite) for group in groups]
-    if len(parts) == 1:
-        return parts[0]
     longest = max(group.weights.shape[1] for group in groups)
     width = max(min(longest * r_in, d, k) - rank, 0)
     return joined(parts, [group.rows for group in groups], width)
@@ -158,18 +158,19 @@ def _together(factors: Factors, group: Group, rank: int, method: str, on_nonfini
         truncated = path(unit, own, rank, width)
         truncated = rescaled(truncated, exponent, factors.B, truncated.info)
         check_overflow(truncated.singular_values, factors.B)
-        why = np.zeros((), dtype=np.int8)  # nothing is redone
+        why = None  # nothing is redone
     if group.different is not group:
         truncated = _repeated(truncated, n)
-    elements = prod(factors.B.shape[:-3]) * n
-    if not (bad.any() or why.any()):
-        return truncated._replace(info=Info(method, elements))
-    lost = _rows_that_use(bad, group)
+    factors_found, kept, tail, _ = truncated
+    batch = tuple(factors.B.shape[:-3])
+    if bad is None and why is None:
+        return TSVD(factors_found, kept, tail, Info(method, prod(batch) * n))
+    lost = np.zeros((*batch, n), dtype=bool) if bad is None else _rows_that_use(bad, group)
     skipped = _places(lost)
-    why = np.where(lost, 0, why)
+    why = np.where(lost, 0, 0 if why is None else why)
     fell_back = tuple((REASONS[why[at]], at) for at in _places(why))
-    info = Info(method, elements - len(skipped), skipped, fell_back)
-    result = truncated._replace(info=info)
+    info = Info(method, prod(batch) * n - len(skipped), skipped, fell_back)
+    result = TSVD(factors_found, kept, tail, info)
     return _with_nan(result, lost) if skipped else result
 
 
@@ -186,40 +187,45 @@ def chosen_path(stacked: int, factors: Factors) -> Literal["dense", "qr", "panel
     (`precision.attainable`), or if torch has to carry gradients, which their in-place float64 sums
     lose; otherwise panel, which falls back to qr by itself.
     """
-    precision = Precision.of(working(factors.B))
-    if stacked >= (0.75 if precision.double else 1.0) * min(factors.shape):
+    precision, shape = Precision.of(working(factors.B)), factors.shape
+    if stacked >= (0.75 if precision.double else 1.0) * min(shape):
         return "dense"
     if carry_gradients(factors):
         return "qr"
-    return "panel" if attainable(stacked, max(factors.shape), precision) else "qr"
+    return "panel" if attainable(stacked, max(shape), precision) else "qr"
 
 
 def _by_panels(
     factors: Factors, group: Group, rank: int, width: int, on_nonfinite: str
-) -> tuple[TSVD, Host, Host]:
-    """Return the truncation by panels, the bad agents, and why elements were redone by qr."""
-    batch, N, rows = factors.B.shape[:-3], group.N, group.different
-    B, A = on_host(factors)
-    layers = Factors(B.reshape((-1, *B.shape[-3:])), A.reshape((-1, *A.shape[-3:])))
-    truncated, refused, unfit = panel_rows(layers, rows, rank, width)
-    bad = np.zeros((*batch, N), dtype=bool)
-    if unfit:
-        bad = _nonfinite(factors, group, on_nonfinite)
-    why = host(refused)
-    if why.any():
-        off = bad.reshape((-1, N))
-        why = np.where(_rows_that_use(off, rows), 0, why)
-        redo(truncated, _without(layers, off), rows.index, rows.weights, why != 0, rank)
+) -> tuple[TSVD, Host | None, Host | None]:
+    """Return the truncation by panels, the bad agents, and why elements were redone by qr.
 
-    (B, A), *values = truncated[:3]
-    B, A, kept, tail = (X.reshape((*batch, *X.shape[1:])) for X in (B, A, *values))
-    check_overflow(kept, factors.B)
-    B, A, kept, tail = (given_back(X, factors.B) for X in (B, A, kept, tail))
-    return TSVD(Factors(B, A), kept, tail, truncated.info), bad, why.reshape((*batch, -1))
+    The last two are None where there are none.
+    """
+    batch, rows = factors.B.shape[:-3], group.different
+    layers = on_host(factors)
+    if len(batch) != 1:
+        layers = layers.map(lambda X: X.reshape((-1, *X.shape[-3:])))
+    truncated, why, unfit = panel_rows(layers, rows, rank, width)
+    bad = _nonfinite(factors, group, on_nonfinite) if unfit else None
+    if why is not None:
+        if bad is not None:
+            off = bad.reshape((-1, group.N))
+            layers, why = _without(layers, off), np.where(_rows_that_use(off, rows), 0, why)
+        redo(truncated, layers, rows.index, rows.weights, why != 0, rank)
+        why = why.reshape((*batch, -1))
+
+    (B, A), kept, tail, info = truncated
+    found = B, A, kept, tail
+    if len(batch) != 1:
+        found = tuple(X.reshape((*batch, *X.shape[1:])) for X in found)
+    check_overflow(found[2], factors.B)
+    B, A, kept, tail = given_back(found, factors.B)
+    return TSVD(Factors(B, A), kept, tail, info), bad, why
 
 
-def _nonfinite(factors: Factors, group: Group, on_nonfinite: str) -> Host:
-    """Return the mask [..., N] of agents with nan or inf.
+def _nonfinite(factors: Factors, group: Group, on_nonfinite: str) -> Host | None:
+    """Return the mask [..., N] of agents with nan or inf; None: there are none.
 
     ValueError: some row weights such an agent, and that is not allowed.
     """
@@ -229,7 +235,7 @@ def _nonfinite(factors: Factors, group: Group, on_nonfinite: str) -> Host:
         used = np.isin(np.arange(bad.shape[-1]), weighted)
         if np.any(bad & used):
             raise ValueError(_name_agent(bad & used))
-    return bad
+    return bad if bad.any() else None
 
 
 def _repeated(truncated: TSVD, n: int) -> TSVD:
@@ -266,9 +272,9 @@ def _name_agent(bad: Host) -> str:
     )
 
 
-def _without(factors: Factors, bad: Host) -> Factors:
+def _without(factors: Factors, bad: Host | None) -> Factors:
     """Return the factors with those of bad agents [..., N] set to zero."""
-    if not bad.any():
+    if bad is None:
         return factors
     xp = namespace(factors.B)
     mask = xp.asarray(bad, device=factors.B.device)[..., None, None]

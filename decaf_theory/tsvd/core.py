@@ -87,12 +87,11 @@ def solve_core(
 
 def balance(G: Array, unfit: Array | None, weights: Array, reach: float) -> Terms:
     """Return the terms of every row, their lengths, and the rows whose numbers are out of range."""
-    xp = namespace(G)
-    size = xp.linalg.diagonal(G) ** 0.5
-    with np.errstate(over="ignore", invalid="ignore"):
-        w = weights * (size[0] * size[1])
+    size = diagonal(G) ** 0.5
+    w = weights * (size[0] * size[1])
     if unfit is None and _plain(size, abs(w), reach):
         return Terms(G, size, weights, (w**2).sum(-1), None)
+    xp = namespace(G)
     weights, w, outside = _weighed(size, unfit, weights, w, reach)
     used = weights != 0
     if not bool(xp.all(used)):  # so that nothing depends on what a row does not use
@@ -101,6 +100,12 @@ def balance(G: Array, unfit: Array | None, weights: Array, reach: float) -> Term
         size = xp.where(used, size, 1.0)
     total = xp.sum(w**2, axis=-1)
     return Terms(G, size, weights, total, outside)
+
+
+def diagonal(G: Array) -> Array:
+    """Return the diagonals [..., n] of contiguous matrices [..., n, n], as a view."""
+    n = G.shape[-1]
+    return G.reshape((*G.shape[:-2], n * n))[..., :: n + 1]
 
 
 def _plain(size: Array, w: Array, reach: float) -> bool:
@@ -139,10 +144,8 @@ def factorize(G: Array, size: Array, shift: float) -> Array:
 
     size: the roots of the diagonals of G, which are changed.
     """
-    xp = namespace(G)
-    n = int(size.shape[-1])
-    diagonal = G.reshape((*G.shape[:-2], n * n))[..., :: n + 1]  # a view
-    diagonal *= 1 + shift
+    xp, squares = namespace(G), diagonal(G)
+    squares *= 1 + shift
     try:
         return xp.linalg.cholesky(G)
     except xp.linalg.LinAlgError:
@@ -235,12 +238,11 @@ def _coefficients(
 
 def _expressed(L: Array, weights: Array, V: Array, US: Array, S: Array) -> Array:
     """Return X_B and X_A [2, ..., rows, n, q] from q columns of V and U S, and their values S."""
-    xp = namespace(L)
     S = S[..., None, :]
     root = S**0.5
-    X = xp.empty((2, *V.shape), dtype=V.dtype, device=V.device)
-    xp.matmul(L[1], V / root, out=X[0])
-    xp.matmul(L[0], US / S / root, out=X[1])
+    X = namespace(L).empty((2, *V.shape), dtype=V.dtype, device=V.device)
+    X[0] = L[1] @ (V / root)
+    X[1] = L[0] @ (US / S / root)
     X *= weights[..., None]
     return X
 

@@ -166,11 +166,11 @@ def on_host(factors: Factors) -> Factors:
     return Factors(factors.B.numpy(force=True), factors.A.numpy(force=True))
 
 
-def given_back(x: Array, reference: Array) -> Array:
+def given_back(found: tuple[Array, ...], reference: Array) -> tuple[Array, ...]:
     """Return what was computed `on_host` as the kind of `reference`, in the same memory."""
-    if isinstance(x, np.ndarray) and is_torch_array(reference):
-        return namespace(reference).from_numpy(x)
-    return x
+    if isinstance(found[0], np.ndarray) and is_torch_array(reference):
+        return tuple(map(namespace(reference).from_numpy, found))
+    return found
 
 
 def power_of_two(exponent: Array, reference: Array) -> Array:
@@ -219,7 +219,8 @@ def normalized(panels: Factors, weights: np.ndarray[Any, Any]) -> tuple[Factors,
 
 def carry_gradients(factors: Factors) -> bool:
     """Return whether torch's gradients will come back to the factors."""
-    return any(getattr(X, "requires_grad", False) for X in factors)
+    B, A = factors
+    return bool(getattr(B, "requires_grad", False) or getattr(A, "requires_grad", False))
 
 
 def truncate(U: Array, S: Array, Vh: Array, rank: int, width: int) -> TSVD:

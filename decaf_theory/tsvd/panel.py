@@ -13,19 +13,20 @@ Layers, or rows, are processed in blocks, so that little memory is needed beside
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, pad_rank
-from decaf_theory.tsvd.core import solve_core
+from decaf_theory.tsvd.core import diagonal, solve_core
 from decaf_theory.tsvd.grouping import Group
 from decaf_theory.tsvd.mixing import TSVD, Info, padded
 from decaf_theory.tsvd.precision import SMALLEST, Precision
 
 Host: TypeAlias = np.ndarray[Any, Any]
+Block: TypeAlias = tuple[tuple[Array, Array, Array], Host | None, bool]
 
 BLOCK = 2**21  # numbers of a stack that are processed at a time
 CHUNK = 2**15  # of these, converted to float64 at a time: they stay in the cache
@@ -40,11 +41,13 @@ def shares_stack(N: int, n: int, m: int, r: int, rank: int) -> bool:
     return N**2 / 2 + N * n * rank / r <= n * m * (m / 2 + rank / r + 40 / r)
 
 
-def panel_rows(factors: Factors, group: Group, rank: int, width: int) -> tuple[TSVD, Array, bool]:
+def panel_rows(
+    factors: Factors, group: Group, rank: int, width: int
+) -> tuple[TSVD, Host | None, bool]:
     """Return TSVD_r(sum_j w_ij B_j A_j), the refused elements, and whether any number was unfit.
 
     factors B [L, N, d, r], A [L, N, r, k]. Refused elements [L, n] hold an index into
-    `core.REASONS`; their results have to be replaced.
+    `core.REASONS`, and their results have to be replaced; None: none is.
     """
     B, A = transpose(factors.B), factors.A
     L, N, r, d = B.shape
@@ -52,20 +55,12 @@ def panel_rows(factors: Factors, group: Group, rank: int, width: int) -> tuple[T
     shared = m == N or shares_stack(N, n, m, r, rank)
     entries = (N if shared else m) * r * max(d, A.shape[-1])
     blocks = list(_blocks(L, n, entries, shared))
-    whole: tuple[Array, ...] = ()
-    unfit = False
-    for layers, rows in blocks:
-        own = group if shared else group.part(rows)
-        with np.errstate(over="ignore", invalid="ignore"):  # found, and named by reason or caller
-            *piece, odd = _block(Factors(B[layers], A[layers]), own, rank, shared)
-        unfit = unfit or odd
+    with np.errstate(over="ignore", invalid="ignore"):  # found, and named by reason or caller
         if len(blocks) == 1:
-            whole = tuple(piece)
-            break
-        whole = whole or tuple(_room(part, L, n) for part in piece)
-        for to, part in zip(whole, piece, strict=True):
-            to[layers, rows] = part
-    B, A, S, refused = whole
+            found = _block(Factors(B, A), group, rank, shared)
+        else:
+            found = _one_by_one(blocks, Factors(B, A), group, rank, shared)
+    (B, A, S), refused, unfit = found
     kept, tail = padded(S[..., :rank], rank), padded(S[..., rank : rank + width], width)
     outputs = Factors(transpose(B), A)
     if outputs.rank < rank:
@@ -83,16 +78,35 @@ def _blocks(L: int, n: int, entries: int, shared: bool) -> Iterator[tuple[slice,
         yield from ((slice(layer, layer + 1), slice(at, at + step)) for at in range(0, n, step))
 
 
+def _one_by_one(
+    blocks: Sequence[tuple[slice, slice]], factors: Factors, group: Group, rank: int, shared: bool
+) -> Block:
+    """Return what `_block` returns for all layers and rows, of several blocks."""
+    L, n = len(factors.B), len(group.rows)
+    whole: tuple[Array, ...] = ()
+    refused: Host | None = None
+    unfit = False
+    for layers, rows in blocks:
+        own = group if shared else group.part(rows)
+        piece, why, odd = _block(Factors(factors.B[layers], factors.A[layers]), own, rank, shared)
+        unfit = unfit or odd
+        whole = whole or tuple(_room(part, L, n) for part in piece)
+        for to, part in zip(whole, piece, strict=True):
+            to[layers, rows] = part
+        if why is not None:
+            refused = np.zeros((L, n), np.int8) if refused is None else refused
+            refused[layers, rows] = why
+    return (whole[0], whole[1], whole[2]), refused, unfit
+
+
 def _room(part: Array, L: int, n: int) -> Array:
     """Return an empty array [L, n, ...] for parts [layers, rows, ...]."""
     shape = (L, n, *part.shape[2:])
     return namespace(part).empty(shape, dtype=part.dtype, device=part.device)
 
 
-def _block(
-    factors: Factors, group: Group, rank: int, shared: bool
-) -> tuple[Array, Array, Array, Array, bool]:
-    """Return B' transposed [c, n, r, d], A', all singular values, refusals, and if any was unfit.
+def _block(factors: Factors, group: Group, rank: int, shared: bool) -> Block:
+    """Return (B' transposed [c, n, r, d], A', all singular values), refusals, if any was unfit.
 
     factors here are both [c, N, r, length].
     """
@@ -110,8 +124,8 @@ def _block(
         X = _spread(X, convert(group.selection, G))
     B, A = (_multiply(X[side], stacks[side], core.graded) for side in range(2))
     B, A = like(B, factors.B), like(A, factors.B)
-    refused = np.zeros(X.shape[1:3], np.int8) if core.refused is None else host(core.refused)
-    return B, A, like(core.singular_values, B), refused, grams.odd
+    refused = None if core.refused is None else host(core.refused)
+    return (B, A, like(core.singular_values, B)), refused, grams.odd
 
 
 def _stack(X: Array, index: Host, shared: bool) -> Array:
@@ -131,7 +145,7 @@ def _gram(X: Array, to: Array) -> None:
     step = max(1, CHUNK // (n * d))
     for at in range(0, len(flat), step):
         wide = like(flat[at : at + step], to)
-        namespace(X).matmul(wide, transpose(wide), out=products[at : at + step])
+        products[at : at + step] = wide @ transpose(wide)
 
 
 class Grams(NamedTuple):
@@ -151,7 +165,7 @@ def _grams(stacks: Factors) -> Grams:
     """
     xp, (*batch, n, d) = namespace(stacks.B), stacks.B.shape
     G = xp.empty((2, *batch, n, n), dtype=xp.float64, device=stacks.B.device)
-    squares = xp.linalg.diagonal(G)
+    squares = diagonal(G)
     _both(stacks, G)
     least = max(d, stacks.A.shape[-1]) * SMALLEST
     if squares.min() >= least and squares.max() < np.inf:  # neither is true of nan
