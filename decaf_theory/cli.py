@@ -27,7 +27,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code: 0 done, 1 a goal missed, 2 bad usage or input.
 
-    Too little memory is 2 as well.
+    Too little memory is 2 as well, and an output that takes nothing, such as a full disk.
     Threads are set before NumPy is loaded: the matrices are small, and threads would only wait for
     each other. A benchmark is timed on one, whatever the environment says.
     """

@@ -14,6 +14,7 @@ from decaf_theory.terminal import printable
 
 OK, USAGE, DEFECT = 0, 2, 3
 # of torch, which raises plain RuntimeErrors, and of libraries that could not be mapped
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 FULL = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
 
 
@@ -26,9 +27,10 @@ def without_traceback(
 ) -> int:
     """Return run()'s exit code, or 2 after one line about what the user can mend.
 
-    That is: errors of the `known` kinds, files and packages that are missing, too little memory,
-    and numbers or depths that no check foresaw, which are named with their place in the sources.
-    Any other error is a defect and is raised. `elsewhere`: the options that name another place.
+    That is: errors of the `known` kinds, files and packages that are missing, too little memory, an
+    output that takes nothing, as a full disk, and numbers or depths that no check foresaw, which
+    are named with their place in the sources. Any other error is a defect and is raised.
+    `elsewhere`: the options that name another place.
     """
     try:
         code = run()
@@ -53,6 +55,8 @@ def line_of(error: Exception, known: tuple[type[Exception], ...] = (), elsewhere
         return f"{error}; choose another place with {elsewhere}"
     if full := no_memory(error):
         return full
+    if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+        return f"what is printed cannot be written: {error.strerror}"
     if isinstance(error, (OSError, *known)):
         return str(error)
     if isinstance(error, (ArithmeticError, RecursionError)):

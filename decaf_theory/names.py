@@ -25,6 +25,19 @@ class Table(dict[str, T]):
         return f"{argument} must be one of {', '.join(self)}, got {name!r}{hint}"
 
 
+def spelled(words: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Return the names that words ask for, as `picked`; what fits none stays, to be refused."""
+
+    def same(part: str) -> list[str]:
+        try:
+            return picked([part], known, ValueError)
+        except ValueError:
+            return [part.strip()]
+
+    parts = (part for word in words for part in word.split(","))
+    return list(dict.fromkeys(name for part in parts if part.strip() for name in same(part)))
+
+
 def picked(
     words: Iterable[str], known: Sequence[str], unknown: Callable[[str], Exception]
 ) -> list[str]:

@@ -97,12 +97,15 @@ def legend(text: str) -> str:
 
 def _entry(text: str) -> str:
     name, gap, _ = text.partition("  ")
-    indent = len(text) - len(text[len(name) :].lstrip()) if gap else 0
-    return _filled(text, subsequent_indent=" " * indent)
+    return _filled(text, len(text) - len(text[len(name) :].lstrip()) if gap else 0)
 
 
-def _filled(text: str, **indents: str) -> str:
-    return textwrap.fill(text, width(), break_long_words=False, break_on_hyphens=False, **indents)
+def _filled(text: str, indent: int = 0) -> str:
+    """Return a text in lines that fit, all but the first indented."""
+    below = " " * indent
+    return textwrap.fill(
+        text, width(), subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def groups(widths: Sequence[int], named: int = 1) -> list[list[int]]:

@@ -104,7 +104,12 @@ def draw(name: str, args: argparse.Namespace) -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the requested figures; return the exit code."""
     prepare()
-    args = parser().parse_args(argv)
+    args, rest = parser().parse_known_args(argv)
+    if rest:
+        hint = "--list prints the figures, --only NAME draws one"
+        words = printable(" ".join(rest))
+        print(f"error: unrecognized arguments: {words}; {hint}", file=sys.stderr)
+        return USAGE
     line = "interrupted" if args.list else "interrupted; what is drawn is kept"
     return in_one_line(lambda: ended(args), line)
 

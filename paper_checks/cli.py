@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decaf_theory.faults import OK, without_traceback
+from decaf_theory.faults import OK, USAGE, without_traceback
 from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
@@ -32,6 +32,7 @@ from paper_checks.sequences import command as sequences
 from paper_checks.tournament import command as tournament
 from verification import store
 from verification.cluster import ClusterError
+from verification.options import hint_for
 
 if TYPE_CHECKING:  # torch: most commands need none
     from paper_checks.run import Run
@@ -135,7 +136,12 @@ LEFT = {  # of what an interrupted command keeps; of those that are not here: FI
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return the exit code."""
     prepare()
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        hint = hint_for(words[0], list(COMMANDS), "see python -m paper_checks --help")
+        print(f"error: unknown command {printable(repr(words[0]))}; {hint}", file=sys.stderr)
+        return USAGE
+    args = parser().parse_args(words)
     return in_one_line(lambda: ended(args), f"interrupted{LEFT.get(args.command, FINISHED)}")
 
 

@@ -13,6 +13,8 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import pytest  # noqa: E402  (threads are set before NumPy loads)
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from tests.pulse import Pulse  # noqa: E402
+
 settings.register_profile("dev", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 settings.register_profile(
@@ -35,6 +37,16 @@ LONGEST = [
 def pytest_configure(config):
     """Keep the order of the files, for xdist would begin with those of the most tests."""
     config.option.loadscopereorder = False
+
+
+def pytest_sessionstart(session):
+    """Let the process that prints say what is waited for, where tests are silent for long."""
+    config = session.config
+    printer = config.pluginmanager.get_plugin("terminalreporter")
+    if printer and not hasattr(config, "workerinput"):
+        pulse = Pulse(lambda line: printer.write_line(f"\n{line}"))
+        config.pluginmanager.register(pulse, "pulse")
+        pulse.start()
 
 
 def pytest_collection_modifyitems(items):

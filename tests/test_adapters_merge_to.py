@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from decaf_theory import adapters
 from decaf_theory.adapters import merging
 from decaf_theory.adapters.combining import Rule
+from decaf_theory.adapters.parts import alone
 from decaf_theory.adapters.rounding import TYPES, in_bytes, rounded, widest
 from decaf_theory.bench.memory import STATUS
 from tests.adapter_files import EPS, STORED, gaussian, pair, sites_of, weights_of, write
@@ -360,6 +361,8 @@ def test_a_merge_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
         patch.setattr(merging, "version", lambda name: "other")  # of the code, or a library
         with pytest.raises(ValueError, match="holds parts of another merge"):
             adapters.merge_to(out, opened, resume=True)
+    with alone(kept), pytest.raises(ValueError, match="another merge with --resume is at work"):
+        adapters.merge_to(out, opened, resume=True)
     first = kept / "0" / "0.safetensors"
     data = first.read_bytes()
     first.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

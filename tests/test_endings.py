@@ -255,3 +255,34 @@ def test_a_cell_of_a_sweep_without_memory_is_named_and_its_code_is_2(monkeypatch
     assert harness.main([*words, "dlora", "decaf"]) == faults.USAGE
     lines = capsys.readouterr().out.splitlines()[-3:-1]
     assert [line.split(": ")[1].split("; ")[0] for line in lines] == ["out of memory", "failed"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("program", WORDS)
+def test_a_list_that_cannot_be_printed_is_one_line_and_code_2(program):
+    words = {"decaf_theory": "methods", "figures": "--list"}.get(program, "list")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", program, words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == faults.USAGE
+    said = "error: what is printed cannot be written: No space left on device\n"
+    assert done.stderr.removeprefix("decaf: ") == said
+
+
+def test_what_figures_do_not_take_is_answered_with_what_they_do(capsys):
+    assert figures.main(["list"]) == faults.USAGE
+    hint = "--list prints the figures, --only NAME draws one"
+    assert capsys.readouterr().err == f"error: unrecognized arguments: list; {hint}\n"
+
+
+def test_an_id_that_replay_does_not_know_is_answered_with_the_nearest(capsys):
+    assert verification.main(["replay", "T13-nuclar"]) == faults.USAGE
+    assert "unknown claim 'T13-nuclar'; did you mean T13-nuclear" in capsys.readouterr().err
+    assert verification.main(["replay", "T13.json"]) == faults.USAGE
+    assert "cannot read T13.json" in capsys.readouterr().err

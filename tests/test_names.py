@@ -2,7 +2,7 @@
 
 import pytest
 
-from decaf_theory.names import picked
+from decaf_theory.names import picked, spelled
 
 KNOWN = ("T1", "T2", "T2-sharp", "T13")
 
@@ -33,3 +33,10 @@ def test_what_fits_nothing_is_named(words):
     with pytest.raises(KeyError) as caught:
         asked(*words)
     assert caught.value.args == (words[0].split(",")[-1],)
+
+
+def test_names_are_spelled_in_any_case_by_commas_and_patterns_and_others_stay():
+    known = ["ring", "star", "dlora", "dlora_fa"]
+    assert spelled(["Ring,", "STAR", "ring"], known) == ["ring", "star"]
+    assert spelled(["DLO*"], known) == ["dlora", "dlora_fa"]
+    assert spelled(["rng, star"], known) == ["rng", "star"]

@@ -189,11 +189,16 @@ def test_another_setting_in_the_same_folder_is_refused(toml, tmp_path, capsys):
     assert "train.lr: 0.05 -> 0.2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["trian"], ["run"], ["sweep", "x", "--seeds", "a"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["sweep", "x", "--seeds", "a"]])
 def test_usage_that_argparse_sees_ends_with_two(command, capsys):
     with pytest.raises(SystemExit) as info:
         cli.main(command)
     assert info.value.code == 2
+
+
+def test_a_command_that_is_mistyped_is_answered_with_the_nearest(capsys):
+    assert cli.main(["lst"]) == 2
+    assert capsys.readouterr().err == "error: unknown command 'lst'; did you mean list?\n"
 
 
 @pytest.mark.parametrize(

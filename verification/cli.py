@@ -205,8 +205,10 @@ def instances_of(file: Path, ledger: Ledger) -> list[Path]:
         return [file]
     try:
         claims = replay.picked(ledger.claims, [str(file)])
-    except replay.ReplayError:  # loading it says that there is no such file
-        return [file]
+    except replay.ReplayError as error:
+        if file.suffix or len(file.parts) > 1:  # loading it says that there is no such file
+            return [file]
+        raise UsageError(str(error)) from None
     kept = [path for claim in claims if (path := ledger.counterexample(claim.id)).exists()]
     if not kept:
         name = claims[0].id

@@ -209,6 +209,7 @@ MINUTES = option(
 )
 TOPOLOGY = option(
     "--topology",
+    type=str.lower,
     default="complete",
     metavar="NAME",
     help="who mixes with whom: complete (default), ring, star, ...",

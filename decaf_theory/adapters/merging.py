@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from decaf_theory.adapters.certificate import certificate, numbers_of
 from decaf_theory.adapters.combining import Rule
 from decaf_theory.adapters.namings import Naming, Site
 from decaf_theory.adapters.namings import parts as parts_of
-from decaf_theory.adapters.parts import Job, Piece, computed, workplace
+from decaf_theory.adapters.parts import Job, Piece, alone, computed, workplace
 from decaf_theory.adapters.reading import Adapter, Opened
 from decaf_theory.adapters.rounding import check_type, widest
 from decaf_theory.adapters.rules import make_rule, title
@@ -111,18 +112,19 @@ def merge_to(
         ]
 
     kept = folder.with_name(f".{folder.name}.resume")
-    with fresh(folder, overwrite=overwrite, names=names) as new:
-        work = kept if resume else new.with_name(f"{new.name}{PARTS}")
-        with workplace(work, plan if resume else None) as parts_at:
-            merges = computed(parts_at, jobs, len(rule.rows), dtype)
-            places = [new / name for name in names] or [new]
-            # one merge has the first agent's settings, those of a topology have their own
-            for at, made, each in zip(places, merges, adapters, strict=False):
-                at.mkdir(exist_ok=True)
-                write_adapter(at, naming, made, settings_for(each, sites))
-    if resume:
-        gone = kept.rename(folder.with_name(f"{temporary(folder)}{PARTS}"))  # at once, or not
-        shutil.rmtree(gone, ignore_errors=True)
+    with alone(kept) if resume else nullcontext():
+        with fresh(folder, overwrite=overwrite, names=names) as new:
+            work = kept if resume else new.with_name(f"{new.name}{PARTS}")
+            with workplace(work, plan if resume else None) as parts_at:
+                merges = computed(parts_at, jobs, len(rule.rows), dtype)
+                places = [new / name for name in names] or [new]
+                # one merge has the first agent's settings, those of a topology have their own
+                for at, made, each in zip(places, merges, adapters, strict=False):
+                    at.mkdir(exist_ok=True)
+                    write_adapter(at, naming, made, settings_for(each, sites))
+        if resume:
+            gone = kept.rename(folder.with_name(f"{temporary(folder)}{PARTS}"))  # at once, or not
+            shutil.rmtree(gone, ignore_errors=True)
     numbers = [[part.numbers for part in made if part.numbers] for made in merges]
     about = {
         "method": title(rule),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,12 +104,44 @@ def workplace(folder: Path, plan: Callable[[], Any] | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made, for one process; nobody does where there are no file locks.
+
+    ValueError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process has just ended, and taken it along
+            continue
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{folder}: another merge with --resume is at work on it; wait for its end, or "
+                    f"choose another target (--out)"
+                ) from None
+            if folder.exists() and os.path.samestat(os.fstat(held), folder.stat()):
+                yield
+                return
+        finally:
+            os.close(held)
+
+
 def _require_plan(folder: Path, plan: Any) -> None:
     path = folder / PLAN
     wanted = sealed({"plan": plan})
     if not path.exists():  # so that nothing in it is known to follow from the plan
-        shutil.rmtree(folder)
-        folder.mkdir()
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         write_atomically(path, to_json(wanted))
         return
     try:

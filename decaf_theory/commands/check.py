@@ -24,7 +24,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
     p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")
     p.add_argument(
-        "--topology", metavar="NAME", help="one result per agent, on this graph: ring, star, ..."
+        "--topology",
+        type=str.lower,
+        metavar="NAME",
+        help="one result per agent, on this graph: ring, star, ...",
     )
     p.add_argument(
         "--call",

@@ -33,6 +33,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--topology",
+        type=str.lower,
         default="complete",
         metavar="NAME",
         help="who mixes with whom: complete (default), ring, star, ...",

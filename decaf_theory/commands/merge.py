@@ -43,6 +43,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--topology",
+        type=str.lower,
         metavar="NAME",
         help="one adapter per agent, mixed with its neighbours on a ring, star, ...: folders in "
         "DIR by the names of the inputs, or agent0, agent1, ...",

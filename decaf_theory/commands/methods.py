@@ -31,7 +31,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--rank", type=int, default=8, metavar="R", help="of the factors (default: 8)")
     p.add_argument("--agents", type=int, default=8, metavar="N", help="how many (default: 8)")
     p.add_argument(
-        "--topology", default="ring", metavar="NAME", help="of the graph (default: ring)"
+        "--topology",
+        type=str.lower,
+        default="ring",
+        metavar="NAME",
+        help="of the graph (default: ring)",
     )
     add_json(p)
 

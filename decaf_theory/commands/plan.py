@@ -61,6 +61,9 @@ def agents(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Print the plan; return the exit code."""
     from decaf_theory import plan
+    from decaf_theory.names import spelled
+    from decaf_theory.plan.mixing import graph_methods
+    from decaf_theory.plan.networks import NETWORKS
     from decaf_theory.plan.planning import DEFAULT_METHODS
 
     check_targets(args.json, force=args.force)
@@ -68,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
     assumed = plan.Assumed(**given)
     sites = matrices(args)
     rows = plan.plan(
-        list(dict.fromkeys(args.graph)),
+        spelled(args.graph, list(NETWORKS)),
         args.agents,
         sites,
-        methods=args.method or DEFAULT_METHODS,
+        methods=spelled(args.method, graph_methods()) if args.method else DEFAULT_METHODS,
         target=args.target,
         assumed=assumed,
         step=args.step,
