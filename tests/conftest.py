@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -117,3 +118,16 @@ def quick_run(tmp_path_factory) -> tuple[str, Path]:
         if not printed.exists():
             printed.write_text(run_quickly(folder, "--jobs", "2")[0])
     return printed.read_text(), folder / "results"
+
+
+@pytest.fixture(scope="session")
+def stored(request):
+    """Return a function: the rows of a claim, of the quick run of all if a test needs it anyway."""
+    from tests.claim_rows import rows_of
+    from verification import store
+    from verification.claim import Row
+
+    if not any("quick_run" in item.fixturenames for item in request.session.items):
+        return rows_of
+    out = request.getfixturevalue("quick_run")[1]
+    return cache(lambda name: tuple(map(Row.from_json, store.read_rows(out, name))))

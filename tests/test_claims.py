@@ -5,14 +5,13 @@ import json
 import re
 from contextlib import redirect_stdout
 from dataclasses import replace
-from functools import cache
 
 import pytest
 
 from decaf_theory import bounds
 from tests.claim_rows import CLAIMS, rows_of
 from verification import store
-from verification.claim import RESOLUTION, Context, Outcome, Row
+from verification.claim import RESOLUTION, Context, Outcome
 from verification.judge import judge
 from verification.ledger import TITLES
 from verification.reaches import entry, found, missing
@@ -37,15 +36,6 @@ each = pytest.mark.parametrize("name", CLAIMS)
 def by_night(names):
     """Every claim, those of these names by night."""
     return [pytest.param(name, marks=pytest.mark.night if name in names else ()) for name in CLAIMS]
-
-
-@pytest.fixture(scope="module")
-def stored(request):
-    """Return a function: the rows of a claim, of the quick run of all if a test needs it anyway."""
-    if not any("quick_run" in item.fixturenames for item in request.session.items):
-        return rows_of
-    out = request.getfixturevalue("quick_run")[1]
-    return cache(lambda name: tuple(map(Row.from_json, store.read_rows(out, name))))
 
 
 # ---------------------------------------------------------------- the record

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.claim_rows import rows_of
 from verification.claim import RESOLUTION
 
 
@@ -69,8 +68,8 @@ EXTREMAL = {
 
 
 @pytest.mark.parametrize("name", EXTREMAL)
-def test_every_extremal_row_reaches_its_bound(name):
-    rows = [row for row in rows_of(name) if row.assumptions_held and EXTREMAL[name](row)]
+def test_every_extremal_row_reaches_its_bound(stored, name):
+    rows = [row for row in stored(name) if row.assumptions_held and EXTREMAL[name](row)]
     assert rows
     least = min(rows, key=lambda row: row.tightness or 0.0)
     assert least.tightness is not None, least

@@ -6,7 +6,7 @@ import pytest
 
 from decaf_theory import bounds
 from decaf_theory.measure import NORMS
-from tests.claim_rows import CLAIMS, rows_of
+from tests.claim_rows import CLAIMS
 from verification.claim import RESOLUTION, Outcome
 from verification.claims.truncation import beats_averaging
 from verification.judge import judge, regime_name
@@ -19,8 +19,8 @@ def loosened(row):
 
 
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.reaches])
-def test_each_attained_regime_alone_is_noticed_when_it_goes_slack_or_vanishes(name):
-    claim, rows = CLAIMS[name], rows_of(name)
+def test_each_attained_regime_alone_is_noticed_when_it_goes_slack_or_vanishes(stored, name):
+    claim, rows = CLAIMS[name], stored(name)
     for regime in (regime for regime, value in claim.reaches.items() if value == 1):
         inside = [regime_name(row, claim.regimes) == regime for row in rows]
         changed = [loosened(row) if own else row for row, own in zip(rows, inside, strict=True)]

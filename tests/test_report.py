@@ -115,6 +115,13 @@ def test_prose_is_escaped_and_only_other_claims_are_links():
     assert re.search(r'<span class="nw"><math>.*</math>,</span> not T1800', found)
 
 
+def test_no_line_is_broken_within_an_option():
+    found = formulas.prose("python -m figures --only report, a - b")
+    assert found == (
+        'python <span class="nw">-m</span> figures <span class="nw">--only</span> report, a - b'
+    )
+
+
 def test_words_in_formulas_stand_upright_and_commands_stay():
     (found,) = formulas.formula(r"|X|_{op} \le \max(a, diag(b))")
     assert '<mi mathvariant="normal">o</mi><mi mathvariant="normal">p</mi>' in found

@@ -102,6 +102,32 @@ def test_the_table_sorts_by_its_headers_and_back(page):
     assert shown(page) == before
 
 
+def test_the_name_of_a_claim_and_its_link_stand_on_one_line(page):
+    heads = page.eval_on_selector_all(
+        "tbody[id] .c-order",
+        """all => all.map(e => ["toggle", "permalink"].map(
+            name => e.querySelector("." + name).getBoundingClientRect()))""",
+    )
+    assert len(heads) > 100
+    assert all(
+        name["top"] < link["bottom"] and link["top"] < name["bottom"] for name, link in heads
+    )
+
+
+def test_the_name_of_a_claim_is_broken_at_its_hyphens_only(browser, file):
+    with opened(browser, file, viewport=PHONE) as page:
+        names = page.eval_on_selector_all(
+            ".c-order .toggle",
+            """all => all.map(e => {
+                const text = document.createRange();
+                text.selectNodeContents(e);
+                return [e.innerText, text.getClientRects().length];
+            })""",
+        )
+    assert len(names) > 100
+    assert [name for name, lines in names if lines > len(name.split("-"))] == []
+
+
 def test_the_table_filters_by_outcome_area_and_text_together(page):
     everything = shown(page)
     page.click(".chip[data-value=violated]")

@@ -14,6 +14,7 @@ from functools import cache
 from markupsafe import Markup
 
 WORD = re.compile(r"(?:\$+[^$]+\$+|`[^`]+`|[^\s$`])+")
+OPTION = re.compile(r"--?[a-z-]+")
 UPRIGHT = r"(?<![\\A-Za-z])(op|max|min|diag|clip|TSVD|rank|Var|tr|end|start)(?![A-Za-z])"
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
 # what the converter passes on as it is
@@ -39,8 +40,11 @@ def prose(text: str, ids: Sequence[str] = (), own: str = "") -> Markup:
 def _word(word: str, ids: Sequence[str], own: str) -> str:
     """Return the text between two spaces as HTML; lines may break only inside long formulas.
 
-    Without the spans a browser would also break between a formula and the comma after it.
+    Without the spans a browser would also break between a formula and the comma after it, and
+    after the hyphen of an option (`-m`).
     """
+    if OPTION.fullmatch(word):
+        return f'<span class="nw">{word}</span>'
     unbroken: list[list[str]] = [[]]
     for i, part in enumerate(re.split(r"\$+([^$]+)\$+", word)):
         first, *others = formula(part) if i % 2 else [_plain(part, ids, own)]
