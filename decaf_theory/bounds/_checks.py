@@ -25,7 +25,7 @@ def known(**values: float | None) -> None:
     for name, value in values.items():
         if value is None:
             raise ValueError(f"{name} is unknown (None), and this bound needs it; give a number")
-        if not hasattr(value, "__float__") or getattr(value, "shape", ()):
+        if not hasattr(value, "__float__") or getattr(value, "shape", None):
             raise ValueError(f"{name} must be one number, got {value!r}; call once for each")
 
 
