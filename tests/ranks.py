@@ -321,6 +321,12 @@ def nonfinite(rank: int) -> int:
     return loop(rank, at=at)
 
 
+def overflown(rank: int) -> int:
+    """Serve a problem of four agents by steps that are too large."""
+    run(config(4, lr=1e200), timeout=LONG)
+    return 0
+
+
 def other_method(rank: int) -> int:
     return loop(rank, rule="dlora" if rank == 2 else "decaf")
 
@@ -541,6 +547,7 @@ SCENES = {
     slow: 3,
     late: 3,
     nonfinite: 4,
+    overflown: 2,
     other_method: 3,
     other_step: 2,
     other_version: 3,

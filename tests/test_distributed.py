@@ -160,6 +160,14 @@ def test_the_sender_of_a_message_that_is_not_finite_is_named(ended, rank):
     )
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_agent_whose_step_overflows_is_named_by_its_number_among_all(ended, rank):
+    line = ended.error("overflown", rank)
+    agent = 2 * rank  # the first of two
+    said = rf"rank {rank}: [AB] of agent {agent} in run 0 not finite at step 0; take smaller steps"
+    assert re.fullmatch(said, line), line
+
+
 @pytest.mark.parametrize(
     ("scene", "ranks", "words"),
     [

@@ -110,9 +110,9 @@ class _Served(Rounds):
             following = self.advance(visit, drawn, check=True)
         except SimulationError as error:
             served = self.neighbourhood
-            raise RankError(
-                f"rank {served.rank}: {error}, counted from 0 among its agents {served.own}"
-            ) from None
+            agent = served.own[error.agent]
+            named = SimulationError(error.what, run=error.run, agent=agent, step=error.step)
+            raise RankError(f"rank {served.rank}: {named}; take smaller steps") from None
         assert following is not None  # or its name was raised
         self.took.append(perf_counter() - begun)
         return following
@@ -166,7 +166,7 @@ def _of_agents(config: Config, own: Sequence[int], rule: Method) -> Config:
         problem=problem_of(config.problem, own),
         method=rule,
         form=None,
-        Pi=np.eye(len(own)),
+        Pi=np.full((len(own), len(own)), 1 / len(own)),  # nobody mixes by it
         target=None,
         ranks=None,
         # the first mix, of one that mixes first, is made here

@@ -26,7 +26,7 @@ class SimulationError(ValueError):
     def __init__(self, what: str, *, run: int, agent: int, step: int) -> None:
         """Name what is not finite, and where."""
         super().__init__(f"{what} of agent {agent} in run {run} not finite at step {step}")
-        self.run, self.agent, self.step = run, agent, step
+        self.what, self.run, self.agent, self.step = what, run, agent, step
         self.trace: object | None = None  # a Trace
 
 
