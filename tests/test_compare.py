@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from decaf_theory import bounds
-from decaf_theory.compare import ViolatedWarning, compare
-from decaf_theory.compare.covered import followed, network_of
+from decaf_theory.compare import Comparison, Line, ViolatedWarning, compare
+from decaf_theory.compare.covered import followed, network_of, sums_off
 from decaf_theory.compare.drawing import picture
 from decaf_theory.compare.lines import OPEN, VIOLATED
 from decaf_theory.compare.mixes import Mixes
@@ -475,3 +475,27 @@ def test_a_mix_that_exceeds_its_bound_is_the_one_that_is_shown():
 def test_the_run_that_is_followed_is_the_run():
     config = Config(**{**RUN, "method": "dlora"})
     assert followed(config) is config
+
+
+def test_weights_that_somebody_rounded_violate_nothing_and_those_in_float32_are_refused():
+    rounded = np.round(np.asarray(PI), 8)
+    assert sums_off(rounded) * EPS == pytest.approx(1e-8, rel=1e-6)
+    alike = quadratic(1.0, np.stack([TARGETS[0]] * N))
+    config = Config(**{**RUN, "problem": alike, "Pi": rounded, "method": "decaf"})
+    line = compare(config)["T18"]  # of equal agents: no bound but that of rounding
+    assert 1e-10 < line.measured < line.slip
+    assert line.verdict == "holds"
+    with pytest.raises(ValueError, match=r"Pi must sum to one in float64 .* off"):
+        compare(replace(config, Pi=PI.astype(np.float32)))
+
+
+def test_what_is_no_config_is_named():
+    with pytest.raises(ValueError, match="config must be a Config, got Problem"):
+        compare(RUN["problem"])
+
+
+def test_a_small_ratio_is_not_printed_as_zero():
+    lines = (Line("T25", "what", 1e-5, 1.0, "holds"), Line("T29", "what", 0.5, 1.0, "holds"))
+    first, second = str(Comparison(lines, None, None, None)).splitlines()[1:]
+    assert first.split()[-2:] == ["1e-05", "holds"]
+    assert second.split()[-2:] == ["0.500", "holds"]

@@ -82,7 +82,7 @@ def _row(line: Line, first: int) -> str:
     start = f"{line.claim:{first}}{line.what:{WIDTH}}"
     if line.bound is None or line.measured is None:
         return f"{start}{'-':>10}{'-':>10}{'-':>7}  {line.why}"
-    ratio = "-" if line.ratio is None else f"{line.ratio:.3f}"
+    ratio = "-" if line.ratio is None else f"{line.ratio:{'.3f' if line.ratio >= 5e-4 else '.0e'}}"
     return f"{start}{line.measured:>10.3g}{line.bound:>10.3g}{ratio:>7}  {line.verdict}"
 
 
@@ -93,6 +93,7 @@ class _Watch:
         self.recorder, self.mixes = Recorder(), Mixes()
         self.size = 0.0  # the largest |W| at which mean gradients are taken
         self.at_mean: list[np.ndarray] = []  # F there, [runs]
+        self.off = 0.0  # of the sums of weights, in eps
 
     def __call__(self, visit: Visit) -> bool:
         config = visit.config
@@ -102,6 +103,9 @@ class _Watch:
         self.at_mean.append(host(mean_of_agents(losses, config.shares, -1)))
         if visit.step < config.steps:
             self.size = max(self.size, float(np.sqrt(np.sum(host(W) ** 2, axis=(-2, -1))).max()))
+        if visit.mix.weights is not None:
+            weights = covered.dense(visit.mix.weights)
+            self.off = max(self.off, covered.sums_off(weights, config.shares))
         self.recorder(visit)
         if config.named.form.low_rank:
             self.mixes(visit)
@@ -115,10 +119,14 @@ def compare(config: Config) -> Comparison:
     Where matrices are drawn at random, each run is run once more with draws of its own: bounds on
     Xi are then of the mean over draws (T37-random), all else is of the draws that the run had.
     ViolatedWarning where a measured value is above a bound whose assumptions hold. ValueError: as
-    `simulate`; a run without steps or that diverged.
+    `simulate`; a run without steps or that diverged; weights whose sums are one in float32 only.
     """
+    if not isinstance(config, Config):
+        got = type(config).__name__
+        raise ValueError(f"config must be a Config, got {got}; Config(problem=..., Pi=...) is one")
     if config.steps < 1:
         raise ValueError(f"steps must be >= 1 to compare with bounds, got {config.steps}")
+    covered.require_exact(config)
     why = covered.against(config)
     found = _of_mixes(config, why) if why else _of_run(config)
     for line in found.violated:
@@ -168,7 +176,7 @@ def _of_run(config: Config) -> Comparison:
         exact=covered.averages(config.rule),
         noisy=config.noise is not False and not (config.noise is True and problem.noise is None),
         equal=all(bool(np.all(host(X) == host(X)[:, :1])) for X in start),
-        terms=problem.N + problem.d + problem.k + start.rank,
+        terms=problem.N + problem.d + problem.k + start.rank + watch.off,
         last_gap=None if F_star is None else watch.at_mean[-1] - F_star,
         beta=momentum_of(config.rule) or 0.0,
         drawn=drawn,
@@ -185,7 +193,7 @@ def _drawn_anew(config: Config, watch: _Watch) -> Path:
     for own in drawing_anew(config):
         seen = _Watch()
         simulate(own, watch=seen).require_finished()
-        watch.size = max(watch.size, seen.size)
+        watch.size, watch.off = max(watch.size, seen.size), max(watch.off, seen.off)
         paths.append(seen.recorder.path)
     return joined(paths)
 

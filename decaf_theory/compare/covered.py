@@ -10,7 +10,7 @@ import numpy as np
 from decaf_theory import bounds
 from decaf_theory.arrays import host
 from decaf_theory.compare.drawn import law_of
-from decaf_theory.compare.path import momentum_of, turned
+from decaf_theory.compare.path import EPS, momentum_of, turned
 from decaf_theory.methods import Clock, Method
 from decaf_theory.methods.base import of_numbers
 from decaf_theory.methods.factor import average_factors
@@ -51,6 +51,29 @@ class Letters(NamedTuple):
     def lacking(self, *names: str) -> str:
         """Return why the first of these constants that is not known is not; "" if all are."""
         return next((self.missing[n] for n in names if getattr(self, n) is None), "")
+
+
+def require_exact(config: Config) -> None:
+    """Raise ValueError at weights whose sums are one only to the digits of a narrower type."""
+    graph = config.graph(0) if callable(config.graph) else config.graph
+    if graph is not None and (off := sums_off(dense(graph), config.shares) * EPS) > EPS**0.5:
+        raise ValueError(
+            f"rows and columns of Pi must sum to one in float64 to compare with bounds, got sums "
+            f"that are {off:.1e} off; weights in float32 are: make them in float64, as TOPOLOGIES "
+            f"and topology.metropolis do"
+        )
+
+
+def sums_off(Pi: np.ndarray, shares: np.ndarray | None = None) -> float:
+    """Return how far rows, and columns in proportion to the shares, are from sum one, in eps.
+
+    A mix by weights that somebody rounded is off by as many roundings. Of some rows, by rows.
+    """
+    off = float(np.abs(Pi.sum(axis=1) - 1).max())
+    if len(Pi) == Pi.shape[1]:
+        pi = np.full(len(Pi), 1 / len(Pi)) if shares is None else shares
+        off = max(off, float(np.abs(pi @ Pi / pi - 1).max()))
+    return off / EPS
 
 
 def kind_of(config: Config) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.compare.covered import dense
+from decaf_theory.compare.covered import dense, sums_off
 from decaf_theory.compare.lines import HOLDS, RESOLVED, VIOLATED, Line
 from decaf_theory.compare.path import EPS
 from decaf_theory.lowrank import mix_factors
@@ -51,6 +51,7 @@ class Mixes:
         self.c = max(self.c, float(c.max()))
         sizes = [np.sqrt(np.sum(host(X) ** 2, axis=(-2, -1))).max(axis=-1) for X in before]
         terms = max(*before.shape, before.rank * before.B.shape[-3])
+        terms += sums_off(Pi, visit.config.shares)
         slip = (10 * terms * EPS * sizes[0] * sizes[1])[:, None]  # of products and their sums
         found = {norm: host(interference_norm(before, weights, norm)) for norm in ("fro", "nuc")}
         self.nuclear.append(found["nuc"].mean(axis=-1))

@@ -183,7 +183,7 @@ def path_of(config: Config) -> Path:
     return recorder.path
 
 
-def rate_rounding(bound: Any, points: Any, *, terms: int, lr: float) -> Any:
+def rate_rounding(bound: Any, points: Any, *, terms: float, lr: float) -> Any:
     """Return how far rounding moves the mean squared gradient of a run against a bound of T29.
 
     A computed round is an exact one with one more error of mixing, as the errors are measured. It

@@ -32,7 +32,7 @@ class Run(NamedTuple):
     exact: bool  # whether the mix is the mean of all that trains, without errors
     noisy: bool
     equal: bool  # whether all agents start at one point
-    terms: int  # N + d + k + r, of which sums there is a round's rounding
+    terms: float  # N + d + k + r, of which sums there is a round's rounding, and `sums_off`
     last_gap: np.ndarray | None  # F - F_star at the mean, at the end, [runs]
     beta: float = 0.0  # of local momentum
     drawn: Path | None = None  # of runs that each draw their own matrices (T37-random)
