@@ -9,10 +9,11 @@ import pytest
 
 from decaf_theory import bounds
 from decaf_theory.compare import Comparison, Line, ViolatedWarning, compare
-from decaf_theory.compare.covered import followed, network_of, sums_off
+from decaf_theory.compare.covered import followed
 from decaf_theory.compare.drawing import picture
 from decaf_theory.compare.lines import OPEN, VIOLATED
 from decaf_theory.compare.mixes import Mixes
+from decaf_theory.compare.network import network_of, sums_off
 from decaf_theory.compare.path import TURNED, path_of
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import sigma_max

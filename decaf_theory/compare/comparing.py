@@ -15,7 +15,8 @@ from decaf_theory.compare import covered
 from decaf_theory.compare.drawn import drawing_anew, joined
 from decaf_theory.compare.lines import OPEN, VIOLATED, Line, expected, judged
 from decaf_theory.compare.mixes import Mixes
-from decaf_theory.compare.path import EPS, Path, Recorder, mean_state, momentum_of
+from decaf_theory.compare.network import dense, network_of, sums_off
+from decaf_theory.compare.path import EPS, Path, Recorder, averages, mean_state, momentum_of
 from decaf_theory.compare.rates import APART, GRADIENT, SPREAD, Run, rate_lines, spread_line
 from decaf_theory.files import place, write_atomically
 from decaf_theory.pictures import format_of, rendered
@@ -104,8 +105,8 @@ class _Watch:
         if visit.step < config.steps:
             self.size = max(self.size, float(np.sqrt(np.sum(host(W) ** 2, axis=(-2, -1))).max()))
         if visit.mix.weights is not None:
-            weights = covered.dense(visit.mix.weights)
-            self.off = max(self.off, covered.sums_off(weights, config.shares))
+            weights = dense(visit.mix.weights)
+            self.off = max(self.off, sums_off(weights, config.shares))
         self.recorder(visit)
         if config.named.form.low_rank:
             self.mixes(visit)
@@ -157,7 +158,7 @@ def _of_run(config: Config) -> Comparison:
     problem = config.problem
     watch = _Watch()
     trace = simulate(covered.followed(config), watch=watch).require_finished()
-    path, net = watch.recorder.path, covered.network_of(config)
+    path, net = watch.recorder.path, network_of(config)
     drawn = None if net.why or net.claim != "T37-random" else _drawn_anew(config, watch)
     kind = covered.kind_of(config)
     low_rank = config.named.form.low_rank
@@ -173,7 +174,7 @@ def _of_run(config: Config) -> Comparison:
         lr=float(np.max(config.step_sizes(0))),
         N=problem.N if config.shares is None else 1,
         order="CB" if config.order == "combine" else "MS",
-        exact=covered.averages(config.rule),
+        exact=averages(config.rule),
         noisy=config.noise is not False and not (config.noise is True and problem.noise is None),
         equal=all(bool(np.all(host(X) == host(X)[:, :1])) for X in start),
         terms=problem.N + problem.d + problem.k + start.rank + watch.off,
@@ -202,7 +203,7 @@ def _along_the_path(config: Config, run: Run, mixes: Mixes, c: float) -> Line:
     """Return T14's line: what mixing costs on DLoRA's path, on the Omega_c of all its factors."""
     what, problem = "mean s |I|_*", config.problem
     known, largest = problem.constants, max(c, mixes.c)
-    net = covered.network_of(config)
+    net = network_of(config)
     why = net.why or run.letters.lacking("L", "sigma", "kappa")
     if not why and (run.order != "MS" or net.claim != "T25"):
         why = f"graph: q and S of T25 in order MS are needed, these are of {net.claim} {run.order}"

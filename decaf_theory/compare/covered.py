@@ -1,4 +1,4 @@
-"""What a run is to the theory: its graph, its method and its constants, or why they do not fit."""
+"""What a run is to the theory: its method and its constants, or why they do not fit."""
 
 from __future__ import annotations
 
@@ -9,29 +9,15 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.compare.drawn import law_of
-from decaf_theory.compare.path import EPS, momentum_of, turned
-from decaf_theory.methods import Clock, Method
+from decaf_theory.compare.network import ROUNDING, dense, sums_off
+from decaf_theory.compare.path import EPS, averages, momentum_of, turned
+from decaf_theory.methods import Clock
 from decaf_theory.methods.base import of_numbers
 from decaf_theory.methods.factor import average_factors
 from decaf_theory.methods.form import FULL_MATRIX, LORA
 from decaf_theory.methods.product import truncate_products
 from decaf_theory.simulate import Config, start_factors
-from decaf_theory.topology import mixing_eigenvalues, reversible_eigenvalues, target_weights
-from decaf_theory.topology.checks import components, is_sparse
-
-ROUNDING = 1e-9  # |Pi - J| this near to one is no mixing: a gap that T ~ 1e9 rounds would not see
-
-
-class Network(NamedTuple):
-    """The letters of a graph, and the claim whose constants they are; `why` if there are none."""
-
-    claim: str
-    q: float = np.inf
-    S: float = np.inf
-    lam: float = 1.0
-    why: str = ""
-    eigenvalues: tuple[float, ...] = ()  # but the leading 1, of one symmetric Pi
+from decaf_theory.topology import target_weights
 
 
 class Letters(NamedTuple):
@@ -62,18 +48,6 @@ def require_exact(config: Config) -> None:
             f"that are {off:.1e} off; weights in float32 are: make them in float64, as TOPOLOGIES "
             f"and topology.metropolis do"
         )
-
-
-def sums_off(Pi: np.ndarray, shares: np.ndarray | None = None) -> float:
-    """Return how far rows, and columns in proportion to the shares, are from sum one, in eps.
-
-    A mix by weights that somebody rounded is off by as many roundings. Of some rows, by rows.
-    """
-    off = float(np.abs(Pi.sum(axis=1) - 1).max())
-    if len(Pi) == Pi.shape[1]:
-        pi = np.full(len(Pi), 1 / len(Pi)) if shares is None else shares
-        off = max(off, float(np.abs(pi @ Pi / pi - 1).max()))
-    return off / EPS
 
 
 def kind_of(config: Config) -> str:
@@ -139,12 +113,6 @@ def _other_weights(config: Config) -> str:
     return f"target: kappa and F_star are declared for {of} weights (Constants.shares)"
 
 
-def averages(rule: Method) -> bool:
-    """Whether the mix is the mean of all that trains, in every round: no error of mixing."""
-    sent = set(rule.send(of_numbers(rule), Clock()))
-    return rule.receive is average_factors and set(rule.trains(Clock())) <= sent
-
-
 def followed(config: Config) -> Config:
     """Return the run as it is followed: each local step a round, products in T30's frame.
 
@@ -165,117 +133,6 @@ def followed(config: Config) -> Config:
         return graph(t // K) if callable(graph) else graph
 
     return replace(config, local_steps=1, steps=K * config.steps, Pi=rounds)
-
-
-# ---------------------------------------------------------------- the graph
-
-
-def network_of(config: Config) -> Network:
-    """Return q, S and lam of the bounds on the consensus distance (T25, T35-T37)."""
-    rule, K = config.rule, config.local_steps
-    N = config.problem.N
-    order = "CB" if config.order == "combine" else "MS"
-    clocks = [Clock(t, K - 1, K) for t in range(config.steps)]
-    if rule.meets == "none" or not all(rule.mixes(clock) for clock in clocks):
-        return Network("T25", why=f"graph: {config.named.name} does not mix in every round")
-    beta = momentum_of(rule) or 0.0
-    if rule.meets == "graph" and callable(config.graph):
-        if beta or config.target is not None:
-            claim = "T36" if beta else "T37-reversible"
-            return Network(claim, why=f"graph: changes, and {claim} is known for one matrix")
-        return _changing(config, order)
-    if config.target is not None:
-        return _weighted(config)
-    Pi = np.full((N, N), 1 / N) if rule.meets == "server" else dense(config.graph)
-    if not np.allclose(Pi, Pi.T, rtol=0, atol=ROUNDING):
-        if beta:
-            return Network("T36", why="graph: directed, and T36 is known for symmetric matrices")
-        return _varying([Pi], order, K, "graph: directed, and q and S are known for")
-    # of J all are 0, and not what rounding leaves of them
-    eigenvalues = [0.0] * (N - 1) if np.ptp(Pi) == 0 else spectrum(Pi)
-    lam = max(map(abs, eigenvalues), default=0.0)
-    if not lam < 1 - ROUNDING:
-        return Network("T35" if K > 1 else "T36" if beta else "T25", why=_unmixed(Pi, lam))
-    if beta:
-        q, S = bounds.momentum_q_S(lam=lam, eigenvalues=eigenvalues, beta=beta)
-        return Network("T36", q, S, lam, eigenvalues=tuple(eigenvalues))
-    if K > 1:
-        q, S = bounds.local_steps_q_S(lam=lam, eigenvalues=eigenvalues, N=N, K=K)
-        return Network("T35", q, S, lam, eigenvalues=tuple(eigenvalues))
-    q = bounds.network_q(lam=lam, order=order)
-    S = bounds.network_S(eigenvalues=eigenvalues, order=order)
-    return Network("T25", q, S, lam, eigenvalues=tuple(eigenvalues))
-
-
-def spectrum(Pi: np.ndarray) -> list[float]:
-    """Return the eigenvalues of a symmetric Pi but the leading 1."""
-    return [float(mu) for mu in mixing_eigenvalues(Pi)]
-
-
-def _changing(config: Config, order: str) -> Network:
-    graph = config.graph
-    assert callable(graph)
-    if law := law_of(config):
-        return _at_random(config, order, law.rho())
-    seen = {id(Pi): Pi for Pi in map(graph, range(config.steps))}
-    Pis = [dense(Pi) for Pi in seen.values()]
-    return _varying(Pis, order, config.local_steps, "graph: changes, and q and S are known for")
-
-
-def _varying(Pis: list[np.ndarray], order: str, K: int, words: str) -> Network:
-    """Return T37's letters: any doubly stochastic matrices with |Pi_t - J|_op <= lam < 1."""
-    if order != "MS" or K > 1:
-        return Network("T37", why=f"{words} order MS with one local step")
-    N = len(Pis[0])
-    sizes = [float(np.linalg.norm(Pi - 1 / N, ord=2)) for Pi in Pis]
-    lam = max(sizes)
-    if not lam < 1 - ROUNDING:
-        return Network("T37", why=_unmixed(Pis[int(np.argmax(sizes))], lam))
-    q = bounds.network_q(lam=lam, order="MS")
-    return Network("T37", q, bounds.time_varying_S(lam=lam, N=N), lam)
-
-
-def _at_random(config: Config, order: str, rho: float) -> Network:
-    """Return the letters of T37-random, of matrices that are drawn independently."""
-    words = "graph: drawn at random, and T37-random is known for"
-    if order != "MS" or config.local_steps > 1:
-        return Network("T37-random", why=f"{words} order MS with one local step")
-    if not averages(config.rule):
-        return Network("T37-random", why=f"{words} mixes that are means")
-    lam = rho**0.5
-    if not lam < 1 - ROUNDING:
-        return Network("T37-random", why=f"graph: does not mix on average (rho = {rho:.6g})")
-    N = config.problem.N
-    q = bounds.network_q(lam=lam, order="MS")
-    return Network("T37-random", q, bounds.time_varying_S(lam=lam, N=N), lam)
-
-
-def _weighted(config: Config) -> Network:
-    """Return the letters of T37-reversible, S over the sum of squared shares (see `letters_of`)."""
-    shares = config.shares
-    assert shares is not None
-    Pi = dense(config.graph)
-    values = reversible_eigenvalues(Pi, shares)
-    lam = float(np.abs(values).max(initial=0.0))
-    if not lam < 1 - ROUNDING:
-        return Network("T37-reversible", why=_unmixed(Pi, lam))
-    q = bounds.network_q(lam=lam, order="MS")
-    S = bounds.reversible_S(lam=lam, pi=shares.tolist()) / float(shares @ shares)
-    return Network("T37-reversible", q, S, lam)
-
-
-def _unmixed(Pi: np.ndarray, lam: float) -> str:
-    count = components(Pi)
-    hint = f"disconnected, {count} components" if count > 1 else f"|Pi - J|_op = {lam:.6g}"
-    return f"graph: does not mix ({hint})"
-
-
-def dense(Pi: Any) -> np.ndarray:
-    """Return a mixing matrix of any kind as a dense one on the host."""
-    return np.asarray(Pi.toarray() if is_sparse(Pi) else host(Pi), dtype=np.float64)
-
-
-# ---------------------------------------------------------------- the constants
 
 
 def letters_of(config: Config, kind: str, c: float, points: float, start_loss: float) -> Letters:

@@ -9,8 +9,8 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.compare.covered import dense, sums_off
 from decaf_theory.compare.lines import HOLDS, RESOLVED, VIOLATED, Line
+from decaf_theory.compare.network import dense, sums_off
 from decaf_theory.compare.path import EPS
 from decaf_theory.lowrank import mix_factors
 from decaf_theory.measure import (

@@ -15,7 +15,8 @@ from decaf_theory.arrays import Array, host, namespace
 from decaf_theory.lowrank import Factors, align, mix_factors
 from decaf_theory.measure import consensus_distance, sigma_max
 from decaf_theory.methods import METHODS, Clock, Method, State
-from decaf_theory.methods.base import Mixed, along_the_gradient
+from decaf_theory.methods.base import Mixed, along_the_gradient, of_numbers
+from decaf_theory.methods.factor import average_factors
 from decaf_theory.methods.memory import HeavyBall
 from decaf_theory.methods.state import Message
 from decaf_theory.simulate import Config, Visit, visits
@@ -107,6 +108,12 @@ def momentum_of(method: Method) -> float | None:
     if isinstance(step, HeavyBall) and step.of is along_the_gradient:
         return step.beta
     return 0.0 if step is along_the_gradient else None
+
+
+def averages(rule: Method) -> bool:
+    """Whether the mix is the mean of all that trains, in every round: no error of mixing."""
+    sent = set(rule.send(of_numbers(rule), Clock()))
+    return rule.receive is average_factors and set(rule.trains(Clock())) <= sent
 
 
 def ahead(visit: Visit, mean: State) -> State:

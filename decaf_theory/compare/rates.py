@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decaf_theory import bounds
-from decaf_theory.compare.covered import Letters, Network
+from decaf_theory.compare.covered import Letters
 from decaf_theory.compare.lines import Line, Mean, at, expected, judged
+from decaf_theory.compare.network import Network
 from decaf_theory.compare.path import EPS, Path, rate_rounding
 
 GRADIENT = "mean |grad|^2"
