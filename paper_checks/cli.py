@@ -32,7 +32,6 @@ from paper_checks.sequences import command as sequences
 from paper_checks.tournament import command as tournament
 from verification import store
 from verification.cluster import ClusterError
-from verification.options import hint_for
 
 if TYPE_CHECKING:  # torch: most commands need none
     from paper_checks.run import Run
@@ -138,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare()
     words = sys.argv[1:] if argv is None else argv
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        hint = hint_for(words[0], list(COMMANDS), "see python -m paper_checks --help")
+        hint = near(words[0], COMMANDS)
         print(f"error: unknown command {printable(repr(words[0]))}; {hint}", file=sys.stderr)
         return USAGE
     args = parser().parse_args(words)

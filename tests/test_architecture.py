@@ -36,7 +36,8 @@ ALLOWED = {
     "concentration": {"arrays"},
     "tsvd": {"arrays", "lowrank", "tsvd"},
     "methods": {
-        *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods")
+        *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods"),
+        "terminal",
     },
     "measure": {"arrays", "lowrank", "tsvd"},
     "problems": {"arrays", "names", "rng", "lowrank", "topology", "problems"},
@@ -52,7 +53,7 @@ ALLOWED = {
     | {"bounds"},
     "adversary": {"extras", "rng"},
     "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
-    | {"conformance"},
+    | {"conformance", "terminal"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"}
     | {"plan"},
@@ -62,7 +63,7 @@ ALLOWED = {
     "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
     | {"topology", "tsvd"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
-    | {"plan", "sums"}
+    | {"names", "plan", "sums"}
     | {"pictures"},
     "programs": {"faults", "interrupts"},
     "__main__": {"programs"},

@@ -198,7 +198,7 @@ def test_usage_that_argparse_sees_ends_with_two(command, capsys):
 
 def test_a_command_that_is_mistyped_is_answered_with_the_nearest(capsys):
     assert cli.main(["lst"]) == 2
-    assert capsys.readouterr().err == "error: unknown command 'lst'; did you mean list?\n"
+    assert capsys.readouterr().err == "error: unknown command 'lst'; near: list\n"
 
 
 @pytest.mark.parametrize(
