@@ -27,8 +27,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 LONGEST = [
     "tests/test_claims.py",
     "tests/test_figures.py",
+    "tests/test_dryrun.py",
+    "tests/test_jacobi_triton.py",
+    "tests/test_tournament_command.py",
     "tests/faults/test_kills.py",
     "tests/faults/test_signals.py",
+    "tests/test_report_browser.py",
+    "tests/test_site.py",
     "tests/test_report.py",
     "tests/test_attacks.py",
     "tests/test_verification.py",
