@@ -275,6 +275,8 @@ def test_the_answers_are_those_of_the_readme_and_say_where_a_run_differs(page):
     start = page.index('<section id="answers"')
     answers = page[start : page.index("</section>", start)]
     assert answers.count('<tr><th scope="row">') == 7
+    assert answers.index("<b>DLoRA</b> averages the factors") < answers.index("<table")
+    assert '<a href="#notation">' in answers
     assert start < page.index('<section id="ledger"')
     assert '<a href="#T18-heavy">' in answers
     assert "came out otherwise" not in answers
