@@ -84,7 +84,7 @@ def test_several_claims_are_replayed_one_after_the_other(capsys):
     assert main(["replay", "T4*", "--script"]) == 2
     assert f"prints one program, and T4* fits {len(names)}" in capsys.readouterr().err
     assert main(["replay", "T99"]) == 2
-    assert "cannot read T99" in capsys.readouterr().err
+    assert "unknown claim 'T99'; did you mean T9" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -137,10 +137,17 @@ def test_each_site_is_mixed_as_the_method_mixes_it_alone(method):
         if weights is not None:
             state = rule.exchange(state, weights, Clock(0, 1, 2)).state
         alone[name] = state.factors
+    before = {name: _largest(*pair) for name, pair in run.stacked.factors().items()}
     one_mix(run)
     for name, pair in run.stacked.factors().items():
-        assert torch.equal(pair.B, alone[name].B)
-        assert torch.equal(pair.A, alone[name].A)
+        # sums of N terms, which a CPU may take in another order for two sites than for one: each is
+        # off by N/2 eps of its largest term; factorizations run in float64 and are rounded once
+        off = run.stacked.agents * torch.finfo().eps * max(before[name], _largest(*pair))
+        assert _largest(pair.B - alone[name].B, pair.A - alone[name].A) <= off
+
+
+def _largest(*arrays):
+    return max(float(X.detach().abs().max()) for X in arrays)
 
 
 def test_sites_of_one_shape_are_mixed_alike():

@@ -39,8 +39,9 @@ DYNAMIC = {"decaf_theory/__init__.py", "decaf_theory/bench/decent_program.py"}
 DYNAMIC |= {"decaf_theory/programs.py"}
 DYNAMIC |= {"decaf_theory/bench/peers.py", "verification/claims/__init__.py", "verification/run.py"}
 # the module that a user names to `decaf check` is executed, and nowhere else is one
-# a worker of a cluster, which runs what its scheduler sends, reads back results of its own
-WORKERS = {"verification/serving.py"}
+# a worker of a cluster, which runs what its scheduler sends, reads back results of its own, and
+# the ranks of one run tell each other what they hold, as torch's own collectives do
+WORKERS = {"verification/serving.py", "decaf_theory/distributed/collective.py"}
 NAMED_BY_USERS = {"decaf_theory/conformance/loading.py"}
 
 

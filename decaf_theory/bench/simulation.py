@@ -187,7 +187,7 @@ def dsgd(case: Runs, given: Quadratics) -> Config:
 
 
 def problem(given: Quadratics) -> Problem:
-    """Return the quadratics as a problem in W [p, 1]; grad f_i - grad F has no bound."""
+    """Return the quadratics as a problem in W [p, 1]; |grad f_i - grad F| has no bound."""
     H, b, _ = given
     N, p = b.shape
     best = np.linalg.solve(H.mean(axis=0), -b.mean(axis=0))
@@ -200,7 +200,7 @@ def problem(given: Quadratics) -> Problem:
     constants = Constants(
         L=float(np.linalg.eigvalsh(H).max()),
         G=lambda s, c: np.inf,
-        kappa=np.inf,
+        kappa=None,
         sigma=0.0,
         F_star=float(b.mean(axis=0) @ best) / 2,
     )

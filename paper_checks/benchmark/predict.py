@@ -81,7 +81,7 @@ def start_of(suite: str, cell: Cell, graph: str | None = None) -> Start:
         Pi, forget = np.asarray(schedule(0)), math.sqrt(schedule.rho())
     else:
         Pi = np.asarray(TOPOLOGIES[graph](N))
-        forget = sqrt_rho(Pi)
+        forget = 0.0 if np.ptp(Pi) == 0 else sqrt_rho(Pi)  # and not what rounding leaves of it
     K = config.train.steps if cell.alone else config.mix.every
     assert K is not None  # the suites give steps, not epochs
     return Start(
@@ -114,7 +114,7 @@ def predict(start: Start) -> Prediction:
 
 def share_apart(start: Start) -> float:
     """Return the share of rounds whose mix finds A apart: the first, and 1/-log(forget) more."""
-    more = 1 / -math.log(start.forget) if start.forget > np.finfo(float).eps else 0.0
+    more = 1 / -math.log(start.forget) if start.forget else 0.0
     return min(1.0, (1 + more) / start.rounds)
 
 

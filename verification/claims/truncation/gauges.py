@@ -208,7 +208,7 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
     Z = balance(left)
     other = balance(right)
     gap = _apart(align(other, Z), Z) ** 2
-    sigma_r = [host(spectrum(x)[..., -1]) for x in (left, right)]
+    sigma_r = [_last(x) for x in (left, right)]
     apart = host(product_distance(left, right))
     bound = each(bounds.factor_distance, product_distance=apart, sigma_r=np.maximum(*sigma_r)) ** 2
     held = np.isfinite(bound)  # not where both products have a rank below r
@@ -224,6 +224,12 @@ def _distance_row(family: str, left: Factors, right: Factors) -> Row:
         held=held,
         **size,
     )
+
+
+def _last(factors: Factors) -> Any:
+    """Return sigma_r of the products, 0 where it is no more than rounding leaves of rank r - 1."""
+    S = host(spectrum(factors))
+    return np.where(S[..., -1] > ulps(20 * max(*factors.shape), S[..., 0]), S[..., -1], 0.0)
 
 
 def sharp() -> Instance:
