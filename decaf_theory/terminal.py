@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 WIDTH = 96
+INDENT = 6 * " "  # of what does not fit next to the rest of a line
 # a line stays a line, and nothing moves the cursor or changes colours
 CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
@@ -98,6 +99,18 @@ def legend(text: str) -> str:
 def _entry(text: str) -> str:
     name, gap, _ = text.partition("  ")
     return _filled(text, len(text) - len(text[len(name) :].lstrip()) if gap else 0)
+
+
+def folded(line: str, at: int, full: int) -> str:
+    """Return a line of a table of `full` columns, what begins at column `at` below the rest.
+
+    So where the terminal is narrower; in a wider one, or in none, as it is.
+    """
+    room = columns()
+    if room is None or room >= full or len(line) <= at:
+        return line
+    below = textwrap.fill(line[at:].strip(), room, initial_indent=INDENT, subsequent_indent=INDENT)
+    return f"{line[:at].rstrip()}\n{below}"
 
 
 def _filled(text: str, indent: int = 0) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from decaf_theory import bench, terminal
 from decaf_theory import cli as decaf
-from decaf_theory import terminal
+from decaf_theory.bench import rows
 from figures import cli as figures
 from paper_checks import cli as harness
 from verification import cli as verification
@@ -100,3 +101,23 @@ def test_verdicts_do_without_columns_that_a_narrow_terminal_has_no_room_for():
     assert heads[60] == ["claim", "outcome", "tightness"]
     assert heads[80] == ["claim", "statement", "outcome", "expected", "tightness"]
     assert heads[96] == heads[200] == list(table.COLUMNS)
+
+
+def test_a_goal_of_the_benchmark_is_two_lines_where_the_terminal_is_narrow(monkeypatch, capsys):
+    case = "ring of 10, one layer of 4096 x 4096, rank 4"
+    row = rows.verdict("G1", case, "time over the byte floor", [1.9, 2.1], "<=", 1.5)
+    lines = [rows.HEADER, rows.line(row)]
+
+    def run(*_, show, **__):
+        for line in lines:
+            show(line)
+        return [row]
+
+    monkeypatch.setattr(bench, "run", run)
+    for columns in (None, *WIDTHS):
+        monkeypatch.setattr(terminal, "columns", lambda columns=columns: columns)
+        assert decaf.main(["bench", "--quick"]) == 1
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= (columns or 144)
+        assert out.split() == "\n".join(lines).split()
+        assert (len(out.splitlines()) == 2) is (columns in (None, 200))

@@ -7,10 +7,11 @@ import sys
 
 from decaf_theory.commands.targets import check_targets
 from decaf_theory.files import place
-from decaf_theory.terminal import printable
+from decaf_theory.terminal import folded, printable
 
 HELP = "how fast is the kernel, against what others use?"
 EXAMPLE = "decaf bench --quick --only G1 sizes"
+MEASURE, WHOLE = 59, 144  # the column at which a line of the goals may be divided, and all columns
 ONE = "a goal that ran is missed by more than 20 percent"  # what exit code 1 means
 
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         bench.chosen(args.only),
         bench.settings(quick=args.quick, device=args.device),
         to=place(args.json) if args.json else None,
-        show=lambda text: print(text, flush=True),
+        show=lambda text: print(folded(text, MEASURE, WHOLE), flush=True),
         progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
     return 1 if bench.failed(rows) else 0
