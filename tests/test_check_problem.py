@@ -194,7 +194,6 @@ def test_an_error_of_a_loss_of_ones_own_says_at_what_it_was_called():
         (lambda: Constants(kappa=[1.0]), "kappa must be a number >= 0, or None"),
         (lambda: Constants(sigma=np.nan), "sigma must be a number >= 0, or None"),
         (lambda: Constants(mu=np.inf), "mu must be a number >= 0, or None"),
-        (lambda: Constants(third=-1.0), "third must be a number >= 0, or None"),
         (lambda: Constants(F_star=-np.inf), "F_star must be a number that is finite"),
         (lambda: Constants(within=0.0), "within must be a number > 0"),
         (

@@ -1,6 +1,7 @@
 """Every problem keeps what its docstring proves: gradient, L, G, kappa, sigma and the minimum."""
 
 import inspect
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -103,8 +104,9 @@ def test_gradient_and_constants_hold_wherever_they_are_searched(number):
 def test_L_is_attained_and_the_minimum_is_reached(number):
     problem, found = NAMED[number].values[0], checked(number)
     L, least = found["L"], found["F_star"]
-    # a secant of length eps^(1/4) is off by at most third h / 2
-    off = problem.constants.third * EPS**0.25 / 2
+    # a secant of length eps^(1/4) is off by at most half of that times the third derivative, which
+    # is 0 of all but the logistic losses, whose curvature is p (1 - p)
+    off = (problem.name == "P8") / (6 * math.sqrt(3)) * EPS**0.25 / 2
     assert abs(L.measured - L.declared) <= off + L.found.rounding
     assert abs(least.measured - least.declared) <= least.found.rounding
 

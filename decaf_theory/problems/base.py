@@ -35,9 +35,8 @@ class Constants:
     of sup_W (1/N) sum_i |grad f_i(W) - grad F(W)|_F^2 over the domain stated by the problem.
     sigma: the square root of the bound on E|noise|_F^2 of one agent's gradient. F_star: inf F.
     None means unknown: code that needs such a constant says so, everything else runs.
-    within: kappa holds for |W|_F <= within. third: a bound on the third derivative of every f_i
-    along unit directions, 0 for piecewise quadratics. upper: which of "G" and "kappa" are upper
-    bounds only: G that no point attains, kappa that is not the deviation at every W.
+    within: kappa holds for |W|_F <= within. upper: which of "G" and "kappa" are upper bounds only:
+    G that no point attains, kappa that is not the deviation at every W.
     m: every f_i + m |W|^2 / 2 is convex, 0 for convex losses. mu: |grad F|^2 >= 2 mu (F - F_star)
     at every W (Polyak-Lojasiewicz).
     shares: the weights of the agents in F, kappa, F_star and mu, a `Config`'s target, of which only
@@ -50,7 +49,6 @@ class Constants:
     sigma: float | None = None
     F_star: float | None = None
     within: float = math.inf
-    third: float = 0.0
     upper: tuple[str, ...] = ()
     m: float | None = None
     mu: float | None = None
@@ -58,7 +56,7 @@ class Constants:
 
     def __post_init__(self) -> None:
         """Check that each constant is one that its assumption can have."""
-        for name in ("L", "kappa", "sigma", "mu", "third"):
+        for name in ("L", "kappa", "sigma", "mu"):
             _require_number(name, getattr(self, name), ">= 0", lambda x: 0 <= x < math.inf)
         for name in ("F_star", "m"):
             _require_number(name, getattr(self, name), "that is finite", math.isfinite)

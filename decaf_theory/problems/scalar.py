@@ -75,7 +75,6 @@ def bernoulli_logit(*, p: Sequence[float] = (1 / 4, 1 / 2, 3 / 4, 9 / 10)) -> Pr
         kappa=float(np.std(share)),
         sigma=float(np.sqrt(np.max(share * (1 - share)))),
         F_star=-mean * math.log(mean) - (1 - mean) * math.log1p(-mean),
-        third=1 / (6 * math.sqrt(3)),
         upper=("G",),
         m=0.0,
     )
