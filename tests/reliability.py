@@ -175,12 +175,14 @@ Whatever a file holds, reading it cannot
 
 - run code: no pickle, no `eval`, no module or function looked up by a name from a file; weights
   that come as a pickle are refused (`tests/test_threats.py`). Models of the Hub are built by
-  `transformers` without code from there. The exception is the worker of a Dask cluster, which runs
-  whatever its scheduler sends, and reads back results that it left in its own folder;
+  `transformers` without code from there. The exceptions are the worker of a Dask cluster, which runs
+  whatever its scheduler sends, and reads back results that it left in its own folder, and the ranks
+  of one run, which tell each other settings and states by pickle, as torch's own collectives do;
 - start a process of its choice: there is no shell, and programs are started by lists of words that
   are written in the sources;
-- reach the network: nothing here opens a connection. A configuration that says `hub:` lets
-  `transformers` and `datasets` download what it names, and `HF_HUB_OFFLINE=1` forbids it;
+- reach the network: but for such ranks and workers nothing here opens a connection. A configuration
+  that says `hub:` lets `transformers` and `datasets` download what it names, and `HF_HUB_OFFLINE=1`
+  forbids it;
 - run forever: patterns of adapters are matched in a bounded number of steps, and a replay refuses
   sizes beyond those of its claim (`tests/test_adapters_patterns.py`,
   `tests/test_counterexamples.py`);
