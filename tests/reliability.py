@@ -175,7 +175,7 @@ Whatever a file holds, reading it cannot
 
 - run code: no pickle, no `eval`, no module or function looked up by a name from a file; weights
   that come as a pickle are refused (`tests/test_threats.py`). Models of the Hub are built by
-  `transformers` without code from there. The exceptions are the worker of a Dask cluster, which runs
+  `transformers` without code from there. Exceptions are the worker of a Dask cluster, which runs
   whatever its scheduler sends, and reads back results that it left in its own folder, and the ranks
   of one run, which tell each other settings and states by pickle, as torch's own collectives do;
 - start a process of its choice: there is no shell, and programs are started by lists of words that
