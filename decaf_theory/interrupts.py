@@ -57,14 +57,19 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def interruptions() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM inside instead of ending at once; a second one interrupts."""
+def interruptions(told: str = "") -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM inside instead of ending at once; a second one interrupts.
+
+    told: printed to stderr at the first, where it may take long until the work comes to its end.
+    """
     found: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if found:
             raise KeyboardInterrupt
         found.append(number)
+        if told:
+            print(told, file=sys.stderr, flush=True)
 
     with handled(dict.fromkeys(BOTH, note)):
         yield found

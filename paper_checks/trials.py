@@ -21,6 +21,7 @@ from verification.cluster import Cluster
 Row: TypeAlias = dict[str, Any]
 
 FAILED = 1
+STOPPING = "stopping when what has begun is done, perhaps minutes; interrupt again to drop it"
 ABOUT = ("version", "commit", "code")
 DOCS = Path(__file__).parents[1] / "docs"
 PLACES = 6  # decimals of stored numbers
@@ -141,7 +142,7 @@ def take(
     missing = [one for one in wanted if one.name not in run.files]
     done, failed = len(run.files), False
     total = done + len(missing)
-    with interruptions() as signals:
+    with interruptions(STOPPING) as signals:
         for outcome in sweep.run_all(missing, jobs, signals, trial):
             if outcome.rows:
                 run.seconds += outcome.seconds

@@ -44,6 +44,13 @@ def test_a_first_signal_is_collected_and_a_second_one_interrupts():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_the_first_signal_is_answered_where_the_end_may_take_long(capsys):
+    with interruptions("soon") as found:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), 0)  # no signal, and no second answer
+        assert (found, capsys.readouterr().err) == ([signal.SIGTERM], "soon\n")
+
+
 def test_other_threads_set_no_handlers():
     codes = []
     thread = threading.Thread(target=lambda: codes.append(in_one_line(lambda: 0, "")))
