@@ -174,6 +174,10 @@ def test_a_minute_of_a_long_command_goes_well(command, here, outside_data):
         assert run.returncode == 0, err
     except subprocess.TimeoutExpired:
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=END)
-        assert run.returncode == 130, err
+        try:
+            _, err = run.communicate(timeout=END)
+        except subprocess.TimeoutExpired:  # a study that goes on to the end of a training
+            run.send_signal(signal.SIGINT)
+            _, err = run.communicate(timeout=END)
+        assert run.returncode in (0, 130), err  # 0: it ended in the same moment
         assert "Traceback" not in err
