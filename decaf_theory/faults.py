@@ -13,8 +13,8 @@ from decaf_theory.files import UnwritableError
 from decaf_theory.terminal import printable
 
 OK, USAGE, DEFECT = 0, 2, 3
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EIO)  # of an output that takes nothing
 # of torch, which raises plain RuntimeErrors, and of libraries that could not be mapped
-NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 FULL = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment")
 
 
