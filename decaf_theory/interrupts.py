@@ -91,12 +91,13 @@ def handled(handlers: dict[signal.Signals, Callable[..., object]]) -> Iterator[N
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Block both signals inside, for processes started there for good: their parent ends them."""
+    """Block both signals inside: they come after it, and never to processes started there."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)  # may raise what came just before
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from decaf_theory.interrupts import blocked
+
 WIDTH = 96
 INDENT = 6 * " "  # of what does not fit next to the rest of a line
 # a line stays a line, and nothing moves the cursor or changes colours
@@ -22,13 +24,15 @@ CONTROLS = {
 def prepare() -> None:
     """Let stdout and stderr escape what their encoding lacks: no result is lost in printing it.
 
-    One that is closed, which Python has as None, takes everything and shows nothing.
+    One that is closed, which Python has as None, takes everything and shows nothing. A signal
+    waits: a stream that it leaves half reconfigured has no encoder, so that nothing could be said.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a test or a notebook put its own
-            stream.reconfigure(errors="backslashreplace")
+    with blocked():
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # not where a test or a notebook put its own
+                stream.reconfigure(errors="backslashreplace")
 
 
 def add_version(p: argparse.ArgumentParser) -> None:

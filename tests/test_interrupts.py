@@ -1,13 +1,16 @@
 """SIGINT and SIGTERM: one line and 128 + the signal; the handlers of before are back."""
 
+import io
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
 from decaf_theory import interrupts
 from decaf_theory.interrupts import in_one_line, interruptions
+from decaf_theory.terminal import prepare
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -66,3 +69,18 @@ def test_what_is_blocked_is_delayed_and_not_lost():
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             assert found == []
         assert found == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_streams_are_prepared_leaves_them_whole(monkeypatch, number):
+    class Stream(io.TextIOWrapper):
+        def reconfigure(self, **settings):
+            signal.pthread_kill(threading.get_ident(), number)
+            super().reconfigure(**settings)
+
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, Stream(io.BytesIO(), encoding="ascii"))
+    assert in_one_line(lambda: prepare() or 0, "interrupted") == 128 + number
+    assert [sys.stdout.errors, sys.stderr.errors] == ["backslashreplace"] * 2
+    sys.stderr.flush()
+    assert sys.stderr.buffer.getvalue().decode().splitlines() == ["interrupted"]
