@@ -11,12 +11,12 @@ import numpy as np
 
 from decaf_theory.arrays import Array, Host, convert
 from decaf_theory.lowrank import mean_over_agents
+from decaf_theory.memory import keep_freed
 from decaf_theory.methods import Clock, State, for_agents
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import Message, message_bytes
 from decaf_theory.simulate.config import Config, DisconnectedWarning, start_factors
 from decaf_theory.simulate.divergence import Divergence, advice
-from decaf_theory.simulate.memory import keep_freed
 from decaf_theory.simulate.noise import draws, noisy
 from decaf_theory.simulate.trace import Trace, assemble, quantities
 from decaf_theory.simulate.visit import (
@@ -32,7 +32,6 @@ from decaf_theory.simulate.visit import (
 from decaf_theory.topology.checks import components
 
 Watch = Callable[[Visit], object]
-TEMPORARIES = 2 * 8  # bytes of two float64 arrays of points, fewer than any step holds
 
 
 def simulate(config: Config, watch: Watch | None = None) -> Trace:
@@ -87,7 +86,7 @@ def simulate(config: Config, watch: Watch | None = None) -> Trace:
 def visits(config: Config) -> Iterator[Visit]:
     """Yield the state at steps 0 ... steps; SimulationError where it stops being finite."""
     rounds = Rounds(config)
-    keep_freed(TEMPORARIES * config.runs * config.problem.N * config.problem.d * config.problem.k)
+    keep_freed()
     noise = draws(config)
     state, mix = config.rule.begin(start_factors(config)), Mix()
     if config.order == "mix_first":

@@ -15,6 +15,7 @@ import numpy as np
 
 from decaf_theory.arrays import Array, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_agents
+from decaf_theory.memory import keep_freed
 from decaf_theory.tsvd.core import REASONS
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.full_precision import in_full_precision
@@ -132,6 +133,7 @@ def tsvd_of_mix(
         raise ValueError(f"on_nonfinite must be 'raise' or 'skip', got {on_nonfinite!r}")
     groups = plan(Pi, int(factors.B.shape[-3]), r_in)
     factors = with_finite_gradients(factors)
+    keep_freed()  # what a round takes, the next one takes again
     if len(groups) == 1:
         return _together(factors, groups[0], rank, method, on_nonfinite)
     parts = [_together(factors, group, rank, method, on_nonfinite) for group in groups]
