@@ -55,13 +55,12 @@ one mixes every fifth round and trains B and A by turns:
 from decaf_theory.simulate.config import (
     ORDERS,
     Config,
-    DeadStartWarning,
     DisconnectedWarning,
-    start_factors,
 )
 from decaf_theory.simulate.divergence import DIVERGED
 from decaf_theory.simulate.in_turn import Learned, learn
 from decaf_theory.simulate.rounds import simulate, visits
+from decaf_theory.simulate.start import DeadStartWarning, start_factors
 from decaf_theory.simulate.trace import Trace
 from decaf_theory.simulate.visit import Mix, SimulationError, Visit
 

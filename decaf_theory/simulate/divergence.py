@@ -7,7 +7,8 @@ import numpy as np
 from decaf_theory.arrays import Host, convert, host, namespace
 from decaf_theory.lowrank import Factors
 from decaf_theory.measure import sigma_max
-from decaf_theory.simulate.config import Config, start_factors
+from decaf_theory.simulate.config import Config
+from decaf_theory.simulate.start import start_factors
 from decaf_theory.simulate.visit import Visit
 
 DIVERGED = 1e5  # a loss this many times its scale at the start ends the run

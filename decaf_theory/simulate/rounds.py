@@ -15,9 +15,10 @@ from decaf_theory.memory import keep_freed
 from decaf_theory.methods import Clock, State, for_agents
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import Message, message_bytes
-from decaf_theory.simulate.config import Config, DisconnectedWarning, start_factors
+from decaf_theory.simulate.config import Config, DisconnectedWarning
 from decaf_theory.simulate.divergence import Divergence, advice
 from decaf_theory.simulate.noise import draws, noisy
+from decaf_theory.simulate.start import start_factors
 from decaf_theory.simulate.trace import Trace, assemble, quantities
 from decaf_theory.simulate.visit import (
     Mix,

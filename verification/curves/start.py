@@ -9,8 +9,7 @@ import numpy as np
 
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.problems.base import Problem
-from decaf_theory.simulate import Config, simulate
-from decaf_theory.simulate.config import DeadStartWarning
+from decaf_theory.simulate import Config, DeadStartWarning, simulate
 from verification.claim import Row
 from verification.evidence import at_least, at_most, ulps
 
