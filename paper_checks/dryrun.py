@@ -16,7 +16,7 @@ import numpy as np
 
 from decaf_theory.methods import Clock
 from decaf_theory.methods.meeting import messages_of
-from paper_checks import mixing
+from paper_checks import beginning, mixing
 from paper_checks.architectures import ARCHITECTURES, TASKS, Architecture, Sizes
 from paper_checks.config import Config
 from paper_checks.cost import Memory, memory, step_cost
@@ -110,7 +110,7 @@ def build(config: Config, architecture: Architecture, dtype: str) -> Stacked:
         dropout=lora.dropout,
     )
     mixing.let_train(stacked, config.mix.rule, Clock())
-    mixing.begin(stacked, config.mix.rule)  # what is merged into W0 is held, too
+    beginning.begin(stacked, config.mix.rule)  # what is merged into W0 is held, too
     return stacked
 
 
@@ -118,7 +118,7 @@ def traffic(stacked: Stacked, config: Config, every: int | None) -> Traffic:
     """Return the bytes sent in a round of `every` steps."""
     rule, N = config.mix.rule, stacked.agents
     Pi = mixing.graph_of(rule, config.mix.graph, N)
-    memory = mixing.begin(stacked, rule)
+    memory = beginning.begin(stacked, rule)
     first = Clock(steps=every or 1)
     mixed = mixing.message_bytes(stacked, rule, memory, first)
     pooled = mixing.pooled_bytes(stacked, rule, memory, first)

@@ -24,7 +24,17 @@ from torch.nn import functional
 from decaf_theory.interrupts import interruptions
 from decaf_theory.methods import State
 from decaf_theory.rng import generator
-from paper_checks import checkpoint, devices, follow, mixing, observe, record, scaling, stamp
+from paper_checks import (
+    beginning,
+    checkpoint,
+    devices,
+    follow,
+    mixing,
+    observe,
+    record,
+    scaling,
+    stamp,
+)
 from paper_checks.batches import Batches
 from paper_checks.closing import close_round, last_mixed, worth_observing
 from paper_checks.config import Config
@@ -155,13 +165,13 @@ def assembled(
     )
     if adapters:
         load_into(stacked, adapters)
-    mixing.check_start(stacked, rule, config.train.order, mix.zero_directions)
+    beginning.check_start(stacked, rule, config.train.order, mix.zero_directions)
     if config.train.gradient_checkpointing:
         recompute(task.model, True)
     rounds = rounds_of(config, shards)
     samples = [len(shard) for shard in shards] if mix.weights == "samples" else None
     Pi = mixing.graph_of(rule, mix.graph, mix.agents, samples)
-    memory = mixing.begin(stacked, rule)
+    memory = beginning.begin(stacked, rule)
     optimizer = optimizer_of(config.train, stacked, mix.gate_speed)
     seed, apart = config.train.seed, config.train.sequential
     batches = Batches(task.train, turns.shards_at, seed, data.batch, apart)

@@ -6,7 +6,6 @@ All agents share one LoRA scale, so it can stay out of the products that are mix
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,18 +15,14 @@ from torch import Tensor
 
 from decaf_theory.arrays import Host
 from decaf_theory.lowrank import Factors, mean_over_agents
-from decaf_theory.methods import FORMS, Clock, Method, State, for_agents
+from decaf_theory.methods import Clock, Method, State, for_agents
 from decaf_theory.methods.base import along_the_gradient
-from decaf_theory.methods.form import LORA, MERGED
 from decaf_theory.methods.meeting import messages_of, weights_of
 from decaf_theory.methods.state import message_bytes as bytes_of_message
-from decaf_theory.simulate import DeadStartWarning
 from decaf_theory.topology import TOPOLOGIES
+from paper_checks.beginning import Memory, one_row
 from paper_checks.moments import rotate_all
-from paper_checks.stacked import Stacked, StackedLinear
-
-# site -> what its method keeps, by name; an array that is the same for all agents as one row of it
-Memory: TypeAlias = dict[str, dict[str, Factors | Tensor]]
+from paper_checks.stacked import Stacked
 
 # a state before a mix, and after it
 Change: TypeAlias = tuple[State, State]
@@ -35,8 +30,6 @@ Change: TypeAlias = tuple[State, State]
 Meet: TypeAlias = Callable[
     [Iterator[State], Sequence[Tensor]], tuple[Iterator[Change], Iterator[Tensor]]
 ]
-
-COMPUTED = (LORA, MERGED, FORMS["sora"], FORMS["sd_lora"])  # what a stacked layer knows, and pools
 
 
 def graph_of(
@@ -51,41 +44,6 @@ def graph_of(
     return None if samples is None else np.array([samples]) / np.sum(samples)
 
 
-def begin(stacked: Stacked, rule: Method) -> Memory:
-    """Return the method's state of each site at the start; bind what it merges, or trains besides
-    B and A, to the sites.
-
-    ValueError: a method whose W the model does not compute.
-    """
-    known = any((rule.form.name, rule.form.update) == (f.name, f.update) for f in COMPUTED)
-    if not known and rule.form.active is None:
-        raise ValueError(
-            f"training knows W - W0 = {', '.join(form.name for form in COMPUTED)}, not "
-            f"{rule.form.name!r}, that of {rule.name}; it runs in simulations only"
-        )
-    memory: Memory = {}
-    for name, factors in stacked.factors().items():
-        state = rule.begin(factors.map(torch.Tensor.detach))
-        # of the values, not the parameters themselves, which training changes in place
-        memory[name] = {kept: _copied(X) for kept, X in state.memory.items()}
-        site, base = stacked.sites[name], memory[name].get("base")
-        assert not isinstance(base, Factors)  # as the form has it
-        site.merged, site.kept, site.active = base, memory[name], rule.form.active
-        for variable in rule.form.variables:
-            kept = memory[name][variable.name]
-            memory[name][variable.name] = bound(site, variable.name, kept)
-    return memory
-
-
-def bound(site: StackedLinear, name: str, kept: Factors | Tensor) -> Tensor:
-    """Return the numbers of the site's variable, which start as what the method keeps."""
-    assert isinstance(kept, Tensor)  # as a form's variables are
-    if getattr(site, name) is None:
-        setattr(site, name, torch.nn.Parameter(kept))
-    found: Tensor = getattr(site, name).data
-    return found
-
-
 @torch.no_grad()
 def settle(stacked: Stacked, rule: Method, lr: float) -> None:
     """Let the form's variables settle after an optimizer's step of size lr."""
@@ -93,60 +51,6 @@ def settle(stacked: Stacked, rule: Method, lr: float) -> None:
         for site in stacked.sites.values():
             X = getattr(site, variable.name)  # as `begin` bound it
             X.copy_(variable.settle(X, variable.speed * lr))
-
-
-def check_start(stacked: Stacked, rule: Method, order: str, zero_directions: str) -> None:
-    """Check the start.
-
-    ValueError: a frozen A or head, or a start of pooled gradients, heads too, that differs between
-    agents.
-    DeadStartWarning: the first mix makes all factors zero, so that only heads could ever train.
-    """
-    one_model = rule.pools == "server" and rule.meets == "none"
-    for name, factors in stacked.factors().items():
-        alike = {part: bool((X == X[:1]).all()) for part, X in factors._asdict().items()}
-        for part in sorted(rule.fixed):
-            if not alike[part]:
-                raise ValueError(
-                    f"{part} must be equal at all agents for {rule.name}, which {rule.why(part)}; "
-                    f"site {name} differs: start from equal adapters, or choose another method"
-                )
-        if one_model and not all(alike.values()):
-            raise ValueError(
-                f"adapters must be equal at all agents for {rule.name}, which is one model; site "
-                f"{name} differs: set lora.equal_start, or start from equal adapters"
-            )
-    for name, head in stacked.heads.items():
-        equal = all(bool((X == X[:1]).all()) for X in head.parameters())
-        if not equal and one_model:
-            raise ValueError(
-                f"heads must be equal at all agents for {rule.name}, which is one model; head "
-                f"{name} differs: start from adapters with equal heads"
-            )
-        if not equal and not all(X.requires_grad for X in head.parameters()):
-            raise ValueError(
-                f"head {name} must be equal at all agents while lora.train_heads is false; the "
-                f"adapters given bring their own: set lora.train_heads, or start without them"
-            )
-    literal = rule.space == "products" and order == "mix_first" and zero_directions == "drop"
-    zero = stacked.sites and not any(bool(site.B.any()) for site in stacked.sites.values())
-    if literal and zero:
-        warnings.warn(
-            "train.order = 'mix_first' with mix.zero_directions = 'drop' from B = 0: the first mix "
-            "makes both factors zero forever; use order 'step_first' or zero_directions 'keep'",
-            DeadStartWarning,
-            stacklevel=3,
-        )
-
-
-def _copied(kept: Factors | Tensor) -> Factors | Tensor:
-    """Return a copy of what a method keeps at one site, of equal rows one."""
-    return kept.map(torch.clone) if isinstance(kept, Factors) else _once(kept).clone()
-
-
-def _once(X: Tensor) -> Tensor:
-    """Return one row of X [N, a, b] if its rows are views of one, as methods make them, else X."""
-    return X[:1] if X.stride(0) == 0 else X
 
 
 def let_train(stacked: Stacked, rule: Method, clock: Clock) -> None:
@@ -194,7 +98,7 @@ def _remember(memory: Memory, names: Sequence[str], state: State) -> None:
             if isinstance(kept, Factors):
                 memory[site][name] = kept.map(lambda X, layer=layer: X[layer].clone())
             elif isinstance(held, Tensor):
-                held.copy_(_once(kept[layer]))
+                held.copy_(one_row(kept[layer]))
 
 
 @torch.no_grad()

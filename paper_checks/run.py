@@ -10,8 +10,8 @@ import torch
 
 from decaf_theory.arrays import Host
 from paper_checks.batches import Batches
+from paper_checks.beginning import Memory
 from paper_checks.config import Config
-from paper_checks.mixing import Memory
 from paper_checks.rounds import Rounds
 from paper_checks.stacked import Stacked
 from paper_checks.tasks import Task

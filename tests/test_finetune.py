@@ -14,6 +14,7 @@ from decaf_theory.simulate import DeadStartWarning  # noqa: E402
 from decaf_theory.topology import TOPOLOGIES  # noqa: E402
 from paper_checks import (  # noqa: E402
     batches,
+    beginning,
     checkpoint,
     finetune,
     mixing,
@@ -127,7 +128,7 @@ def test_one_round_of_a_method_is_its_formula(method, graph):
 def test_each_site_is_mixed_as_the_method_mixes_it_alone(method):
     run = prepare(mix__method=method)
     paper_runs.randomize(run.stacked)
-    run.memory = mixing.begin(run.stacked, run.config.mix.rule)
+    run.memory = beginning.begin(run.stacked, run.config.mix.rule)
     Pi = TOPOLOGIES[run.config.mix.graph](run.stacked.agents)
     rule = run.config.mix.rule
     weights = rule.weights(Pi, run.stacked.agents, Clock(0, 1, 2))

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
 from decaf_theory.methods import METHODS, Clock  # noqa: E402
-from paper_checks import finetune, mixing, record, shards, tasks  # noqa: E402
+from paper_checks import beginning, finetune, mixing, record, shards, tasks  # noqa: E402
 from paper_checks.cli import main  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
@@ -138,7 +138,7 @@ def moved_by_a_mix(method, t=0):
     with torch.no_grad():
         for site in run.stacked.sites.values():
             site.B.copy_(torch.ones_like(site.B))
-    memory = mixing.begin(run.stacked, rule)
+    memory = beginning.begin(run.stacked, rule)
 
     def updates():
         pairs = run.stacked.factors().items()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decaf_theory.methods import METHODS, keeping_directions
 from decaf_theory.rng import generator
-from paper_checks import mixing
+from paper_checks import beginning, mixing
 from paper_checks.benchmark.cells import Job, cell_of, why_not
 from paper_checks.benchmark.controls import watched
 from paper_checks.benchmark.play import Losses, ends, held, put, spread, started, train_alone
@@ -95,7 +95,7 @@ def first_mix(
     rule, N = keeping_directions(METHODS[name]), run.stacked.agents
     Pi = mixing.graph_of(rule, graph, N)
     put(run.stacked, begun)
-    memory = mixing.begin(run.stacked, rule)
+    memory = beginning.begin(run.stacked, rule)
     put(run.stacked, trained)
     clock = run.rounds.before(1)
     run.sent = mixing.mix(run.stacked, watched(rule, losses.watch), Pi, memory, clock)

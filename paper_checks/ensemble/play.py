@@ -9,7 +9,7 @@ import torch
 
 from decaf_theory.methods import METHODS
 from decaf_theory.rng import generator
-from paper_checks import calibration, endpoints, finetune, mixing, observe
+from paper_checks import beginning, calibration, endpoints, finetune, mixing, observe
 from paper_checks.benchmark.once import first_mix
 from paper_checks.benchmark.play import held
 from paper_checks.ensemble.cells import BY_NAME, Job, config_of
@@ -82,5 +82,5 @@ def class_scores(run: Run, stacked: Stacked) -> torch.Tensor:
 def bytes_to_gather(run: Run) -> int:
     """Return the bytes of all agents until each has the adapters and heads of all others."""
     N, rule = run.stacked.agents, METHODS["dlora"]  # whose message is adapters and head
-    memory = mixing.begin(run.stacked, rule)
+    memory = beginning.begin(run.stacked, rule)
     return N * (N - 1) * mixing.message_bytes(run.stacked, rule, memory, run.rounds.before(1))
