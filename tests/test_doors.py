@@ -15,7 +15,7 @@ from decaf_theory.files import place
 from decaf_theory.terminal import prepare, printable
 from paper_checks import config as configs
 from paper_checks.sweeping import seeds
-from paper_checks.tasks import data
+from paper_checks.tasks import formats
 from tests.adapter_files import sites_of, write
 
 
@@ -129,14 +129,14 @@ def test_a_line_of_a_data_set_that_is_no_example_is_named(lines, message, tmp_pa
     path.parent.mkdir()
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        data.objects(path, question=str, passage=str, answer=(bool, int))
+        formats.objects(path, question=str, passage=str, answer=(bool, int))
 
 
 def test_data_that_are_not_utf_8_are_named(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_bytes(b"sentence\tlabel\n\xff\t1\n")
     with pytest.raises(ValueError, match=r"train\.tsv: must be UTF-8"):
-        data.lines(path)
+        formats.lines(path)
 
 
 def test_a_merge_that_float32_cannot_hold_is_not_written(tmp_path, rng):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from paper_checks.config import Config
 from paper_checks.tasks import own
-from paper_checks.tasks.data import Example, read
+from paper_checks.tasks.data import read
+from paper_checks.tasks.formats import Example
 from paper_checks.tasks.models import language_model, overridden, require, require_positions
 from paper_checks.tasks.records import Data, Task
 

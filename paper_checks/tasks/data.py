@@ -1,14 +1,4 @@
-"""Text data sets: SST-2, WiC and BoolQ from a folder or the hub, and a made-up one for tests.
-
-A folder given as --data-dir holds one folder per data set:
-sst2    train.tsv, test.tsv      header `sentence<tab>label`, labels 0 | 1
-wic     {train,test}.data.txt    word, part of speech, positions, two sentences, by tabs
-        {train,test}.gold.txt    T | F (T: the word means the same in both)
-boolq   balanced.jsonl           {"question", "passage", "answer": true | false}
-        dev_mosaic_format.jsonl  {"query": "Passage: ...\\nQuestion: ...", "choices", "gold"}
-        The first is drawn from the second, so a hash of the passage divides both: three quarters
-        of the passages are trained on (first file), one quarter is tested on (second file). With
-        train.jsonl there, the official training set in the first format, it and all of the second.
+"""Text data sets: SST-2, WiC and BoolQ from a folder (`formats`) or the hub, and a made-up one.
 
 Where data.validation asks for validation examples, those of SST-2 come from dev.tsv and those of
 WiC from dev.data.txt and dev.gold.txt if the folder has them. BoolQ's, and all of the hub, whose
@@ -19,24 +9,23 @@ of the training examples; BoolQ's by whole passages.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from decaf_theory.files import from_json
-from decaf_theory.rng import generator
 from paper_checks import settings
 from paper_checks.tasks import hub
+from paper_checks.tasks.formats import (
+    Example,
+    boolq_test,
+    boolq_train,
+    sst2,
+    toy,
+    wic,
+    words,
+)
 from paper_checks.tasks.records import cut, few, validation_size, without_validation
-
-
-class Example(NamedTuple):
-    """One example: its texts by name, and its class."""
-
-    fields: dict[str, str]
-    label: int
 
 
 class TextSet(NamedTuple):
@@ -112,7 +101,7 @@ def _validated(
 
 def _from_hub(name: str, texts: TextSet) -> dict[str, list[Example]]:
     (place, subset, splits), (label, names) = texts.hub, texts.answer
-    instead = f"or give --data-dir with a folder {name} (formats: paper_checks/tasks/data.py)"
+    instead = f"or give --data-dir with a folder {name} (formats: paper_checks/tasks/formats.py)"
     columns = (*texts.columns.values(), label)
     loaded = hub.load(name, place, subset, splits, columns, instead)
     hub.class_names(place, loaded, label, names)
@@ -144,165 +133,22 @@ def _hub_label(given: object, where: Path, row: int) -> int:
     return int(given == 1)
 
 
-def lines(path: Path) -> list[str]:
-    """Return the lines of a data set's file; ValueError says how to get it if it is missing."""
-    if not path.is_file():
-        raise ValueError(
-            f"data file {path} is missing: put the data set there (formats: "
-            "paper_checks/tasks/data.py), or leave --data-dir out to take the hub"
-        )
-    # not splitlines: that cuts at U+0085 and U+2028 inside a sentence, too
-    text = raw_text(path).replace("\r\n", "\n").replace("\r", "\n")
-    return text.removesuffix("\n").split("\n")
-
-
-def raw_text(path: Path) -> str:
-    """Return a file's text as it is; ValueError: it is not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be UTF-8: {error}") from None
-
-
-def objects(path: Path, **fields: type | tuple[type, ...]) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines; ValueError names the line where a field fails."""
-    found = []
-    for n, line in enumerate(lines(path), start=1):
-        try:
-            row = from_json(line.encode())
-        except ValueError as error:
-            raise ValueError(f"{path}: line {n}: {error}") from None
-        for name, kind in fields.items():
-            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
-                raise ValueError(f"{path}: line {n}: must be an object with {', '.join(fields)}")
-        found.append(row)
-    return found
-
-
-def _sst2(file: str) -> Callable[[Path], list[Example]]:
-    def reader(folder: Path) -> list[Example]:
-        where = folder / file
-        rows = [line.split("\t") for line in lines(where)[1:]]
-        return [
-            Example(
-                {"sentence": _field(row, 0, where).strip()},
-                _label(_field(row, 1, where), ("0", "1"), where, number),
-            )
-            for number, row in enumerate(rows, start=2)
-        ]
-
-    return reader
-
-
-def _wic(part: str) -> Callable[[Path], list[Example]]:
-    def reader(folder: Path) -> list[Example]:
-        data, gold = (lines(folder / f"{part}.{kind}.txt") for kind in ("data", "gold"))
-        if len(data) != len(gold):
-            raise ValueError(f"{folder}: {len(data)} rows of {part} data, {len(gold)} gold labels")
-        return [
-            Example(
-                {name: _field(row.split("\t"), at, folder) for name, at in WIC_COLUMNS.items()},
-                _label(label, ("F", "T"), folder / f"{part}.gold.txt", number),
-            )
-            for number, (row, label) in enumerate(zip(data, gold, strict=True), start=1)
-        ]
-
-    return reader
-
-
-WIC_COLUMNS = {"word": 0, "first": 3, "second": 4}
-
-
-def _field(row: list[str], at: int, where: Path) -> str:
-    if at >= len(row):
-        raise ValueError(f"{where}: a row has {len(row)} fields but needs at least {at + 1}: {row}")
-    return row[at]
-
-
-def _label(given: object, classes: tuple[object, object], where: Path, line: int) -> int:
-    """Return 0 or 1, which of the two classes is given; ValueError: neither."""
-    for label, name in enumerate(classes):
-        if given == name and type(given) is type(name):
-            return label
-    raise ValueError(
-        f"{where}: line {line}: a label must be {classes[0]!r} or {classes[1]!r}, got {given!r}"
-    )
-
-
-def _boolq_train(folder: Path) -> list[Example]:
-    where = folder / ("train.jsonl" if _official(folder) else BALANCED)
-    return [
-        Example({"question": row["question"], "passage": row["passage"]}, int(row["answer"]))
-        for row in objects(where, question=str, passage=str, answer=bool)
-        if _official(folder) or not _held_out(row["passage"])
-    ]
-
-
-def _boolq_test(folder: Path) -> list[Example]:
-    examples, where = [], folder / "dev_mosaic_format.jsonl"
-    rows = objects(where, query=str, choices=list, gold=int)
-    for number, row in enumerate(rows, start=1):
-        # the last one: a passage may itself contain the word
-        passage, _, question = row["query"].removeprefix("Passage: ").rpartition("\nQuestion: ")
-        fields = {"question": question.strip().removesuffix("?"), "passage": passage}
-        if _official(folder) or _held_out(passage):
-            gold = _label(row["gold"], (0, 1), where, number)
-            choices = row["choices"]
-            if len(choices) != 2:
-                raise ValueError(f"{where}: line {number}: must have 2 choices, got {choices}")
-            label = _label(choices[gold], ("no", "yes"), where, number)
-            examples.append(Example(fields, label))
-    return examples
-
-
-BALANCED = "balanced.jsonl"
-
-
-def _official(folder: Path) -> bool:
-    return (folder / "train.jsonl").is_file()
-
-
-def _held_out(passage: str) -> bool:
-    """Whether a passage is tested on: one in four, by a hash that ignores white space."""
-    return sha256(_words(passage).encode()).digest()[0] % 4 == 0
-
-
-def _words(passage: str) -> str:
-    return " ".join(passage.split())
-
-
-def _toy(part: str, count: int) -> Callable[[Path], list[Example]]:
-    def reader(folder: Path) -> list[Example]:
-        draw = generator(0, "toy-text", part)
-        words = draw.integers(40, size=(count, 6))
-        signs = draw.integers(2, size=count)
-        return [
-            Example(
-                {"sentence": " ".join([*(f"w{w}" for w in row), "good" if sign else "bad"])},
-                int(sign),
-            )
-            for row, sign in zip(words, signs, strict=True)
-        ]
-
-    return reader
-
-
 SENTENCE = {"sentence": "sentence"}
 TEXTS = {
     "sst2": TextSet(
-        _sst2("train.tsv"),
-        _sst2("test.tsv"),
+        sst2("train.tsv"),
+        sst2("test.tsv"),
         ("stanfordnlp/sst2", None, {"train": "train", "test": "validation"}),
         ("label", ("negative", "positive")),
         SENTENCE,
         ("{sentence}", None),
         ("Review: ", "{sentence}", "\nIs the review positive? Answer yes or no.\nAnswer:"),
         "accuracy",
-        validation=("dev.tsv", _sst2("dev.tsv")),
+        validation=("dev.tsv", sst2("dev.tsv")),
     ),
     "wic": TextSet(
-        _wic("train"),
-        _wic("test"),
+        wic("train"),
+        wic("test"),
         ("aps/super_glue", "wic", {"train": "train", "test": "validation"}),
         ("label", ("False", "True")),
         {"word": "word", "first": "sentence1", "second": "sentence2"},
@@ -313,22 +159,22 @@ TEXTS = {
             '\nDoes the word "{word}" mean the same in both? Answer yes or no.\nAnswer:',
         ),
         "f1",
-        validation=("dev.gold.txt", _wic("dev")),
+        validation=("dev.gold.txt", wic("dev")),
     ),
     "boolq": TextSet(
-        _boolq_train,
-        _boolq_test,
+        boolq_train,
+        boolq_test,
         ("google/boolq", None, {"train": "train", "test": "validation"}),
         ("answer", None),
         {"question": "question", "passage": "passage"},
         ("{question}", "{passage}"),
         ("Passage: ", "{passage}", "\nQuestion: {question}? Answer yes or no.\nAnswer:"),
         "f1",
-        group=lambda example: _words(example.fields["passage"]),
+        group=lambda example: words(example.fields["passage"]),
     ),
     "toy-text": TextSet(
-        _toy("train", 160),
-        _toy("test", 60),
+        toy("train", 160),
+        toy("test", 60),
         ("", None, {}),
         ("", None),
         SENTENCE,

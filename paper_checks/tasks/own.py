@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from paper_checks.config import Config
 from paper_checks.tasks import images
-from paper_checks.tasks.data import TEXTS, Example, TextSet, objects, raw_text
+from paper_checks.tasks.data import TEXTS, TextSet
+from paper_checks.tasks.formats import Example, objects, raw_text
 from paper_checks.tasks.models import loading, pretrained, require, source
 from paper_checks.tasks.pictures import Pictures, normalized
 from paper_checks.tasks.records import Data, Task
