@@ -82,9 +82,11 @@ def paragraph(text: str) -> str:
 def legend(text: str) -> str:
     """Return a legend that fits: entries of a name, a gap and words, and sentences.
 
-    Further lines of an entry are indented to where its words begin. As it is where all lines fit.
+    Further lines of an entry are indented to where its words begin. As it is where all lines fit,
+    and where there is no terminal.
     """
-    if max(map(len, text.splitlines())) <= width():
+    room = columns()
+    if room is None or max(map(len, text.splitlines())) <= room:
         return text
     entries: list[str] = []
     for line in text.splitlines():
@@ -104,12 +106,13 @@ def _entry(text: str) -> str:
 def folded(line: str, at: int, full: int) -> str:
     """Return a line of a table of `full` columns, what begins at column `at` below the rest.
 
-    So where the terminal is narrower; in a wider one, or in none, as it is.
+    So where the terminal is narrower than the table or the line; in a wider one, or in none, as it
+    is. What stands in columns does so below, too.
     """
     room = columns()
-    if room is None or room >= full or len(line) <= at:
+    if room is None or room >= max(full, len(line)) or len(line) <= at:
         return line
-    below = textwrap.fill(line[at:].strip(), room, initial_indent=INDENT, subsequent_indent=INDENT)
+    below = textwrap.fill(line[at:].rstrip(), room, initial_indent=INDENT, subsequent_indent=INDENT)
     return f"{line[:at].rstrip()}\n{below}"
 
 

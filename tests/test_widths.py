@@ -1,15 +1,19 @@
 """What the programs print fits the terminal; in a pipe it is the same whatever COLUMNS says."""
 
+import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from decaf_theory import bench, terminal
 from decaf_theory import cli as decaf
-from decaf_theory.bench import rows
+from decaf_theory.bench import rows, scaling
 from figures import cli as figures
 from paper_checks import cli as harness
+from paper_checks import sweep, sweeping
+from paper_checks.gpu import runner
 from verification import cli as verification
 from verification import table
 from verification.claims import CLAIMS
@@ -18,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 AGENTS = [str(HERE / "adapters" / f"agent{i}") for i in range(4)]
 WIDTHS = (60, 80, 96, 120, 200)
 PRINTS = {
+    "decaf bench scaling": (decaf.main, ["bench", "scaling", "--quick"]),
     "decaf diagnose": (decaf.main, ["diagnose", *AGENTS]),
     "decaf methods": (decaf.main, ["methods"]),
     "decaf plan": (decaf.main, ["plan", "--no-measure", "--graph", "ring", "star", "exponential"]),
@@ -27,6 +32,7 @@ PRINTS = {
     "verification adapters": (verification.main, ["adapters", *AGENTS]),
     "figures list": (figures.main, ["--list"]),
     "paper_checks list": (harness.main, ["list"]),
+    "paper_checks sweep --status": (harness.main, ["sweep", "vit-digits", "--status"]),
 }
 
 
@@ -39,12 +45,26 @@ def results(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """Rows of any number of agents at once, the widest that are shown among them."""
+
+    def row(case, _):
+        cost = {"low": 1.23, "median": 4.56, "high": 7.89, "memory": 1.2e5, "comm_bytes": 1.23e7}
+        flops = None if case.method == "choco" else 4.56e7
+        return {"kind": "scaling", **case._asdict(), **cost, "flops": flops}
+
+    monkeypatch.setattr(scaling, "measured", row)
+
+
 @pytest.fixture
 def printed(results, monkeypatch, capsys):
     """What a command prints, on a terminal of so many columns or in a pipe."""
 
     def run(name, columns, *, terminal):
         main, words = PRINTS[name]
+        if words[0] == "sweep":
+            pytest.importorskip("torch", reason="the harness asks it for the device")
         with monkeypatch.context() as patch:
             patch.setenv("COLUMNS", str(columns))
             patch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
@@ -121,3 +141,53 @@ def test_a_goal_of_the_benchmark_is_two_lines_where_the_terminal_is_narrow(monke
         assert max(map(len, out.splitlines())) <= (columns or 144)
         assert out.split() == "\n".join(lines).split()
         assert (len(out.splitlines()) == 2) is (columns in (None, 200))
+
+
+def test_the_lines_of_a_sweep_fit(monkeypatch, capsys):
+    line = "score 0.9312, 12.3 s, mixing 1.2% and observing 3.4% of training, at 10 of 10 rounds"
+    ended = sweep.Outcome("train.lr=0.01/decaf-ring-iid-seed0", "finished", line)
+    monkeypatch.setattr(sweep, "run_all", lambda *_: iter([ended]))
+    texts = {}
+    for columns in (None, *WIDTHS):
+        monkeypatch.setattr(terminal, "columns", lambda columns=columns: columns)
+        assert sweeping.train([ended], Namespace(jobs=1, out=Path("results/paper"))) == 0
+        texts[columns] = capsys.readouterr().out
+        assert columns is None or max(map(len, texts[columns].splitlines())) <= columns
+        assert texts[columns].split() == texts[None].split()
+    assert texts[None].splitlines() == [
+        f"[1/1] {ended.cell}: finished; {line}",
+        "table: python -m paper_checks table results/paper",
+    ]
+
+
+def test_the_table_of_a_gpu_fits(monkeypatch):
+    named = {"kind": "machine", "gpu": "a device", "torch": "2.11.0+cu130", "triton": "3.6.0"}
+    row = rows.verdict("sizes", "one layer of 4096 x 4096", "time over SVD", [1.9, 2.1], "<=", 1.5)
+    skipped = rows.skipped("G1", "ring of 10", "seconds", 30 * "a long reason ")
+    rest = {"part": "tests", "status": "done", "seconds": 9.0, "limit": 60, "log": ""}
+    found = [named | {"numpy": "2.4.0", "python": "3.11.7"}, row, skipped, {"kind": "part", **rest}]
+    whole = runner.table(found)
+    assert len(whole.splitlines()) == 5
+    for columns in WIDTHS:
+        monkeypatch.setattr(terminal, "columns", lambda columns=columns: columns)
+        assert max(map(len, runner.table(found).splitlines())) <= columns
+        assert runner.table(found).split() == whole.split()
+
+
+def test_columns_of_a_folded_line_stand_under_their_heads(printed):
+    lines = printed("decaf bench scaling", 60, terminal=True).splitlines()
+
+    def below(*words):
+        """Return the second lines of a table's head and of its first row."""
+        first = [line.split() for line in lines].index(list(words))
+        return lines[first], lines[first + 2]
+
+    def ends(line):
+        return [word.end() for word in re.finditer(r"\S+", line)]
+
+    head, row = below("spread", "memory", "bytes", "flops")
+    assert row.split() == ["1.23", "...", "7.89", "120000", "1.23e+07", "4.56e+07"]
+    assert head.index("spread") == row.index("1.23")
+    assert ends(head)[1:] == ends(row)[3:]
+    head, row = below("bytes", "flops", "bytes", "flops")
+    assert ends(head) == ends(row)
