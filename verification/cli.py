@@ -14,7 +14,7 @@ from pathlib import Path
 from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import require_place, write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
-from decaf_theory.terminal import prepare, printable, wrapped
+from decaf_theory.terminal import folded, prepare, printable, wrapped
 from verification import options, provenance, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome
 from verification.cluster import ClusterError
@@ -222,7 +222,7 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
         if claim.expected == Outcome.VIOLATED:
             path = ledger.counterexample(claim.id)
             row = replay.store(claim, path)
-            print(f"{shown(path)}: {table.row_line(row)}")
+            print(wrapped(f"{shown(path)}: {table.row_line(row)}"))
     return OK
 
 
@@ -241,12 +241,14 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     claims, failed = attack.chosen(args.ids, ledger), False
     folder = args.out / "attacks"
     store.require_writable(folder)
-    print(attack.HEADER)
     with store.locked(folder):
         found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
+        print(folded(attack.HEADER, attack.BOUND, attack.WHOLE))
         for attempt, kept in attack.progress(found, claims):
             failed |= attempt.failed or kept.violated
-            print("\n  ".join(filter(None, (attempt.line(), printable(kept.line)))), flush=True)
+            print(folded(attempt.line(), attack.BOUND, attack.WHOLE), flush=True)
+            if kept.line:
+                print(wrapped(f"  {printable(kept.line)}"), flush=True)
     print(f"table -> {printable(folder / attack.TABLE)}")
     return DIFFERS if failed else OK
 
