@@ -289,12 +289,12 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
         args.out, size=args.size, seed=args.seed, device=args.device, jobs=args.jobs
     )
     try:
-        ends = everything.run_all(plan, args.out, lambda text: print(text, flush=True))
+        ends = everything.run_all(plan, args.out, lambda text: print(wrapped(text), flush=True))
     except KeyboardInterrupt as stop:
         print("interrupted; the same command resumes from here", file=sys.stderr)
         return exit_code(stop)
     if any(end.ran for end in ends.values()):  # their output is printed between the lines
-        print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
+        print("\n" + "\n".join(wrapped(f"{name:<6}  {end.words}", 8) for name, end in ends.items()))
     print(f"-> {printable(args.out / 'report.html')}")
     return everything.exit_code(plan, ends)
 
