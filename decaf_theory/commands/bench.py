@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from decaf_theory.commands.listed import meanings
 from decaf_theory.commands.targets import check_targets
 from decaf_theory.files import place
 from decaf_theory.terminal import folded, printable, wrapped
@@ -29,7 +30,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="goals (default), or scaling, which goes on from what --json FILE already has",
     )
     p.add_argument("--quick", action="store_true", help="fewer repeats and peers, about a minute")
-    p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes gpu (default: all)")
+    p.add_argument("--only", nargs="+", metavar="G", help="goals, see below (default: all)")
     p.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -38,6 +39,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--json", metavar="FILE", help="store every measurement, one JSON line each")
     p.add_argument("--force", action="store_true", help="goals: replace FILE if it exists")
+
+
+def more_help() -> str:
+    """Return the goals below the help."""
+    from decaf_theory.bench import GOALS
+
+    return meanings("goals", {name: str(goal.__doc__) for name, goal in GOALS.items()})
 
 
 def run(args: argparse.Namespace) -> int:
