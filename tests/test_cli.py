@@ -25,6 +25,7 @@ from tests.adapter_files import STORED, gaussian, pair, write
 
 KNOWN = f"topology must be one of {', '.join(TOPOLOGIES)}"
 FOLDERS = [str(folder) for folder in STORED]
+SMALLEST = "site fc3, the smallest: rank must be in 1 ... min(d, k) = 32 for 32 x 40 matrices"
 
 
 @pytest.fixture
@@ -316,14 +317,16 @@ def test_bad_usage_ends_with_two_and_a_usage_line(call, arguments, message):
             f"{KNOWN}, got 'rnig'; the nearest name is ring",
         ),
         (["diagnose", *FOLDERS, "--topology", "nonsense"], f"{KNOWN}, got 'nonsense'; the nearest"),
-        (["diagnose", *FOLDERS, "--rank", "0"], "rank must be in 1 ... min(d, k) = 48 for 48 x 64"),
+        (["diagnose", *FOLDERS, "--rank", "0"], f"{SMALLEST}, got 0; take 1"),
+        (["diagnose", *FOLDERS, "--rank", "48"], f"{SMALLEST}, got 48; take 32, which drops no"),
         (
             ["merge", *FOLDERS, "--weights", "1,1"],
             "weights must be 4 numbers, one per agent, got 2",
         ),
         (["merge", *FOLDERS, "--weights", "1,1,1,1"], "weights must sum to one, got sum 4; divide"),
         (["merge", *FOLDERS, "--weights", "2,-1,0,0"], "weights must be nonnegative numbers, got"),
-        (["merge", *FOLDERS, "--rank", "33"], "rank must be in 1 ... min(d, k) = 32 for 32 x 40"),
+        (["merge", *FOLDERS, "--rank", "33"], f"{SMALLEST}, got 33; take 32, which drops nothing"),
+        (["merge", *FOLDERS, "--rank", "1000"], f"{SMALLEST}, got 1000; take 32, which drops"),
         (["merge", *FOLDERS, "--rank", "2", "--method", "dlora"], "rank belongs to methods that"),
     ],
 )
