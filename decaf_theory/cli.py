@@ -87,7 +87,11 @@ def codes(command: object) -> str:
 
 def parser() -> Parser:
     """Return the parser of the command line."""
-    p = Parser(prog="decaf", description="Mix LoRA adapters of several agents.")
+    p = Parser(
+        prog="decaf",
+        description="Mix LoRA adapters of several agents.",
+        epilog="decaf COMMAND --help explains a command, with an example",
+    )
     add_version(p)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from decaf_theory.interrupts import blocked
 
@@ -53,9 +53,10 @@ def printable(text: object) -> str:
     return str(text).translate(CONTROLS)
 
 
-def columns() -> int | None:
-    """Return the number of columns of the terminal; None if the output is not one."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None
+def columns(stream: TextIO | None = None) -> int | None:
+    """Return the number of columns of the terminal; None if a stream, or stdout, is not one."""
+    output = sys.stdout if stream is None else stream
+    return shutil.get_terminal_size((WIDTH, 24)).columns if output.isatty() else None
 
 
 def width() -> int:
@@ -73,9 +74,12 @@ def fitting(line: str) -> str:
     return shorten(line, columns() or len(line))
 
 
-def wrapped(line: str) -> str:
-    """Return a sentence in lines that fit the terminal; whole where there is none."""
-    return paragraph(line) if columns() else line
+def wrapped(line: str, indent: int = 0) -> str:
+    """Return a sentence in lines that fit the terminal, all but the first indented.
+
+    Whole where there is none.
+    """
+    return _filled(line, indent) if columns() else line
 
 
 def paragraph(text: str) -> str:
@@ -86,9 +90,11 @@ def paragraph(text: str) -> str:
 def legend(text: str) -> str:
     """Return a legend that fits: entries of a name, a gap and words, and sentences.
 
-    Further lines of an entry are indented to where its words begin. As it is where all lines fit.
+    Further lines of an entry are indented to where its words begin. As it is where all lines fit,
+    and where there is no terminal.
     """
-    if max(map(len, text.splitlines())) <= width():
+    room = columns()
+    if room is None or max(map(len, text.splitlines())) <= room:
         return text
     entries: list[str] = []
     for line in text.splitlines():
@@ -108,12 +114,13 @@ def _entry(text: str) -> str:
 def folded(line: str, at: int, full: int) -> str:
     """Return a line of a table of `full` columns, what begins at column `at` below the rest.
 
-    So where the terminal is narrower; in a wider one, or in none, as it is.
+    So where the terminal is narrower than the table or the line; in a wider one, or in none, as it
+    is. What stands in columns does so below, too.
     """
     room = columns()
-    if room is None or room >= full or len(line) <= at:
+    if room is None or room >= max(full, len(line)) or len(line) <= at:
         return line
-    below = textwrap.fill(line[at:].strip(), room, initial_indent=INDENT, subsequent_indent=INDENT)
+    below = textwrap.fill(line[at:].rstrip(), room, initial_indent=INDENT, subsequent_indent=INDENT)
     return f"{line[:at].rstrip()}\n{below}"
 
 
@@ -125,16 +132,18 @@ def _filled(text: str, indent: int = 0) -> str:
     )
 
 
-def groups(widths: Sequence[int], named: int = 1) -> list[list[int]]:
+def groups(widths: Sequence[int], named: int = 1, room: int | None = None) -> list[list[int]]:
     """Return the columns of a table, one list for each part of it that fits, all if they do.
 
     widths: of the columns, which two spaces divide. Each part begins with the first `named`.
+    room: what a line may fill, by default `width`.
     """
+    room = width() if room is None else room
     first = list(range(named))
     parts: list[list[int]] = []
     for i in range(named, len(widths)):
         longer = [*(parts[-1] if parts else first), i]
-        fits = sum(widths[j] + 2 for j in longer) - 2 <= width()
+        fits = sum(widths[j] + 2 for j in longer) - 2 <= room
         if parts and fits:
             parts[-1] = longer
         else:

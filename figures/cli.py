@@ -14,7 +14,7 @@ from decaf_theory.faults import OK, USAGE, without_traceback
 from decaf_theory.files import place, require_place, require_writable, write_atomically
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.names import picked
-from decaf_theory.terminal import add_version, fitting, prepare, printable
+from decaf_theory.terminal import add_version, fitting, prepare, printable, wrapped
 from figures import report
 from figures.rows import read
 from figures.table import FIGURES
@@ -181,7 +181,7 @@ def say(name: str, args: argparse.Namespace, files: Sequence[Path] = ()) -> bool
         files = files or draw(name, args)
     except (store.StoreError, ValueError) as error:
         kind = "written" if name == PAGE else "drawn"
-        print(f"{name}: not {kind}: {printable(error)}", flush=True)
+        print(wrapped(f"{name}: not {kind}: {printable(error)}"), flush=True)
         return False
-    print(f"{name}: {', '.join(map(printable, files))}", flush=True)
+    print(wrapped(f"{name}: {', '.join(map(printable, files))}"), flush=True)
     return True

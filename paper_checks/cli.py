@@ -15,7 +15,7 @@ from decaf_theory.files import place
 from decaf_theory.formats import size
 from decaf_theory.interrupts import in_one_line
 from decaf_theory.methods.form import MERGED
-from decaf_theory.terminal import add_version, fitting, prepare, printable
+from decaf_theory.terminal import add_version, fitting, prepare, printable, wrapped
 from paper_checks import config as configs
 from paper_checks import dealt, devices, kept, sweep, sweeping, table
 from paper_checks.asda import command as asda
@@ -219,9 +219,8 @@ def run_one(args: argparse.Namespace) -> int:
     folder = sweep.folder_of(args.out, config)
     done = sweep.finished(folder, cell, config, args.adapters)
     if done is not None and not args.export:
-        print(
-            f"{config.name} {config.cell} is finished: {sweep.summary(done)} -> {printable(folder)}"
-        )
+        ended = f"{config.name} {config.cell} is finished: {sweep.summary(done)}"
+        print(wrapped(f"{ended} -> {printable(folder)}"))
         return OK
     if args.distributed:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings would join our line
@@ -274,7 +273,8 @@ def run_one(args: argparse.Namespace) -> int:
     if not run.first:
         return OK
     stored = read(folder)
-    print(f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}")
+    line = f"{config.name} {config.cell}: {sweep.summary(stored)} -> {printable(folder)}"
+    print(wrapped(line))
     return FAILED if violated(stored) else OK
 
 

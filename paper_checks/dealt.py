@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from decaf_theory.terminal import columns
 from paper_checks import record, shards
 
 if TYPE_CHECKING:  # torch: most commands need none
@@ -16,9 +17,13 @@ PICTURE = "partition.png"
 
 def show(run: Run) -> None:
     """Print the table and what is unusual about it, on stderr."""
+    from tqdm import tqdm
+
     found = record.partition_of(run)
-    lines = [shards.table(found["counts"]), *(f"note: {note}" for note in found["notes"])]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    held = shards.table(found["counts"], columns(sys.stderr))
+    lines = [held, *(f"note: {note}" for note in found["notes"])]
+    tqdm.write("\n".join(lines), file=sys.stderr)  # not behind the bar of progress
+    sys.stderr.flush()
 
 
 def draw(run: Run, folder: Path) -> None:

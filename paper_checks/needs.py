@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from decaf_theory.formats import size
+from decaf_theory.terminal import wrapped
 from paper_checks.architectures import Sizes
 from paper_checks.config import Config
 from paper_checks.cost import Memory
 from paper_checks.wholerun import CROPPED, DECODED, MIX_UTILISATION, OBSERVED, Parts
+
+FACT = 17  # the column at which facts begin
 
 
 class Gpu(NamedTuple):
@@ -86,23 +89,23 @@ class Report:
         return GPUS[self.gpu].half if half else GPUS[self.gpu].single
 
     def text(self) -> str:
-        """Return the report as plain text of at most 100 columns."""
+        """Return the report as plain text of at most 100 columns, or as a terminal has room for."""
         return "\n".join(_lines(self))
 
 
 def _lines(report: Report) -> Iterator[str]:
     """Yield the lines of the printed report."""
-    yield f"{report.config.name}: {report.base}, without its weights"
-    yield from (f"  {name:<14} {fact}" for name, fact in _facts(report))
+    yield wrapped(f"{report.config.name}: {report.base}, without its weights")
+    yield from (wrapped(f"  {name:<14} {fact}", FACT) for name, fact in _facts(report))
     yield "memory of a step    all agents at once  one agent at a time"
     rows = [*Memory._fields, "total"]
     for name in rows:
         both = (getattr(memory, name) for memory in (report.together, report.sequential))
         yield f"  {name:<14}" + "".join(f"{_bytes(number):>21}" for number in both)
     yield f"hours on one {report.gpu}, peak {report.peak / 1e12:g} Tflop/s"
-    yield from (f"  {name:<14} {fact}" for name, fact in _times(report))
-    yield "Not counted: work space of single operations, reading of files."
-    yield "Attention is counted as plain products of matrices; fused attention saves less."
+    yield from (wrapped(f"  {name:<14} {fact}", FACT) for name, fact in _times(report))
+    yield wrapped("Not counted: work space of single operations, reading of files.")
+    yield wrapped("Attention is counted as plain products of matrices; fused attention saves less.")
 
 
 def _times(report: Report) -> Iterator[tuple[str, str]]:

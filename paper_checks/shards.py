@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from decaf_theory.terminal import groups
+
 WIDE = 12  # classes that fit into a line each
 
 
@@ -37,8 +39,11 @@ WEIGHING = {
 }
 
 
-def table(held: Sequence[Sequence[int]]) -> str:
-    """Return counts [N, classes] as lines of text; of many classes how many each agent holds."""
+def table(held: Sequence[Sequence[int]], room: int | None = None) -> str:
+    """Return counts [N, classes] as lines of text; of many classes how many each agent holds.
+
+    room: the columns of the terminal, in parts that fit it; None: all in one.
+    """
     wide = len(held[0]) > WIDE
     head = ["agent", "examples", *(("classes", "largest") if wide else _numbered(held[0]))]
     rows = [
@@ -46,9 +51,10 @@ def table(held: Sequence[Sequence[int]]) -> str:
         for agent, row in enumerate(held)
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in [head, *rows]
+    parts = [range(len(head))] if room is None else groups(widths, room=room)
+    return "\n\n".join(
+        "\n".join("  ".join(row[i].rjust(widths[i]) for i in part) for row in [head, *rows])
+        for part in parts
     )
 
 

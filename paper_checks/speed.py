@@ -22,6 +22,7 @@ from decaf_theory import extras
 from decaf_theory.bench.memory import STATUS, resident
 from decaf_theory.bench.timing import Contestant, clock_of, interleaved, ratios
 from decaf_theory.formats import size
+from decaf_theory.terminal import folded, wrapped
 from paper_checks.tasks.models import source
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 RANK, SCALE = 4, 2.0
 REFERENCE = "peft, N models"
 ABOUT = "Time and memory of stacked agents compared with peft's, as ratios of one run."
+MEMORY, WHOLE = 52, 74  # the column at which a line may be divided, and all columns
 Step = Callable[[], object]
 
 
@@ -224,7 +226,6 @@ def table(name: str, shape: Sequence[int], rounds: int, budget: float) -> str:
     memory = {way: peak(name, way, shape) for way in WAYS} if STATUS.exists() else {}
     agents, batch, length = shape
     lines = [
-        f"{name}: {agents} agents x {batch} examples x {length} tokens, one thread",
         f"{'':<18}{'time of a step':>16}{'least .. most':>18}{'peak memory':>14}{'ratio':>8}",
     ]
     for way, values in measured.items():
@@ -233,7 +234,10 @@ def table(name: str, shape: Sequence[int], rounds: int, budget: float) -> str:
         if memory:
             line += f"{size(memory[way]):>14}{memory[way] / memory[REFERENCE]:>8.2f}"
         lines.append(line)
-    return "\n".join([*lines, f"Times are over {REFERENCE!r}, medians of {rounds} rounds."])
+    what = f"{name}: {agents} agents x {batch} examples x {length} tokens, one thread"
+    below = f"Times are over {REFERENCE!r}, medians of {rounds} rounds."
+    rows = (folded(line, MEMORY, WHOLE) for line in lines)
+    return "\n".join([wrapped(what), *rows, wrapped(below)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

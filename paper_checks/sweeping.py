@@ -10,6 +10,7 @@ from typing import Any
 
 from decaf_theory.faults import OK, USAGE
 from decaf_theory.interrupts import interruptions
+from decaf_theory.terminal import wrapped
 from paper_checks import baseline, protocol, sweep
 from paper_checks import config as configs
 from paper_checks.config import SWEPT, Config
@@ -102,7 +103,8 @@ def train(wanted: Sequence[sweep.Cell], args: argparse.Namespace) -> int:
             statuses.append(outcome.status)
             left = time_left(statuses, len(wanted), time.monotonic() - begun)
             count = f"[{len(statuses)}/{len(wanted)}{left}]"
-            print(f"{count} {outcome.cell}: {outcome.status}; {outcome.line}", flush=True)
+            line = f"{count} {outcome.cell}: {outcome.status}; {outcome.line}"
+            print(wrapped(line), flush=True)
     if signals:
         print("stopped; the same command resumes from here", file=sys.stderr)
         return 128 + signals[0]
@@ -125,7 +127,10 @@ def time_left(statuses: Sequence[str], wanted: int, seconds: float) -> str:
 
 
 def status(wanted: Sequence[sweep.Cell]) -> str:
-    """Return how many cells are in which state, and a line for each that is not finished."""
+    """Return how many cells are in which state, and a line for each that is not finished.
+
+    It fits the terminal.
+    """
     found = [(cell, *sweep.state(cell)) for cell in wanted]
     names = [state for _, state, _ in found]
     counts = [f"{names.count(state)} {state}" for state in sweep.STATES if state in names]
@@ -137,7 +142,7 @@ def status(wanted: Sequence[sweep.Cell]) -> str:
     missing = [cell.name for cell, state, _ in found if state == "missing"]
     if missing:
         lines.append(f"missing: {', '.join(missing)}")
-    return "\n".join([f"{len(wanted)} cells: {', '.join(counts)}", *lines])
+    return "\n".join(map(wrapped, [f"{len(wanted)} cells: {', '.join(counts)}", *lines]))
 
 
 def grid_of(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -1,4 +1,7 @@
-"""One BLAS thread for every test, hypothesis profiles, one run of all claims, outside data."""
+"""One BLAS thread for every test, hypothesis profiles, one run of all claims, outside data.
+
+Also terminals of every width.
+"""
 
 import fcntl
 import gc
@@ -22,6 +25,8 @@ settings.register_profile(
     "night", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+WIDTHS = (60, 80, 96, 120, 200)  # of terminals
 
 # files of which one test, or what it is set up with, takes long; the first makes the quick run
 LONGEST = [
@@ -99,6 +104,25 @@ def outside_data():
         return Path(root) / name
 
     return find
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Return a function: what another returns in a pipe; on terminals it has the same words."""
+    from decaf_theory import terminal
+
+    def check(make) -> str:
+        texts = {}
+        for columns in (None, *WIDTHS):
+            monkeypatch.setattr(terminal, "columns", lambda *_, columns=columns: columns)
+            texts[columns] = make()
+            assert texts[columns].split() == texts[None].split()
+            for line in texts[columns].splitlines():  # a name or a path stays whole
+                assert columns is None or len(line) <= columns or len(line.split()) == 1, line
+        assert texts[WIDTHS[0]] != texts[None]
+        return texts[None]
+
+    return check
 
 
 def run_quickly(folder: Path, *arguments: str) -> tuple[str, Path]:

@@ -56,14 +56,14 @@ ALLOWED = {
     | {"conformance", "terminal"},
     "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"}
-    | {"plan"},
+    | {"plan", "terminal"},
     "distributed": {"__init__", "arrays", "faults", "interrupts", "terminal", "lowrank", "tsvd"}
     | {"files", "sums"}
     | {"topology", "methods", "problems", "simulate"},
     "plan": {"arrays", "bounds", "formats", "lowrank", "methods", "names", "rng", "terminal"}
     | {"topology", "tsvd"},
     "commands": {"adapters", "bench", "commands", "conformance", "files", "methods", "terminal"}
-    | {"names", "plan", "sums"}
+    | {"names", "plan", "sums", "topology"}
     | {"pictures"},
     "programs": {"faults", "interrupts"},
     "__main__": {"programs"},

@@ -1,6 +1,7 @@
 """Attacks tell the truth about their claims, and break every bound called attained made smaller."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from decaf_theory import terminal
 from decaf_theory.rng import generator
 from verification import attack as program
 from verification.attack import WEAKENED, Attempt, campaign, chosen, keep, run, variants
@@ -289,3 +291,49 @@ def test_the_exit_code_tells_whether_a_weakened_bound_withstood(
     assert out.startswith(program.HEADER)
     assert out.endswith(f"table -> {tmp_path / 'attacks' / 'attacks.json'}\n")
     assert out.count("  -> ") == 5  # three variants of T9, two of T10
+
+
+@pytest.fixture
+def attempted(tmp_path, monkeypatch, capsys):
+    """The folder of attacks on T9 and what they print, on a terminal of so many columns or none."""
+    why = "three unit vectors on a line do not cancel, and it takes a whole sentence to say so"
+    ended = replace(ATTEMPT, loose=why, searcher="hypothesis", seconds=123.4)
+
+    def fake_run(claim, variant, **_):
+        return replace(ended, claim=claim.id, variant=variant), claim.instance()
+
+    monkeypatch.setattr(program, "run", fake_run)
+    monkeypatch.chdir(tmp_path)
+
+    def printed(columns):
+        with monkeypatch.context() as patch:
+            patch.setattr(terminal, "columns", lambda: columns)
+            main(["attack", "T9", "--out", "here"])
+        return capsys.readouterr().out
+
+    printed(None)  # the first time, there is no instance to keep
+    return tmp_path / "here" / "attacks", printed
+
+
+@pytest.mark.parametrize("columns", [60, 80, 101, 200])
+def test_the_table_of_attacks_fits_the_terminal(attempted, columns):
+    _, printed = attempted
+    whole, out = printed(None), printed(columns)
+    assert max(map(len, whole.splitlines())) > 101
+    assert max(map(len, out.splitlines())) <= columns
+    assert out.split() == whole.split()
+    assert out.startswith(program.HEADER) is (columns > 100)
+
+
+def test_an_attack_that_cannot_begin_prints_no_head(attempted):
+    folder, printed = attempted
+    (folder / program.TABLE).write_text("[")
+    assert printed(None) == ""
+
+
+def test_an_attempt_is_not_printed_behind_the_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for _ in program.progress(iter([(ATTEMPT, program.Kept(None))]), [BY_ID["T9"]]):
+        left = capsys.readouterr().err.split("\r")
+        assert any("attack" in part for part in left)
+        assert (left[-1], left[-2].strip()) == ("", "")  # the bar is wiped out

@@ -131,15 +131,15 @@ def test_what_is_done_is_kept_and_not_done_again(told, tmp_path, monkeypatch):
     rows = scaling.run(ticking(), to=path, show=shown.append)
     assert told == scaling.cases(quick=True)  # each once
     assert rows == unseal_lines(path.read_bytes()) == first + rows[5:]
-    assert shown[0] == scaling.HEADER
-    assert shown[1:] == [scaling.line(row) for row in rows[1:]]
+    assert shown[:2] == [scaling.TITLE, scaling.HEADER]
+    assert shown[2:] == [scaling.line(row) for row in rows[1:]]
     assert all(not isinstance(value, (list, dict)) for row in rows for value in row.values())
 
 
 def test_lines_stand_under_their_heads():
     row = scaling.line(fake(FEW))
     assert row.split() == "ring dlora 5 3.60 1.00 ... 5.00 10000 1.00 2.00".split()
-    assert len(row) == len(scaling.HEADER.splitlines()[1])
+    assert len(row) == len(scaling.HEADER)
     assert scaling.line({**fake(FEW), "flops": None}).endswith(" not counted")
 
 
@@ -250,8 +250,8 @@ def test_the_command_measures_and_extrapolates(told, tmp_path, capsys):
     out, _ = capsys.readouterr()
     machine, *rows = unseal_lines(path.read_bytes())
     assert (machine["kind"], machine["quick"], len(rows)) == ("machine", True, len(told))
-    lines = "\n".join([scaling.HEADER, *map(scaling.line, rows)])
-    assert out == f"{lines}\n\n{extrapolation.table(rows)}"
+    lines = "\n".join([scaling.TITLE, scaling.HEADER, *map(scaling.line, rows)])
+    assert out == f"{lines}\n\n{extrapolation.table(rows)}\n"
 
 
 @pytest.mark.parametrize("more", [["--only", "G1"], ["--device", "cuda"], ["--force"]])

@@ -2,23 +2,30 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from decaf_theory import adapters, cli
+from decaf_theory import adapters, bench, cli, conformance
 from decaf_theory.adapters.tables import percentage
 from decaf_theory.cli import main
 from decaf_theory.commands.merge import weights
+from decaf_theory.conformance.calls import SHAPES
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.methods import METHODS
+from decaf_theory.plan.assumed import MEANINGS
+from decaf_theory.plan.mixing import graph_methods
+from decaf_theory.plan.models import MODELS
+from decaf_theory.plan.networks import NETWORKS
 from decaf_theory.topology import TOPOLOGIES
 from tests.adapter_files import STORED, gaussian, pair, write
 
 KNOWN = f"topology must be one of {', '.join(TOPOLOGIES)}"
 FOLDERS = [str(folder) for folder in STORED]
+SMALLEST = "site fc3, the smallest: rank must be in 1 ... min(d, k) = 32 for 32 x 40 matrices"
 
 
 @pytest.fixture
@@ -66,13 +73,46 @@ def test_the_installed_command_answers_from_another_folder(tmp_path):
     assert done.stdout.startswith("4 agents, complete graph\n")
 
 
-@pytest.mark.parametrize("command", ["diagnose", "merge", "methods", "bench", "plan"])
-def test_every_command_has_help_within_eighty_columns(call, command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_help_of_every_command_fits(call, command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     code, out, err = call(command, "--help")
     assert (code, err) == (0, "")
     assert f"usage: decaf {command}" in out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("command", "title", "known"),
+    [
+        *((command, "graphs", TOPOLOGIES) for command in ("diagnose", "merge", "check", "methods")),
+        ("plan", "graphs", NETWORKS),
+        ("plan", "methods", graph_methods()),
+        ("plan", "models", MODELS),
+        ("check", "rules", conformance.RULES),
+    ],
+)
+def test_the_help_lists_what_may_be_named(call, command, title, known, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = call(command, "--help")
+    listed = out.split(f"\n\n{title}:\n")[1].split("\n\n")[0]
+    assert re.split(r",\s+", listed.strip()) == list(known)
+
+
+@pytest.mark.parametrize(
+    ("command", "title", "known"),
+    [
+        ("plan", "constants", MEANINGS),
+        ("check", "calls", SHAPES),
+        ("bench", "goals", {name: goal.__doc__ for name, goal in bench.GOALS.items()}),
+    ],
+)
+def test_the_help_says_what_names_mean(call, command, title, known, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = call(command, "--help")
+    listed = out.split(f"\n\n{title}:\n")[1]
+    assert listed.splitlines() == [f"  {name}: {words}" for name, words in known.items()]
 
 
 def test_a_diagnosis_is_a_table_and_a_paragraph(call):
@@ -277,14 +317,16 @@ def test_bad_usage_ends_with_two_and_a_usage_line(call, arguments, message):
             f"{KNOWN}, got 'rnig'; the nearest name is ring",
         ),
         (["diagnose", *FOLDERS, "--topology", "nonsense"], f"{KNOWN}, got 'nonsense'; the nearest"),
-        (["diagnose", *FOLDERS, "--rank", "0"], "rank must be in 1 ... min(d, k) = 48 for 48 x 64"),
+        (["diagnose", *FOLDERS, "--rank", "0"], f"{SMALLEST}, got 0; take 1"),
+        (["diagnose", *FOLDERS, "--rank", "48"], f"{SMALLEST}, got 48; take 32, which drops no"),
         (
             ["merge", *FOLDERS, "--weights", "1,1"],
             "weights must be 4 numbers, one per agent, got 2",
         ),
         (["merge", *FOLDERS, "--weights", "1,1,1,1"], "weights must sum to one, got sum 4; divide"),
         (["merge", *FOLDERS, "--weights", "2,-1,0,0"], "weights must be nonnegative numbers, got"),
-        (["merge", *FOLDERS, "--rank", "33"], "rank must be in 1 ... min(d, k) = 32 for 32 x 40"),
+        (["merge", *FOLDERS, "--rank", "33"], f"{SMALLEST}, got 33; take 32, which drops nothing"),
+        (["merge", *FOLDERS, "--rank", "1000"], f"{SMALLEST}, got 1000; take 32, which drops"),
         (["merge", *FOLDERS, "--rank", "2", "--method", "dlora"], "rank belongs to methods that"),
     ],
 )

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from decaf_theory import bounds
-from decaf_theory.compare import Comparison, Line, ViolatedWarning, compare
+from decaf_theory.compare import Comparison, Line, ViolatedWarning, compare, comparing
 from decaf_theory.compare.covered import followed
 from decaf_theory.compare.drawing import picture
 from decaf_theory.compare.lines import OPEN, VIOLATED
 from decaf_theory.compare.mixes import Mixes
 from decaf_theory.compare.network import network_of, sums_off
 from decaf_theory.compare.path import TURNED, path_of
+from decaf_theory.files import UnwritableError
 from decaf_theory.lowrank import Factors, product
 from decaf_theory.measure import sigma_max
 from decaf_theory.methods import METHODS, heavy_ball, noisy
@@ -430,6 +431,22 @@ def test_the_picture_shows_every_line(tmp_path):
     assert len(bars) == 1
     with pytest.raises(ValueError, match=r"file must end in one of \.svg, \.png, \.pdf, got"):
         ours.draw(tmp_path / "bounds.gif")
+
+
+def test_a_picture_makes_its_folders_and_a_place_that_takes_none_is_refused_before_it_is_drawn(
+    tmp_path, monkeypatch
+):
+    ours = found(method="dsgd", steps=2)
+    monkeypatch.setattr(comparing, "rendered", lambda make, form: form.encode())
+    path = tmp_path / "made" / "on the way" / "bounds.svg"
+    for _ in range(2):  # the second replaces the first
+        ours.draw(path)
+        assert path.read_bytes() == b"svg"
+    monkeypatch.setattr(comparing, "rendered", lambda make, form: pytest.fail("it was drawn"))
+    for taken in (path / "below a file.svg", tmp_path / "folder.svg"):
+        (tmp_path / "folder.svg").mkdir(exist_ok=True)
+        with pytest.raises(UnwritableError, match="cannot write "):
+            ours.draw(taken)
 
 
 def test_bad_runs_are_named():

@@ -170,6 +170,10 @@ def test_the_time_is_operations_over_the_assumed_share_of_the_peak(llama_report)
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_the_report_fits_the_terminal(llama_report, fitted):
+    assert "\n  steps          150\n" in fitted(llama_report.text)
+
+
 def test_an_evaluation_of_llama_is_a_forward_pass_of_every_test_example(llama_report):
     tokens = N * 638 * 48
     linear = 2 * LAYERS * (4 * D * D + 3 * D * 11008) * tokens

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the parts measure torch")
 
-from decaf_theory.bench.rows import verdict
+from decaf_theory.bench.rows import skipped, verdict
 from decaf_theory.sums import seal_lines, unseal_lines
 from paper_checks.gpu import __main__ as command
 from paper_checks.gpu import harness, page, parts, runner
@@ -54,6 +54,16 @@ def test_a_part_that_hangs_or_fails_loses_neither_its_rows_nor_the_others(tmp_pa
     printed = capsys.readouterr().out
     assert printed.count("seconds") == 3
     assert "hangs    timed out" in printed
+
+
+def test_the_table_of_a_gpu_fits(fitted):
+    named = {"kind": "machine", "gpu": "a device", "torch": "2.11.0+cu130", "triton": "3.6.0"}
+    row = verdict("sizes", "one layer of 4096 x 4096", "time over SVD", [1.9, 2.1], "<=", 1.5)
+    left_out = skipped("G1", "ring of 10", "seconds", 30 * "a long reason ")
+    part = {"kind": "part", "part": "tests", "status": "done", "limit": 60, "log": ""}
+    named |= {"numpy": "2.4.0", "python": "3.11.7"}
+    found = [named, row, left_out, part | {"seconds": 9.0}]
+    assert len(fitted(lambda: runner.table(found)).splitlines()) == 5
 
 
 @pytest.mark.usefixtures("programs")

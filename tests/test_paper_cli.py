@@ -74,12 +74,18 @@ def picture_of(stored, folder):
     return (folder / "drawn.png").read_bytes()
 
 
-def test_a_finished_run_is_not_run_again(toml, tmp_path, capsys, monkeypatch):
+def test_a_finished_run_is_not_run_again(toml, tmp_path, capsys, monkeypatch, fitted):
     command = ["run", toml, "--out", str(tmp_path / "out")]
-    assert cli.main(command) == 0
+
+    def printed():
+        assert cli.main(command) == 0
+        return capsys.readouterr().out
+
+    first = printed()
     monkeypatch.setattr(finetune, "load_task", None)
-    assert cli.main(command) == 0
-    assert "is finished" in capsys.readouterr().out
+    again = fitted(printed)
+    assert again == first.replace(": ", " is finished: ", 1)
+    assert again.count("\n") == 1
 
 
 def test_a_run_of_other_data_or_another_start_does_not_count_as_this_one(toml, tmp_path):

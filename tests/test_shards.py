@@ -1,12 +1,23 @@
 """Who holds what, in numbers and words; and a server's weights by what agents hold."""
 
+import sys
+
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 torch = pytest.importorskip("torch", reason="the harness trains with torch")
 
 from decaf_theory.methods import METHODS, Clock  # noqa: E402
-from paper_checks import beginning, finetune, mixing, record, shards, tasks  # noqa: E402
+from paper_checks import (  # noqa: E402
+    beginning,
+    dealt,
+    finetune,
+    mixing,
+    record,
+    shards,
+    tasks,
+)
 from paper_checks.cli import main  # noqa: E402
 from paper_checks.config import ADAPTER_METHODS, ConfigError  # noqa: E402
 from tests import paper_runs  # noqa: E402
@@ -46,6 +57,30 @@ def test_a_table_of_few_classes_has_them_all_and_of_many_how_many():
         "    0        80       20        5",
         "    1         7        1        7",
     ]
+
+
+def test_a_table_is_in_parts_where_the_terminal_is_narrow():
+    held = [[10 * agent + label for label in range(10)] for agent in range(3)]
+    whole = [line.split() for line in shards.table(held).splitlines()]
+    assert shards.table(held, 105) == shards.table(held)
+    parts = [part.splitlines() for part in shards.table(held, 60).split("\n\n")]
+    assert max(len(line) for part in parts for line in part) <= 60
+    lines = [[line.split() for line in part] for part in zip(*parts, strict=True)]
+    assert [[*first, *second[1:]] for first, second in lines] == whole  # each with the agent
+    assert {len(line) for line in shards.table(held).splitlines()} == {105}
+
+
+def test_a_table_is_not_printed_behind_the_bar_and_fits(monkeypatch, capsys):
+    held = [[10 * agent + label for label in range(10)] for agent in range(3)]
+    found = {"counts": held, "notes": ["all of it"]}
+    monkeypatch.setattr(record, "partition_of", lambda run: found)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    with tqdm(total=1, file=sys.stderr):
+        dealt.show(None)
+        *_, before, said, _ = capsys.readouterr().err.split("\r")
+    assert before.strip() == ""
+    assert said == f"{shards.table(held, 60)}\nnote: all of it\n"
 
 
 def test_unequal_shards_are_said_unless_a_server_weighs_them():

@@ -436,6 +436,14 @@ def test_a_table_of_ratios_has_a_line_for_every_way(monkeypatch, capsys):
     assert lines[speed.REFERENCE][3] == lines[speed.REFERENCE][-1] == "1.00"
 
 
+def test_a_table_of_ratios_fits_the_terminal(monkeypatch, fitted):
+    monkeypatch.setattr(speed, "CASES", {"tiny": TINY})
+    monkeypatch.setattr(speed, "peak", lambda *_: 10**9)
+    monkeypatch.setattr(speed, "times", lambda *_: {way: [0.5, 0.25, 1.0] for way in speed.WAYS})
+    lines = fitted(lambda: speed.table("tiny", (2, 1, 4), 3, 0.1)).splitlines()
+    assert {len(line) for line in lines[1:-1]} == {speed.WHOLE}
+
+
 def test_a_model_that_is_not_installed_is_named(monkeypatch, capsys):
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     assert speed.main(["--model", "minilm"]) == 2

@@ -321,6 +321,25 @@ def test_the_help_names_every_command_and_every_command_is_served(capsys):
     assert shown == ["run", *list(options.COMMANDS)[1:]]
 
 
+@pytest.mark.parametrize("name", ["", *options.COMMANDS])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_help_fits_the_terminal(name, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    def shown(terminal):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+        with pytest.raises(SystemExit):
+            main([*name.split(), "--help"])
+        return capsys.readouterr().out
+
+    text = shown(True)
+    lines = text.partition("\n\n")[2].splitlines()  # the usage is argparse's own
+    if name:
+        del lines[lines.index("examples:") :]  # command lines stay whole, to be copied
+    assert max(map(len, lines)) <= columns
+    assert text.split() == shown(False).split()
+
+
 @pytest.mark.parametrize("name", options.COMMANDS)
 def test_the_examples_in_a_command_s_help_are_command_lines_of_it(capsys, name):
     with pytest.raises(SystemExit) as stop:

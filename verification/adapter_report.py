@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from decaf_theory import adapters
+from decaf_theory.adapters.agents import require_rank
 from decaf_theory.formats import ratio
 from decaf_theory.lowrank import Factors
 from decaf_theory.terminal import legend, paragraph, width
@@ -91,6 +92,7 @@ def report_of(
     rank: int | None = None,
 ) -> Report:
     """Return the report of `report_on` from every site's compressed factors and shape (d, k)."""
+    require_rank(rank, {site: shape for site, (_, shape) in compressed.items()})
     sites: list[dict[str, Any]] = []
     rows: dict[str, list[Row]] = {claim: [] for claim in EVIDENCE}
     for site, (small, shape) in compressed.items():

@@ -83,6 +83,7 @@ def file_of(claim: str, variant: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", spelled).strip("-") + ".json"
 
 
+BOUND, WHOLE = 51, 101  # the column at which a line may be divided, and all columns
 HEADER = (
     f"{'attack':<30} {'best':<9} {'bound is':<9} {'the bound':<10} {'98 % of it':<18} "
     "time, searcher"
@@ -120,14 +121,21 @@ def variants(claim: Claim) -> Mapping[str, Attack]:
 def campaign(
     claims: Sequence[Claim], *, seconds: float, seed: int, folder: Path
 ) -> Iterator[tuple[Attempt, Kept]]:
-    """Yield every attack on the claims as it ends, and what is kept of it.
+    """Return an iterator over the attacks on the claims, each as it ends with what is kept of it.
 
-    `seconds` for each claim, shared by its variants.
+    `seconds` for each claim, shared by its variants. Before the first: ReplayError, what is stored
+    cannot be read; ModuleNotFoundError, the searchers need what is not installed.
     """
-    _table(folder)  # what cannot be read should be reported before the search, not after
+    _table(folder)
     for claim in claims:
         for variant in variants(claim):
             stored_row(claim, folder / file_of(claim.id, variant))
+    return _attempts(claims, seconds=seconds, seed=seed, folder=folder)
+
+
+def _attempts(
+    claims: Sequence[Claim], *, seconds: float, seed: int, folder: Path
+) -> Iterator[tuple[Attempt, Kept]]:
     for claim in claims:
         names = list(variants(claim))
         for variant in names:
@@ -145,6 +153,7 @@ def progress(
         for attempt, kept in found:
             bar.set_postfix_str(f"{attempt.claim} {attempt.ratio:.6f}")
             bar.update()
+            bar.clear()  # or the attempt would be printed behind it
             yield attempt, kept
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from decaf_theory.faults import OK, without_traceback
 from decaf_theory.files import require_place, write_atomically
 from decaf_theory.interrupts import exit_code, in_one_line
-from decaf_theory.terminal import prepare, printable, wrapped
+from decaf_theory.terminal import folded, prepare, printable, wrapped
 from verification import options, provenance, reaches, replay, store, table, texts
 from verification.claim import Claim, Outcome
 from verification.cluster import ClusterError
@@ -222,7 +222,7 @@ def store_counterexamples(args: argparse.Namespace, ledger: Ledger) -> int:
         if claim.expected == Outcome.VIOLATED:
             path = ledger.counterexample(claim.id)
             row = replay.store(claim, path)
-            print(f"{shown(path)}: {table.row_line(row)}")
+            print(wrapped(f"{shown(path)}: {table.row_line(row)}"))
     return OK
 
 
@@ -241,12 +241,14 @@ def attack_claims(args: argparse.Namespace, ledger: Ledger) -> int:
     claims, failed = attack.chosen(args.ids, ledger), False
     folder = args.out / "attacks"
     store.require_writable(folder)
-    print(attack.HEADER)
     with store.locked(folder):
         found = attack.campaign(claims, seconds=60 * args.minutes, seed=args.seed, folder=folder)
+        print(folded(attack.HEADER, attack.BOUND, attack.WHOLE))
         for attempt, kept in attack.progress(found, claims):
             failed |= attempt.failed or kept.violated
-            print("\n  ".join(filter(None, (attempt.line(), printable(kept.line)))), flush=True)
+            print(folded(attempt.line(), attack.BOUND, attack.WHOLE), flush=True)
+            if kept.line:
+                print(wrapped(f"  {printable(kept.line)}"), flush=True)
     print(f"table -> {printable(folder / attack.TABLE)}")
     return DIFFERS if failed else OK
 
@@ -287,12 +289,12 @@ def do_everything(args: argparse.Namespace, ledger: Ledger) -> int:
         args.out, size=args.size, seed=args.seed, device=args.device, jobs=args.jobs
     )
     try:
-        ends = everything.run_all(plan, args.out, lambda text: print(text, flush=True))
+        ends = everything.run_all(plan, args.out, lambda text: print(wrapped(text), flush=True))
     except KeyboardInterrupt as stop:
         print("interrupted; the same command resumes from here", file=sys.stderr)
         return exit_code(stop)
     if any(end.ran for end in ends.values()):  # their output is printed between the lines
-        print("\n" + "\n".join(f"{name:<6}  {end.words}" for name, end in ends.items()))
+        print("\n" + "\n".join(wrapped(f"{name:<6}  {end.words}", 8) for name, end in ends.items()))
     print(f"-> {printable(args.out / 'report.html')}")
     return everything.exit_code(plan, ends)
 

@@ -13,24 +13,27 @@ from typing import Any, NamedTuple
 
 from decaf_theory import extras
 from decaf_theory.files import place
-from decaf_theory.terminal import add_version
+from decaf_theory.terminal import add_version, folded, legend
 from verification import cluster
 
 MAIN = "python -m verification"
 DESCRIPTION = """\
 Check the theory of decentralized LoRA: every claim is tested on exactly specified
 instances and gets a verdict. Without a command, all claims are judged (`run`)."""
-EPILOG = f"""\
-examples:
-  {MAIN}                        judge all claims, in about a minute
-  {MAIN} --only T17 T18         judge two of them
-  {MAIN} explain T18            what does T18 say, and why is it true?
-  {MAIN} COMMAND --help         the options of a command
-
+EXAMPLES = {
+    "": "judge all claims, in about a minute",
+    "--only T17 T18": "judge two of them",
+    "explain T18": "what does T18 say, and why is it true?",
+    "COMMAND --help": "the options of a command",
+}
+WORDS, WHOLE = 41, 79  # the column at which a line of the examples may be divided, and all columns
+CODES = """\
 exit code:
-  0  every outcome is the expected one      3    a defect of the program
-  1  some outcome differs                   130  interrupted
-  2  bad usage, or too little memory"""
+  0    every outcome is the expected one
+  1    some outcome differs
+  2    bad usage, or too little memory
+  3    a defect of the program
+  130  interrupted"""
 # flags of earlier versions -> the commands that replace them
 MOVED = {
     "--list": "list",
@@ -89,8 +92,13 @@ def refuse_moved(words: Sequence[str]) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     raw = argparse.RawDescriptionHelpFormatter
+    examples = (f"{f'  {MAIN} {words}':<{WORDS}}{does}" for words, does in EXAMPLES.items())
+    lines = (folded(line, WORDS, WHOLE) for line in examples)
     p = argparse.ArgumentParser(
-        prog=MAIN, description=DESCRIPTION, epilog=EPILOG, formatter_class=raw
+        prog=MAIN,
+        description=legend(DESCRIPTION),
+        epilog="\n".join(["examples:", *lines, "", CODES]),
+        formatter_class=raw,
     )
     add_version(p)
     subparsers = p.add_subparsers(
@@ -98,10 +106,11 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, command in COMMANDS.items():
         examples = (f"  {MAIN} {example}".rstrip() for example in command.examples)
+        about = (f"{command.does[0].upper()}{command.does[1:]}.", command.more)
         subparsers.add_parser(
             name,
             help=command.does,
-            description=f"{command.does[0].upper()}{command.does[1:]}.\n\n{command.more}",
+            description="\n\n".join(map(legend, about)),
             epilog="\n".join(["examples:", *examples]),
             parents=command.arguments,
             formatter_class=raw,

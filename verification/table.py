@@ -151,8 +151,10 @@ def why(verdict: Verdict, rows: Sequence[Row]) -> str:
     if verdict.outcome != Outcome.SLACK:
         return deciding(rows)
     return "\n".join(
-        f"regime {regime.name!r} reaches {ratio(regime.tightness)} of its bound, "
-        f"stored: {regime.reaches:g} ({regime.rows} rows)"
+        wrapped(
+            f"regime {regime.name!r} reaches {ratio(regime.tightness)} of its bound, "
+            f"stored: {regime.reaches:g} ({regime.rows} rows)"
+        )
         for regime in verdict.regimes
         if regime.went_slack
     )

@@ -15,6 +15,7 @@ from decaf_theory.adapters.namings import BASES, Site
 from decaf_theory.adapters.reading import Opened, opened
 from decaf_theory.arrays import Array
 from decaf_theory.lowrank import Factors, pad_rank
+from decaf_theory.tsvd import check_rank
 
 BASE = "base_model_name_or_path"
 # settings in which agents may differ by oversight
@@ -163,6 +164,20 @@ def mixing_matrix(topology: str, N: int) -> Array:
             f"the nearest name is {near[0]}"
         )
     return TOPOLOGIES[topology](N)
+
+
+def require_rank(rank: int | None, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise ValueError, of the smallest site, unless all sites can have a rank; None: their own.
+
+    shapes: d, k by site. What fits the smallest fits all, whichever comes first.
+    """
+    if rank is None:
+        return
+    site = min(shapes, key=lambda name: min(shapes[name]))
+    try:
+        check_rank(rank, *shapes[site])
+    except ValueError as error:
+        raise ValueError(f"site {site}, the smallest: {error}") from None
 
 
 def base_of(config: Mapping[str, Any]) -> str:

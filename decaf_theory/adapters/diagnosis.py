@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from decaf_theory.adapters.agents import Agents
+from decaf_theory.adapters.agents import Agents, require_rank
 from decaf_theory.adapters.geometry import pooled_geometry, site_geometry
 from decaf_theory.adapters.sizes import over, times_power, unit_size
 from decaf_theory.arrays import Array, integer, namespace, transpose
@@ -45,6 +45,7 @@ def diagnose(
     `done` is called after each. Powers of two in the factors change no digit. B carries the LoRA
     scale. ValueError: rank, Pi, an update beyond the range of float64.
     """
+    require_rank(rank, {site: factors.shape for site, factors in agents.factors.items()})
     sites = []
     for site, factors in agents.factors.items():
         small = compress(factors)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import decaf_theory
-from decaf_theory.adapters.agents import Agents, count, matched, parts
+from decaf_theory.adapters.agents import Agents, count, matched, parts, require_rank
 from decaf_theory.adapters.certificate import certificate, numbers_of
 from decaf_theory.adapters.combining import Rule
 from decaf_theory.adapters.namings import Naming, Site
@@ -54,8 +54,7 @@ def merge(
     """
     N = len(agents.names)
     rule = make_rule(N, weights=weights, method=method, rank=rank, energy=energy, exact=exact)
-    for factors in agents.factors.values():
-        rule.ranks(factors.shape, [factors.rank])
+    require_rank(rule.rank, {site: factors.shape for site, factors in agents.factors.items()})
     sites = {}
     for site, factors in agents.factors.items():
         pairs = [Factors(B, A) for B, A in zip(*factors, strict=True)]
@@ -89,6 +88,7 @@ def merge_to(
     """
     sites = matched(adapters, missing)
     rule = make_rule(len(adapters), topology=topology, **options)
+    require_rank(rule.rank, {name: _given(held)[0].shape for name, held in sites.items()})
     padded = max(_rank(rule, held) for held in sites.values())
     dtype = widest(_types(adapters)) if dtype is None else check_type(dtype)
     names = names_of([each.name for each in adapters]) if topology is not None else []
@@ -164,9 +164,14 @@ def _types(adapters: Sequence[Opened]) -> set[str]:
     return factors | {X.dtype for each in adapters for X in each.others.values()}
 
 
+def _given(held: Sequence[Site | None]) -> list[Site]:
+    """Return a site as the agents have it, of those that do."""
+    return [site for site in held if site is not None]
+
+
 def _rank(rule: Rule, held: Sequence[Site | None]) -> int:
     """Return the rank of a site's merges, where it is known beforehand."""
-    given = [site for site in held if site is not None]
+    given = _given(held)
     return rule.ranks(given[0].shape, [site.rank for site in given])
 
 
@@ -174,7 +179,7 @@ def _site(
     rule: Rule, naming: Naming, held: Sequence[Site | None], padded: int, dtype: str
 ) -> list[Piece]:
     """Return the pieces of one site, one per merge."""
-    like = next(site for site in held if site is not None)
+    like = _given(held)[0]
     pieces = []
     for mixed in rule.mix(like.name, parts(held)):
         B, A = mixed.factors if rule.ranks_differ else pad_rank(mixed.factors, padded)

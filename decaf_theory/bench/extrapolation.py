@@ -10,9 +10,12 @@ from decaf_theory.bench.rows import Row
 from decaf_theory.bench.scaling import GRAPHS, Case, D, K, R, a_round, compared
 from decaf_theory.formats import digits
 from decaf_theory.plan import networks as plan
+from decaf_theory.terminal import folded, legend, wrapped
 
 ACCURACY = 1e-3
 MANY = (10**6, 10**7, 10**8, 10**9)
+LAST, ROUNDS = 51, 97  # the column at which a line on rounds may be divided, and all columns
+EACH, COST = 58, 94  # the same of the lines on cost
 SAMPLE = 1024  # agents of a graph on which a round is counted: a square and a power of two
 
 
@@ -46,9 +49,18 @@ def rounds_to(accuracy: float, graph: str, N: float) -> int:
 def table(rows: Sequence[Row]) -> str:
     """Return what rounds, bytes, flops and time come to at a million agents and more, as text.
 
-    rows: those of `scaling.run`, whose time at the most agents is scaled; others are left out.
+    It fits the terminal. rows: those of `scaling.run`, whose time at the most agents is scaled;
+    others are left out.
     """
-    return "\n".join([*_of_rounds(), "", *_of_cost(rows), "", ASSUMPTIONS])
+    rounds, *below = _of_rounds()
+    cost, *lines = _of_cost(rows)
+    return "\n".join(
+        [
+            *(wrapped(rounds), *(folded(line, LAST, ROUNDS) for line in below), ""),
+            *(wrapped(cost), *(folded(line, EACH, COST) for line in lines), ""),
+            legend(ASSUMPTIONS),
+        ]
+    )
 
 
 def _of_rounds() -> Iterator[str]:
@@ -102,5 +114,4 @@ leading order. A round costs an agent the same at any N on these graphs; its tim
 core, from the row of most agents above. Rounds are those of averaging alone, from the worst start:
 local steps keep agents apart, compression (choco) slows averaging, and truncation (decaf) may end
 elsewhere. N is the nearest square (torus) or power of two (exponential, and one_peer_exponential,
-which is exact only there).
-"""
+which is exact only there)."""

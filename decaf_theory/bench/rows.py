@@ -85,6 +85,7 @@ def line(row: Row) -> str:
     return f"{start} {wanted:<10} {digits(row['reached']):>8}  {spread:<20} {status}"
 
 
+MEASURE, WHOLE = 59, 144  # the column at which a line may be divided, and all columns
 HEADER = (
     f"{'id':<5} {'case':<52} {'measure':<25} {'goal':<10} {'reached':>8}  {'spread':<20} status"
 )

@@ -107,6 +107,7 @@ def run(
         require_place(to)
     rows = _begun(machine(settings), to)
     done = {Case(row["graph"], row["method"], row["N"]): row for row in rows[1:]}
+    show(TITLE)
     show(HEADER)
     for case in cases(quick=settings.quick):
         if case not in done:
@@ -192,9 +193,12 @@ def a_round(case: Case) -> dict[str, float | None]:
     return {"comm_bytes": sent, "flops": flops[0] if flops else None}
 
 
-HEADER = (
+TITLE = (
     f"time and memory of one agent's step, {D} x {K}, rank {R}, float64; "
-    f"bytes and flops of a round, float32\n"
+    f"bytes and flops of a round, float32"
+)
+SPREAD, WHOLE = 49, 97  # the column at which a line may be divided, and all columns
+HEADER = (
     f"{'graph':<21} {'method':<9} {'N':>6} {'us':>8}  {'spread':<17} {'memory':>8} "
     f"{'bytes':>9} {'flops':>9}"
 )

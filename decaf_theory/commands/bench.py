@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from decaf_theory.commands.listed import meanings
 from decaf_theory.commands.targets import check_targets
 from decaf_theory.files import place
-from decaf_theory.terminal import folded, printable
+from decaf_theory.terminal import folded, printable, wrapped
 
 HELP = "how fast is the kernel, against what others use?"
 EXAMPLE = "decaf bench --quick --only G1 sizes"
-MEASURE, WHOLE = 59, 144  # the column at which a line of the goals may be divided, and all columns
 ONE = "a goal that ran is missed by more than 20 percent"  # what exit code 1 means
 
 
@@ -30,7 +30,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="goals (default), or scaling, which goes on from what --json FILE already has",
     )
     p.add_argument("--quick", action="store_true", help="fewer repeats and peers, about a minute")
-    p.add_argument("--only", nargs="+", metavar="G", help="of G1 ... G10 sizes gpu (default: all)")
+    p.add_argument("--only", nargs="+", metavar="G", help="goals, see below (default: all)")
     p.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -41,9 +41,17 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--force", action="store_true", help="goals: replace FILE if it exists")
 
 
+def more_help() -> str:
+    """Return the goals below the help."""
+    from decaf_theory.bench import GOALS
+
+    return meanings("goals", {name: str(goal.__doc__) for name, goal in GOALS.items()})
+
+
 def run(args: argparse.Namespace) -> int:
     """Print one line for each goal, as it is reached or missed."""
     from decaf_theory import bench
+    from decaf_theory.bench.rows import MEASURE, WHOLE
 
     if args.part == "scaling":
         return scale(args)
@@ -67,12 +75,16 @@ def scale(args: argparse.Namespace) -> int:
         raise ValueError("--only and --device belong to the goals; scaling runs whole, on the CPU")
     if args.force:
         raise ValueError("--force belongs to the goals; scaling goes on from what FILE has")
+
+    def show(text: str) -> None:
+        title = text == scaling.TITLE
+        fits = wrapped(text) if title else folded(text, scaling.SPREAD, scaling.WHOLE)
+        print(fits, flush=True)
+
     rows = scaling.run(
-        bench.settings(quick=args.quick),
-        to=place(args.json) if args.json else None,
-        show=lambda text: print(text, flush=True),
+        bench.settings(quick=args.quick), to=place(args.json) if args.json else None, show=show
     )
-    print(f"\n{extrapolation.table(rows)}", end="")
+    print(f"\n{extrapolation.table(rows)}")
     return 0
 
 

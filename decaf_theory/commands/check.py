@@ -6,6 +6,7 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 
+from decaf_theory.commands.listed import graphs, meanings, names
 from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 HELP = "is somebody's aggregation function right?"
@@ -21,23 +22,38 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "the update that it returns with the rule's exact one, and say in words what is wrong. "
         "Your module is executed."
     )
-    p.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION")
-    p.add_argument("--rule", default="decaf", help="decaf (default), dlora, fedavg, exact, ...")
+    p.add_argument("function", metavar="MODULE:FUNCTION", help="the function, or FILE.py:FUNCTION")
+    p.add_argument(
+        "--rule",
+        default="decaf",
+        metavar="NAME",
+        help="what it should compute, see below (default: decaf)",
+    )
     p.add_argument(
         "--topology",
         type=str.lower,
         metavar="NAME",
-        help="one result per agent, on this graph: ring, star, ...",
+        help="one result per agent, mixed with its neighbours on a graph, see below",
     )
     p.add_argument(
         "--call",
         metavar="SHAPE",
-        help="of the call: stacked, lists, pairs, states, clients, results",
+        help="how to call it, see below (default: the first that gives a readable result)",
     )
-    p.add_argument("--samples", action="store_true", help="weights are numbers of samples")
-    p.add_argument("--no-heads", action="store_true", help="adapters have factors alone")
-    p.add_argument("--seed", type=int, default=0, help="of the random adapters (default: 0)")
+    p.add_argument("--samples", action="store_true", help="give numbers of samples as weights")
+    p.add_argument("--no-heads", action="store_true", help="give factors alone, without a head")
+    p.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the random adapters (default: 0)"
+    )
     add_json(p)
+
+
+def more_help() -> str:
+    """Return the rules, the graphs, and the shapes of a call below the help."""
+    from decaf_theory.conformance.calls import SHAPES
+    from decaf_theory.conformance.rules import RULES
+
+    return names("rules", RULES) + graphs() + meanings("calls", SHAPES)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from decaf_theory.commands.listed import graphs
 from decaf_theory.commands.targets import add_json, check_targets, deliver
 from decaf_theory.files import place, write_atomically
 from decaf_theory.terminal import legend, paragraph
@@ -26,7 +27,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "aligned, or by truncating the mixed product; say which matrices matter, and what to do."
     )
     p.add_argument(
-        "folders", nargs="+", metavar="DIR", help="adapter folders in peft's format, one per agent"
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        help="adapters, one per agent: folders of peft or diffusers, or files of safetensors",
     )
     p.add_argument(
         "--rank", type=int, metavar="R", help="rank of the mix (default: that of the agents)"
@@ -36,11 +40,16 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         type=str.lower,
         default="complete",
         metavar="NAME",
-        help="who mixes with whom: complete (default), ring, star, ...",
+        help="who mixes with whom: a graph, see below (default: complete)",
     )
     p.add_argument("--plot", metavar="FILE", help="draw it by layer: .svg, .png or .pdf")
     p.add_argument("--all", action="store_true", help="show every matrix, however many there are")
     add_json(p)
+
+
+def more_help() -> str:
+    """Return the graphs below the help."""
+    return graphs()
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -13,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from decaf_theory.commands.listed import graphs, meanings
 from decaf_theory.commands.targets import STDOUT
 from decaf_theory.files import place, require_free, require_writable, to_json, write_atomically
 from decaf_theory.terminal import paragraph, printable, say, unsaid, wrapped
@@ -45,7 +45,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--topology",
         type=str.lower,
         metavar="NAME",
-        help="one adapter per agent, mixed with its neighbours on a ring, star, ...: folders in "
+        help="one adapter per agent, mixed with its neighbours on a graph, see below: folders in "
         "DIR by the names of the inputs, or agent0, agent1, ...",
     )
     p.add_argument(
@@ -91,17 +91,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def more_help() -> str:
-    """Return the methods that merge, each with its rule, as lines below the help."""
+    """Return the graphs, and the methods that merge, each with its rule, below the help."""
     from decaf_theory.adapters import MERGES
     from decaf_theory.methods import METHODS
 
-    rules = ((name, METHODS[name].origin) for name in MERGES)
-    lines = [
-        textwrap.fill(f"{name}: {origin.rule}", 78, initial_indent="  ", subsequent_indent="    ")
-        for name, origin in rules
-        if origin
-    ]
-    return "\nmethods:\n" + "\n".join(lines) + "\n"
+    origins = {name: METHODS[name].origin for name in MERGES}
+    rules = {name: origin.rule for name, origin in origins.items() if origin}
+    return graphs() + meanings("methods", rules)
 
 
 def weights(text: str) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from decaf_theory.commands.listed import graphs
 from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 HELP = "which methods are there, and what each sends"
@@ -29,15 +30,20 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="of the adapted matrix (default: 768 768)",
     )
     p.add_argument("--rank", type=int, default=8, metavar="R", help="of the factors (default: 8)")
-    p.add_argument("--agents", type=int, default=8, metavar="N", help="how many (default: 8)")
+    p.add_argument("--agents", type=int, default=8, metavar="N", help="on the graph (default: 8)")
     p.add_argument(
         "--topology",
         type=str.lower,
         default="ring",
         metavar="NAME",
-        help="of the graph (default: ring)",
+        help="graph, see below (default: ring)",
     )
     add_json(p)
+
+
+def more_help() -> str:
+    """Return the graphs below the help."""
+    return graphs()
 
 
 def run(args: argparse.Namespace) -> int:

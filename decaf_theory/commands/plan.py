@@ -6,6 +6,7 @@ import argparse
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
+from decaf_theory.commands.listed import meanings, names
 from decaf_theory.commands.targets import add_json, check_targets, deliver
 
 if TYPE_CHECKING:
@@ -24,26 +25,69 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "a mix, measured here in about a second. Closed forms go up to 1e12 agents. See "
         "docs/plan.md."
     )
-    p.add_argument("--graph", nargs="+", default=["ring"], metavar="NAME", help="ring (default)...")
+    p.add_argument(
+        "--graph",
+        nargs="+",
+        default=["ring"],
+        metavar="NAME",
+        help="graphs, see below; patterns and commas, too (default: ring)",
+    )
     p.add_argument(
         "--agents", type=agents, default=10, metavar="N", help="10 (default), 1e6, 1e9, ..."
     )
-    p.add_argument("--method", nargs="+", metavar="NAME", help="decaf dlora dlora_fa (default) ...")
     p.add_argument(
-        "--target", default="rounds", metavar="T", help="rounds (default), bytes or accuracy"
+        "--method",
+        nargs="+",
+        metavar="NAME",
+        help="methods, see below (default: decaf dlora dlora_fa)",
     )
-    p.add_argument("--model", metavar="NAME", help="llama2-7b (default), clip-vit-b16, ...")
+    p.add_argument(
+        "--target",
+        default="rounds",
+        metavar="T",
+        help="what orders the rows: rounds (default), bytes or accuracy",
+    )
+    p.add_argument("--model", metavar="NAME", help="model, see below (default: llama2-7b)")
     p.add_argument("--rank", type=int, metavar="R", help="of the model's factors (default: 8)")
     p.add_argument(
         "--sites", nargs="+", metavar="D,K,R,COUNT", help="your own matrices, instead of --model"
     )
-    p.add_argument("--dtype", default="float32", help="of messages: float32 (default), bfloat16...")
-    p.add_argument("--factor", type=float, default=1e-3, help="of disagreement (default: 0.001)")
+    p.add_argument(
+        "--dtype",
+        default="float32",
+        metavar="TYPE",
+        help="of messages: float32 (default), float64, float16 or bfloat16",
+    )
+    p.add_argument(
+        "--factor",
+        type=float,
+        default=1e-3,
+        metavar="X",
+        help="agents agree at this share of their first disagreement (default: 0.001)",
+    )
     for name in CONSTANTS:
-        p.add_argument(f"--{name}", type=float, metavar="X", help="see the legend (default: 1)")
-    p.add_argument("--step", type=float, metavar="LR", help="default: the least safe step")
+        p.add_argument(
+            f"--{name}", type=float, metavar="X", help="constant, see below (default: 1)"
+        )
+    p.add_argument(
+        "--step", type=float, metavar="LR", help="step size (default: the least safe step)"
+    )
     add_json(p)
-    p.add_argument("--no-measure", action="store_true", help="time no mix: the same text again")
+    p.add_argument(
+        "--no-measure", action="store_true", help="time no mix: the text is the same every time"
+    )
+
+
+def more_help() -> str:
+    """Return the graphs, the methods, the models and the constants below the help."""
+    from decaf_theory.plan.assumed import MEANINGS
+    from decaf_theory.plan.mixing import graph_methods
+    from decaf_theory.plan.models import MODELS
+    from decaf_theory.plan.networks import NETWORKS
+
+    known = {"graphs": NETWORKS, "methods": graph_methods(), "models": MODELS}
+    lists = (names(title, table) for title, table in known.items())
+    return "".join(lists) + meanings("constants", MEANINGS)
 
 
 def agents(text: str) -> int:

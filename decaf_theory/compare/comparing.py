@@ -18,7 +18,7 @@ from decaf_theory.compare.mixes import Mixes
 from decaf_theory.compare.network import dense, network_of, sums_off
 from decaf_theory.compare.path import EPS, Path, Recorder, averages, mean_state, momentum_of
 from decaf_theory.compare.rates import APART, GRADIENT, SPREAD, Run, rate_lines, spread_line
-from decaf_theory.files import place, write_atomically
+from decaf_theory.files import place, require_place, write_atomically
 from decaf_theory.pictures import format_of, rendered
 from decaf_theory.simulate import Config, Trace, Visit, simulate, start_factors
 from decaf_theory.simulate.visit import mean_of_agents, points
@@ -72,11 +72,16 @@ class Comparison:
         return "\n".join([*shouts, head, *(_row(line, first) for line in self.lines), *notes])
 
     def draw(self, file: str | pathlib.Path) -> None:
-        """Draw curves and bars to a file, .svg, .png or .pdf; ValueError: another."""
+        """Draw curves and bars to a file, .svg, .png or .pdf; ValueError: another.
+
+        Folders on its path are made, and a file of that name is replaced. UnwritableError, before
+        anything is drawn: the file cannot be written there.
+        """
         from decaf_theory.compare.drawing import picture
 
-        form = format_of(file)
-        write_atomically(place(file), rendered(lambda: picture(self), form))
+        form, path = format_of(file), place(file)
+        require_place(path)
+        write_atomically(path, rendered(lambda: picture(self), form))
 
 
 def _row(line: Line, first: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from decaf_theory.terminal import width
+from decaf_theory.terminal import width, wrapped
 
 SHOWN = 5
 
@@ -56,7 +56,7 @@ class Report:
             f"{self.function}, rule {self.rule}: {verdict} in {self.passed} of {self.asked} cases",
             f"called with {self.called}",
         ]
-        lines = [*head, *_listed("fault", self.faults), *_listed("note", self.notes)]
+        lines = [*map(wrapped, head), *_listed("fault", self.faults), *_listed("note", self.notes)]
         if self.unasked:
             lines += _wrapped("not asked", "; ".join(self.unasked))
         return "\n".join(lines)

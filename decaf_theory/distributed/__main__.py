@@ -52,9 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(prog="python -m decaf_theory.distributed", description=__doc__)
-    p.add_argument("--method", nargs="+", default=["decaf"], choices=sorted(METHODS))
-    p.add_argument("--graph", default="ring", choices=sorted({*TOPOLOGIES, *SCHEDULES}))
-    p.add_argument("--agents", type=int, help="by default one at each rank")
+    graphs = sorted({*TOPOLOGIES, *SCHEDULES})
+    p.add_argument(
+        "--method",
+        nargs="+",
+        default=["decaf"],
+        choices=sorted(METHODS),
+        metavar="NAME",
+        help=f"of {', '.join(sorted(METHODS))} (default: decaf)",
+    )
+    p.add_argument(
+        "--graph",
+        default="ring",
+        choices=graphs,
+        metavar="NAME",
+        help=f"of {', '.join(graphs)} (default: ring)",
+    )
+    p.add_argument("--agents", type=int, metavar="N", help="by default one at each rank")
     p.add_argument("--size", type=int, nargs=2, default=(8, 6), metavar=("D", "K"))
     p.add_argument("--rank", type=int, default=2, help="of the adapters")
     p.add_argument("--lr", type=float, default=0.05)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from decaf_theory import bench
-from decaf_theory.bench.rows import HEADER, Row, line, verdict
+from decaf_theory.bench.rows import HEADER, MEASURE, WHOLE, Row, line, verdict
 from decaf_theory.files import write_atomically
 from decaf_theory.sums import seal_lines
+from decaf_theory.terminal import folded, wrapped
 from paper_checks.gpu.parts import PARTS, ROOT, Setting
 
 STORED = "gpu.jsonl"
@@ -117,8 +118,9 @@ def table(rows: Sequence[Row]) -> str:
     """Return all verdicts, the tests that did not pass, and how each part ended, as text."""
     named = next(row for row in rows if row["kind"] == "machine")
     what = ("torch", "triton", "numpy", "python")
-    lines = [f"{named.get('gpu', 'cpu')}, {', '.join(f'{n} {named[n]}' for n in what)}", HEADER]
-    lines += [line(row) for row in rows if row["kind"] == "verdict"]
+    about = f"{named.get('gpu', 'cpu')}, {', '.join(f'{n} {named[n]}' for n in what)}"
+    verdicts = [line(row) for row in rows if row["kind"] == "verdict"]
+    lines = [wrapped(about), *(folded(text, MEASURE, WHOLE) for text in (HEADER, *verdicts))]
     lines += [
         f"{row['outcome']:<8} {row['name']}"
         for row in rows
