@@ -189,6 +189,17 @@ def test_the_largest_size_fits_into_registers(target):
 
 
 @needs_triton
+@pytest.mark.slow
+def test_it_compiles_alike_whatever_the_default_for_fused_multiply_adds():
+    """Of the same kernel, with them and without, registers or spills differ."""
+    code = (
+        "from decaf_theory.tsvd.jacobi_triton import resources; print(resources(90, 'float64', 32))"
+    )
+    off, on = (in_process("-c", code, TRITON_DEFAULT_FP_FUSION=x) for x in "01")
+    assert off == on
+
+
+@needs_triton
 def test_the_smallest_size_compiles_for_every_target():
     code = (
         "from decaf_theory.tsvd.jacobi_triton import TARGETS, resources; "
