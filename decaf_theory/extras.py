@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 
 # package -> the extra of this project that installs it
@@ -33,6 +34,25 @@ def installed(name: str) -> bool:
         return find_spec(name) is not None
     except (ImportError, ValueError):  # blocked by a finder, or by None in sys.modules
         return False
+
+
+def no_interpreter() -> str:
+    """Return the line that says why Triton's interpreter cannot run a kernel; empty if it can.
+
+    On a GPU kernels are compiled: there triton 3.6 serves. Source: triton-lang/triton issue 9171.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
+    if line := missing("triton"):
+        return line
+    with suppress(PackageNotFoundError):  # builds of torch by night bring triton by other names
+        found = version("triton")
+        if tuple(int(number) for number in found.split(".")[:2]) < (3, 7):
+            return (
+                f"triton {found} interprets a loop by int() of an array, which numpy warns of and "
+                f"refuses from 2.4 on (here {version('numpy')}); triton >= 3.7 does not"
+            )
+    return ""
 
 
 def unmet(error: ModuleNotFoundError) -> str:

@@ -54,7 +54,7 @@ ALLOWED = {
     "adversary": {"extras", "rng"},
     "conformance": {"arrays", "extras", "files", "names", "rng", "lowrank", "topology", "methods"}
     | {"conformance", "terminal"},
-    "bench": {"arrays", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
+    "bench": {"arrays", "extras", "files", "formats", "rng", "lowrank", "topology", "tsvd", "bench"}
     | {"methods", "problems", "simulate", "sums"}
     | {"plan", "terminal"},
     "distributed": {"__init__", "arrays", "faults", "interrupts", "terminal", "lowrank", "tsvd"}

@@ -73,6 +73,14 @@ def test_on_the_cpu_the_goal_is_skipped_and_small_sizes_give_every_row():
     assert all(row["reached"] > 0 for row in rows[:-1])
 
 
+def test_where_the_solver_cannot_run_its_row_is_skipped_and_says_why(monkeypatch):
+    monkeypatch.setattr(gpu.extras, "no_interpreter", lambda: "too old")
+    monkeypatch.setattr(gpu.extras, "missing", lambda name: f"no {name}")
+    theirs, ours = gpu.batch_of((2, 3, 2), "x", "cpu")
+    assert (theirs["status"], ours["status"], ours["reason"]) == ("no goal", "skipped", "too old")
+    assert gpu.unsolved(3, "cuda") == "no triton"  # compiled: no interpreter is asked for
+
+
 def test_an_error_fails_its_case_and_no_other(monkeypatch, capsys):
     def broken(case, device, bytes_a_second):
         yield {"kind": "verdict", "fails": False}

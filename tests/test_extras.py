@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,30 @@ def test_the_adversary_is_refused_by_the_name_of_its_extra():
     code = WITHOUT + "import decaf_theory.adversary"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ModuleNotFoundError: torch not installed: pip install -e '.[torch]'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("triton", "runs"), [("3.6.0", False), ("3.7.1", True), ("3.10.0+git1a2b", True), ("4.0", True)]
+)
+def test_from_triton_3_7_on_there_is_an_interpreter(triton, runs, monkeypatch):
+    monkeypatch.setattr(extras, "installed", lambda name: True)
+    monkeypatch.setattr(
+        "importlib.metadata.version", {"triton": triton, "numpy": "2.5.0"}.__getitem__
+    )
+    line = extras.no_interpreter()
+    assert not line if runs else line.startswith(f"triton {triton} interprets a loop by int()")
+
+
+def test_without_triton_or_with_one_of_another_name_the_line_says_so_or_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert extras.no_interpreter() == "triton not installed: pip install -e '.[gpu]'"
+
+    def nameless(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(extras, "installed", lambda name: True)
+    monkeypatch.setattr("importlib.metadata.version", nameless)
+    assert extras.no_interpreter() == ""
 
 
 def test_a_package_that_no_extra_installs_stays_an_error():

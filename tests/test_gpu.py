@@ -39,10 +39,10 @@ SIDES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64) if 
 SHAPES = [(768, 512, 2), (1024, 768, 8), (640, 640, 21)] if ON_CUDA else [(96, 64, 2)]
 WAYS = ("auto", "panel", "qr", "dense")
 PROMISED = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 1e-6, "float16": 1e-6}
-needs_triton = pytest.mark.skipif(
-    not (extras.installed("triton") and (ON_CUDA or os.environ.get("TRITON_INTERPRET") == "1")),
-    reason="triton is not installed, or there is neither CUDA nor TRITON_INTERPRET=1",
-)
+LACKING = extras.missing("triton") if ON_CUDA else extras.no_interpreter()
+if not ON_CUDA and os.environ.get("TRITON_INTERPRET") != "1":
+    LACKING = "there is neither CUDA nor TRITON_INTERPRET=1"
+needs_triton = pytest.mark.skipif(bool(LACKING), reason=LACKING)
 
 
 @pytest.fixture(autouse=True)

@@ -8,21 +8,22 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from decaf_theory import extras
 from decaf_theory.bench.lapack import THRESHOLD, cases, matrix
 from decaf_theory.tsvd.jacobi import svd
 from tests.test_jacobi import DTYPES, hard, ratios
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRICES = [case for case in cases() if 0 not in case]
-needs_triton = pytest.mark.skipif(
-    find_spec("triton") is None, reason="triton is not installed (extra gpu)"
+needs_triton, needs_interpreter = (
+    pytest.mark.skipif(bool(reason), reason=reason)
+    for reason in (extras.missing("triton"), extras.no_interpreter())
 )
 
 
@@ -102,7 +103,7 @@ def messages():
     return found
 
 
-@needs_triton
+@needs_interpreter
 @pytest.mark.slow
 def test_twenty_of_lapacks_matrices_pass_in_the_interpreter():
     numbers = [i * len(MATRICES) // 20 for i in range(20)]
@@ -112,7 +113,7 @@ def test_twenty_of_lapacks_matrices_pass_in_the_interpreter():
     assert max(found) < THRESHOLD
 
 
-@needs_triton
+@needs_interpreter
 @pytest.mark.night
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_all_of_lapacks_matrices_pass_in_the_interpreter(dtype):
@@ -121,7 +122,7 @@ def test_all_of_lapacks_matrices_pass_in_the_interpreter(dtype):
     assert max(found) < THRESHOLD
 
 
-@needs_triton
+@needs_interpreter
 @pytest.mark.parametrize(
     "n",
     [pytest.param(3, marks=pytest.mark.slow)]
@@ -133,7 +134,7 @@ def test_hard_matrices_pass_in_the_interpreter(n):
     assert np.max(found) < THRESHOLD
 
 
-@needs_triton
+@needs_interpreter
 @pytest.mark.slow
 def test_it_does_what_the_array_version_does():
     """The same rotations in the same order: equal vectors, signs included."""
@@ -142,7 +143,7 @@ def test_it_does_what_the_array_version_does():
     assert np.max(found) < 1e-12
 
 
-@needs_triton
+@needs_interpreter
 @pytest.mark.slow
 def test_its_messages_are_those_of_the_array_version():
     sweeps, finite, side, overflow, backend = interpreted("messages()")
@@ -185,6 +186,17 @@ def test_the_largest_size_fits_into_registers(target):
     registers, spilled = (int(x) for x in in_process("-c", code).split()[3:5])
     assert 128 < registers <= 255
     assert spilled == 0
+
+
+@needs_triton
+@pytest.mark.slow
+def test_it_compiles_alike_whatever_the_default_for_fused_multiply_adds():
+    """Of the same kernel, with them and without, registers or spills differ."""
+    code = (
+        "from decaf_theory.tsvd.jacobi_triton import resources; print(resources(90, 'float64', 32))"
+    )
+    off, on = (in_process("-c", code, TRITON_DEFAULT_FP_FUSION=x) for x in "01")
+    assert off == on
 
 
 @needs_triton

@@ -14,8 +14,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from decaf_theory import extras
 from decaf_theory.bench import peers
 from decaf_theory.bench.cases import Case, Inputs, draw, on_torch
 from decaf_theory.bench.race import Settings
@@ -113,25 +114,24 @@ def batch_of(shape: tuple[int, int, int], label: str, device: str) -> Iterator[R
     """Yield torch's time for the SVDs of a batch of small matrices over that of the own solver."""
     import torch
 
-    own, generator = solver(), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     A = torch.randn(*shape, generator=generator).to(device)
     theirs = seconds([partial(torch.linalg.svd, A, full_matrices=False)], device)
     yield verdict(GOAL, label, "torch's SVD, ms", [1e3 * t for t in theirs])
-    if max(shape[1:]) > 64 or own is None:
-        reason = "triton is not installed" if own is None else "the own solver takes sides <= 64"
+    if reason := unsolved(max(shape[1:]), device):
         yield skipped(GOAL, label, "torch's SVD / ours", reason)
         return
-    mine = statistics.median(seconds([lambda: own(A)], device))
+    from decaf_theory.tsvd.jacobi_triton import svd
+
+    mine = statistics.median(seconds([partial(svd, A)], device))
     yield verdict(GOAL, label, "torch's SVD / ours", [t / mine for t in theirs])
 
 
-def solver() -> Callable[[Any], Any] | None:
-    """Return the Triton solver, None where there is no Triton; on the CPU it is interpreted."""
-    try:
-        from decaf_theory.tsvd.jacobi_triton import svd
-    except ImportError:
-        return None
-    return svd
+def unsolved(side: int, device: str) -> str:
+    """Return why the Triton solver cannot be timed; empty if it can. The CPU interprets it."""
+    if side > 64:
+        return "the own solver takes sides <= 64"
+    return extras.no_interpreter() if device == "cpu" else extras.missing("triton")
 
 
 def batched_qr(inputs: Inputs) -> Callable[[], Factors]:

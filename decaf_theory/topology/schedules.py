@@ -261,7 +261,7 @@ def _links(Pi: Matrix, N: int, wanted: str) -> tuple[Host, Host]:
     Pi = symmetric(Pi, wanted)
     if Pi.shape != (N, N):
         raise ValueError(f"Pi must be {N} x {N} for {N} agents, got shape {Pi.shape}")
-    above = scipy.sparse.triu(Pi, k=1, format="coo")
+    above = scipy.sparse.triu(scipy.sparse.coo_array(Pi), k=1, format="coo")
     above.eliminate_zeros()
     return np.stack(above.coords), above.data
 

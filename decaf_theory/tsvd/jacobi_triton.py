@@ -51,6 +51,7 @@ except ImportError as error:
 
 SIDES = (8, 16, 32, 64)  # what it is compiled for; smaller matrices are padded with zeros
 TARGETS = (80, 90, 100)
+OPTIONS = ("num_warps", "enable_fp_fusion")  # of the compiler, not of the kernel
 
 
 def svd(A: Array) -> tuple[Array, Array, Array]:
@@ -91,6 +92,7 @@ def constants(p: int, q: int, x: Array) -> dict[str, Any]:
     return {
         **{"P": P, "Q": Q, "EPS": eps(x), "SHORT": shortest(x) ** 2, "SWEEPS": SWEEPS},
         "num_warps": {8: 1, 16: 4, 32: 4, 64: 8}[P],  # few registers spill, see the table
+        "enable_fp_fusion": True,  # said, as Triton's own default changes at 3.10
     }
 
 
@@ -233,7 +235,7 @@ class Resources(NamedTuple):
 def resources(target: int, dtype: str, side: int) -> Resources:
     """Compile the kernel for side x side matrices, without a GPU, and read what it takes."""
     fixed: dict[str, Any] = constants(side, side, np.empty(0, dtype))
-    options = {"num_warps": fixed.pop("num_warps")}
+    options = {name: fixed.pop(name) for name in OPTIONS}
     pointer = {"float64": "*fp64", "float32": "*fp32"}[dtype]
     signature = dict.fromkeys("AUSV", pointer) | {"settled": "*i1", "p": "i32", "q": "i32"}
     source = ASTSource(_solve, signature | dict.fromkeys(fixed, "constexpr"), fixed)
