@@ -38,16 +38,19 @@ def matrices(config: Config) -> Iterator[tuple[int, Any]]:
     """
     rule, graph, K = config.rule, config.graph, config.local_steps
     known: dict[int, ref[Any]] = {}
+
+    def watch(number: int, Pi: Any) -> None:
+        known[number] = ref(Pi, lambda _: known.pop(number))
+
     for t in range(config.steps):
         mixes = rule.meets == "graph" and rule.mixes(Clock(t, K - 1, K))
         if not (mixes or rule.pools == "graph"):
             continue
         Pi = graph(t) if callable(graph) else graph
-        number = id(Pi)
-        if number in known:
+        if id(Pi) in known:
             continue
         if hasattr(Pi, "shape"):  # lists cannot be watched
-            known[number] = ref(Pi, lambda _, number=number: known.pop(number))
+            watch(id(Pi), Pi)
         yield t, Pi
         if not callable(graph):
             return
