@@ -5,7 +5,7 @@
     tsvd        the truncated SVD of a mix of products, DeCAF's kernel: tsvd_of_mix
     measure     interference, truncation error, consensus distance, ...
     bounds      one function per lemma or theorem, letters in, number out
-    methods     how agents mix: METHODS, among them DSGD, FedAvg, DLoRA and DeCAF
+    methods     how agents mix: METHODS (DSGD, FedAvg, DLoRA, DeCAF, ...), check_method
     problems    losses with proved constants: PROBLEMS, quadratic, check_problem
     simulate    a method on a problem over a graph: simulate.simulate(Config(...))
     compare     a run against every bound that applies: compare.compare(Config(...))
@@ -29,6 +29,7 @@ __all__ = [
     "__version__",
     "adapters",
     "bounds",
+    "check_method",
     "check_problem",
     "compare",
     "lowrank",
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
         tsvd,
     )
     from decaf_theory.lowrank import Factors
-    from decaf_theory.methods import METHODS
+    from decaf_theory.methods import METHODS, check_method
     from decaf_theory.problems import PROBLEMS, check_problem, quadratic
     from decaf_theory.simulate import Config
     from decaf_theory.topology import TOPOLOGIES, spectral_gap, sqrt_rho
@@ -80,6 +81,7 @@ else:  # hidden from type checkers, to which it would make every name known
         "TOPOLOGIES": "topology",
         "Config": "simulate",
         "Factors": "lowrank",
+        "check_method": "methods",
         "check_problem": "problems",
         "quadratic": "problems",
         "spectral_gap": "topology",

@@ -6,7 +6,7 @@ A notebook as a script: `# %%` begins a cell, `# %% [markdown]` one of words.
 # %%
 from dataclasses import replace
 
-from decaf_theory import METHODS, TOPOLOGIES, Config
+from decaf_theory import METHODS, TOPOLOGIES, Config, check_method
 from decaf_theory.compare import compare
 from decaf_theory.problems import PROBLEMS
 from decaf_theory.simulate import simulate
@@ -26,6 +26,15 @@ def receive(own, sent, weights, clock):
 
 
 alternating = replace(dlora, name="alternating", receive=receive, keeps=())
+
+# %% [markdown]
+# ## Is it what it says?
+# What every method promises, and the means that this one says it `keeps`: none, as the fifth round
+# loses those of B and A, and the others that of the products. A promise that is broken is an error
+# that says by how much, and in which round.
+
+# %%
+print(check_method(alternating))
 
 # %% [markdown]
 # ## Against the bounds

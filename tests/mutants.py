@@ -97,6 +97,11 @@ TESTS = {
         "tests/test_methods_merging.py",
         "tests/test_cli.py",
     ],
+    "decaf_theory/findings.py": ["tests/test_check_method.py", "tests/test_check_problem.py"],
+    **{
+        f"decaf_theory/methods/{name}.py": ["tests/test_check_method.py"]
+        for name in ("checking", "gaps", "promises")
+    },
     "decaf_theory/methods/cost.py": ["tests/test_cost.py", "tests/test_cli.py"],
     "decaf_theory/methods/feedback.py": ["tests/test_feedback.py"],
     "decaf_theory/methods/decoupled.py": ["tests/test_forms_in_turn.py"],

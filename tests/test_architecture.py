@@ -21,6 +21,7 @@ ALLOWED = {
     "extras": set(),
     "faults": {"extras", "files", "terminal"},
     "files": set(),
+    "findings": set(),
     "interrupts": set(),
     "sums": {"files"},
     "formats": set(),
@@ -37,10 +38,10 @@ ALLOWED = {
     "tsvd": {"arrays", "lowrank", "tsvd"},
     "methods": {
         *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods"),
-        "terminal",
+        *("extras", "findings", "terminal"),
     },
     "measure": {"arrays", "lowrank", "tsvd"},
-    "problems": {"arrays", "names", "rng", "lowrank", "topology", "problems"},
+    "problems": {"arrays", "findings", "names", "rng", "lowrank", "topology", "problems"},
     "pictures": {"files"},
     "compare": {"arrays", "bounds", "files", "lowrank", "measure", "methods", "pictures"}
     | {"simulate", "stats", "topology", "compare"},

@@ -13,7 +13,7 @@ from decaf_theory.compare.covered import followed
 from decaf_theory.compare.drawing import picture
 from decaf_theory.compare.lines import OPEN, VIOLATED
 from decaf_theory.compare.mixes import Mixes
-from decaf_theory.compare.network import network_of, sums_off
+from decaf_theory.compare.network import matrices, network_of, sums_off
 from decaf_theory.compare.path import TURNED, path_of
 from decaf_theory.files import UnwritableError
 from decaf_theory.lowrank import Factors, product
@@ -505,6 +505,50 @@ def test_weights_that_somebody_rounded_violate_nothing_and_those_in_float32_are_
     assert line.verdict == "holds"
     with pytest.raises(ValueError, match=r"Pi must sum to one in float64 .* off"):
         compare(replace(config, Pi=PI.astype(np.float32)))
+
+
+def in_turn(*Pis):
+    """A graph that changes with the round, and the rounds that were asked for."""
+    asked = []
+
+    def graph(t):
+        asked.append(t)
+        return Pis[t]
+
+    return graph, asked
+
+
+@pytest.mark.parametrize("method", ["decaf", "dsgd", "fedrot"])
+def test_a_round_with_weights_in_float32_is_named(method):
+    meets = replace(METHODS[method], meets="graph")
+    graph, _ = in_turn(PI, PI, TOPOLOGIES["complete"](N), PI.astype(np.float32), PI)
+    config = Config(**{**RUN, "problem": CURVED, "method": meets, "Pi": graph, "steps": 4})
+    with pytest.raises(ValueError, match=r"got sums that are \S+e-08 off in round 3; weights in"):
+        compare(config)
+    compare(replace(config, steps=3))
+
+
+def test_a_round_that_does_not_mix_is_not_asked_for_its_weights():
+    graph, asked = in_turn(PI, PI.astype(np.float32), PI, PI.astype(np.float32))
+    every_other = replace(METHODS["dlora"], mixes=lambda clock: clock.round % 2 == 0)
+    config = Config(**{**RUN, "problem": CURVED, "method": every_other, "Pi": graph, "steps": 4})
+    compare(config)
+    assert {*asked} == {0, 2}
+
+
+def test_matrices_are_looked_at_once_each_and_by_the_first_round_that_has_them():
+    complete = TOPOLOGIES["complete"](N)
+    graph, _ = in_turn(PI, complete, PI, complete, PI)
+    config = Config(**{**RUN, "problem": CURVED, "Pi": graph, "steps": 5})
+    found = [*matrices(config)]
+    assert [t for t, _ in found] == [0, 1]
+    assert found[0][1] is PI
+    assert found[1][1] is complete
+    fresh = replace(
+        config, Pi=lambda t: PI * 1.0
+    )  # a matrix that is gone leaves its place to others
+    assert [t for t, _ in matrices(fresh)] == [0, 1, 2, 3, 4]
+    assert [t for t, _ in matrices(replace(config, Pi=PI))] == [0]
 
 
 def test_what_is_no_config_is_named():

@@ -219,7 +219,8 @@ def test_the_harness_at_ranks_is_that_of_one_process_up_to_rounding(ended):
     # sums over those that a rank hears, and products of the batches of its agents alone
     assert ended.codes["other_order"] == [0] * 4, ended.said("other_order", 0)
     row = json.loads(ended.said("other_order", 0, "txt"))
-    assert row["gap"] <= row["allowed"] <= 1e-12 * row["size"]
+    assert row["gap"] <= row["allowed"] <= 1e-13 * row["size"]
+    assert row["lost"] > 0.1  # by gradients in float32, in its units: they do round
 
 
 def test_two_hosts_serve_a_problem(ended):

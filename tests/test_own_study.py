@@ -65,6 +65,8 @@ def test_a_problem_of_ones_own_is_a_study_of_few_lines(ran):
 
 def test_a_method_of_ones_own_is_dlora_with_errors_of_mixing(ran):
     names, out = ran("own_method.py")
+    assert len(cells("own_method.py")) <= 25
+    assert "found     allowed" in out.split("\ndlora: ")[0]
     own = out.split("\nalternating: ")[1].split("\ndecaf: ")[0]
     assert "T30-certificate" in own
     assert "VIOLATED" not in out

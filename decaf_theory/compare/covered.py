@@ -9,7 +9,7 @@ import numpy as np
 
 from decaf_theory import bounds
 from decaf_theory.arrays import host
-from decaf_theory.compare.network import ROUNDING, dense, sums_off
+from decaf_theory.compare.network import ROUNDING, dense, matrices, sums_off
 from decaf_theory.compare.path import EPS, averages, momentum_of, turned
 from decaf_theory.methods import Clock
 from decaf_theory.methods.base import of_numbers
@@ -41,13 +41,15 @@ class Letters(NamedTuple):
 
 def require_exact(config: Config) -> None:
     """Raise ValueError at weights whose sums are one only to the digits of a narrower type."""
-    graph = config.graph(0) if callable(config.graph) else config.graph
-    if graph is not None and (off := sums_off(dense(graph), config.shares) * EPS) > EPS**0.5:
-        raise ValueError(
-            f"rows and columns of Pi must sum to one in float64 to compare with bounds, got sums "
-            f"that are {off:.1e} off; weights in float32 are: make them in float64, as TOPOLOGIES "
-            f"and topology.metropolis do"
-        )
+    for t, Pi in matrices(config):
+        off = sums_off(dense(Pi), config.shares) * EPS
+        if off > EPS**0.5:
+            where = f" in round {t}" if callable(config.graph) else ""
+            raise ValueError(
+                f"rows and columns of Pi must sum to one in float64 to compare with bounds, got "
+                f"sums that are {off:.1e} off{where}; weights in float32 are: make them in "
+                f"float64, as TOPOLOGIES and topology.metropolis do"
+            )
 
 
 def kind_of(config: Config) -> str:

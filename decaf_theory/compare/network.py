@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -27,6 +29,31 @@ class Network(NamedTuple):
     lam: float = 1.0
     why: str = ""
     eigenvalues: tuple[float, ...] = ()  # but the leading 1, of one symmetric Pi
+
+
+def matrices(config: Config) -> Iterator[tuple[int, Any]]:
+    """Yield each matrix on which the agents of a run meet, with the first round that has it.
+
+    Each once, by identity, as long as it exists: a schedule may cycle, or make new ones.
+    """
+    rule, graph, K = config.rule, config.graph, config.local_steps
+    known: dict[int, ref[Any]] = {}
+
+    def watch(number: int, Pi: Any) -> None:
+        known[number] = ref(Pi, lambda _: known.pop(number))
+
+    for t in range(config.steps):
+        mixes = rule.meets == "graph" and rule.mixes(Clock(t, K - 1, K))
+        if not (mixes or rule.pools == "graph"):
+            continue
+        Pi = graph(t) if callable(graph) else graph
+        if id(Pi) in known:
+            continue
+        if hasattr(Pi, "shape"):  # lists cannot be watched
+            watch(id(Pi), Pi)
+        yield t, Pi
+        if not callable(graph):
+            return
 
 
 def network_of(config: Config) -> Network:
@@ -67,12 +94,9 @@ def network_of(config: Config) -> Network:
 
 
 def _changing(config: Config, order: str) -> Network:
-    graph = config.graph
-    assert callable(graph)
     if law := law_of(config):
         return _at_random(config, order, law.rho())
-    seen = {id(Pi): Pi for Pi in map(graph, range(config.steps))}
-    Pis = [dense(Pi) for Pi in seen.values()]
+    Pis = [dense(Pi) for _, Pi in matrices(config)]
     return _varying(Pis, order, config.local_steps, "graph: changes, and q and S are known for")
 
 

@@ -1,8 +1,9 @@
 """Every method by name, and every form of W - W0. A new one is a file and a line in its table.
 
-from decaf_theory.methods import METHODS, sora, with_form
+from decaf_theory.methods import METHODS, check_method, sora, with_form
 mixed = METHODS["decaf"].mix(factors, Pi)       # one round of mixing, nothing else
 gated = with_form(METHODS["decaf"], sora(lam=0.1))
+print(check_method(method))                     # one of your own, against what it declares
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from decaf_theory.methods.channel import (
     salf,
     stragglers,
 )
+from decaf_theory.methods.checking import check_method
 from decaf_theory.methods.compressed import CHOCO, choco
 from decaf_theory.methods.confined import FED_SB, fed_sb
 from decaf_theory.methods.decoupled import sd_lora
@@ -61,6 +63,7 @@ __all__ = [
     "State",
     "adf_lora",
     "air_fedavg",
+    "check_method",
     "choco",
     "differences",
     "error_feedback",

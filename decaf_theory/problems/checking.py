@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from decaf_theory.arrays import Array, Host, host
+from decaf_theory.findings import Checked
 from decaf_theory.problems import searching
 from decaf_theory.problems.base import Problem
 from decaf_theory.problems.searching import Found, norm, precision
@@ -58,20 +59,16 @@ class Finding(NamedTuple):
             f"{self.found.what} {self.found.where}"
         )
 
-
-class Checked(dict[str, Finding]):
-    """The findings by name; prints as a table. The point of each is in its `found.where`."""
-
     def __str__(self) -> str:
-        """Return one line for each constant."""
-        lines = [f"{'':12}{'declared':>12}{'found':>12}  what was found"]
-        for name, finding in self.items():
-            known = "-" if finding.declared is None else f"{finding.declared:.6g}"
-            lines.append(f"{name:12}{known:>12}{finding.measured:>12.6g}  {finding.found.what}")
-        return "\n".join(lines)
+        """Return the line of the constant; the point is in `found.where`."""
+        known = "-" if self.declared is None else f"{self.declared:.6g}"
+        return f"{self.name:12}{known:>12}{self.measured:>12.6g}  {self.found.what}"
 
 
-def check_problem(problem: Problem, *, seed: int = 0) -> Checked:
+HEADING = f"{'':12}{'declared':>12}{'found':>12}  what was found"
+
+
+def check_problem(problem: Problem, *, seed: int = 0) -> Checked[Finding]:
     """Return what a search finds of each constant of a problem, by name.
 
     L and m: secants of the gradient, along the eigenvectors of the Hessian where d k <= 32.
@@ -92,17 +89,12 @@ def check_problem(problem: Problem, *, seed: int = 0) -> Checked:
     _check_functions(problem, W)
     _check_gradient(problem, W, rng)
     found = searching.all_of(problem, W[:, :1], rng)
-    checked = Checked(
-        {
-            name: Finding(name, declared, found[name], least)
-            for name, declared, least in _declared(problem)
-            if name in found
-        }
+    findings = (
+        Finding(name, declared, found[name], least)
+        for name, declared, least in _declared(problem)
+        if name in found
     )
-    wrong = [finding.complaint for finding in checked.values() if not finding.held]
-    if wrong:
-        raise ValueError(f"problem {problem.name}: " + "; ".join(wrong))
-    return checked
+    return Checked(findings, HEADING).require(f"problem {problem.name}")
 
 
 def _declared(problem: Problem) -> list[tuple[str, float | None, bool]]:
