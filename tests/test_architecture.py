@@ -23,6 +23,7 @@ ALLOWED = {
     "files": set(),
     "findings": set(),
     "interrupts": set(),
+    "memory": set(),
     "sums": {"files"},
     "formats": set(),
     "names": set(),
@@ -31,11 +32,11 @@ ALLOWED = {
     "continual": {"arrays"},
     "stats": {"arrays"},
     "small_steps": {"bounds", "topology"},
-    "terminal": set(),
+    "terminal": {"interrupts"},
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
     "concentration": {"arrays"},
-    "tsvd": {"arrays", "lowrank", "tsvd"},
+    "tsvd": {"arrays", "lowrank", "memory", "tsvd"},
     "methods": {
         *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods"),
         *("extras", "findings", "terminal"),
@@ -46,7 +47,7 @@ ALLOWED = {
     "compare": {"arrays", "bounds", "files", "lowrank", "measure", "methods", "pictures"}
     | {"simulate", "stats", "topology", "compare"},
     "moments": {"arrays", "lowrank", "topology"},
-    "simulate": {"arrays", "rng", "lowrank", "tsvd", "topology"}
+    "simulate": {"arrays", "memory", "rng", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "problems", "moments"},
     "adapters": {"arrays", "formats", "terminal", "lowrank", "tsvd", "topology"}
     | {"methods", "measure", "adapters", "files", "sums"}
