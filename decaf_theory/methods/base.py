@@ -84,6 +84,8 @@ class Method:
     what an agent itself holds. tuned(Pi): the method for this graph, of one whose parameters depend
     on it. one_graph: whether what agents keep is true only as long as the graph is the same in
     every round. origin: rule, source and confidence.
+
+    `check_method` tries what a method declares here, and what all of them promise.
     """
 
     name: str
