@@ -83,6 +83,16 @@ def test_a_mixed_frozen_factor_and_its_interference_decay(branch, graph, seed, t
     assert mean <= decayed * np.linalg.norm(deviations(B)) / N + slip * size
 
 
+@pytest.mark.parametrize(("name", "N"), alternating_phases.GRAPHS)
+def test_an_unmixed_frozen_factor_leaves_no_interference_where_the_other_agrees(name, N):
+    rng = np.random.default_rng(N)
+    A, B = rng.standard_normal((N, 2, 3)), np.tile(rng.standard_normal((4, 2)), (N, 1, 1))
+    assert np.linalg.norm(deviations(A)) > 1
+    # a mean of N matrices, and a norm by QR and SVD of panels of 2 N rows
+    slip = 10 * 2 * N * EPS * np.linalg.norm(A) * np.linalg.norm(B)
+    assert interference_norm(Factors(B, A), TOPOLOGIES[name](N)).max() <= slip
+
+
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
     graph=st.sampled_from([("ring", 5), ("path", 4), ("star", 5), ("bipartite", 6)]),

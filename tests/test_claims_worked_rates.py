@@ -7,7 +7,7 @@ import pytest
 
 from tests.claim_rows import replayed
 from tests.dense import PI, Path, case, sharp
-from verification.claims.rates import joint_errors, mixing_errors
+from verification.claims.rates import error_feedback, joint_errors, mixing_errors
 from verification.evidence import NEAR
 
 LAM, *REST = np.sort(abs(np.linalg.eigvalsh(PI)))[:-1][::-1]
@@ -142,6 +142,19 @@ def test_the_cross_term_of_t29_sharp_is_reached_by_two_agents():
 
 
 # ---------------------------------------------------------------- rests, rounds, graphs
+
+
+def test_what_t30_cone_leaves_is_the_price_of_the_cone_and_not_of_the_rank():
+    target = error_feedback.OF_RANK
+    assert np.linalg.svd(target, compute_uv=False)[2] == 0  # rank 2 reaches it
+    P = np.diag([1.0, 1.0, 0.0])
+    for _ in range(200):
+        turn = np.eye(3) - 0.1 * (P - target)
+        P = turn @ P @ turn
+    left = np.sum((P - target) ** 2) / 2
+    # an eigenvalue p of target -1/2 falls by (0.95 - p/10)^2 a step; sums of numbers of size one
+    slip = 10 * np.finfo(float).eps
+    assert 1 / 8 - slip <= left <= (1 / 2 + 0.95**400) ** 2 / 2 + slip
 
 
 @pytest.mark.parametrize("order", ["MS", "CB"])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from decaf_theory.lowrank import Factors
+from decaf_theory.lowrank import Factors, product
 from tests.claim_rows import exactly, replayed
 from tests.dense import ORDER, WEIGHTS, agents, balanced, blocks, mix, size, truncated, turned_onto
-from verification.claims.truncation import beats_averaging
+from verification.claims.truncation import beats_averaging, error_feedback
 from verification.instances.mixes import Mix
 
 
@@ -117,6 +117,41 @@ def test_t21_takes_the_farthest_agent_and_the_least_kept_singular_value():
     instance = {"B": B, "A": A, "weights": WEIGHTS, "reference": P0}
     bound = squares / (2 * (sigma - delta))
     replayed("T21", instance, np.sqrt(np.sum(tail**2)), bound)
+
+
+@pytest.mark.parametrize("rounds", [100, 101, 1000])
+def test_t22_agreement_rests_in_the_cycle_of_two_rounds_of_its_exact_map(rounds):
+    found = error_feedback.instance()
+    B, A, Pi = (np.array(found[name]) for name in ("B", "A", "Pi"))
+    w, tilt = Pi[0, 0], B[0, 1, 0]
+    a, b = (1 + tilt) ** 2 / 2, (1 - tilt) ** 2 / 2
+    m = (a + b) / 2
+    R = m * (1 - w) / (1 + w)
+    c = np.sqrt(R**2 - (a - b) ** 2 / 4)
+    # sigma_1 = m + R along a direction at half the angle of (a - b, 2 c)
+    along, across = (m + R) * (1 + (a - b) / (2 * R)) / 2, (m + R) * c / (2 * R)
+    away = np.sqrt((along - a) ** 2 + 2 * across**2 + (m + R - along - b) ** 2)
+    row = error_feedback.replay({**found, "rounds": rounds})
+    # 20 roundings of size one a round: what they do to c is forgotten, but a and b drift by them;
+    # by both the derivatives of the distances below are less than 12
+    slip = 12 * 20 * rounds * np.finfo(float).eps
+    assert row.measured == pytest.approx(away, abs=slip)
+    one, other = product(error_feedback.fed_back(Factors(B, A), Pi, rounds).factors)
+    apart = np.sqrt(2) * c * (1 + m / R)
+    assert np.linalg.norm(one - other) == pytest.approx(apart, abs=slip)
+    assert apart == pytest.approx(0.58, abs=0.005)  # two digits, as the statement says
+
+
+def test_t22_agreement_cannot_be_tended_to_from_near_it():
+    a, b, w, c = 1.05**2 / 2, 0.95**2 / 2, 0.75, 1e-6
+    means = np.array([[[a, c], [c, b]], [[a, -c], [-c, b]]])
+    kept = np.stack([truncated(M, 1)[0] for M in means])
+    first = w * kept[0] + (1 - w) * kept[1] + means[0] - kept[0]
+    slope = (b - a / 2) / (b - a)  # of the statement, at the eigenvalue 1/2 of Pi
+    # 1/R falls short of 2/(a - b) by 2 (c/(a - b))^2 of it; and 20 roundings of size one
+    slip = 2 * (c / (a - b)) ** 2 * (1 - w) * (a + b) / (a - b) + 20 * np.finfo(float).eps / c
+    assert first[0, 1] / c == pytest.approx(slope, abs=slip)
+    assert slope == pytest.approx(-1.76, abs=0.005)
 
 
 def test_t30_is_the_distance_of_the_turned_output_against_both_terms():

@@ -25,10 +25,11 @@ def determinant(ctx: Context) -> Iterator[Row]:
     $N = 1$, $r = d = k$ (a mix re-balances): for any loss, any stochastic gradient $g$ and balanced
     $B = U \sqrt S$, $A = \sqrt S V'$, $P = BA$, $O = UV'$: $P^+ = (I - \alpha s g O') P (I - \alpha
     s O' g)$ and $\det P^+ = \det(I - \alpha s g O')^2 \det P$. So where $\det P_0 \ge 0 > \det
-    W^*$, the loss $|sP - W^*|_F^2/2$ never falls below $\sigma_{min}(W^*)^2/2$. For any $N$ and
-    graph, symmetric targets of mean $\bar W$ and symmetric noise, from $B_i = A_i'$: all $P_i$ stay
-    positive semidefinite, so $F - F^*$ at their mean is at least $\frac12 \sum \lambda^2$ over the
-    negative eigenvalues of $\bar W$.
+    W^*$, the loss $|sP - W^*|_F^2/2$ never falls below $\sigma_{min}(W^*)^2/2$. For any $N$, $r$
+    and graph, losses $|sP - W_i|_F^2/2$ with symmetric targets $W_i$ of mean $\bar W$ and symmetric
+    noise, from $B_i = A_i'$: all $P_i$ stay positive semidefinite, so $F - F^*$ at their mean is at
+    least $\frac12 \sum \lambda^2$ over the negative eigenvalues of $\bar W$. There $F^* = F(\bar
+    W)$ is the least over all matrices, whatever their rank.
 
     Assumptions: exact arithmetic for the cone: where an eigenvalue falls below its rounding its
     sign is left to chance.

@@ -29,6 +29,7 @@ STEPS = 2.0 ** -np.arange(4, 8)
 ROOT = sqrt(2)  # corrections are in powers of sqrt(lr)
 N = 8
 TAU = 0.3
+OF_RANK = np.diag([2.0, -0.5, 0.0])  # r = 2 reaches it: what is left is the cone's price alone
 
 
 def spurious(ctx: Context) -> Iterator[Row]:
@@ -189,9 +190,10 @@ def cone(ctx: Context) -> Iterator[Row]:
 
     With $N = 1$ or $r = \min(d, k)$ nothing is ever dropped, the residual stays zero, and DeCAF
     with error feedback is DeCAF: T30-det and the counterexample of T30-needed hold of it as they
-    are. At every rank $r$ and residual rank, on any graph: symmetric targets and symmetric noise,
-    from $B_i = A_i'$, leave all $P_i$ and $E_i$ positive semidefinite, so $F - F^*$ at the mean of
-    the $P_i$ is at least $\frac12 \sum \lambda^2$ over the negative eigenvalues of $\bar W$.
+    are. At every rank $r$ and residual rank, on any graph: T30-det's losses with symmetric targets
+    and symmetric noise, from $B_i = A_i'$, leave all $P_i$ and $E_i$ positive semidefinite, so
+    $F - F^*$ at the mean of the $P_i$ is at least $\frac12 \sum \lambda^2$ over the negative
+    eigenvalues of $\bar W$, with $F^* = F(\bar W)$, the least over all matrices.
 
     Assumptions: exact arithmetic, as in T30-det.
 
@@ -199,8 +201,8 @@ def cone(ctx: Context) -> Iterator[Row]:
     $(I - \alpha s g) P (I - \alpha s g)$ (T30-det); $M_i$ is a mean of semidefinite matrices plus
     one, and each group of its singular directions, the kept as the dropped ones, is semidefinite.
 
-    Extremal: one target $diag(2, 1, -\frac12)$ of all agents, $r = 2$, no noise: $F - F^* \to
-    \frac18$.
+    Extremal: one target $diag(2, -\frac12, 0)$ of all agents, $r = 2$, no noise: $F - F^* \to
+    \frac18$, although a matrix of rank 2 reaches $F^*$.
 
     Source: derived here.
     """
@@ -213,7 +215,8 @@ def cone(ctx: Context) -> Iterator[Row]:
         where: dict[str, Value] = {"topology": graph, "N": N, "tau": TAU}
         yield from inside(problem, mean, graph, steps=ctx.pick(40, 200), seed=ctx.seed, where=where)
     where = {"topology": "ring", "N": N, "tau": 0.0}
-    yield from inside(approximation(np.tile(mean, (N, 1, 1))), mean, "ring", steps=200, where=where)
+    alone = approximation(np.tile(OF_RANK, (N, 1, 1)))
+    yield from inside(alone, OF_RANK, "ring", steps=200, where=where)
     yield from as_decaf(ctx)
 
 

@@ -26,7 +26,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     In a B-phase $A_i^{t+1} = \sum_j \pi_{ij} A_j^t$ and $B$ moves in any way:
     $|\tilde A_t|_F \le \lambda^t |\tilde A_0|_F$ and the mean over agents of $|I_i|_*$ is at most
     $\lambda^t |\tilde A_0|_F |\tilde B_t|_F/N$, $I_i$ the interference of the mix of
-    $(B_i^t, A_i^t)$. Where A is not mixed while it is frozen, both stay.
+    $(B_i^t, A_i^t)$. Where A is not mixed while it is frozen, $\tilde A$ stays, and interference
+    need not decay; it is 0 where the $B_i$ agree, with $\tilde B$.
 
     Assumptions: $\Pi$ symmetric, doubly stochastic, $\lambda = \sqrt\rho$.
 

@@ -40,7 +40,7 @@ def mixed(ctx: Context) -> Iterator[Row]:
     $L^* = s(2 s L c^2 + G)$. It exceeds Lemma 1's constant with $C = s c$ for $r \le 2$ always, for
     $r \ge 3$ iff $2 s L c^2(\sqrt r - \sqrt 2) < (\sqrt 2 - 1) G$.
 
-    Assumptions: those of T2.
+    Assumptions: those of T2; for the comparison $G > 0$.
     Proof: The sum of two blocks is at most $\sqrt 2$ times their Euclidean norm; then T2-sharp.
     Extremal: T3's function, where both blocks change by the same amount: a supremum.
     Source: derived here.

@@ -36,7 +36,8 @@ def rows(ctx: Context) -> Iterator[Row]:
     than averaging.
 
     Assumptions: weights $\pi_j \ge 0$ with sum one; balanced factors, without which rotations are
-    not enough: $(2, \frac12)$ and $(\frac12, 2)$ with weights 1/2 leave 9/16 of their product 1.
+    not enough: $(2, \frac12)$ and $(\frac12, 2)$ with weights 1/2 leave 9/16 of their product 1;
+    for the second forms a positive $\sigma_r$ to divide by.
 
     Proof: let $\Delta_j = Z_j R_j - Z_0$, and $G = \sum \pi_j \delta_j \delta_j'$ for the
     deviations $\delta_j$ of $Z_j R_j$ from their mean. The interference is the block $G_{12}$ of a

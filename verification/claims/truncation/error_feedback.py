@@ -197,11 +197,17 @@ def agreement(ctx: Context) -> Iterator[Row]:
     $\bar P_0$ has a gap after $\sigma_r$.
 
     Counterexample: T22-open's two agents, $B_1 = A_1' = e_1 + e_2/20$, $B_2 = A_2' = e_2 +
-    e_1/20$, $r = 1$, self weight 3/4: after 100 rounds the products are still 0.58 apart, and
-    farther from the mean product than DLoRA's limit. To first order around agreement with one
-    residual at all agents, a deviation of eigenvalue $\lambda$ of $\Pi$ that turns both singular
-    vectors alike is multiplied by $(\sigma_r \lambda - \sigma_{r+1})/(\sigma_r - \sigma_{r+1})$
-    a round: it grows where $\lambda < 2 \sigma_{r+1}/\sigma_r - 1$, here $1/2 < 0.64$.
+    e_1/20$, $r = 1$, self weight $w = 3/4$: the products stay 0.58 apart, and farther from the mean
+    product than DLoRA's limit. Exactly: in the frame of $(1, \pm1)/\sqrt2$, $M_1$ has the diagonal
+    $a, b = (1 \pm 1/20)^2/2$ of $\bar P_0$ and $c$ off it, $M_2$ has $-c$. With $m = (a + b)/2$ and
+    $R^2 = (a - b)^2/4 + c^2$ the next products are $\sqrt2\, |c|\, (1 + m/R)$ apart, and $c^+ =
+    c\, (1 - (1 - w)(1 + m/R))$. Near 0 this factor is -1.76, so that $c$ cannot tend to 0 without
+    meeting it. From this start it comes to $c^+ = -c$, $R = m (1 - w)/(1 + w)$, which attracts:
+    there $dc^+/dc = (1 + w) c^2/R^2 - 1 \approx -0.1$. In general, to first order around agreement
+    with one residual at all agents, a deviation of eigenvalue $\lambda$ of $\Pi$ that turns both
+    singular vectors alike is multiplied by $(\sigma_r \lambda - \sigma_{r+1})/(\sigma_r -
+    \sigma_{r+1})$ a round: it grows where $\lambda < 2 \sigma_{r+1}/\sigma_r - 1$, here $1/2 <
+    0.64$.
 
     Source: derived here.
     """
