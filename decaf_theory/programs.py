@@ -32,6 +32,9 @@ def program(module: str) -> int:
     if heard != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # CPython ends by SIGINT, and not with the code, after one that passed through a text which is
+    # executed, as dataclasses are made; until the next text
+    exec("")
     return code
 
 

@@ -187,6 +187,33 @@ def test_a_signal_at_any_import_is_one_line_and_no_traceback(program, at, tmp_pa
         assert not list(tmp_path.iterdir())
 
 
+# Python itself ends by the signal where one passed through such a text: shells tell no difference
+IN_A_TEXT = """
+import os, signal, sys
+from decaf_theory.programs import program
+
+def main():
+    exec("os.kill(os.getpid(), signal.SIGINT)\\nwhile True: pass")
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(program("interrupted_text"))
+"""
+
+
+def test_a_signal_within_a_text_that_is_executed_is_its_code_too(tmp_path):
+    (tmp_path / "interrupted_text.py").write_text(IN_A_TEXT)
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted_text"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, f"{programs.LOADING}\n")
+
+
 def test_an_exception_that_loading_makes_of_a_signal_is_still_one(capsys):
     def run():
         try:

@@ -68,6 +68,7 @@ def test_a_source_runs_no_code_of_a_file_and_opens_no_connection(path):
     if str(path.relative_to(ROOT)) in WORKERS:
         refused.remove("pickle")
     assert not {found.split(".")[0] for found in imported} & refused
+    calls = [call for call in calls if ast.unparse(call) != "exec('')"]  # which runs nothing
     called = [name(call) for call in calls]
     assert not set(called) & CALLS
     for call, words in zip(calls, called, strict=True):
