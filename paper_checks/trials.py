@@ -14,6 +14,7 @@ from decaf_theory.faults import OK
 from decaf_theory.files import place, require_place, write_atomically
 from decaf_theory.interrupts import interruptions
 from decaf_theory.sums import seal_lines, unseal_lines
+from decaf_theory.terminal import printable
 from paper_checks import sweep
 from verification import provenance, store
 from verification.cluster import Cluster
@@ -100,9 +101,15 @@ class Study(NamedTuple):
 def timed(
     name: str, work: Callable[[], list[Row]], said: Callable[[list[Row]], str]
 ) -> sweep.Outcome:
-    """Return the rows of one trial, made to the end, with what is `said` of them on a line."""
+    """Return the rows of one trial, made to the end, with what is `said` of them on a line.
+
+    Without rows where the data, the model or adapters given are at fault: each names its argument.
+    """
     begun = time.process_time()
-    rows = work()
+    try:
+        rows = work()
+    except (OSError, ValueError, store.StoreError) as error:
+        return sweep.Outcome(name, "failed", f"failed: {printable(error)}")
     seconds = time.process_time() - begun
     line = f"{said(rows)}; {seconds:.0f} s of a core"
     return sweep.Outcome(name, "finished", line, 0, rows, seconds)

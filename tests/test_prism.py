@@ -12,6 +12,7 @@ from paper_checks import trials
 from paper_checks.cli import main
 from paper_checks.prism import command, judge, page, planted
 from paper_checks.prism.planted import CASES, draw, recovery
+from verification.store import StoreError
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -176,6 +177,29 @@ def test_the_command_stores_each_part_and_resumes(tmp_path, monkeypatch, capsys)
     assert few["gini"] == [recovery(CASES["few"], 0.3, seed)["gini"] for seed in range(2)]
     assert none["case"] == "none"
     assert json.loads((tmp_path / "out" / "run.json").read_text())["files"]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, StoreError])
+def test_a_part_whose_data_is_at_fault_costs_the_others_nothing(
+    tmp_path, monkeypatch, capsys, error
+):
+    def missing(task):
+        raise error("data file a is missing")
+
+    monkeypatch.setattr(command, "NOISES", (0.3,))
+    monkeypatch.setattr(command, "CASES", {"few": CASES["few"], "none": CASES["none"]})
+    monkeypatch.setattr(command, "SEEDS", range(2))
+    monkeypatch.setattr(planted, "SAMPLES", 20)
+    row = command.Planted.row
+    monkeypatch.setattr(
+        command.Planted, "row", lambda task: (missing if task.case == "few" else row)(task)
+    )
+    assert main(["prism", "--parts", "planted", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "[0/2] planted-few-0.3: failed: data file a is missing",
+        "[1/2] planted-none-0.3: planted; 0 s of a core",
+    ]
+    assert [one["case"] for one in trials.read(tmp_path / "out.jsonl", "")[1:]] == ["none"]
 
 
 def test_a_number_of_processes_below_one_is_refused(tmp_path, capsys):
