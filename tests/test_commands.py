@@ -85,8 +85,10 @@ def tells(command: str) -> list[str]:
 
 
 HERE = [command for command in WHOLE if not tells(command) and command not in BARE]
+# named in prose: they ask for arguments; or for adapters of MiniLM, which train for minutes
 INCOMPLETE = {f"python -m {name}" for name in ("paper_checks sweep", "verification adapters")}
-INCOMPLETE |= {"python -m paper_checks merging"}  # named in prose: they ask for arguments
+GIVEN = " --adapters agent0 agent1 agent2 agent3 --data-dir DIR"
+INCOMPLETE |= {f"python -m paper_checks merging{given}" for given in ("", GIVEN)}
 NIGHT = [command for command in WHOLE if tells(command) == ["night"] and command not in INCOMPLETE]
 
 
@@ -161,8 +163,9 @@ def test_a_minute_of_a_long_command_goes_well(command, here, outside_data):
     words = [
         data if last == "--data-dir" else word for last, word in zip(before, words, strict=False)
     ]
-    if "minilm-sst2" in words:  # the page has its data from the hub
-        words += ["--data-dir", data]
+    if {"minilm-sst2", "prism"} & {*words} and "--data-dir" not in words:
+        words += ["--data-dir", data]  # the page has it from the hub
+    shutil.rmtree(here / "results" / "paper", ignore_errors=True)  # of another command
     if "--json" in words:  # what another command left there
         (here / words[words.index("--json") + 1]).unlink(missing_ok=True)
     decaf = ["-c", "import sys, decaf_theory.cli as m; sys.exit(m.main())"]
@@ -179,5 +182,6 @@ def test_a_minute_of_a_long_command_goes_well(command, here, outside_data):
         except subprocess.TimeoutExpired:  # a study that goes on to the end of a training
             run.send_signal(signal.SIGINT)
             _, err = run.communicate(timeout=END)
-        assert run.returncode in (0, 130), err  # 0: it ended in the same moment
+        # that it had ended, or was ending, in the same moment is well, too
+        assert run.returncode in (0, 130, -signal.SIGINT), err
         assert "Traceback" not in err
