@@ -395,3 +395,10 @@ def test_interference_is_half_the_sum_over_pairs(network):
     pairs = (B[:, None] - B[None]) @ (A[:, None] - A[None])
     expected = np.einsum("ni,nj,ijab->nab", Pi, Pi, pairs) / 2
     assert_near(measure.interference(factors, Pi), expected, 4 * slack(factors))
+
+
+def test_a_common_frame_is_not_taken_where_it_leaves_agents_farther_apart():
+    """Numbers (b, a) = (-1, -1), (-2, 0), (-1, 2): turned by their signs they are 20/9 apart."""
+    B, A = np.array([-1.0, -2.0, -1.0]), np.array([-1.0, 0.0, 2.0])
+    factors = Factors(B[:, None, None], A[:, None, None])
+    assert_near(measure.aligned_consensus(factors), 16 / 9, 10 * EPS)

@@ -243,6 +243,15 @@ def test_directions_of_unlike_length_are_refused_where_their_coefficients_leave_
         assert reason(solved(EYE, EYE, [1.0, 1.0], 1, np.float64, 2, scale)) == ""
 
 
+@pytest.mark.parametrize("long", [0, 1])
+def test_a_length_counts_beside_the_root_of_its_product(long):
+    """Products of 4: lengths up to 2 * 2^103 of one factor keep the digits of float32."""
+    for length, expected in ((1.9, ""), (3.0, "range")):
+        sizes = length * 2.0**103, 2.2 * 2.0**-103
+        grams = EYE * sizes[long] ** 2, EYE * sizes[1 - long] ** 2
+        assert reason(solved(*grams, [4 / (2.2 * length)] * 2, 1, np.float32)) == expected
+
+
 def test_a_weight_that_vanishes_beside_the_others_refuses_nothing():
     G = np.diag([1.0, 2.0**-1000])
     found = solved(G, G, [1.0, 1e-300], 1, np.float32)  # w_2 = 1e-300 2^-1000 = 0
