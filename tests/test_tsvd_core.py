@@ -67,12 +67,15 @@ def test_precision_is_that_of_the_ieee_types():
 
 
 @scales
-def test_cancellation_is_refused_where_the_rounding_of_the_terms_exceeds_the_promise(scale):
+@pytest.mark.parametrize("unused", [0, 1])  # directions without weight, which count in n alone
+def test_cancellation_is_refused_where_the_rounding_of_the_terms_exceeds_the_promise(scale, unused):
     """M = b (a_1 - a_2)' with a_1, a_2 at an angle 2t: two terms of size one, sigma_1 = 2 sin t."""
-    switch = U / PROMISED[np.float64]  # sqrt(2) u |w| = promised 2 sin t, |w| = sqrt(2)
+    n = 2 + unused
+    switch = (n / 2) ** 0.5 * U / PROMISED[np.float64]  # sqrt(n) u |w| = promised 2 sin t
     for sine, expected in ((switch * (1 - NEAR), True), (switch * (1 + NEAR), False)):
-        grams = np.ones((2, 2)), leaning(1 - 2 * sine**2)
-        found = solved(*grams, [1.0, -1.0], 1, np.float64, 2, scale)
+        G_B, G_A = np.eye(n), np.eye(n)
+        G_B[:2, :2], G_A[:2, :2] = 1.0, leaning(1 - 2 * sine**2)
+        found = solved(G_B, G_A, [1.0, -1.0, 0.0][:n], 1, np.float64, 2, scale)
         assert (reason(found) == "cancellation") is expected
 
 
