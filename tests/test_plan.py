@@ -376,3 +376,10 @@ def test_the_lines_of_python_on_the_page_run():
     best = names["rows"][0]
     assert best.total_bytes == min(row.total_bytes for row in names["rows"] if row.averages)
     assert bounds.sqrt_rho_ring(N=10) == pytest.approx(1 - network("ring", 10).gap)
+
+
+def test_more_bytes_than_units_have_names_for_come_with_an_exponent(capsys):
+    assert main(["plan", "--graph", "complete", "--agents", "1e9", "--no-measure"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\d\.\de\+\d\d B\b", printed)
+    assert not re.search(r"e\+\d\d TB", printed)
