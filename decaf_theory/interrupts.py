@@ -76,6 +76,16 @@ def interruptions(told: str = "") -> Iterator[list[int]]:
 
 
 @contextmanager
+def later() -> Iterator[None]:
+    """Let both signals wait inside, whichever thread hears them; then they are met as before."""
+    found: list[int] = []
+    with handled(dict.fromkeys(BOTH, lambda number, frame: found.append(number))):
+        yield
+    for number in found:
+        signal.raise_signal(number)
+
+
+@contextmanager
 def handled(handlers: dict[signal.Signals, Callable[..., object]]) -> Iterator[None]:
     """Set handlers of signals inside; nothing happens outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
@@ -91,13 +101,12 @@ def handled(handlers: dict[signal.Signals, Callable[..., object]]) -> Iterator[N
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Block both signals inside: they come after it, and never to processes started there."""
+    """Block both signals inside, for processes started there for good: their parent ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)  # may raise what came just before
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -32,8 +32,8 @@ def program(module: str) -> int:
     if heard != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # CPython ends by SIGINT, and not with the code, after one that passed through a text which is
-    # executed, as dataclasses are made; until the next text
+    # once a KeyboardInterrupt passed through a text that is executed, as where a dataclass is made,
+    # CPython ends by SIGINT and not with this code; the next text makes it forget that
     exec("")
     return code
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
-from decaf_theory.interrupts import blocked
+from decaf_theory.interrupts import later
 
 WIDTH = 96
 INDENT = 6 * " "  # of what does not fit next to the rest of a line
@@ -29,7 +29,7 @@ def prepare() -> None:
     """
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
-    with blocked():
+    with later():
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # not where a test or a notebook put its own
                 stream.reconfigure(errors="backslashreplace")

@@ -73,14 +73,22 @@ def test_what_is_blocked_is_delayed_and_not_lost():
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_streams_are_prepared_leaves_them_whole(monkeypatch, number):
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)  # hears what the main thread would not
+    other.start()
+
     class Stream(io.TextIOWrapper):
         def reconfigure(self, **settings):
-            signal.pthread_kill(threading.get_ident(), number)
+            os.kill(os.getpid(), number)
             super().reconfigure(**settings)
 
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, Stream(io.BytesIO(), encoding="ascii"))
-    assert in_one_line(lambda: prepare() or 0, "interrupted") == 128 + number
+    try:
+        assert in_one_line(lambda: prepare() or 0, "interrupted") == 128 + number
+    finally:
+        ended.set()
+        other.join()
     assert [sys.stdout.errors, sys.stderr.errors] == ["backslashreplace"] * 2
     sys.stderr.flush()
     assert sys.stderr.buffer.getvalue().decode().splitlines() == ["interrupted"]

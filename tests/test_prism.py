@@ -195,10 +195,9 @@ def test_a_part_whose_data_is_at_fault_costs_the_others_nothing(
         command.Planted, "row", lambda task: (missing if task.case == "few" else row)(task)
     )
     assert main(["prism", "--parts", "planted", "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.splitlines() == [
-        "[0/2] planted-few-0.3: failed: data file a is missing",
-        "[1/2] planted-none-0.3: planted; 0 s of a core",
-    ]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "[0/2] planted-few-0.3: failed: data file a is missing"
+    assert second.startswith("[1/2] planted-none-0.3: planted; ")
     assert [one["case"] for one in trials.read(tmp_path / "out.jsonl", "")[1:]] == ["none"]
 
 
