@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -17,8 +18,24 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "hypothesis": "test",
     "triton": "gpu",
+    "numba": "fast",
     "distributed": "cluster",
 }
+COMPILED = "DECAF_COMPILED"  # of the environment, so that processes that are started have it, too
+
+
+class VariableError(ValueError):
+    """A variable of the environment asks for what is not to be had."""
+
+
+def compiled_asked() -> bool:
+    """Whether compiled kernels were asked for, by DECAF_COMPILED=1; VariableError: nor refused."""
+    asked = os.environ.get(COMPILED, "")
+    if asked not in ("", "0", "1"):
+        raise VariableError(
+            f"{COMPILED} must be 1, or 0 or empty, got {asked!r}; 1 asks for compiled kernels"
+        )
+    return asked == "1"
 
 
 def missing(*packages: str) -> str:
@@ -56,9 +73,12 @@ def no_interpreter() -> str:
 
 
 def unmet(error: ModuleNotFoundError) -> str:
-    """Return that line for an import that failed; raises it again if no extra installs it."""
+    """Return that line, or what says it and more, for an import that failed.
+
+    Raises it again if no extra installs it.
+    """
     name = (error.name or "").partition(".")[0]
     line = missing(name) if name in EXTRAS else ""
     if not line:
         raise error
-    return line
+    return str(error) if line in str(error) else line

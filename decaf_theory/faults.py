@@ -27,9 +27,10 @@ def without_traceback(
 ) -> int:
     """Return run()'s exit code, or 2 after one line about what the user can mend.
 
-    That is: errors of the `known` kinds, files and packages that are missing, too little memory, an
-    output that takes nothing, as a full disk, and numbers or depths that no check foresaw, which
-    are named with their place in the sources. Any other error is a defect and is raised.
+    That is: errors of the `known` kinds, files and packages that are missing, variables of the
+    environment that mean nothing, too little memory, an output that takes nothing, as a full disk,
+    and numbers or depths that no check foresaw, which are named with their place in the sources.
+    Any other error is a defect and is raised.
     `elsewhere`: the options that name another place.
     """
     try:
@@ -57,7 +58,7 @@ def line_of(error: Exception, known: tuple[type[Exception], ...] = (), elsewhere
         return full
     if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
         return f"what is printed cannot be written: {error.strerror}"
-    if isinstance(error, (OSError, *known)):
+    if isinstance(error, (OSError, extras.VariableError, *known)):
         return str(error)
     if isinstance(error, (ArithmeticError, RecursionError)):
         last = traceback.extract_tb(error.__traceback__)[-1]

@@ -11,6 +11,7 @@ from tests.mutation import Change, written
 
 BOUNDS = "decaf_theory/bounds"
 TSVD = ["tests/test_tsvd.py", "tests/test_tsvd_inputs.py"]
+COMPILED = "tests/test_compiled.py"
 PANEL = ["tests/test_tsvd_stacks.py", "tests/test_tsvd_panel.py"]
 TRACED = ["tests/test_simulate.py", "tests/test_simulate_trace.py"]
 PROTOCOL = ["tests/test_paper_protocol.py", "tests/test_paper_table.py"]
@@ -62,13 +63,17 @@ TESTS = {
     "decaf_theory/tsvd/grouping.py": [
         "tests/test_tsvd_grouping.py",
         "tests/test_measure.py",
+        COMPILED,
         *PANEL,
         *TSVD,
     ],
     "decaf_theory/tsvd/jacobi.py": ["tests/test_jacobi.py"],
-    "decaf_theory/tsvd/core.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
-    "decaf_theory/tsvd/precision.py": ["tests/test_tsvd_core.py", *PANEL, *TSVD],
-    "decaf_theory/tsvd/panel.py": [*PANEL, *TSVD],
+    **{
+        f"decaf_theory/tsvd/{name}.py": ["tests/test_tsvd_core.py", COMPILED, *PANEL, *TSVD]
+        for name in ("conditions", "core", "precision", "terms")
+    },
+    "decaf_theory/tsvd/solvers.py": ["tests/test_solvers.py", COMPILED, "tests/test_tsvd_core.py"],
+    "decaf_theory/tsvd/panel.py": [*PANEL, COMPILED, *TSVD],
     "decaf_theory/tsvd/redo.py": [*PANEL, *TSVD],
     "decaf_theory/tsvd/full_precision.py": ["tests/test_tsvd_precision.py"],
     "decaf_theory/tsvd/gradients.py": ["tests/test_tsvd_gradients.py"],

@@ -36,7 +36,7 @@ ALLOWED = {
     "topology": {"arrays", "names", "rng"},
     "lowrank": {"arrays"},
     "concentration": {"arrays"},
-    "tsvd": {"arrays", "lowrank", "memory", "tsvd"},
+    "tsvd": {"arrays", "extras", "lowrank", "memory", "tsvd"},
     "methods": {
         *("arrays", "formats", "names", "rng", "lowrank", "tsvd", "measure", "topology", "methods"),
         *("extras", "findings", "terminal"),

@@ -18,8 +18,10 @@ PACKAGES = (
     *(f"decaf_theory/{name}" for name in "bounds measure.py moments methods simulate tsvd".split()),
     "verification/instances",
 )
-# the Triton kernel runs only where triton is installed; allowances of a check have room
-NOT_DRAWN = ("jacobi_triton.py", "checking.py", "gaps.py", "promises.py")
+# the kernels of Triton and Numba run only where these are, and compile anew for each breakage;
+# allowances of a check have room
+COMPILED = ("jacobi_triton.py", "compiled.py", "lanes.py", "products.py", "simd.py")
+NOT_DRAWN = (*COMPILED, "checking.py", "gaps.py", "promises.py")
 DRAWN_FROM = [
     str(path.relative_to(ROOT))
     for name in PACKAGES

@@ -12,8 +12,9 @@ import array_api_compat
 import numpy as np
 import pytest
 
-from decaf_theory.tsvd import core, jacobi
-from decaf_theory.tsvd.core import REASONS, solve_core
+from decaf_theory.tsvd import conditions, core, jacobi
+from decaf_theory.tsvd.conditions import REASONS
+from decaf_theory.tsvd.core import solve_core
 from decaf_theory.tsvd.precision import UNIT, Precision, attainable
 from tests.mixes import EPS, assert_near
 
@@ -301,10 +302,10 @@ def test_the_norm_of_a_product_is_bounded_first_and_then_computed():
     # |X|_F^2 = 25, 100, 2 of the larger side; |X'X|_F = sqrt(9^2 + 16^2), four times that
     exact = (81 + 256) ** 0.5
     assert_near(
-        core._largest_product(X, np.array([24.0, 99.0, 3.0])), [exact, 4 * exact, 2.0], 1e-13
+        conditions.largest_product(X, np.array([24.0, 99.0, 3.0])), [exact, 4 * exact, 2.0], 1e-13
     )
     for enough in ([25.0, 100.0, 2.0], [26.0, 101.0, 3.0]):  # the bound itself is enough
-        assert_near(core._largest_product(X, np.array(enough)), [25.0, 100.0, 2.0], 0.0)
+        assert_near(conditions.largest_product(X, np.array(enough)), [25.0, 100.0, 2.0], 0.0)
 
 
 def test_on_cuda_cores_of_up_to_64_sides_have_the_own_solver(monkeypatch):

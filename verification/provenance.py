@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import decaf_theory
+from decaf_theory.extras import compiled_asked
 
 HOUSE = ("decaf_theory", "verification", "paper_checks")
 LIBRARIES = ("numpy", "scipy", "torch", "networkx", "array-api-compat", "safetensors")
@@ -95,7 +96,7 @@ def _all_sources() -> Iterator[tuple[str, Path]]:
 def library_versions(*more: str) -> dict[str, str]:
     """Return the versions of the libraries that numbers depend on, without importing them."""
     found = {}
-    for name in (*LIBRARIES, *more):
+    for name in (*LIBRARIES, *(["numba"] if compiled_asked() else []), *more):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

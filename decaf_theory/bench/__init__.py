@@ -20,6 +20,7 @@ from pathlib import Path
 from decaf_theory.bench.goals import GOALS, Goal
 from decaf_theory.bench.race import Settings
 from decaf_theory.bench.rows import HEADER, Row, line
+from decaf_theory.extras import compiled_asked
 from decaf_theory.files import require_writable, write_atomically
 from decaf_theory.sums import seal_lines
 
@@ -99,7 +100,8 @@ def machine(settings: Settings) -> Row:
     """Return the row that says what the other rows were measured on."""
     found = {"kind": "machine", "device": settings.device, "quick": settings.quick}
     found |= {"rounds": settings.rounds, "processor": platform.processor() or platform.machine()}
-    return found | {library: version_of(library) for library in LIBRARIES}
+    asked = ["numba"] if compiled_asked() else []
+    return found | {library: version_of(library) for library in (*LIBRARIES, *asked)}
 
 
 def version_of(library: str) -> str:

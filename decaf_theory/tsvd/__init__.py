@@ -16,7 +16,7 @@ import numpy as np
 from decaf_theory.arrays import Array, integer, namespace, require_real, working
 from decaf_theory.lowrank import Factors, check_agents
 from decaf_theory.memory import keep_freed
-from decaf_theory.tsvd.core import REASONS
+from decaf_theory.tsvd.conditions import REASONS
 from decaf_theory.tsvd.dense import dense_rows
 from decaf_theory.tsvd.full_precision import in_full_precision
 from decaf_theory.tsvd.gradients import with_finite_gradients

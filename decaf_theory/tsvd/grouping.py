@@ -25,6 +25,7 @@ from decaf_theory.tsvd.mixing import TSVD, Info, entries, neighbours, padded
 Host: TypeAlias = np.ndarray[Any, Any]
 WORTH = 2**20  # multiply-adds of all cores above which a second pass costs less
 SMALL = 2**10  # entries of a mixing matrix that is remembered
+TILE = 2, 4  # entries of a Gram matrix that compiled code finds together
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +71,34 @@ class Group:
         return own[:, :, None] * (self.N * self.r) + own[:, None, :]
 
     @cached_property
+    def tiles(self) -> Host:
+        """`tiles` of a stack of all agents, for what meets in a row, and for the diagonal."""
+        wanted = np.eye(self.N * self.r, dtype=bool)
+        wanted.reshape(-1)[self.pairs] = True
+        return tiles(wanted)
+
+    @cached_property
     def selection(self) -> Host:
         """One where an agent is a row's neighbour in that place, else zero, [n, N, m]."""
         chosen: Host = self.index[:, None, :] == np.arange(self.N)[:, None]
         return np.where(chosen & (self.weights[:, None, :] != 0), 1.0, 0.0)
+
+
+def tiles(wanted: Host) -> Host:
+    """Return where tiles of TILE entries begin, [tiles, 2], in which something is wanted.
+
+    wanted [n, n]: symmetric, so that tiles on the diagonal and below are enough.
+    """
+    (rows, columns), lower = TILE, np.tril(wanted)
+    places = ((i, j) for i in range(0, len(lower), rows) for j in range(0, i + rows, columns))
+    found = [(i, j) for i, j in places if lower[i : i + rows, j : j + columns].any()]
+    return np.array(found, dtype=np.int64)
+
+
+@lru_cache
+def all_tiles(n: int) -> Host:
+    """Return the tiles of a matrix of side n in which everything is wanted."""
+    return tiles(np.ones((n, n), dtype=bool))
 
 
 def plan(Pi: Array, N: int, r: int) -> tuple[Group, ...]:

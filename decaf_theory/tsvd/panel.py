@@ -20,10 +20,12 @@ import numpy as np
 
 from decaf_theory.arrays import Array, convert, host, like, namespace, transpose, working
 from decaf_theory.lowrank import Factors, pad_rank
-from decaf_theory.tsvd.core import diagonal, solve_core
-from decaf_theory.tsvd.grouping import Group
+from decaf_theory.tsvd.core import Core, solve_core
+from decaf_theory.tsvd.grouping import Group, all_tiles
 from decaf_theory.tsvd.mixing import TSVD, Info, padded
 from decaf_theory.tsvd.precision import SMALLEST, Precision
+from decaf_theory.tsvd.solvers import compiled_kernels
+from decaf_theory.tsvd.terms import diagonal
 
 Host: TypeAlias = np.ndarray[Any, Any]
 Block: TypeAlias = tuple[tuple[Array, Array, Array], Host | None, bool]
@@ -47,7 +49,7 @@ def panel_rows(
     """Return TSVD_r(sum_j w_ij B_j A_j), the refused elements, and whether any number was unfit.
 
     factors B [L, N, d, r], A [L, N, r, k]. Refused elements [L, n] hold an index into
-    `core.REASONS`, and their results have to be replaced; None: none is.
+    `conditions.REASONS`, and their results have to be replaced; None: none is.
     """
     B, A = transpose(factors.B), factors.A
     L, N, r, d = B.shape
@@ -110,20 +112,17 @@ def _block(factors: Factors, group: Group, rank: int, shared: bool) -> Block:
 
     factors here are both [c, N, r, length].
     """
-    grams = _grams(Factors(*(_stack(X, group.index, shared) for X in factors)))
-    stacks, G, unfit = grams.stacks, grams.G, grams.unfit
     part_of_all = shared and group.weights.shape[1] != group.N
+    stacks = Factors(*(_stack(X, group.index, shared) for X in factors))
+    grams = _grams(stacks, group if part_of_all else None)
+    stacks, G, unfit = grams.stacks, grams.G, grams.unfit
     if part_of_all:
         G = _taken(G.reshape((*G.shape[:2], -1)), group.pairs)
         unfit = unfit if unfit is None else _taken(unfit[:, 0], group.directions)
     w = convert(group.by_direction, G)
     longest = max(stacks.B.shape[-1], stacks.A.shape[-1])
     core = solve_core(G, unfit, w, rank, longest, Precision.of(stacks.B))
-    X = core.X
-    if part_of_all:
-        X = _spread(X, convert(group.selection, G))
-    B, A = (_multiply(X[side], stacks[side], core.graded) for side in range(2))
-    B, A = like(B, factors.B), like(A, factors.B)
+    B, A = (like(X, factors.B) for X in _outputs(core, stacks, group, part_of_all))
     refused = None if core.refused is None else host(core.refused)
     return (B, A, like(core.singular_values, B)), refused, grams.odd
 
@@ -138,10 +137,18 @@ def _stack(X: Array, index: Host, shared: bool) -> Array:
     return working(xp.reshape(taken, (c, len(index), -1, d)))
 
 
-def _gram(X: Array, to: Array) -> None:
-    """Put XX' of stacks [c, g, n, d], accumulated in float64, into `to` [c, g, n, n]."""
+def _gram(X: Array, to: Array, group: Group | None) -> None:
+    """Put XX' of stacks [c, g, n, d], accumulated in float64, into `to` [c, g, n, n].
+
+    group: all that is wanted is between directions that meet in one of its rows; None: everything.
+    """
     n, d = X.shape[-2:]
     flat, products = X.reshape((-1, n, d)), to.reshape((-1, n, n))
+    side = n if group is None else group.weights.shape[1] * group.r
+    kernels = None if Precision.of(X).double else compiled_kernels(X, side)
+    if kernels is not None:
+        kernels.gram(flat, all_tiles(n) if group is None else group.tiles, products)
+        return
     step = max(1, CHUNK // (n * d))
     for at in range(0, len(flat), step):
         wide = like(flat[at : at + step], to)
@@ -157,16 +164,16 @@ class Grams(NamedTuple):
     odd: bool  # whether a number was out of range at all
 
 
-def _grams(stacks: Factors) -> Grams:
+def _grams(stacks: Factors, group: Group | None) -> Grams:
     """Return the Gram matrices of both stacks in float64, and the directions out of their range.
 
     Squares that are not finite, or so small that digits were lost, need another look at the data:
     a direction of zeros is fit, and so is one that will be multiplied by zeros.
     """
     xp, (*batch, n, d) = namespace(stacks.B), stacks.B.shape
-    G = xp.empty((2, *batch, n, n), dtype=xp.float64, device=stacks.B.device)
+    G = xp.zeros((2, *batch, n, n), dtype=xp.float64, device=stacks.B.device)
     squares = diagonal(G)
-    _both(stacks, G)
+    _both(stacks, G, group)
     least = max(d, stacks.A.shape[-1]) * SMALLEST
     if squares.min() >= least and squares.max() < np.inf:  # neither is true of nan
         return Grams(stacks, G, None, odd=False)
@@ -179,14 +186,14 @@ def _grams(stacks: Factors) -> Grams:
     fit = Factors(
         *(xp.where(o[..., None], xp.zeros_like(X), X) for o, X in zip(odd, stacks, strict=True))
     )
-    _both(fit, G)
+    _both(fit, G, group)
     return Grams(fit, G, unfit, odd=True)
 
 
-def _both(stacks: Factors, G: Array) -> None:
-    """Put the Gram matrices of both stacks into G [2, c, g, n, n]."""
+def _both(stacks: Factors, G: Array, group: Group | None) -> None:
+    """Put the Gram matrices of both stacks into G [2, c, g, n, n], as far as wanted."""
     for X, to in zip(stacks, G, strict=True):
-        _gram(X, to)
+        _gram(X, to, group)
 
 
 def _taken(X: Array, at: Host) -> Array:
@@ -203,6 +210,21 @@ def _spread(X: Array, chosen: Array) -> Array:
     *batch, _, rank = X.shape
     by_agent = X.reshape((*batch, chosen.shape[-1], -1))
     return (chosen @ by_agent).reshape((*batch, -1, rank))
+
+
+def _outputs(core: Core, stacks: Factors, group: Group, part_of_all: bool) -> tuple[Array, Array]:
+    """Return both outputs [c, n, rank, length] from their coefficients."""
+    X, graded = core.X, core.graded
+    if part_of_all:
+        double = Precision.of(stacks.B).double
+        wide = double or (graded is not None and bool(graded.any()))
+        kernels = None if wide else compiled_kernels(X, X.shape[-2])
+        if kernels is not None:
+            B, A = (kernels.combine(x, S, group.directions) for x, S in zip(X, stacks, strict=True))
+            return B, A
+        X = _spread(X, convert(group.selection, X))
+    B, A = (_multiply(x, S, graded) for x, S in zip(X, stacks, strict=True))
+    return B, A
 
 
 def _multiply(X: Array, stack: Array, graded: Array | None) -> Array:
