@@ -63,10 +63,10 @@ def counted(monkeypatch):
     left_out = 0
     gram, spread = panel._gram, panel._spread
 
-    def whole_gram(X, to):
+    def whole_gram(X, to, group):
         nonlocal left_out
         left_out += X.numel() * X.shape[-2]
-        gram(X, to)
+        gram(X, to, group)
 
     def copied(X, chosen):
         nonlocal left_out

@@ -9,7 +9,7 @@ Of real p x q matrices, p >= q, as Golub and Van Loan count them (Matrix Computa
 
 Which path runs, which rows share a stack, and which rows are treated together is asked of the
 kernel itself. Not counted is what depends on the numbers: elements that are redone by qr, and cores
-whose small singular values ask for an SVD.
+whose small singular values ask for an SVD; and not left out is what compiled kernels leave out.
 """
 
 from __future__ import annotations
