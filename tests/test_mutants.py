@@ -29,7 +29,7 @@ DRAWN_FROM = [
     if path.suffix == ".py" and path.name not in NOT_DRAWN
 ]
 DRAWN = 200
-SAMPLE, SECONDS = 60, 120  # so many breakages, and in which time they begin
+SAMPLE, SECONDS = 60, 90  # so many breakages, and in which time they begin
 KERNEL = "decaf_theory/tsvd"
 ASKED = sorted({test for tests in TESTS.values() for test in tests})
 EXPLAINED = {(change.path, change.source) for change in changes("explained.txt")}
