@@ -1,9 +1,9 @@
-"""The compiled kernels: Gram matrices, and from these the coefficients of both outputs.
+"""The compiled kernels: Gram matrices, from these the coefficients of both outputs, and these.
 
-What `panel` and `core` do by NumPy and LAPACK for float32 data, in two functions that handle
-several rows at once (`simd`, `products`, `lanes`). Rows with anything odd are not for them: `core`
-takes the results that the conditions of every path allow, and does the other rows itself. Needs
-Numba, an extra: pip install "decaf-theory[fast]".
+What `panel` and `core` do by NumPy and LAPACK for float32 data, in three functions (`products`,
+`lanes`, `simd`). Rows with anything odd are not for the second: `core` takes the results that the
+conditions of every path allow, and does the other rows itself. Needs Numba, an extra:
+pip install "decaf-theory[fast]".
 
 To compile takes some 20 seconds, once: Numba keeps the result next to this file or, where nothing
 can be written there, in the user's cache (NUMBA_CACHE_DIR says where). If that is of no use, this
@@ -37,9 +37,7 @@ class Found(NamedTuple):
 
     X: Host  # coefficients [2, ..., rows, n, r], as those of `core.Core`
     singular_values: Host  # [..., rows, n]
-    longest: (
-        Host  # the square of the longest column of X, for directions of length one, [..., rows]
-    )
+    longest: Host  # square of the longest column of X, directions of length one, [..., rows]
     fine: Host  # Gram matrices are positive definite, and the iteration converged, [..., rows]
 
 
@@ -131,7 +129,7 @@ def _solve_all(G, weights, total, shift, exponents, X, S, marks):
 
 
 class Room(NamedTuple):
-    """Memory for sixteen rows."""
+    """Memory for LANES rows."""
 
     B: Any  # Gram matrix, then its factor, [n, n, LANES]
     A: Any

@@ -1,7 +1,7 @@
-"""Eigenvectors of small symmetric matrices, sixteen side by side, compiled by Numba.
+"""Eigenvectors of small symmetric matrices, LANES of them side by side, compiled by Numba.
 
 LAPACK takes matrices one at a time, and at side 12 spends its time around the arithmetic. Here
-entry (i, j) of sixteen matrices is one vector (`simd`), and all of them are worked at once: what
+entry (i, j) of sixteen matrices, or eight, is one vector (`simd`), and all are worked at once: what
 only some need, others do not notice.
 
 By Householder reduction to tridiagonal form and implicit QL iteration (Golub and Van Loan, Matrix
