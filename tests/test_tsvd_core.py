@@ -6,6 +6,7 @@ change no decision and no digit.
 """
 
 import sys
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import array_api_compat
@@ -16,6 +17,7 @@ from decaf_theory.tsvd import conditions, core, jacobi
 from decaf_theory.tsvd.conditions import REASONS
 from decaf_theory.tsvd.core import solve_core
 from decaf_theory.tsvd.precision import UNIT, Precision, attainable
+from decaf_theory.tsvd.terms import balance
 from tests.mixes import EPS, assert_near
 
 U = 2.0**-53  # unit roundoff of float64
@@ -319,3 +321,50 @@ def test_on_cuda_cores_of_up_to_64_sides_have_the_own_solver(monkeypatch):
     assert chosen(1000, 100, 64, 64, is_cuda=True) is kernel.svd
     assert chosen(1000, 100, 65, 65, is_cuda=True) is None
     assert chosen(1000, 100, 8, 8, is_cuda=False) is chosen(8, 8) is None
+
+
+def at_once(S, longest, fine, weights=(1.0, 1.0)):
+    """Return the core of two orthonormal directions where compiled code finds S, and the steps'."""
+    precision = Precision.of(np.empty(0, np.float32))
+    S, G = np.array([S]), np.stack([EYE, EYE])[:, None]
+    said = np.full((2, 1, 2, 2), 7.0), S, np.array([longest]), np.array([fine])
+    kernels = SimpleNamespace(coefficients=lambda *given: said)
+    cores = []
+    for compute in (partial(core._at_once, kernels), core._by_steps):
+        terms = balance(G.copy(), None, np.array([weights]), precision.reach)
+        cores.append(compute(terms, 2, 2 * U, precision))
+    return cores
+
+
+@pytest.mark.parametrize(
+    ("S", "longest", "fine", "taken"),
+    [
+        ((1.0, 1.0), 1.0, True, True),
+        ((1.0, 1.0), 1.0, False, False),  # said not to be
+        ((1.0, 4.5e-7), 1e-6, True, False),  # (2 sqrt(2) u / 1e-6)^(2/3) = 4.6e-7 asks for an SVD
+        ((1.0, 4.7e-7), 1e-6, True, True),
+        ((1.0, 1.0), 17.3, True, True),  # (4 u_t)^2 longest <= (1e-6)^2 s_1, u_t = 2^-24
+        ((1.0, 1.0), 17.7, True, False),
+        ((1.0, 0.0), 1.0, True, False),  # a singular value of zero, and no direction without weight
+    ],
+)
+def test_what_compiled_code_finds_is_taken_where_one_look_shows_it_clear(S, longest, fine, taken):
+    found, steps = at_once(S, longest, fine)
+    if taken:
+        assert np.all(found.X == 7.0)
+        assert np.array_equal(found.singular_values, [S])
+    else:
+        assert np.array_equal(found.X, steps.X)
+        assert np.array_equal(found.singular_values, steps.singular_values)
+
+
+def test_a_direction_without_weight_is_no_reason_to_leave_a_row_to_the_steps():
+    """Rank one is kept of it: a second singular value of zero is that of the direction."""
+    precision = Precision.of(np.empty(0, np.float32))
+    said = np.full((2, 1, 2, 1), 7.0), np.array([[1.0, 0.0]]), np.ones(1), np.ones(1, bool)
+    kernels = SimpleNamespace(coefficients=lambda *given: said)
+    for weights, taken in (([1.0, 0.0], True), ([1.0, 1.0], False)):
+        G = np.stack([EYE, EYE])[:, None]
+        terms = balance(G, None, np.array([weights]), precision.reach)
+        found = core._at_once(kernels, terms, 1, 2 * U, precision)
+        assert np.all(found.X == 7.0) == taken
