@@ -29,7 +29,10 @@ class VariableError(ValueError):
 
 
 def compiled_asked() -> bool:
-    """Whether compiled kernels were asked for, by DECAF_COMPILED=1; VariableError: nor refused."""
+    """Whether compiled kernels were asked for, by DECAF_COMPILED=1.
+
+    VariableError: it is neither 1 nor 0 nor empty.
+    """
     asked = os.environ.get(COMPILED, "")
     if asked not in ("", "0", "1"):
         raise VariableError(
